@@ -1,0 +1,48 @@
+"""The errors of Reshelve and the exit codes that tell a scheduler whether to try again.
+
+Every error has a headline a person understands. The exit code separates what a retry can mend from
+what it cannot: 75 try again, 65 the data is bad, 78 the configuration is bad (BSD `sysexits.h`).
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_DATA = 65
+EXIT_TRY_AGAIN = 75
+EXIT_CONFIGURATION = 78
+
+
+class ReshelveError(Exception):
+    """Base of all errors raised on purpose.
+
+    `headline` is one sentence; `detail` may say where and what was expected.
+    """
+
+    exit_code: int = EXIT_TRY_AGAIN
+
+    def __init__(self, headline: str, detail: str = "") -> None:
+        super().__init__(headline if not detail else f"{headline}\n{detail}")
+        self.headline = headline
+        self.detail = detail
+
+
+class DataError(ReshelveError):
+    """The data is bad: never retry, a person (or the next partition) mends it."""
+
+    exit_code = EXIT_DATA
+
+
+class ConfigurationError(ReshelveError):
+    """A ranker file, a rule file, a parameter or a setting is wrong: never retry."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class TryAgainError(ReshelveError):
+    """Something outside failed (a service away, a process killed): a retry resumes."""
+
+    exit_code = EXIT_TRY_AGAIN
+
+
+class AlreadyRunningError(TryAgainError):
+    """Another process of this machine holds this very piece of work."""

@@ -1,0 +1,92 @@
+"""Load a YAML file into a frozen pydantic form, with errors that name the file, the line and what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from reshelve.errors import ConfigurationError
+
+FormT = TypeVar("FormT", bound=BaseModel)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A key written twice is a mistake that YAML would hide."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load_yaml(path: Path) -> Any:
+    """The document in `path`. Raises ConfigurationError with file and line where it is no YAML."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read", str(error)) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ConfigurationError(f"{path}:{line}: {error.problem}", "expected valid YAML") from error
+
+
+def load_form(form: type[FormT], path: Path) -> FormT:
+    """`path` as a validated `form`.
+
+    Raises ConfigurationError with one line per problem: `file:line: key.path: what is wrong`.
+    """
+    document = load_yaml(path)
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path}:1: expected a mapping of keys", f"got {type(document).__name__}")
+    try:
+        return form.model_validate(document)
+    except ValidationError as error:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        problems = [
+            f"{path}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}"
+            f"{_given(e)}"
+            for e in error.errors()
+        ]
+        raise ConfigurationError(problems[0], "\n".join(problems[1:])) from error
+
+
+def _given(error: Any) -> str:
+    if error["type"] in ("missing", "extra_forbidden") or isinstance(error.get("input"), dict | list):
+        return ""
+    return f" (got {error.get('input')!r})"
+
+
+def _line(node: Any, location: tuple[int | str, ...]) -> int:
+    """The line of the deepest node on `location` that the file really has (1-based)."""
+    line: int = node.start_mark.line + 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(k, v) for k, v in node.value if k.value == str(part)]
+            if not found:
+                continue  # pydantic names union members in the location; they are not in the file
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def set_path(document: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted `path` in nested mappings, making those on the way."""
+    *parents, last = path.split(".")
+    for part in parents:
+        document = document.setdefault(part, {})
+        if not isinstance(document, dict):
+            raise ConfigurationError(f"{path}: {part} is a value, not a section")
+    document[last] = value

@@ -1,0 +1,79 @@
+"""SeaweedFS, the S3 server of one machine: `weed mini` on loopback with credentials of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from reshelve.processes import free_port, port_is_open, start, wait_until
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """One identity that may do everything in this local store."""
+
+    access_key: str
+    secret_key: str
+
+
+def environment(port: int, credentials: Credentials) -> dict[str, str]:
+    """What boto3 and every verb need to reach the store."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def credentials(directory: Path) -> Credentials:
+    """The store's credentials, made at the first call and kept in `directory/s3.json` (mode 0600)."""
+    path = directory / "s3.json"
+    if not path.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        made = Credentials(secrets.token_hex(10), secrets.token_hex(20))
+        identity = {
+            "name": "reshelve",
+            "credentials": [{"accessKey": made.access_key, "secretKey": made.secret_key}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        partial = path.with_suffix(".partial")
+        partial.touch(mode=0o600)
+        partial.write_text(json.dumps({"identities": [identity]}))
+        partial.rename(path)
+    found = json.loads(path.read_text())["identities"][0]["credentials"][0]
+    return Credentials(found["accessKey"], found["secretKey"])
+
+
+def start_seaweedfs(directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start the store on 127.0.0.1:`port` with its data in `directory`; returns once it answers.
+
+    Its inner services take free ports of their own.
+    """
+    credentials(directory)
+    data = directory / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    weed = Path(sys.executable).with_name("weed")
+    command = [
+        str(weed), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        f"-s3.port={port}", f"-s3.config={directory / 's3.json'}",
+        "-webdav=false", "-admin.ui=false", "-s3.iam=false", "-master.telemetry=false",
+    ]  # fmt: skip
+    for name in ("master", "filer", "volume", "admin"):
+        command += [f"-{name}.port={free_port()}", f"-{name}.port.grpc={free_port()}"]
+    command += [f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0"]
+    process = start(command, log, env={"TMPDIR": os.environ.get("TMPDIR", "/tmp")}, cwd=directory)
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"weed ended with {process.returncode}; see {log}")
+        return port_is_open(port)
+
+    wait_until(ready, 30, "the object store (SeaweedFS)")
+    return process

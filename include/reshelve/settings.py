@@ -1,0 +1,46 @@
+"""Where things are on this machine: read once from `RESHELVE_*` environment variables.
+
+S3 credentials and endpoint are boto3's own (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …), so that one
+set of variables serves every tool.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """Paths and addresses; every field is the environment variable `RESHELVE_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="RESHELVE_", frozen=True, extra="ignore")
+
+    home: Path = Field(PROJECT / ".reshelve", description="Local state: work directories, services, logs.")
+    bucket: str = Field("reshelve", description="The S3 bucket of partitions, runs, versions and deployments.")
+    rankers_dir: Path = Field(PROJECT / "include" / "rankers", description="One YAML file per ranker.")
+    clickstreams_dir: Path = Field(
+        PROJECT / "include" / "clickstreams", description="One mapping file per clickstream source."
+    )
+    expectations_dir: Path = Field(PROJECT / "include" / "expectations", description="Validation rules.")
+    data: Path = Field(
+        PROJECT.parent / "shared" / "data", description="Data that may not be published (tests and benchmarks)."
+    )
+    model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
+    model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")
+    job_timeout_minutes: int = Field(120, description="How long one stage may run before it is stopped.")
+
+    @property
+    def work(self) -> Path:
+        """Local work directories of runs (a cache: everything that matters is on S3)."""
+        return self.home / "work"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()  # type: ignore[call-arg]

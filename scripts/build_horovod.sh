@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Build the Horovod wheel from its source release, once, and keep it.
+#
+#   scripts/build_horovod.sh PYTHON WHEEL_DIR
+#
+# Horovod's last release (0.28.1, June 2023) asks for C++14 while current
+# PyTorch headers need C++17; the two lines that say so are changed here.
+# On a host with NVIDIA's compiler and NCCL the wheel gets NCCL, elsewhere Gloo.
+set -euo pipefail
+
+python=${1:?usage: build_horovod.sh PYTHON WHEEL_DIR}
+wheel_dir=${2:?usage: build_horovod.sh PYTHON WHEEL_DIR}
+version=0.28.1
+
+fail() { printf 'build_horovod: %s\n' "$*" >&2; exit 78; }
+command -v g++ >/dev/null || fail "a C++ compiler is missing: install g++ (Debian: apt-get install g++)"
+command -v make >/dev/null || fail "make is missing: install it (Debian: apt-get install make)"
+python=$(realpath -s "$python")
+
+torch_version=$("$python" -c 'import importlib.metadata as m; print(m.version("torch"))')
+gpu=cpu
+if command -v nvcc >/dev/null && "$python" -c 'import torch,sys; sys.exit(0 if torch.cuda.is_available() else 1)'; then
+  gpu=nccl
+fi
+# The wheel is tied to torch's ABI, so the cache key names both.
+cache="$wheel_dir/horovod-$version-torch$torch_version-$gpu"
+if compgen -G "$cache/horovod-*.whl" >/dev/null; then
+  echo "build_horovod: $(ls "$cache"/horovod-*.whl) (cached)"
+  exit 0
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$cache"
+# The build tools live in an environment of their own: Horovod needs an older
+# setuptools than Airflow does.
+"$python" -m venv "$work/tools"
+tools="$work/tools/bin/python"
+"$tools" -m pip install --quiet 'cmake<4' 'setuptools<81' wheel packaging
+"$tools" - <<PY
+import pathlib, subprocess, sys
+site = pathlib.Path(subprocess.check_output(
+    ["$python", "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], text=True).strip())
+tools = pathlib.Path(sys.prefix)
+target = next(tools.glob("lib/python3*/site-packages")) / "torch_from_project.pth"
+target.write_text(str(site) + "\n")
+PY
+"$tools" -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation -d "$work" "horovod==$version"
+tar -xzf "$work/horovod-$version.tar.gz" -C "$work"
+src="$work/horovod-$version"
+sed -i 's/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD 17)/' "$src/CMakeLists.txt" "$src/horovod/torch/CMakeLists.txt"
+grep -q 'CMAKE_CXX_STANDARD 17' "$src/CMakeLists.txt" || fail "Horovod $version is not laid out as expected: the C++ standard was not found"
+
+export PATH="$work/tools/bin:$PATH" HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 \
+  HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1
+export MAKEFLAGS="-j$(nproc)"
+[ "$gpu" = nccl ] && export HOROVOD_GPU_OPERATIONS=NCCL
+echo "build_horovod: building $version for torch $torch_version ($gpu), about 2 minutes"
+if ! "$tools" -m pip wheel --no-deps --no-build-isolation -w "$work/wheel" "$src" >"$work/build.log" 2>&1; then
+  tail -n 40 "$work/build.log" >&2
+  fail "the build failed (the last 40 lines are above)"
+fi
+mv "$work/wheel"/horovod-*.whl "$cache/"
+echo "build_horovod: $(ls "$cache"/horovod-*.whl)"

@@ -1,0 +1,55 @@
+"""Fixtures shared by all tests: a real object store, and the shop's data where it may not be published."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reshelve.platform import seaweedfs
+from reshelve.processes import free_port, stop_group
+from reshelve.settings import PROJECT, settings
+from reshelve.store import objects
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real SeaweedFS of this test session, and the variables that reach it."""
+    directory = tmp_path_factory.mktemp("seaweedfs")
+    port = free_port()
+    process = seaweedfs.start_seaweedfs(directory, port, directory / "log")
+    try:
+        yield seaweedfs.environment(port, seaweedfs.credentials(directory))
+    finally:
+        stop_group(process.pid)
+
+
+@pytest.fixture
+def store(
+    s3_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[objects.ObjectStore]:
+    """An empty bucket and an empty home for one test; child processes inherit both."""
+    for key, value in s3_environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("RESHELVE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RESHELVE_BUCKET", f"test-{os.urandom(6).hex()}")
+    settings.cache_clear()
+    objects.object_store.cache_clear()
+    made = objects.object_store()
+    made.create_bucket()
+    yield made
+    settings.cache_clear()
+    objects.object_store.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def shop_data() -> Path:
+    """The directory of real data that is not published with the project (`RESHELVE_DATA`)."""
+    path = Path(os.environ.get("RESHELVE_DATA", PROJECT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"RESHELVE_DATA: {path} is not here (data whose licence forbids publishing it)")
+    return path
+
+
