@@ -51,5 +51,3 @@ def shop_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"RESHELVE_DATA: {path} is not here (data whose licence forbids publishing it)")
     return path
-
-

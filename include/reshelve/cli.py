@@ -36,7 +36,9 @@ Values = Annotated[
     list[str] | None, typer.Option("--set", help="Override a ranker key: training.epochs=2. May be repeated.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-Source = Annotated[str, typer.Option("--source", "-s", help="A file in include/clickstreams/, without .yaml.")]
+Source = Annotated[
+    str, typer.Option("--source", "-s", help="A file in include/clickstreams/, without .yaml.")
+]
 
 
 def overrides(values: list[str] | None) -> dict[str, Any]:
@@ -72,7 +74,9 @@ def _run(ranker: str, partition: str, values: list[str] | None) -> Run:
     return Run.of(load_ranker(ranker, overrides(values)), parse_partition(partition))
 
 
-def _stage(name: str, path: str, ranker: str, partition: str, values: list[str] | None, as_json: bool) -> None:
+def _stage(
+    name: str, path: str, ranker: str, partition: str, values: list[str] | None, as_json: bool
+) -> None:
     run = _run(ranker, partition, values)
     show(run_stage(run, name, lambda work: _call(path, work)), as_json)
 
@@ -84,8 +88,12 @@ def _day(text: str | None) -> date | None:
 @app.command()
 def land(
     source: Source,
-    first: Annotated[str | None, typer.Option("--from", help="First day to land; default: the sample's first.")] = None,
-    last: Annotated[str | None, typer.Option("--to", help="Last day to land; default: the sample's last.")] = None,
+    first: Annotated[
+        str | None, typer.Option("--from", help="First day to land; default: the sample's first.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", help="Last day to land; default: the sample's last.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Map a source's raw files onto clickstream partitions and land them on S3."""
@@ -111,23 +119,31 @@ def validate(
 
 
 @app.command()
-def examples(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def examples(
+    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+) -> None:
     """Turn validated partitions into tokenised training examples, split by time."""
     _stage("examples", "reshelve.examples.build:build_examples", ranker, partition, values, as_json)
 
 
-tune_app = typer.Typer(help="Search hyperparameters with Hyperopt: run, or ask, evaluate and tell.", no_args_is_help=True)
+tune_app = typer.Typer(
+    help="Search hyperparameters with Hyperopt: run, or ask, evaluate and tell.", no_args_is_help=True
+)
 app.add_typer(tune_app, name="tune")
 
 
 @tune_app.command("run")
-def tune_run(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def tune_run(
+    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+) -> None:
     """The whole search in this process: ask, evaluate and tell until the budget is spent."""
     _stage("tune", "reshelve.tuning.search:search", ranker, partition, values, as_json)
 
 
 @tune_app.command("ask")
-def tune_ask(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def tune_ask(
+    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+) -> None:
     """The next trials to evaluate: {"trials": [0, 1], …}; an empty list when the search is over."""
     show(_call("reshelve.tuning.search:ask", _run(ranker, partition, values)), as_json)
 
@@ -145,7 +161,9 @@ def tune_evaluate(
 
 
 @tune_app.command("tell")
-def tune_tell(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def tune_tell(
+    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+) -> None:
     """Close the search with the trials evaluated so far: the best values, for train."""
     _stage("tune", "reshelve.tuning.search:tell", ranker, partition, values, as_json)
 
@@ -157,7 +175,9 @@ def train(ranker: RankerName, partition: Partition, values: Values = None, as_js
 
 
 @app.command()
-def compress(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def compress(
+    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+) -> None:
     """Quantize the trained model, and say what it cost in agreement."""
     _stage("compress", "reshelve.compression.compress:compress", ranker, partition, values, as_json)
 
@@ -191,7 +211,12 @@ def release(
 ) -> None:
     """Roll a published version out: load beside, probe, promote; wait for the agents' reports."""
     result = _call(
-        "reshelve.serving.release:release", load_ranker(ranker), version, by=by, reason=reason, allow_older=allow_older
+        "reshelve.serving.release:release",
+        load_ranker(ranker),
+        version,
+        by=by,
+        reason=reason,
+        allow_older=allow_older,
     )
     show(result, as_json)
 
@@ -199,7 +224,9 @@ def release(
 @app.command()
 def rollback(
     ranker: RankerName,
-    to: Annotated[int | None, typer.Option("--to", help="The version to go back to; default: the previous one.")] = None,
+    to: Annotated[
+        int | None, typer.Option("--to", help="The version to go back to; default: the previous one.")
+    ] = None,
     by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     dry_run: Annotated[bool, typer.Option(help="Say what would happen and change nothing.")] = False,
@@ -215,9 +242,13 @@ def rollback(
 @app.command()
 def predict(
     ranker: RankerName,
-    history: Annotated[str | None, typer.Option(help="next_item: bought item titles, newest first, separated by ' ; '.")] = None,
+    history: Annotated[
+        str | None, typer.Option(help="next_item: bought item titles, newest first, separated by ' ; '.")
+    ] = None,
     query: Annotated[str | None, typer.Option(help="pair: what the customer typed.")] = None,
-    items: Annotated[list[str] | None, typer.Option("--item", help="pair: candidate item ids; default: a shortlist.")] = None,
+    items: Annotated[
+        list[str] | None, typer.Option("--item", help="pair: candidate item ids; default: a shortlist.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many items to answer.")] = 5,
     version: Annotated[int | None, typer.Option(help="Ask one version instead of the stable one.")] = None,
     as_json: AsJson = False,
@@ -232,7 +263,11 @@ def predict(
         return
     Console().print(f"{ranker} version {result['version']}", highlight=False)
     for place, item in enumerate(result["items"], 1):
-        Console().print(f"{place:3}. {item['score']:8.4f}  {item['item']:<12} {item['title']}", highlight=False, markup=False)
+        Console().print(
+            f"{place:3}. {item['score']:8.4f}  {item['item']:<12} {item['title']}",
+            highlight=False,
+            markup=False,
+        )
 
 
 @app.command()
@@ -300,7 +335,9 @@ def platform_status(as_json: AsJson = False) -> None:
 @platform_app.command("night")
 def platform_night(
     ranker: RankerName = "recommend",
-    partition: Annotated[str | None, typer.Option("--partition", "-p", help="Default: the sample's next night.")] = None,
+    partition: Annotated[
+        str | None, typer.Option("--partition", "-p", help="Default: the sample's next night.")
+    ] = None,
 ) -> None:
     """Land a partition, let the scheduler run its night, show progress and a summary."""
     _call("reshelve.platform.night:night", ranker, _day(partition))

@@ -22,7 +22,9 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[An
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} is written twice", key_node.start_mark
+            )
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -33,7 +35,7 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 def load_yaml(path: Path) -> Any:
     """The document in `path`. Raises ConfigurationError with file and line where it is no YAML."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read", str(error)) from error
     except yaml.MarkedYAMLError as error:
@@ -54,15 +56,22 @@ def load_form(form: type[FormT], path: Path) -> FormT:
     except ValidationError as error:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         problems = [
-            f"{path}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}"
-            f"{_given(e)}"
+            f"{path}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}{_expected(form, e)}"
             for e in error.errors()
         ]
         raise ConfigurationError(problems[0], "\n".join(problems[1:])) from error
 
 
-def _given(error: Any) -> str:
-    if error["type"] in ("missing", "extra_forbidden") or isinstance(error.get("input"), dict | list):
+def _expected(form: type[BaseModel], error: Any) -> str:
+    """What was given, or for an unknown key the keys that are known there."""
+    if error["type"] == "extra_forbidden":
+        section: Any = form
+        for part in error["loc"][:-1]:
+            section = getattr(section, "model_fields", {}).get(part)
+            section = getattr(section, "annotation", None)
+        known = sorted(getattr(section, "model_fields", ()))
+        return f" (expected one of: {', '.join(known)})" if known else ""
+    if error["type"] == "missing" or isinstance(error.get("input"), dict | list):
         return ""
     return f" (got {error.get('input')!r})"
 

@@ -151,7 +151,9 @@ class Stage:
                     break
                 except BlockingIOError as error:
                     if time.monotonic() > deadline:
-                        raise AlreadyRunningError(f"{self.run.id}: stage {self.name} is being done by another process") from error
+                        raise AlreadyRunningError(
+                            f"{self.run.id}: stage {self.name} is being done by another process"
+                        ) from error
                     time.sleep(0.2)
             yield
 

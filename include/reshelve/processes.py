@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -83,10 +84,8 @@ def stop_group(pid: int, grace_seconds: float = 10) -> None:
 
 def _group_lives(group: int) -> bool:
     """Whether a process of the group still runs; the dead that wait for their parent are reaped or do not count."""
-    try:
+    with contextlib.suppress(ChildProcessError):  # not our child: whoever started it reaps it
         os.waitpid(-group, os.WNOHANG)
-    except ChildProcessError:
-        pass  # not our child: whoever started it reaps it
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:

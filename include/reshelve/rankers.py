@@ -38,10 +38,16 @@ class Data(Form):
     """Which events a night learns from."""
 
     source: Name = Field(description="The clickstream source, a file in include/clickstreams/.")
-    window_days: int = Field(56, ge=2, le=1000, description="Calendar days of partitions read, the newest included.")
+    window_days: int = Field(
+        56, ge=2, le=1000, description="Calendar days of partitions read, the newest included."
+    )
     holdout_partitions: int = Field(1, ge=1, le=30, description="Newest partitions kept for the gate.")
-    validation_partitions: int = Field(1, ge=1, le=30, description="Partitions before those, for tuning and early stopping.")
-    catalogue_days: int = Field(28, ge=1, le=1000, description="An item is a candidate if it had an event in these days.")
+    validation_partitions: int = Field(
+        1, ge=1, le=30, description="Partitions before those, for tuning and early stopping."
+    )
+    catalogue_days: int = Field(
+        28, ge=1, le=1000, description="An item is a candidate if it had an event in these days."
+    )
     events: dict[Literal["click", "cart", "purchase"], float] = Field(
         {"click": 1.0}, min_length=1, description="Label events and their weights."
     )
@@ -50,9 +56,15 @@ class Data(Form):
 class Examples(Form):
     """How events become examples."""
 
-    history_items: int = Field(8, ge=1, le=50, description="next_item: newest items of the history that are read.")
-    sampled_negatives: int = Field(2, ge=0, le=50, description="pair: negatives drawn by popularity, per positive.")
-    hard_negatives: int = Field(2, ge=0, le=50, description="pair: BM25 neighbours of the query, per positive.")
+    history_items: int = Field(
+        8, ge=1, le=50, description="next_item: newest items of the history that are read."
+    )
+    sampled_negatives: int = Field(
+        2, ge=0, le=50, description="pair: negatives drawn by popularity, per positive."
+    )
+    hard_negatives: int = Field(
+        2, ge=0, le=50, description="pair: BM25 neighbours of the query, per positive."
+    )
     max_examples: int = Field(20_000, ge=100, description="Newest examples kept for training.")
 
 
@@ -64,7 +76,9 @@ class Model(Form):
         description="A hub name, s3://…, a local directory, or package:<installed package>.",
     )
     pooling: Literal["cls", "mean"] = Field("cls", description="How token states become one vector.")
-    max_length: int = Field(64, ge=8, le=512, description="Tokens per text (or per pair), special tokens included.")
+    max_length: int = Field(
+        64, ge=8, le=512, description="Tokens per text (or per pair), special tokens included."
+    )
 
 
 class Training(Form):
@@ -75,10 +89,16 @@ class Training(Form):
     learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak rate of the encoder.")
     head_learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak rate of the new layers.")
     weight_decay: float = Field(0.01, ge=0, le=1)
-    warmup_share: Share = Field(0.1, description="Share of the steps with a rising rate; it then falls linearly to 0.")
-    max_minutes: float = Field(10, gt=0, le=1440, description="Training stops after this many minutes, with what it has.")
+    warmup_share: Share = Field(
+        0.1, description="Share of the steps with a rising rate; it then falls linearly to 0."
+    )
+    max_minutes: float = Field(
+        10, gt=0, le=1440, description="Training stops after this many minutes, with what it has."
+    )
     checkpoint_seconds: float = Field(30, gt=0)
-    processes: int = Field(1, ge=1, le=64, description="Horovod processes on this host, one per accelerator where there are any.")
+    processes: int = Field(
+        1, ge=1, le=64, description="Horovod processes on this host, one per accelerator where there are any."
+    )
     seed: int = 17
 
 
@@ -139,7 +159,9 @@ class Release(Form):
 
     automatic: bool = Field(True, description="Release after a promote verdict; otherwise publish only.")
     ready_seconds: int = Field(300, ge=5, description="How long every agent may take to load the version.")
-    keep: int = Field(5, ge=2, description="Published versions that housekeeping keeps beside those that serve.")
+    keep: int = Field(
+        5, ge=2, description="Published versions that housekeeping keeps beside those that serve."
+    )
     top: int = Field(100, ge=1, le=1000, description="next_item: items in an answer.")
 
 
@@ -149,7 +171,9 @@ class Ranker(Form):
     name: Name
     title: str = Field(min_length=3, max_length=120)
     kind: Kind
-    schedule: str = Field("0 3 * * *", description="Cron, UTC: when the night of the previous day's partition starts.")
+    schedule: str = Field(
+        "0 3 * * *", description="Cron, UTC: when the night of the previous day's partition starts."
+    )
     owner: str = "ranking"
     data: Data
     examples: Examples = Examples()  # type: ignore[call-arg]
@@ -164,7 +188,10 @@ class Ranker(Form):
     def _space_names_ranker_keys(self) -> Ranker:
         for path in self.search.space:
             section, _, key = path.partition(".")
-            if section not in ("training", "model", "examples") or key not in type(getattr(self, section)).model_fields:
+            if (
+                section not in ("training", "model", "examples")
+                or key not in type(getattr(self, section)).model_fields
+            ):
                 raise ValueError(f"search.space: {path!r} is no key of training, model or examples")
         return self
 
@@ -196,10 +223,14 @@ def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
     directory = directory or settings().rankers_dir
     path = directory / f"{name}.yaml"
     if not path.is_file():
-        raise ConfigurationError(f"no ranker {name!r}", f"known: {', '.join(ranker_names(directory)) or 'none'} (in {directory})")
+        raise ConfigurationError(
+            f"no ranker {name!r}", f"known: {', '.join(ranker_names(directory)) or 'none'} (in {directory})"
+        )
     ranker = load_form(Ranker, path)
     if ranker.name != name:
-        raise ConfigurationError(f"{path.name}: name is {ranker.name!r}", f"expected {name!r}, the file's name")
+        raise ConfigurationError(
+            f"{path.name}: name is {ranker.name!r}", f"expected {name!r}, the file's name"
+        )
     return ranker.with_values(overrides) if overrides else ranker
 
 

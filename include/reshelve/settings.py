@@ -21,14 +21,17 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RESHELVE_", frozen=True, extra="ignore")
 
     home: Path = Field(PROJECT / ".reshelve", description="Local state: work directories, services, logs.")
-    bucket: str = Field("reshelve", description="The S3 bucket of partitions, runs, versions and deployments.")
+    bucket: str = Field(
+        "reshelve", description="The S3 bucket of partitions, runs, versions and deployments."
+    )
     rankers_dir: Path = Field(PROJECT / "include" / "rankers", description="One YAML file per ranker.")
     clickstreams_dir: Path = Field(
         PROJECT / "include" / "clickstreams", description="One mapping file per clickstream source."
     )
     expectations_dir: Path = Field(PROJECT / "include" / "expectations", description="Validation rules.")
     data: Path = Field(
-        PROJECT.parent / "shared" / "data", description="Data that may not be published (tests and benchmarks)."
+        PROJECT.parent / "shared" / "data",
+        description="Data that may not be published (tests and benchmarks).",
     )
     model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
     model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")

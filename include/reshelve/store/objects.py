@@ -21,6 +21,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from reshelve.errors import TryAgainError
 from reshelve.settings import settings
 
+Keys = list[str]
+Paths = list[Path]
+
 _MIB = 1024 * 1024
 _TRANSFER = TransferConfig(
     multipart_threshold=32 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=4, use_threads=True
@@ -102,7 +105,13 @@ class ObjectStore:
             raise self._away(error) from error
 
     def put(
-        self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None, content_type: str = ""
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        content_type: str = "",
     ) -> str:
         """Write and return the entity tag. Raises PreconditionFailedError where the condition does not hold."""
         extra: dict[str, Any] = {"ContentType": content_type} if content_type else {}
@@ -131,12 +140,15 @@ class ObjectStore:
 
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
+        return self.etag(key) is not None
+
+    def etag(self, key: str) -> str | None:
+        """The object's entity tag, or None where there is none."""
         try:
-            self._client.head_object(Bucket=self.bucket, Key=key)
-            return True
+            return str(self._client.head_object(Bucket=self.bucket, Key=key)["ETag"])
         except ClientError as error:
             if _code(error) in _MISSING:
-                return False
+                return None
             raise self._away(error) from error
         except BotoCoreError as error:
             raise self._away(error) from error
@@ -144,21 +156,25 @@ class ObjectStore:
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """(key, size in bytes) of every object under `prefix`, in key order."""
         try:
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix
+            ):
                 for entry in page.get("Contents", ()):
                     yield entry["Key"], entry["Size"]
         except (ClientError, BotoCoreError) as error:
             raise self._away(error) from error
 
-    def folders(self, prefix: str) -> list[str]:
+    def folders(self, prefix: str) -> Keys:
         """Names one level below `prefix` (which ends with a slash), sorted."""
-        found: list[str] = []
+        found: Keys = []
         try:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix, Delimiter="/"
             )
             for page in pages:
-                found += [entry["Prefix"][len(prefix) :].rstrip("/") for entry in page.get("CommonPrefixes", ())]
+                found += [
+                    entry["Prefix"][len(prefix) :].rstrip("/") for entry in page.get("CommonPrefixes", ())
+                ]
         except (ClientError, BotoCoreError) as error:
             raise self._away(error) from error
         return sorted(found)
@@ -167,7 +183,12 @@ class ObjectStore:
         """Upload one file, in parallel parts where it is large, with stored checksums."""
         try:
             self._client.upload_file(
-                str(path), self.bucket, key, Config=_TRANSFER, Callback=progress, ExtraArgs={"ChecksumAlgorithm": "SHA256"}
+                str(path),
+                self.bucket,
+                key,
+                Config=_TRANSFER,
+                Callback=progress,
+                ExtraArgs={"ChecksumAlgorithm": "SHA256"},
             )
         except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
             raise self._away(error) from error
@@ -183,7 +204,7 @@ class ObjectStore:
             raise self._away(error) from error
         partial.rename(path)
 
-    def upload_directory(self, directory: Path, prefix: str) -> list[str]:
+    def upload_directory(self, directory: Path, prefix: str) -> Keys:
         """Upload every file below `directory` (names that begin with a dot are left out); returns the keys."""
         keys = []
         for path in sorted(directory.rglob("*")):
@@ -194,7 +215,7 @@ class ObjectStore:
                 keys.append(key)
         return keys
 
-    def download_directory(self, prefix: str, directory: Path) -> list[Path]:
+    def download_directory(self, prefix: str, directory: Path) -> Paths:
         """Download every object under `prefix` (a slash is added) into `directory`."""
         prefix = prefix.rstrip("/") + "/"
         paths = []
@@ -206,7 +227,7 @@ class ObjectStore:
             paths.append(path)
         return paths
 
-    def delete(self, keys: list[str]) -> None:
+    def delete(self, keys: Keys) -> None:
         """Delete objects; those that are not there are no error."""
         try:
             for start in range(0, len(keys), 1000):

@@ -58,7 +58,9 @@ def test_a_directory_round_trips_without_hidden_files(store: ObjectStore, tmp_pa
     (source / ".cache").write_bytes(b"never")
     store.upload_directory(source, "models/m/1")
     store.download_directory("models/m/1", target)
-    found = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    found = {
+        path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()
+    }
     assert found == {"saved_model.pb": b"graph", "variables/index": b"weights"}
     assert store.folders("models/") == ["m"]
 
