@@ -1,0 +1,184 @@
+"""Where the pretrained transformer comes from: an installed package, a directory, S3 or the Hugging Face hub.
+
+Only safetensors weights are accepted: a pickle runs code of whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reshelve.errors import ConfigurationError, TryAgainError
+from reshelve.logs import logger
+from reshelve.settings import settings
+from reshelve.store.objects import ObjectStore
+
+_HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_READ = (".safetensors", ".json", ".txt")  # what a tokenizer and an encoder are made of
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A pretrained transformer on this machine's disk.
+
+    `files` maps each file name to its sha256; `revision` is a package version, a commit, or a digest of the files.
+    """
+
+    path: Path
+    name: str
+    revision: str
+    files: dict[str, str]
+
+    def record(self) -> dict[str, Any]:
+        """What a version remembers of its base model: everything but where it lay on one machine."""
+        return {"name": self.name, "revision": self.revision, "files": self.files}
+
+
+def resolve_base(uri: str, store: ObjectStore | None) -> BaseModel:
+    """The base model that `model.base` names, with the digests of its files.
+
+    `package:NAME`, a local directory (begins with `/`, `.` or `~`), `s3://bucket/prefix`, or a hub name with an
+    optional `@revision`. Raises ConfigurationError where there is no such model or it has no safetensors weights,
+    TryAgainError where the store or the hub is away.
+    """
+    if uri.startswith("package:"):
+        return _from_package(uri)
+    if uri.startswith("s3://"):
+        return _from_s3(uri, store)
+    if uri.startswith(("/", ".", "~")):
+        path = Path(uri).expanduser().resolve()
+        if not path.is_dir():
+            raise ConfigurationError(
+                f"model.base: {uri} is no directory", "expected config.json and *.safetensors in it"
+            )
+        return _described(path, uri, None)
+    if _HUB_NAME.match(uri):
+        return _from_hub(uri)
+    raise ConfigurationError(
+        f"model.base: {uri!r} names no model",
+        "expected package:NAME, a directory, s3://bucket/prefix or a hub name",
+    )
+
+
+def _from_package(uri: str) -> BaseModel:
+    name = uri.removeprefix("package:")
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError(f"model.base: package {name!r} is not installed", f"try: pip install {name}")
+    homes = sorted(
+        config.parent
+        for root in spec.submodule_search_locations
+        for config in Path(root).rglob("config.json")
+        if any(config.parent.glob("*.safetensors"))
+    )
+    if not homes:
+        raise ConfigurationError(
+            f"model.base: package {name!r} holds no model",
+            "expected a directory with config.json and *.safetensors",
+        )
+    return _described(homes[0], uri, _package_version(name))
+
+
+def _package_version(name: str) -> str | None:
+    top = name.partition(".")[0]
+    try:
+        return importlib.metadata.version(top)  # the distribution mostly has the package's own name
+    except importlib.metadata.PackageNotFoundError:
+        owners = importlib.metadata.packages_distributions().get(top, [])
+        return importlib.metadata.version(owners[0]) if owners else None
+
+
+def _from_s3(uri: str, store: ObjectStore | None) -> BaseModel:
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    prefix = prefix.rstrip("/") + "/"
+    source = store if store is not None and store.bucket == bucket else ObjectStore(bucket)
+    keys = [key for key, _ in source.list(prefix) if "/" not in key[len(prefix) :]]
+    _require_safe(uri, [key[len(prefix) :] for key in keys])
+    wanted = [key for key in keys if key.endswith(_READ)]
+    # Entity tags change with the bytes: a model replaced in place is fetched again, one that stayed is not.
+    digest = hashlib.sha256(
+        "\n".join([uri, *(f"{key} {source.etag(key)}" for key in wanted)]).encode()
+    ).hexdigest()[:16]
+    home = settings().home / "base" / digest
+    if not home.is_dir():
+        partial = home.with_name(f".{digest}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for key in wanted:
+            source.download_file(key, partial / key[len(prefix) :])
+        partial.rename(home)
+        logger(stage="base").info("downloaded", base=uri, files=len(wanted))
+    return _described(home, uri, None)
+
+
+def _from_hub(uri: str) -> BaseModel:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError as HubError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name, _, revision = uri.partition("@")
+    try:
+        path = snapshot_download(
+            name,
+            revision=revision or None,
+            allow_patterns=["*.safetensors", "*.json"],
+            ignore_patterns=["*/*"],  # exports to other formats live in sub-directories
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise ConfigurationError(
+            f"model.base: the hub has no model {uri!r}", str(error).partition("\n")[0]
+        ) from error
+    except (LocalEntryNotFoundError, HubError, OSError) as error:
+        raise TryAgainError(
+            f"model.base: {uri!r} could not be fetched from the Hugging Face hub, and is not in its cache here",
+            "without a network use package:NAME, a directory or s3://bucket/prefix",
+        ) from error
+    return _described(Path(path), name, Path(path).name)
+
+
+def _described(path: Path, name: str, revision: str | None) -> BaseModel:
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+    _require_safe(name, names)
+    files = {entry: _sha256(path / entry) for entry in names if entry.endswith(_READ)}
+    if revision is None:
+        revision = hashlib.sha256("\n".join(f"{k} {v}" for k, v in files.items()).encode()).hexdigest()[:16]
+    return BaseModel(path, name, revision, files)
+
+
+def _require_safe(uri: str, names: Iterable[str]) -> None:
+    names = list(names)
+    if not any(name.endswith(".safetensors") for name in names):
+        pickled = [name for name in names if name.endswith(_PICKLED)]
+        if pickled:
+            raise ConfigurationError(
+                f"model.base: {uri} has its weights only as a pickle ({pickled[0]}), which is refused",
+                "a pickle can run any code; expected *.safetensors",
+            )
+        raise ConfigurationError(
+            f"model.base: {uri} holds no weights", "expected config.json and *.safetensors"
+        )
+    for needed in ("config.json", "tokenizer.json"):
+        if needed not in names:
+            raise ConfigurationError(
+                f"model.base: {uri} lacks {needed}", "expected config.json, tokenizer.json and *.safetensors"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
