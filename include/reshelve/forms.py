@@ -91,6 +91,11 @@ def _line(node: Any, location: tuple[int | str, ...]) -> int:
     return line
 
 
+def line_of(path: Path, *location: int | str) -> int:
+    """The 1-based line of a key in a YAML file, for errors that are found only when the file is used."""
+    return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), location)
+
+
 def set_path(document: dict[str, Any], path: str, value: Any) -> None:
     """Set a dotted `path` in nested mappings, making those on the way."""
     *parents, last = path.split(".")

@@ -1,0 +1,233 @@
+"""Land a source: its raw files become one Parquet object a day on S3, in the event columns.
+
+A landed partition is never overwritten. Landing again is a no-op where the rows are the same, and is
+refused where they differ: a model that was trained on a partition must stay explainable by it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from reshelve.clickstream.database import EVENT_TYPES, database, reader, reason, text
+from reshelve.clickstream.events import catalogue_key, landed_prefix
+from reshelve.clickstream.sources import ClickstreamSource, load_source, raw_files, source_path
+from reshelve.errors import ConfigurationError, DataError
+from reshelve.forms import line_of
+from reshelve.logs import logger
+from reshelve.settings import settings
+from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
+
+_PART = "part-0.parquet"
+_PROGRESS_EVERY = 50
+
+
+def land(source: str, first: date | None = None, last: date | None = None) -> dict[str, Any]:
+    """Map `source`'s raw files and land the days from `first` to `last` (both included; None: all there are).
+
+    Days without rows are not landed. Returns partitions and rows landed (or found the same), `skipped`
+    (the partitions that were there already), `undated` (rows without a day, which no partition can hold),
+    first and last day, and catalogue (items, or None).
+
+    Raises ConfigurationError for a missing file or a wrong expression, DataError where a day already
+    holds other rows.
+    """
+    if first and last and first > last:
+        raise ConfigurationError(f"the first day {first} is after the last {last}")
+    mapping = load_source(source)
+    store = object_store()
+    settings().work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:
+        directory = Path(scratch)
+        with database(directory) as db:
+            _map_events(db, mapping)
+            days = _days(db, first, last)
+            landed = _Landing(store, db, source, directory)
+            log = logger(stage="land", source=source)
+            for number, (day, _) in enumerate(days, 1):
+                landed.day(day)
+                if number % _PROGRESS_EVERY == 0:
+                    log.info("landing", partitions=number, of=len(days))
+            items = _land_catalogue(db, mapping, store, directory)
+            undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
+    rows = sum(count for _, count in days)
+    if undated:
+        log.warning("rows without a day were left out", rows=undated)
+    log.info("landed", partitions=len(days), rows=rows, skipped=landed.skipped)
+    return {
+        "source": source,
+        "partitions": len(days),
+        "rows": rows,
+        "first": days[0][0].isoformat() if days else None,
+        "last": days[-1][0].isoformat() if days else None,
+        "skipped": landed.skipped,
+        "undated": undated,
+        "catalogue": items,
+    }
+
+
+def _map_events(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource) -> None:
+    """Fill the table `events`: `day`, `row` (the order of the raw files), and the event columns."""
+    files = raw_files(mapping.name, "files", mapping.files)
+    table = _raw_table(db, mapping.name, "files", files, mapping.format)
+    expressions = {"event_date": (mapping.event_date, "DATE")}
+    for name, sql_type in EVENT_TYPES.items():
+        expressions[f"columns.{name}"] = (mapping.columns[name], sql_type)
+    _create(db, "events", mapping.name, table, expressions, {"event_date": "day"})
+
+
+def _raw_table(
+    db: duckdb.DuckDBPyConnection, source: str, key: str, files: list[Path], file_format: str
+) -> str:
+    """The table function over raw files. Raises DataError where they cannot be opened."""
+    table = reader(files, file_format)
+    try:
+        db.execute(f"SELECT * FROM {table} LIMIT 0")
+    except duckdb.Error as error:
+        names = ", ".join(str(path) for path in files[:3])
+        raise DataError(
+            f"{source}: the raw files ({key}) cannot be read as {file_format}: {names}", reason(error)
+        ) from error
+    return table
+
+
+def _create(
+    db: duckdb.DuckDBPyConnection,
+    name: str,
+    source: str,
+    table: str,
+    expressions: dict[str, tuple[str, str]],
+    aliases: dict[str, str],
+) -> None:
+    """Create table `name` from `expressions` (key in the mapping file → SQL and its type).
+
+    Raises ConfigurationError naming file, line and key of the expression that DuckDB refuses.
+    """
+    selected = {
+        key: f'CAST(({sql}) AS {sql_type}) AS "{aliases.get(key, key.rpartition(".")[2])}"'
+        for key, (sql, sql_type) in expressions.items()
+    }
+    for key, column in selected.items():
+        _try(db, source, key, expressions[key], f"SELECT {column} FROM {table} AS source LIMIT 0")
+    try:
+        db.execute(
+            f"CREATE TABLE {name} AS SELECT row_number() OVER () AS row, {', '.join(selected.values())}"
+            f" FROM {table} AS source"
+        )
+    except duckdb.Error as error:
+        for key, (sql, sql_type) in expressions.items():
+            check = f"SELECT count(CAST(({sql}) AS {sql_type})) FROM {table} AS source"
+            _try(db, source, key, expressions[key], check)
+        raise DataError(f"{source}: the raw files cannot be mapped", reason(error)) from error
+
+
+def _try(
+    db: duckdb.DuckDBPyConnection, source: str, key: str, expression: tuple[str, str], statement: str
+) -> None:
+    try:
+        db.execute(statement)
+    except duckdb.Error as error:
+        path = source_path(source)
+        line = line_of(path, *key.split("."))
+        raise ConfigurationError(
+            f"{path}:{line}: {key}: {reason(error)}",
+            f"expected an expression of type {expression[1]}: {expression[0]}",
+        ) from error
+
+
+def _days(db: duckdb.DuckDBPyConnection, first: date | None, last: date | None) -> list[tuple[date, int]]:
+    """The days in the range that have rows, with their counts."""
+    return db.execute(
+        "SELECT day, count(*) FROM events WHERE day >= coalesce($1, day) AND day <= coalesce($2, day)"
+        " GROUP BY day ORDER BY day",
+        [first, last],
+    ).fetchall()
+
+
+def _count(db: duckdb.DuckDBPyConnection, statement: str) -> int:
+    row = db.execute(statement).fetchone()
+    return int(row[0]) if row else 0
+
+
+@dataclass
+class _Landing:
+    """Writes days; counts those that were there already."""
+
+    store: ObjectStore
+    db: duckdb.DuckDBPyConnection
+    source: str
+    directory: Path
+    skipped: int = 0
+
+    def day(self, day: date) -> None:
+        """Write one day's object, or make sure that the rows there are the same."""
+        path = self.directory / _PART
+        columns = ", ".join(EVENT_TYPES)
+        self.db.execute(
+            f"COPY (SELECT {columns} FROM events WHERE day = DATE {text(day)} ORDER BY event_time, row)"
+            f" TO {text(path)} (FORMAT parquet, COMPRESSION zstd)"
+        )
+        prefix = landed_prefix(self.source, day)
+        others = [key for key, _ in self.store.list(prefix) if key != prefix + _PART]
+        if others:
+            raise DataError(
+                f"{self.source}: {day} was landed by something else: {self.store.uri(others[0])}",
+                "delete its objects first if this source is to replace them",
+            )
+        try:
+            self.store.put(prefix + _PART, path.read_bytes(), if_absent=True)
+        except PreconditionFailedError:
+            self._same(day, prefix + _PART, path)
+            self.skipped += 1
+
+    def _same(self, day: date, key: str, path: Path) -> None:
+        found = self.store.get(key)
+        if found is not None and found.body == path.read_bytes():
+            return
+        landed = self.directory / "landed.parquet"
+        landed.write_bytes(b"" if found is None else found.body)
+        try:  # other bytes may hold the same rows: another DuckDB wrote them
+            new, old = reader([path]), reader([landed])
+            missing = _count(self.db, f"SELECT count(*) FROM (FROM {new} EXCEPT ALL FROM {old})")
+            extra = _count(self.db, f"SELECT count(*) FROM (FROM {old} EXCEPT ALL FROM {new})")
+        except duckdb.Error as error:
+            raise DataError(
+                f"{self.source}: {day} holds an object that is no such partition", self.store.uri(key)
+            ) from error
+        if missing or extra:
+            raise DataError(
+                f"{self.source}: {day} is landed already with other rows"
+                f" ({missing} of these are not there, {extra} there are not among these)",
+                f"{self.store.uri(key)} was left as it is; delete it first if these rows are to replace it",
+            )
+
+
+def _land_catalogue(
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, store: ObjectStore, directory: Path
+) -> int | None:
+    """Write the product list (one row an item, the first title that is known); returns its items, or None."""
+    catalogue = mapping.catalogue
+    if catalogue is None:
+        return None
+    files = raw_files(mapping.name, "catalogue.files", catalogue.files)
+    table = _raw_table(db, mapping.name, "catalogue.files", files, catalogue.format)
+    expressions = {
+        "catalogue.item_id": (catalogue.item_id, "VARCHAR"),
+        "catalogue.title": (catalogue.title, "VARCHAR"),
+    }
+    _create(db, "products", mapping.name, table, expressions, {})
+    path = directory / "products.parquet"
+    db.execute(
+        "COPY (SELECT item_id, arg_min(title, row) AS title FROM products WHERE item_id IS NOT NULL"
+        f" GROUP BY item_id ORDER BY item_id) TO {text(path)} (FORMAT parquet, COMPRESSION zstd)"
+    )
+    key = catalogue_key(mapping.name)
+    found = store.get(key)
+    if found is None or found.body != path.read_bytes():
+        store.put(key, path.read_bytes())
+    return _count(db, f"SELECT count(*) FROM {reader([path])}")

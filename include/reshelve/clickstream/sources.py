@@ -1,0 +1,123 @@
+"""The typed form of a clickstream source (`include/clickstreams/<source>.yaml`): raw files mapped onto events by SQL.
+
+A shop's own files reach Reshelve by such a file, never by code: one DuckDB expression per event column,
+over the raw columns of one row. The row itself is `source`, so `md5(CAST(source AS VARCHAR))` names it.
+"""
+
+from __future__ import annotations
+
+from glob import glob
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from reshelve.clickstream.events import EVENT_SCHEMA
+from reshelve.errors import ConfigurationError
+from reshelve.forms import line_of, load_form
+from reshelve.settings import PROJECT, settings
+
+_DATA = "${RESHELVE_DATA}"
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+Expression = Annotated[
+    str, Field(min_length=1, description="A DuckDB expression over the columns of one raw row.")
+]
+FileFormat = Literal["parquet", "csv"]
+
+
+class Form(BaseModel):
+    """A frozen form that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Catalogue(Form):
+    """Where a source lists its products."""
+
+    files: str = Field(min_length=1, description="As `files` of the source.")
+    format: FileFormat = Field("parquet", description="How the files are written.")
+    item_id: Expression
+    title: Expression
+
+
+class ClickstreamSource(Form):
+    """How one source's raw files become event partitions."""
+
+    name: Name = Field(description="The source's name: the file's name without .yaml.")
+    title: str = Field("", description="What a person calls it.")
+    licence: str = Field("", description="What may be done with the data.")
+    attribution: str = Field("", description="Whom to name where the data is shown.")
+    files: str = Field(
+        min_length=1,
+        description="A path or glob, relative to the project; ${RESHELVE_DATA}/… for data kept outside it.",
+    )
+    format: FileFormat = Field("parquet", description="How the files are written.")
+    event_date: Expression = Field(
+        description="The DuckDB expression of the day whose partition a row belongs to."
+    )
+    columns: dict[str, Expression] = Field(description="One DuckDB expression per event column.")
+    catalogue: Catalogue | None = Field(None, description="The product list, where there is one.")
+    rules: Name = Field(
+        "clickstream", description="The file in include/expectations/ its partitions are held to."
+    )
+
+    @model_validator(mode="after")
+    def _every_column_once(self) -> ClickstreamSource:
+        missing = [name for name in EVENT_SCHEMA.names if name not in self.columns]
+        unknown = [name for name in self.columns if name not in EVENT_SCHEMA.names]
+        if missing:
+            raise ValueError(
+                f"columns: no expression for {', '.join(missing)} (write NULL where it is not known)"
+            )
+        if unknown:
+            raise ValueError(
+                f"columns: {', '.join(unknown)} is no event column: {', '.join(EVENT_SCHEMA.names)}"
+            )
+        return self
+
+
+def source_path(name: str) -> Path:
+    """The mapping file of source `name`. Raises ConfigurationError listing the known sources."""
+    directory = settings().clickstreams_dir
+    path = directory / f"{name}.yaml"
+    known = sorted(found.stem for found in directory.glob("*.yaml"))
+    if name not in known:
+        raise ConfigurationError(
+            f"{name!r} is no clickstream source", f"known in {directory}: {', '.join(known) or 'none'}"
+        )
+    return path
+
+
+def load_source(name: str) -> ClickstreamSource:
+    """The mapping of source `name`. Raises ConfigurationError naming file, line, key and expectation."""
+    path = source_path(name)
+    source = load_form(ClickstreamSource, path)
+    if source.name != name:
+        raise ConfigurationError(
+            f"{path}:{line_of(path, 'name')}: name: expected {name!r}, as the file is called"
+        )
+    return source
+
+
+def raw_files(name: str, key: str, pattern: str) -> list[Path]:
+    """The files that `pattern` (of `key` in source `name`) means, sorted.
+
+    Raises ConfigurationError where there are none.
+    """
+    if pattern.startswith(_DATA):
+        full = settings().data / pattern[len(_DATA) :].lstrip("/")
+    else:
+        full = PROJECT / pattern
+    found = sorted(Path(path) for path in glob(str(full), recursive=True))
+    if not found:
+        path = source_path(name)
+        hint = (
+            "set RESHELVE_DATA to where the data is"
+            if pattern.startswith(_DATA)
+            else f"relative to {PROJECT}"
+        )
+        raise ConfigurationError(
+            f"{path}:{line_of(path, *key.split('.'))}: {key}: no file at {full}", f"{pattern}: {hint}"
+        )
+    return found
