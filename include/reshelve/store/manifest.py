@@ -1,0 +1,112 @@
+"""The manifest that makes a version exist: every file's digest and size, where it comes from, what the gate said."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from reshelve.errors import DataError
+
+MANIFEST = "manifest.json"
+CLAIM = "claim.json"
+ATTEMPTS = 999
+
+
+def _inside(path: str) -> str:
+    """A manifest may come from anywhere: its paths must stay inside the version's directory."""
+    pure = PurePosixPath(path)
+    if (
+        not path
+        or pure.is_absolute()
+        or pure.as_posix() != path
+        or ".." in pure.parts
+        or set(path) & set("\\\0")
+    ):
+        raise ValueError(f"path {path!r} leaves the version's directory")
+    if path in (".", MANIFEST, CLAIM):
+        raise ValueError(f"path {path!r} is no file of a version")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+
+
+class _Record(BaseModel):
+    """Frozen. Unknown keys are left out, so that a host with older code can still read a newer manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class FileEntry(_Record):
+    """One file of a version."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0, description="Bytes.")
+
+
+class Lineage(_Record):
+    """Where a version comes from."""
+
+    partition: date
+    run: str = Field(description="ranker/partition/digest; its files are under runs/.")
+    spec_digest: str
+    code_version: str
+    base: Any = Field(None, description="The pretrained model: name, revision, digests.")
+    champion: int | None = Field(None, description="The version it was compared with.")
+    verdicts: dict[str, str] = Field(
+        default_factory=dict, description="Partition read → digest of its verdict."
+    )
+
+
+class GateVerdict(_Record):
+    """What the gate said of these bytes."""
+
+    verdict: Literal["promote", "hold", "reject"]
+    reasons: tuple[str, ...] = ()
+    metric: str | None = None
+    challenger: dict[str, Any] | None = None
+    champion: dict[str, Any] | None = None
+    baselines: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    queries: int | None = None
+
+
+class Manifest(_Record):
+    """What makes a version exist."""
+
+    ranker: str
+    version: int
+    kind: str
+    created_at: datetime
+    files: dict[InsidePath, FileEntry] = Field(min_length=1)
+    lineage: Lineage
+    gate: GateVerdict
+    note: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.size for file in self.files.values())
+
+
+def version_number(partition: date, attempt: int) -> int:
+    """2011-08-30, 1 → 20110830001."""
+    return int(f"{partition:%Y%m%d}") * 1000 + attempt
+
+
+def partition_of(version: int) -> date:
+    """20110830001 → 2011-08-30. Raises DataError where the integer is no version."""
+    try:
+        return datetime.strptime(str(version // 1000), "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError as error:
+        raise DataError(
+            f"{version} is no version", "expected YYYYMMDD and three digits of attempt"
+        ) from error
+
+
+def version_prefix(ranker: str, version: int) -> str:
+    """The key prefix of a version's files."""
+    return f"models/{ranker}/{version}"
