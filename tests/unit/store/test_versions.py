@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage import Run
@@ -143,21 +145,36 @@ def test_a_version_that_was_never_published_names_those_that_were(store: ObjectS
         versions.download_version(store, "recommend", 20110830009, tmp_path / "local")
 
 
+def a_manifest(path: str) -> dict[str, Any]:
+    return {
+        "ranker": "recommend",
+        "version": 20110830001,
+        "kind": "next_item",
+        "created_at": "2011-08-31T03:00:00Z",
+        "files": {path: {"sha256": "0" * 64, "size": 1}},
+        "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
+        "gate": {"verdict": "promote"},
+    }
+
+
 @pytest.mark.parametrize(
     "path",
     ["../x", "/etc/passwd", "a/../../x", "a//b", "./a", "", ".", "manifest.json", "a\\b", "a\0b"],
     ids=repr,
 )
-def test_a_manifest_whose_paths_leave_the_directory_is_refused(
-    store: ObjectStore, tmp_path: Path, path: str
-) -> None:
-    version = published_version(store, tmp_path)
-    key = f"models/recommend/{version}/manifest.json"
-    manifest = store.get_json(key)
-    manifest["files"][path] = {"sha256": "0" * 64, "size": 1}
-    store.put_json(key, manifest)
-    with pytest.raises(DataError, match="its manifest is not valid"):
-        versions.download_version(store, "recommend", version, tmp_path / "local" / str(version))
+def test_a_manifest_whose_paths_leave_the_directory_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError, match="path"):
+        Manifest.model_validate(a_manifest(path))
+
+
+@given(st.text("./a\\ ", max_size=12))
+def test_a_path_that_a_manifest_accepts_stays_inside(path: str) -> None:
+    try:
+        manifest = Manifest.model_validate(a_manifest(path))
+    except ValidationError:
+        return
+    root = Path("/root/of/version")
+    assert Path(os.path.normpath(root / next(iter(manifest.files)))).parent.is_relative_to(root)
 
 
 @pytest.mark.parametrize(
