@@ -1,0 +1,311 @@
+"""The platform of one machine: start it, look at it, stop it.
+
+`up` may be called at any time: what runs stays as it is, what died is started again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from subprocess import Popen
+from typing import Any
+
+from reshelve.errors import AlreadyRunningError, ConfigurationError, TryAgainError
+from reshelve.logs import logger
+from reshelve.platform import airflow, postgres, seaweedfs, serving
+from reshelve.platform.configuration import Machine, machine
+from reshelve.platform.services import Service, State, log_tail, memory_mib
+from reshelve.processes import port_is_open, start, wait_until
+from reshelve.settings import PROJECT, settings
+
+# In the order of starting; stopped the other way round.
+SERVICES = ("postgres", "object-store", *airflow.PROCESSES, *serving.PROCESSES)
+
+_PORTS = {
+    "postgres": ("postgres_port",),
+    "object-store": ("s3_port",),
+    "api-server": ("airflow_port",),
+    "model-server": ("grpc_port", "rest_port"),
+}
+_FREE_BYTES_NEEDED = 2 * 2**30
+
+
+def up() -> dict[str, Any]:
+    """Start what does not run, wait until all of it is healthy, and answer `status()`.
+
+    Raises ConfigurationError (a port in use, a full disk) and TryAgainError (a service that does not start).
+    """
+    here = machine()
+    here.home.mkdir(parents=True, exist_ok=True)
+    with _only_one(here):
+        began = time.monotonic()
+        log = logger(stage="platform")
+        missing = [name for name in SERVICES if not _lives(here, name)]
+        if not missing and _healthy(here):
+            log.info("the platform runs already", airflow=here.airflow_url)
+            return status()
+        _check_disk(here)
+        for name in missing:
+            _stop_leftovers(here, name)
+        _check_ports(here, missing)
+        here.write_environment_file()
+        _start_missing(here, missing, began)
+        _wait_for_health(here, began)
+        log.info("the platform is up", seconds=round(time.monotonic() - began, 1), airflow=here.airflow_url)
+    return status()
+
+
+def down() -> None:
+    """Stop everything that `up` started: each process group has ten seconds, then it is killed."""
+    here = machine()
+    if not here.home.is_dir():
+        return
+    with _only_one(here):
+        state = State.read(here.home)
+        log = logger(stage="platform")
+        first = [s for name, s in state.services.items() if name not in ("postgres", "object-store")]
+        with ThreadPoolExecutor(max_workers=len(SERVICES)) as pool:
+            list(pool.map(Service.stop, first))
+        if "postgres" in state.services:
+            postgres.stop_postgres(state.services["postgres"])
+        for service in state.services.values():
+            service.stop()
+        State().write(here.home)
+        log.info("the platform is stopped", services=len(state.services))
+
+
+def status() -> dict[str, Any]:
+    """Every service with its state (running, dead or stopped), pid, address, start and memory; `healthy` for all."""
+    here = machine()
+    state = State.read(here.home)
+    services = {name: _describe(state.services.get(name)) for name in SERVICES}
+    running = all(service["state"] == "running" for service in services.values())
+    return {
+        "healthy": running and _healthy(here),
+        "home": str(here.home),
+        "airflow": here.airflow_url,
+        "services": services,
+        "memory_mib": sum(service.get("memory_mib", 0) for service in services.values()),
+    }
+
+
+def environment() -> dict[str, str]:
+    """The variables that reach this machine's platform."""
+    return machine().environment()
+
+
+def restart_dead() -> list[str]:
+    """Start again what was started and has died since; returns its names (none while `down` or `up` works)."""
+    here = machine()
+    state = State.read(here.home)
+    dead = [name for name, service in state.services.items() if not service.lives()]
+    if dead:
+        up()
+    return dead
+
+
+def _start_missing(here: Machine, missing: list[str], began: float) -> None:
+    """Storage first, then the database's tables, then everything that needs them."""
+    environment = here.environment()
+    secrets = here.secrets
+    log = logger(stage="platform")
+    starters: dict[str, Callable[[], Popen[bytes]]] = {
+        "postgres": lambda: postgres.start_postgres(
+            here.postgres, here.ports.postgres_port, secrets.postgres_password, here.logs / "postgres.log"
+        ),
+        "object-store": lambda: seaweedfs.start_seaweedfs(
+            here.store, here.ports.s3_port, here.logs / "object-store.log"
+        ),
+    }
+    for name in [name for name in missing if name in starters]:
+        _record(here, name, starters[name]())
+        log.info("started", service=name, elapsed=_elapsed(began))
+    if "object-store" in missing:
+        _create_bucket(environment)
+    # The model server and its agent need no database: they boot while it is being migrated.
+    for name in [name for name in missing if name in serving.PROCESSES]:
+        _record(here, name, _start_process(here, name, serving.process_command(name, here), environment))
+    postgres.create_database(here.ports.postgres_port, secrets.postgres_password)
+    if airflow.prepare(here, environment):
+        log.info("the database is migrated", elapsed=_elapsed(began))
+    for name in [name for name in missing if name in airflow.PROCESSES]:
+        _record(here, name, _start_process(here, name, airflow.process_command(name), environment))
+    if airflow.apply_settings(here, environment):
+        log.info("airflow_settings.yaml is applied", elapsed=_elapsed(began))
+
+
+def _start_process(
+    here: Machine, name: str, command: list[str], environment: Mapping[str, str]
+) -> Popen[bytes]:
+    return start(command, here.logs / f"{name}.log", env=environment, cwd=PROJECT)
+
+
+def _record(here: Machine, name: str, process: Popen[bytes]) -> None:
+    addresses = ", ".join(f"127.0.0.1:{getattr(here.ports, port)}" for port in _PORTS.get(name, ()))
+    service = Service.of(name, process, here.logs / f"{name}.log", addresses)
+    State.read(here.home).with_service(service).write(here.home)
+
+
+def _create_bucket(environment: Mapping[str, str]) -> None:
+    import boto3
+
+    from reshelve.store.objects import ObjectStore
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+    wait_until(lambda: _answers(client), 30, "the object store (SeaweedFS)")
+    ObjectStore(settings().bucket, client).create_bucket()
+
+
+def _answers(client: Any) -> bool:
+    """Its port opens a moment before the store can list buckets."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        client.list_buckets()
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def _wait_for_health(here: Machine, began: float) -> None:
+    """Wait for every health check; a service that died, or is not healthy in three minutes, is named with its log."""
+    deadline = time.monotonic() + 180
+    told = time.monotonic()
+    while not _healthy(here):
+        state = State.read(here.home)
+        for name in SERVICES:
+            if not state.services[name].lives():
+                log = state.services[name].log
+                raise TryAgainError(f"{name} ended while it started; see {log}", log_tail(log))
+        if time.monotonic() > deadline:
+            raise TryAgainError(
+                "the platform was not healthy within 180 s", json.dumps(_airflow_health(here))
+            )
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            waiting = [name for name, fine in _checks(here).items() if not fine]
+            logger(stage="platform").info("waiting", on=", ".join(waiting), elapsed=_elapsed(began))
+        time.sleep(0.3)
+
+
+def _healthy(here: Machine) -> bool:
+    return all(_checks(here).values())
+
+
+def _checks(here: Machine) -> dict[str, bool]:
+    """Every service's health check."""
+    health = _airflow_health(here)
+    ports = {
+        name: all(port_is_open(getattr(here.ports, port)) for port in fields)
+        for name, fields in _PORTS.items()
+    }
+    ports["api-server"] = bool(health)
+    for name, key in (
+        ("scheduler", "scheduler"),
+        ("dag-processor", "dag_processor"),
+        ("triggerer", "triggerer"),
+    ):
+        ports[name] = health.get(key, {}).get("status") == "healthy"
+    return ports | {"agent": _lives(here, "agent")}
+
+
+def _airflow_health(here: Machine) -> dict[str, Any]:
+    """What the API server says of Airflow's parts; empty while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"{here.airflow_url}/api/v2/monitor/health", timeout=5) as answer:
+            return dict(json.load(answer))
+    except (urllib.error.URLError, OSError, ValueError):
+        return {}
+
+
+def _describe(service: Service | None) -> dict[str, Any]:
+    if service is None:
+        return {"state": "stopped"}
+    if not service.lives():
+        return {"state": "dead", "pid": service.pid, "log": str(service.log)}
+    return {
+        "state": "running", "pid": service.pid, "address": service.address,
+        "since": service.since, "memory_mib": memory_mib(service), "log": str(service.log),
+    }  # fmt: skip
+
+
+def _lives(here: Machine, name: str) -> bool:
+    service = State.read(here.home).services.get(name)
+    return service is not None and service.lives()
+
+
+def _stop_leftovers(here: Machine, name: str) -> None:
+    """End what a killed service left behind (the tasks of a scheduler), so that nothing is done twice."""
+    service = State.read(here.home).services.get(name)
+    if service is not None:
+        logger(stage="platform").info("it died, starting it again", service=name)
+        service.stop()
+
+
+def _check_disk(here: Machine) -> None:
+    free = shutil.disk_usage(here.home).free
+    if free < _FREE_BYTES_NEEDED:
+        raise ConfigurationError(
+            f"the disk is full: {free / 2**30:.1f} GB are free at {here.home}, {_FREE_BYTES_NEEDED / 2**30:g} GB are needed",
+            "make room, or set RESHELVE_HOME to a directory on another disk",
+        )
+
+
+def _check_ports(here: Machine, missing: list[str]) -> None:
+    """Raises ConfigurationError naming every port that another program holds, and the setting that changes it."""
+    taken = []
+    for name in missing:
+        for field in _PORTS.get(name, ()):
+            port = getattr(here.ports, field)
+            if not _can_listen(port):
+                taken.append(f"port {port} ({name}): set RESHELVE_{field.upper()} to a free one")
+    if taken:
+        word = "a port is" if len(taken) == 1 else "ports are"
+        raise ConfigurationError(f"{word} in use by another program on this machine", "\n".join(taken))
+
+
+def _can_listen(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is free
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def _only_one(here: Machine) -> Iterator[None]:
+    """One `up` or `down` at a time for this home; the second waits for the first."""
+    with (here.home / ".platform.lock").open("w") as handle:
+        deadline = time.monotonic() + 240
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise AlreadyRunningError("another command starts or stops this platform") from error
+                time.sleep(0.2)
+        yield
+
+
+def _elapsed(began: float) -> str:
+    return f"{time.monotonic() - began:.0f}s"
+
+
+__all__ = ["SERVICES", "down", "environment", "restart_dead", "status", "up"]

