@@ -1,0 +1,221 @@
+"""The examples stage: validated partitions in, tokenised examples, catalogue and held-out questions out.
+
+Everything is read through DuckDB and written in batches: memory is bounded by `examples.max_examples` and the
+catalogue, not by the partitions. Equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+
+from reshelve.clickstream.events import catalogue_key, validated_prefix
+from reshelve.errors import DataError
+from reshelve.examples import next_item, pair
+from reshelve.examples.catalogue import Catalogue, build_catalogue
+from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, PAIR, write_batches, write_rows
+from reshelve.examples.partitions import Split, choose_partitions
+from reshelve.examples.past import Past
+from reshelve.examples.shortlists import Shortlists
+from reshelve.examples.tokens import encode, load_tokenizer
+from reshelve.examples.window import open_window
+from reshelve.lineage import Run
+from reshelve.logs import logger
+from reshelve.rankers import Kind
+from reshelve.training.base import resolve_base
+
+_VALIDATION_SHARE = 0.25  # of max_examples: enough to compare trials, cheap enough to do it often
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was fetched: one file per partition, in time order, and the product list where there is one."""
+
+    files: list[Path]
+    products: Path | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What every step of the stage needs."""
+
+    run: Run
+    directory: Path
+    scratch: Path
+    split: Split
+    connection: duckdb.DuckDBPyConnection
+    catalogue: Catalogue
+
+
+def build_examples(run: Run) -> dict[str, Any]:
+    """Build the run's examples; see docs/reference/evaluation.md for the files.
+
+    Raises DataError where partitions are missing or stopped, or give no examples.
+    """
+    log = logger(stage="examples", run=run.id)
+    split = choose_partitions(run)
+    log.info(
+        "partitions", train=len(split.train), validation=len(split.validation), holdout=len(split.holdout)
+    )
+    directory = run.stage("examples").directory
+    scratch = directory / ".scratch"
+    inputs = _fetch(run, split, scratch)
+    base = resolve_base(run.ranker.model.base, run.store)
+    shutil.copyfile(base.path / "tokenizer.json", directory / "tokenizer.json")
+    (directory / "base.json").write_text(json.dumps(base.record(), indent=1, sort_keys=True))
+
+    labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
+    connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
+    is_pair = run.ranker.kind is Kind.PAIR
+    catalogue = build_catalogue(connection, split.holdout[0], run.ranker.data.catalogue_days, listed=is_pair)
+    catalogue.write(directory / "catalogue.parquet")
+    events = _write_events(connection, directory / "events.parquet")
+    log.info("catalogue", items=len(catalogue), events=events)
+
+    workspace = Workspace(run, directory, scratch, split, connection, catalogue)
+    counts = _pair_files(workspace, labels) if is_pair else _next_item_files(workspace)
+    connection.close()
+    _require_examples(run, split, counts)
+    shutil.rmtree(scratch)
+    log.info("examples", **counts)
+    return {
+        **counts,
+        "items": len(catalogue),
+        "partitions": len(split.days),
+        "train_partitions": [str(split.train[0]), str(split.train[-1])],
+        "validation_partitions": [str(day) for day in split.validation],
+        "holdout_partitions": [str(day) for day in split.holdout],
+        "excluded_partitions": {str(day): verdict for day, verdict in split.excluded.items()},
+        "rows_read": inputs.rows,
+        "verdicts": {str(day): split.digests[day] for day in split.days},
+        "base": base.record(),
+    }
+
+
+def _fetch(run: Run, split: Split, scratch: Path) -> Inputs:
+    """Download the good rows, partition by partition; a retry keeps what is there (a new verdict has a new name)."""
+    source, log = run.ranker.data.source, logger(stage="examples")
+    files, rows = [], 0
+    for number, day in enumerate(split.days, 1):
+        path = scratch / f"{day}-{split.digests[day][:16]}.parquet"
+        if not path.is_file():
+            run.store.download_file(f"{validated_prefix(source, day)}good.parquet", path)
+        files.append(path)
+        rows += pq.read_metadata(path).num_rows
+        if number % 10 == 0 or number == len(split.days):
+            log.info("fetched", partitions=f"{number}/{len(split.days)}", rows=rows)
+    products = None
+    if run.store.exists(catalogue_key(source)):
+        products = scratch / "products.parquet"
+        run.store.download_file(catalogue_key(source), products)
+    return Inputs(files, products, rows)
+
+
+def _write_events(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """Every label event before the holdout, in time order."""
+    columns = ", ".join(EVENTS.names)
+    reader = connection.sql(
+        f"SELECT {columns} FROM events WHERE part <> 'holdout' ORDER BY event_time, day, line"
+    ).to_arrow_reader(65_536)
+    return write_batches(path, EVENTS, (batch.cast(EVENTS) for batch in reader))
+
+
+def _next_item_files(work: Workspace) -> dict[str, int]:
+    ranker = work.run.ranker
+    questions = next_item.collect_questions(
+        work.connection,
+        known=work.catalogue.items,
+        history_items=ranker.examples.history_items,
+        train=ranker.examples.max_examples,
+        validation=int(ranker.examples.max_examples * _VALIDATION_SHARE),
+        holdout=ranker.gates.max_queries,
+        seed=ranker.training.seed,
+    )
+    tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
+
+    def rows(asked: list[next_item.Question]) -> Iterator[dict[str, Any]]:
+        encodings = encode(tokenizer, (question.text for question in asked))
+        for question, encoding in zip(asked, encodings, strict=True):
+            known = [
+                (work.catalogue.index[item], weight)
+                for item, weight in zip(question.rest, question.weights, strict=True)
+                if item in work.catalogue.index
+            ]
+            targets, weights = zip(*known, strict=True)
+            weight = sum(weights) / len(weights)
+            yield {"input_ids": encoding.ids, "targets": list(targets), "weight": weight}
+
+    return {
+        "train": write_rows(work.directory / "train.parquet", NEXT_ITEM, rows(questions.train)),
+        "validation": write_rows(
+            work.directory / "validation.parquet", NEXT_ITEM, rows(questions.validation)
+        ),
+        "holdout": write_rows(
+            work.directory / "holdout.parquet", HOLDOUT, (q.held_out().row() for q in questions.holdout)
+        ),
+    }
+
+
+def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
+    ranker = work.run.ranker
+    sampler = pair.PairSampler(work.catalogue, ranker.examples, ranker.training.seed)
+    tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
+
+    def rows(pairs: Iterable[pair.Pair]) -> Iterator[dict[str, Any]]:
+        found = list(pairs)  # at most max_examples
+        encodings = encode(tokenizer, ((one.query, one.title) for one in found))
+        for one, encoding in zip(found, encodings, strict=True):
+            yield {
+                "input_ids": encoding.ids,
+                "token_type_ids": encoding.type_ids,
+                "label": one.label,
+                "weight": one.weight,
+                "group": one.group,
+            }
+
+    limits = {
+        "train": ranker.examples.max_examples,
+        "validation": int(ranker.examples.max_examples * _VALIDATION_SHARE),
+    }
+    counts = {
+        part: write_rows(
+            work.directory / f"{part}.parquet", PAIR, rows(sampler.pairs(work.connection, part, limit))
+        )
+        for part, limit in limits.items()
+    }
+    past = Past(
+        work.directory / "events.parquet",
+        work.catalogue,
+        labels,
+        work.split.holdout[0],
+        work.scratch / "spill",
+    )
+    asked = pair.held_out(work.connection, Shortlists(past), ranker.gates.max_queries, ranker.training.seed)
+    counts["holdout"] = write_rows(
+        work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
+    )
+    return counts
+
+
+def _require_examples(run: Run, split: Split, counts: dict[str, int]) -> None:
+    days: dict[str, tuple[date, ...]] = {
+        "train": split.train, "validation": split.validation, "holdout": split.holdout
+    }  # fmt: skip
+    is_pair = run.ranker.kind is Kind.PAIR
+    expected = "searches (query and item)" if is_pair else "baskets or customers with two items"
+    for part, number in counts.items():
+        if number == 0:
+            raise DataError(
+                f"{run.ranker.data.source} gave no {part} examples for {run.ranker.name}",
+                f"expected {expected} between {days[part][0]} and {days[part][-1]}, "
+                f"of type {', '.join(run.ranker.data.events)}",
+            )

@@ -1,0 +1,118 @@
+"""The Parquet files that the examples stage hands to the stages after it, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_ROWS = 4096  # rows per written batch and row group: bounds memory whatever the number of examples
+
+CATALOGUE = pa.schema(
+    [
+        pa.field("index", pa.int32()),  # the row of the softmax, 0-based
+        pa.field("item_id", pa.string()),
+        pa.field("title", pa.string()),  # never null: an untitled item is called by its id
+        pa.field("events", pa.int64()),  # label events in the catalogue days before the holdout
+        pa.field("events_train", pa.int64()),  # those of training partitions alone
+    ]
+)
+
+NEXT_ITEM = pa.schema(
+    [
+        pa.field("input_ids", pa.list_(pa.int32())),
+        pa.field("targets", pa.list_(pa.int32())),  # catalogue indices of the rest of the basket
+        pa.field("weight", pa.float64()),
+    ]
+)
+
+PAIR = pa.schema(
+    [
+        pa.field("input_ids", pa.list_(pa.int32())),
+        pa.field("token_type_ids", pa.list_(pa.int8())),
+        pa.field("label", pa.float64()),  # 1 clicked (bought, …), 0 sampled
+        pa.field("weight", pa.float64()),
+        pa.field("group", pa.int64()),  # rows of one query
+    ]
+)
+
+HOLDOUT = pa.schema(
+    [
+        pa.field("query_id", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("history_items", pa.list_(pa.string())),
+        pa.field("relevant", pa.list_(pa.string())),
+        pa.field("candidates", pa.list_(pa.string())),  # empty: the whole catalogue
+        pa.field("weight", pa.float64()),
+        pa.field("cluster", pa.string()),  # basket or query: rows of one cluster are not independent
+    ]
+)
+
+EVENTS = pa.schema(
+    [
+        pa.field("event_time", pa.timestamp("us")),
+        pa.field("event_type", pa.string()),
+        pa.field("user_id", pa.string()),
+        pa.field("session_id", pa.string()),
+        pa.field("query", pa.string()),
+        pa.field("item_id", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class HoldoutQuery:
+    """One question of the held-out slice. `relevant` may name items that no candidate list has: honest misses."""
+
+    query_id: str
+    text: str
+    relevant: list[str]
+    weight: float
+    cluster: str
+    history_items: list[str] = field(default_factory=list)
+    candidates: list[str] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """As a row of HOLDOUT."""
+        return {name: getattr(self, name) for name in HOLDOUT.names}
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows batch by batch; `path` appears when it is whole. Returns their number.
+
+    Equal rows give equal bytes.
+    """
+    iterator = iter(rows)
+    batches = iter(lambda: list(islice(iterator, _ROWS)), [])
+    return write_batches(
+        path, schema, (pa.RecordBatch.from_pylist(batch, schema=schema) for batch in batches)
+    )
+
+
+def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """The same for Arrow batches."""
+    partial = path.with_name(f".{path.name}.partial")
+    written = 0
+    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            written += batch.num_rows
+    partial.rename(path)
+    return written
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file, batch by batch."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS):
+            yield from batch.to_pylist()
+
+
+def read_holdout(path: Path) -> list[HoldoutQuery]:
+    """The held-out slice, in file order."""
+    return [HoldoutQuery(**row) for row in read_rows(path)]

@@ -1,0 +1,127 @@
+"""Searches become pairs: a query with what was chosen (1) and with what was drawn against it (0).
+
+What was shown beside a choice is unknown, so the others are sampled, and are called that: never impressions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+
+from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.formats import HoldoutQuery
+from reshelve.examples.sampling import stable_hash
+from reshelve.examples.shortlists import Shortlists
+from reshelve.examples.titles import TextIndex
+from reshelve.examples.window import stream
+from reshelve.rankers import Examples
+
+_POSITIVES = """
+WITH searches AS (SELECT * FROM events WHERE norm <> ''),
+pairs AS (
+    SELECT norm, item_id, first(query ORDER BY event_time DESC, day DESC, line DESC) AS query,
+           CAST(sum(CAST(weight AS DECIMAL(18, 6))) AS DOUBLE) AS total, max(event_time) AS last
+    FROM searches WHERE part = $part GROUP BY norm, item_id
+),
+kept AS (SELECT * FROM pairs ORDER BY last DESC, norm, item_id LIMIT $limit),
+chosen AS (
+    SELECT norm, list(DISTINCT item_id ORDER BY item_id) AS items
+    FROM searches SEMI JOIN kept USING (norm) WHERE part IN ('train', $part) GROUP BY norm
+)
+SELECT norm, item_id, trim(query), total, items FROM kept JOIN chosen USING (norm) ORDER BY norm, item_id
+"""
+
+# A sample of events, then one row for equal ones: heavier queries are drawn, and weigh, as often as customers ask them.
+_HELD_OUT = """
+WITH drawn AS (
+    SELECT * FROM events WHERE part = 'holdout' AND norm <> ''
+    ORDER BY md5(concat_ws('/', $seed, day, line)), day, line LIMIT $limit
+)
+SELECT norm, item_id, first(trim(query) ORDER BY event_time, day, line),
+       CAST(sum(CAST(weight AS DECIMAL(18, 6))) AS DOUBLE)
+FROM drawn GROUP BY norm, item_id ORDER BY norm, item_id
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of train.parquet or validation.parquet, before it is tokenised."""
+
+    query: str
+    title: str
+    label: float
+    weight: float
+    group: int
+
+
+class PairSampler:
+    """Draws what each chosen item is compared with."""
+
+    def __init__(self, catalogue: Catalogue, examples: Examples, seed: int) -> None:
+        self._catalogue = catalogue
+        self._examples = examples
+        self._seed = seed
+        self._titles = TextIndex(catalogue.titles)
+        # The power flattens popularity, the 1 lets what never sold be drawn: counts of training days alone.
+        smoothed = (np.array(catalogue.events_train, dtype=np.float64) + 1) ** 0.75
+        # An item first seen on a validation day is unknown to training: it is no negative either.
+        smoothed[(np.array(catalogue.events_train) == 0) & (np.array(catalogue.events) > 0)] = 0
+        self._drawable = smoothed > 0
+        self._cumulative = np.cumsum(smoothed)
+
+    def pairs(self, connection: duckdb.DuckDBPyConnection, part: str, limit: int) -> Iterator[Pair]:
+        """About `limit` rows of `part`, the newest choices, with their negatives. Groups are numbered from 0."""
+        per_choice = 1 + self._examples.sampled_negatives + self._examples.hard_negatives
+        group, previous = -1, ""
+        parameters = {"part": part, "limit": max(1, limit // per_choice)}
+        taken: set[int] = set()
+        for norm, item, query, total, chosen in stream(connection, _POSITIVES, parameters):
+            position = self._catalogue.index.get(item)
+            if norm != previous:
+                group, previous = group + 1, norm
+                taken = {self._catalogue.index[other] for other in chosen if other in self._catalogue.index}
+            if position is None:
+                continue  # chosen before the catalogue days, and never since
+            weight = math.log2(1 + total)  # the thousandth click says less than the first
+            yield Pair(query, self._catalogue.titles[position], 1.0, weight, group)
+            for negative in self._negatives(query, norm, item, taken):
+                taken.add(negative)
+                yield Pair(query, self._catalogue.titles[negative], 0.0, weight, group)
+
+    def _negatives(self, query: str, norm: str, item: str, taken: set[int]) -> list[int]:
+        hard: list[int] = []
+        if self._examples.hard_negatives:
+            nearest = self._titles.nearest(query, self._examples.hard_negatives + len(taken))
+            hard = [p for p in nearest if p not in taken and self._drawable[p]][
+                : self._examples.hard_negatives
+            ]
+        wanted = self._examples.sampled_negatives
+        generator = np.random.default_rng(stable_hash(self._seed, norm, item))
+        # More are drawn than wanted, once: a small catalogue may hold no others, and the loop would have no end.
+        draws = generator.random(4 * wanted + 4) * self._cumulative[-1]
+        positions = dict.fromkeys(int(p) for p in np.searchsorted(self._cumulative, draws, side="right"))
+        return hard + [p for p in positions if p not in taken and p not in hard][:wanted]
+
+
+def held_out(
+    connection: duckdb.DuckDBPyConnection, shortlists: Shortlists, limit: int, seed: int
+) -> Iterator[HoldoutQuery]:
+    """The holdout's choices, each with the shortlist that was possible before it."""
+    candidates: list[str] = []
+    previous = ""
+    rows = connection.execute(_HELD_OUT, {"seed": seed, "limit": limit}).fetchall()
+    for norm, item, query, weight in rows:
+        if norm != previous:
+            candidates, previous = shortlists.of(query), norm
+        yield HoldoutQuery(
+            query_id=f"{stable_hash(norm, item):016x}",
+            text=query,
+            relevant=[item],
+            candidates=candidates,
+            weight=weight,
+            cluster=f"{stable_hash(norm):016x}",
+        )

@@ -1,0 +1,62 @@
+"""The window's events behind one SQL view, whatever their number: DuckDB over Parquet files, with a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from reshelve.clickstream.database import connect
+from reshelve.examples.partitions import Split
+
+_BATCH = 20_000
+
+# One row per label event of the window. `day` and `line` order events of one instant as the shop wrote them.
+_EVENTS = """
+CREATE VIEW events AS
+SELECT day, part, line, event_time, files.event_type, weight, user_id, session_id, query,
+       lower(regexp_replace(trim(query), '\\s+', ' ', 'g')) AS norm,
+       files.item_id, nullif(trim(item_title), '') AS own_title
+FROM (SELECT *, CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line FROM files) AS files
+JOIN labels USING (event_type) JOIN split USING (day)
+WHERE files.item_id IS NOT NULL
+"""
+
+
+def open_window(
+    files: list[Path], split: Split, labels: dict[str, float], products: Path | None, spill: Path
+) -> duckdb.DuckDBPyConnection:
+    """A database with the views and tables `events`, `products` and `split`.
+
+    `files` are named `YYYY-MM-DD…parquet` after their partition; `labels` maps event types to weights.
+    """
+    connection = connect(spill=spill)
+    connection.read_parquet(
+        [str(path) for path in files],  # type: ignore[arg-type]
+        filename=True,
+        file_row_number=True,
+        union_by_name=True,
+    ).create_view("files")
+    connection.execute("CREATE TABLE labels (event_type VARCHAR, weight DOUBLE)")
+    connection.executemany("INSERT INTO labels VALUES (?, ?)", sorted(labels.items()))
+    connection.execute("CREATE TABLE split (day DATE, part VARCHAR)")
+    connection.executemany("INSERT INTO split VALUES (?, ?)", [(day, split.part(day)) for day in split.days])
+    connection.execute("CREATE TABLE products (item_id VARCHAR, title VARCHAR)")
+    if products is not None:
+        connection.execute(
+            """INSERT INTO products SELECT CAST(item_id AS VARCHAR), max(nullif(trim(title), ''))
+               FROM read_parquet(?) WHERE item_id IS NOT NULL GROUP BY 1""",
+            [str(products)],
+        )
+    connection.execute(_EVENTS)
+    return connection
+
+
+def stream(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Any = None
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, a batch at a time."""
+    for batch in connection.sql(sql, params=parameters).to_arrow_reader(_BATCH):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
