@@ -19,6 +19,7 @@ from rich.console import Console
 from reshelve import errors
 from reshelve.lineage import Run, parse_partition, run_stage
 from reshelve.logs import configure_logs
+from reshelve.platform.configuration import use_local_platform
 from reshelve.processes import die_with_parent
 from reshelve.rankers import load_ranker
 
@@ -116,6 +117,12 @@ def validate(
     show(result, as_json)
     if result["verdict"] == "stop":
         raise errors.DataError(str(result["headline"]))
+
+
+@app.command()
+def verdict(source: Source, partition: Partition, as_json: AsJson = False) -> None:
+    """The verdict on a partition: exit 0 to go on, 65 to stop, 75 while there is none."""
+    show(_call("reshelve.clickstream.verdicts:verdict", source, parse_partition(partition)), as_json)
 
 
 @app.command()
@@ -328,8 +335,16 @@ def platform_down() -> None:
 
 @platform_app.command("status")
 def platform_status(as_json: AsJson = False) -> None:
-    """What runs, where, and since when."""
-    show(_call("reshelve.platform.machine:status"), as_json)
+    """What runs, where, and since when; exit 75 unless all of it is healthy."""
+    found = _call("reshelve.platform.machine:status")
+    services = found.pop("services")
+    lines = {
+        name: " ".join(str(service[key]) for key in ("state", "pid", "address", "since") if service.get(key))
+        for name, service in services.items()
+    }
+    show({**found, "services": services} if as_json else {**found, **lines}, as_json)
+    if not found["healthy"]:
+        raise typer.Exit(errors.EXIT_TRY_AGAIN)
 
 
 @platform_app.command("night")
@@ -347,8 +362,9 @@ def main() -> None:
     """Run the command; turn our errors into a headline on stderr and their exit code."""
     configure_logs()
     die_with_parent()
+    use_local_platform()
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False) or errors.EXIT_DONE)  # click answers the code of a typer.Exit
     except errors.ReshelveError as error:
         sys.stderr.write(f"reshelve: {error.headline}\n")
         if error.detail:

@@ -49,6 +49,7 @@ def up() -> dict[str, Any]:
         began = time.monotonic()
         log = logger(stage="platform")
         missing = [name for name in SERVICES if not _lives(here, name)]
+        _check_same_ports(here, missing)
         if not missing and _healthy(here):
             log.info("the platform runs already", airflow=here.airflow_url)
             return status()
@@ -149,8 +150,7 @@ def _start_process(
 
 
 def _record(here: Machine, name: str, process: Popen[bytes]) -> None:
-    addresses = ", ".join(f"127.0.0.1:{getattr(here.ports, port)}" for port in _PORTS.get(name, ()))
-    service = Service.of(name, process, here.logs / f"{name}.log", addresses)
+    service = Service.of(name, process, here.logs / f"{name}.log", _address(here, name))
     State.read(here.home).with_service(service).write(here.home)
 
 
@@ -276,6 +276,20 @@ def _check_ports(here: Machine, missing: list[str]) -> None:
     if taken:
         word = "a port is" if len(taken) == 1 else "ports are"
         raise ConfigurationError(f"{word} in use by another program on this machine", "\n".join(taken))
+
+
+def _check_same_ports(here: Machine, missing: list[str]) -> None:
+    """Raises ConfigurationError where a port was changed while its service runs."""
+    for name, service in State.read(here.home).services.items():
+        if name not in missing and service.address != _address(here, name):
+            raise ConfigurationError(
+                f"{name} runs on {service.address} and would have to move to {_address(here, name)}",
+                "stop the platform first: make stop",
+            )
+
+
+def _address(here: Machine, name: str) -> str:
+    return ", ".join(f"127.0.0.1:{getattr(here.ports, port)}" for port in _PORTS.get(name, ()))
 
 
 def _can_listen(port: int) -> bool:

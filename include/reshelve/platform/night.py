@@ -1,0 +1,206 @@
+"""One night on this machine: land the data, let the scheduler run the DAGs, watch, and sum up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date, timedelta
+
+from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
+from reshelve.lineage import Run
+from reshelve.logs import logger
+from reshelve.platform import machine as platform
+from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
+from reshelve.platform.configuration import machine
+from reshelve.platform.progress import Display, current_loss, display
+from reshelve.platform.summary import print_summary
+from reshelve.rankers import Ranker, load_ranker
+from reshelve.settings import settings
+from reshelve.store import objects
+from reshelve.store.deployments import read_pointer
+
+# The committed sample ends with these two days; before them it has the history they need.
+SAMPLE_NIGHTS = {"retail": (date(2011, 8, 30), date(2011, 8, 31))}
+
+MOST_MINUTES = 25
+
+
+def night(ranker: str, partition: date | None) -> None:
+    """Run one night of `ranker` and print its summary; a night that was done before is only summed up.
+
+    Without a partition it is the sample's next one. Raises ReshelveError with the failed task's log.
+    """
+    began = time.monotonic()
+    spec = load_ranker(ranker)
+    platform.up()
+    _use_platform()
+    day = partition or _next_sample_night(spec)
+    log = logger(stage="night", ranker=ranker, partition=day.isoformat())
+    run = Run.of(spec, day)
+    if _is_done(run):
+        log.info("this night was done before; its results are below")
+    else:
+        _land(spec, day)
+        _let_the_scheduler_run(run, time.monotonic() + MOST_MINUTES * 60)
+        log.info("the night is over", seconds=round(time.monotonic() - began))
+    print_summary(run, machine(), seconds=time.monotonic() - began)
+
+
+def _use_platform() -> None:
+    """This process and its children work on the local platform, whatever the shell says."""
+    os.environ.update(platform.environment())
+    settings.cache_clear()
+    objects.object_store.cache_clear()
+
+
+def _next_sample_night(ranker: Ranker) -> date:
+    """The first night of the sample that is not done, else its last."""
+    nights = SAMPLE_NIGHTS.get(ranker.data.source)
+    if nights is None:
+        raise ConfigurationError(
+            f"which night? {ranker.data.source} is not the sample that comes with the project",
+            f"name the day: make night RANKER={ranker.name} PARTITION=YYYY-MM-DD",
+        )
+    return next((day for day in nights if not _is_done(Run.of(ranker, day))), nights[-1])
+
+
+def _is_done(run: Run) -> bool:
+    """Whether nothing is left to do: published and, where the gate and the ranker file say so, released."""
+    published = run.stage("publish").result()
+    if published is None:
+        return False
+    if not _releases(run):
+        return True
+    pointer = read_pointer(run.store, run.ranker.name)
+    if pointer is None or pointer.stable is None:
+        return False
+    # A version that was rolled back, or overtaken, stays that way.
+    return published["version"] in pointer.wanted or pointer.stable > published["version"]
+
+
+def _releases(run: Run) -> bool:
+    """Whether a finished night's version is to be released."""
+    published = run.stage("publish").required()
+    return bool(published["published"]) and published["verdict"] == "promote" and run.ranker.release.automatic
+
+
+def _land(ranker: Ranker, day: date) -> None:
+    """Land the source up to `day`, and check the history before it in one process."""
+    source = ranker.data.source
+    first = day - timedelta(days=ranker.data.window_days - 1)
+    _verb("land", "--source", source, "--to", day.isoformat())
+    if not any(objects.object_store().list(f"clickstream/{source}/dt={day.isoformat()}/")):
+        raise DataError(
+            f"{source} has no rows on {day}, so there is no night to run", "name another PARTITION"
+        )
+    yesterday = day - timedelta(days=1)
+    try:
+        _verb("validate", "--source", source, "--from", first.isoformat(), "--to", yesterday.isoformat())
+    except DataError as error:
+        # A stopped day of the history is left out of the examples; only tonight's own day stops the night.
+        logger(stage="night").warning("a day of the history was stopped", why=error.headline)
+
+
+def _verb(*arguments: str) -> None:
+    """Run a verb in a process of its own (its imports are heavy). Raises what its exit code says."""
+    command = [sys.executable, "-m", "reshelve.cli", *arguments, "--json"]
+    environment = {**os.environ, "RESHELVE_DIE_WITH_PARENT": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, timeout=900)
+    if done.returncode:
+        kinds: dict[int, type[ReshelveError]] = {65: DataError, 78: ConfigurationError}
+        raise kinds.get(done.returncode, TryAgainError)(
+            f"reshelve {' '.join(arguments)} failed; the reason is above"
+        )
+
+
+def _let_the_scheduler_run(run: Run, deadline: float) -> None:
+    """clickstream, then retrain, then the release that it asks for."""
+    here = machine()
+    client = AirflowClient(here.airflow_url, "admin", here.secrets.passwords["admin"])
+    name = run.ranker.name
+    names = ("clickstream", f"retrain_{name}", f"release_{name}")
+    for dag in names:
+        client.wait_for_dag(dag)
+        client.unpause(dag)
+    with display() as shown:
+        watch = _Watch(client, shown, run, deadline)
+        for dag in names[:2]:
+            watch.until_ended(client.trigger(dag, run.partition))
+        if run.stage("publish").result() is not None and _releases(run):
+            watch.until_ended(watch.find_release(names[2], int(run.stage("publish").required()["version"])))
+
+
+class _Watch:
+    """Follows the night's DAG runs one after the other, and starts again what dies of the platform meanwhile."""
+
+    def __init__(self, client: AirflowClient, shown: Display, run: Run, deadline: float) -> None:
+        self._client = client
+        self._shown = shown
+        self._run = run
+        self._deadline = deadline
+        self._before: list[Task] = []  # tasks of the DAG runs that have ended
+
+    def until_ended(self, dag_run: DagRun) -> None:
+        """Show the run until it ends. Raises TryAgainError with the log of the task that failed."""
+        tasks: list[Task] = []
+
+        def ended() -> bool:
+            nonlocal dag_run, tasks
+            tasks = self._client.tasks(dag_run)
+            dag_run = self._client.run(dag_run)
+            note = current_loss(settings().work, self._run.ranker.name, self._run.partition)
+            self._shown.update(self._before + tasks, note)
+            return dag_run.ended
+
+        self._poll(ended, f"{dag_run.dag} ({dag_run.id})")
+        tasks = self._client.tasks(dag_run)
+        self._shown.update(self._before + tasks, "")
+        self._before += tasks
+        if dag_run.state == "failed":
+            raise self._failure(dag_run, tasks)
+
+    def find_release(self, dag: str, version: int) -> DagRun:
+        """The release run of `version`, which the retrain run asks for when it ends."""
+        found: list[DagRun] = []
+
+        def there() -> bool:
+            found.extend(
+                run for run in self._client.runs(dag) if str(run.conf.get("version")) == str(version)
+            )
+            return bool(found)
+
+        self._poll(there, f"a run of {dag} for version {version}", seconds=60)
+        return found[0]
+
+    def _poll(self, done: Callable[[], bool], what: str, seconds: float | None = None) -> None:
+        """Look every second until `done()`, through restarts of Airflow. Raises TryAgainError at the deadline."""
+        deadline = min(self._deadline, time.monotonic() + seconds) if seconds else self._deadline
+        while True:
+            platform.restart_dead()
+            problem = ""
+            try:
+                if done():
+                    return
+            except TryAgainError as error:
+                problem = str(error)  # Airflow may be busy or starting again: the deadline bounds the wait
+            if time.monotonic() > deadline:
+                raise TryAgainError(
+                    f"{what} did not end in time",
+                    problem or "run `make night` again: it goes on where it was",
+                )
+            time.sleep(1)
+
+    def _failure(self, dag_run: DagRun, tasks: list[Task]) -> TryAgainError:
+        failed = [task for task in tasks if task.state == "failed"]
+        if not failed:
+            return TryAgainError(
+                f"{dag_run.dag} failed", f"see {self._client.url}/dags/{dag_run.dag}/runs/{dag_run.id}"
+            )
+        task = failed[0]
+        page = f"{self._client.url}/dags/{task.dag}/runs/{task.run}/tasks/{task.id}"
+        return TryAgainError(
+            f"{task.dag}: {task.label} failed", f"{self._client.log(task)}\n\nThe whole log: {page}"
+        )

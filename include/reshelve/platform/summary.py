@@ -1,0 +1,167 @@
+"""The end of a night, for a person: what was checked, learned, judged and released, and one real answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from reshelve.clickstream.events import validated_prefix
+from reshelve.errors import ReshelveError
+from reshelve.lineage import STAGES, Run
+from reshelve.platform.configuration import Machine
+from reshelve.rankers import Kind
+from reshelve.store.deployments import read_pointer
+
+Rows = Iterator[tuple[str, str]]
+
+
+def print_summary(run: Run, here: Machine, seconds: float) -> None:
+    """Print the summary on stdout."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.rule(f"{run.ranker.title}: the night of {run.partition.isoformat()}", align="left")
+    _print(console, [*_data(run), *_model(run), *_verdict(run), *_serving(run), *_times(run, seconds)])
+    answer = _answer(run)
+    if answer:
+        request, result = answer
+        console.print(f"\nAsked for [bold]{run.ranker.name}[/]: {request}")
+        for place, item in enumerate(result["items"], 1):
+            console.print(f"  {place}. {item['score']:.4f}  {item['item']:<12} {item['title']}", markup=False)
+    console.print("")
+    _print(console, _addresses(here))
+
+
+def _print(console: Console, rows: list[tuple[str, str]] | Rows) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _data(run: Run) -> Rows:
+    source = run.ranker.data.source
+    tonight: dict[str, Any] = {}
+    checked = quarantined = partitions = 0
+    for back in range(run.ranker.data.window_days):
+        day = run.partition - timedelta(days=back)
+        verdict = run.store.get_json(f"{validated_prefix(source, day)}verdict.json")
+        if verdict and verdict["verdict"] != "missing":
+            tonight = tonight or verdict
+            partitions += 1
+            checked += verdict["rows_in"]
+            quarantined += verdict["rows_quarantined"]
+    if tonight:
+        yield (
+            "Tonight's rows",
+            (
+                f"{tonight['rows_in']:,} checked, {tonight['rows_quarantined']:,} quarantined: {tonight['headline']}"
+            ),
+        )
+        yield "All rows read", f"{checked:,} checked, {quarantined:,} quarantined in {partitions} partitions"
+    examples = run.stage("examples").result()
+    if examples:
+        yield (
+            "Examples",
+            (
+                f"{examples['train']:,} to train, {examples['validation']:,} to validate, "
+                f"{examples['holdout']:,} held out; {examples['items']:,} items"
+            ),
+        )
+
+
+def _model(run: Run) -> Rows:
+    tuned = run.stage("tune").result()
+    if tuned and tuned.get("best"):
+        best = ", ".join(f"{path.rpartition('.')[2]} {value:.3g}" for path, value in tuned["best"].items())
+        yield "Search", f"{tuned['trials']} trials; best: {best}"
+    trained = run.stage("train").result()
+    if trained:
+        yield (
+            "Training",
+            (
+                f"{trained['steps']:,} steps, loss {trained['first_loss']:.3f} → {trained['loss']:.3f}, "
+                f"{trained['samples_per_second']:.0f} examples a second on {trained['processes']} × {trained['device']}"
+            ),
+        )
+    packaged = run.stage("package").result()
+    if packaged:
+        yield "Package", f"{packaged['bytes'] / 1e6:.1f} MB, {packaged['precision']}"
+
+
+def _verdict(run: Run) -> Rows:
+    gate = run.stage("gate").result()
+    if gate is None:
+        return
+    challenger = gate["challenger"]
+    figures = [
+        f"this version {challenger['value']:.4f} ({challenger['low']:.4f} to {challenger['high']:.4f})"
+    ]
+    if gate.get("champion"):
+        champion = gate["champion"]
+        figures.append(f"serving version {champion['version']} {champion['value']:.4f}")
+    figures += [f"{name} {value:.4f}" for name, value in gate["baselines"].items()]
+    yield gate["metric"], f"{'; '.join(figures)}; {gate['queries']:,} held-out queries"
+    yield "Gate", f"[bold]{gate['verdict']}[/]: {'; '.join(gate['reasons'])}"
+
+
+def _serving(run: Run) -> Rows:
+    published = run.stage("publish").result()
+    if published and published["published"]:
+        yield "Published", f"version {published['version']} at {published['uri']}"
+    elif published:
+        yield "Published", f"no: {published['reason']}"
+    pointer = read_pointer(run.store, run.ranker.name)
+    if pointer is None or pointer.stable is None:
+        yield "Serving", "no version yet"
+        return
+    previous = f"; previous {pointer.previous}" if pointer.previous else ""
+    yield "Serving", f"[bold]version {pointer.stable}[/]{previous}"
+
+
+def _times(run: Run, seconds: float) -> Rows:
+    parts = []
+    for name in STAGES:
+        result = run.stage(name).result()
+        if result and "seconds" in result:
+            parts.append(f"{name} {result['seconds']:.0f}")
+    yield "Seconds", f"{', '.join(parts)}; this command {seconds:.0f}"
+
+
+def _answer(run: Run) -> tuple[str, dict[str, Any]] | None:
+    """One held-out customer, asked of the model server: (the request, the ranked answer)."""
+    pointer = read_pointer(run.store, run.ranker.name)
+    if pointer is None or pointer.stable is None:
+        return None
+    import pyarrow.parquet as pq
+
+    from reshelve.serving.predict import predict
+
+    held_out = pq.read_table(
+        run.stage("examples").files() / "holdout.parquet", columns=["text", "history_items"]
+    )
+    pair = run.ranker.kind is Kind.PAIR
+    texts = [row["text"] for row in held_out.to_pylist() if pair or len(row["history_items"]) >= 2]
+    if not texts:
+        return None
+    question = {"query": texts[0]} if pair else {"history": " ; ".join(texts[0].split(" ; ")[:3])}
+    try:
+        answer = predict(
+            run.ranker, **{"history": None, "query": None, **question}, items=None, top=5, version=None
+        )
+    except ReshelveError as error:
+        return f"{next(iter(question.values()))} (no answer: {error.headline})", {"items": []}
+    return next(iter(question.values())), answer
+
+
+def _addresses(here: Machine) -> Rows:
+    yield "Airflow", f"{here.airflow_url}   log in as admin, password {here.secrets.passwords['admin']}"
+    yield (
+        "Model server",
+        f"gRPC 127.0.0.1:{here.ports.grpc_port}, REST http://127.0.0.1:{here.ports.rest_port}",
+    )
+    yield "Next", "`make night` runs the following night; `make stop` stops everything"
