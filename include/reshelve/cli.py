@@ -347,6 +347,17 @@ def platform_status(as_json: AsJson = False) -> None:
         raise typer.Exit(errors.EXIT_TRY_AGAIN)
 
 
+@platform_app.command("run")
+def platform_run(
+    ranker: RankerName = "recommend",
+    partition: Annotated[
+        str | None, typer.Option("--partition", "-p", help="Default: the sample's first night.")
+    ] = None,
+) -> None:
+    """Start the platform and run the first night; again, show the newest night that was run."""
+    _call("reshelve.platform.night:run", ranker, _day(partition))
+
+
 @platform_app.command("night")
 def platform_night(
     ranker: RankerName = "recommend",

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
@@ -28,25 +28,36 @@ SAMPLE_NIGHTS = {"retail": (date(2011, 8, 30), date(2011, 8, 31))}
 MOST_MINUTES = 25
 
 
+def run(ranker: str, partition: date | None) -> None:
+    """Run the sample's first night, or sum up the newest one that was run; otherwise as `night`."""
+    _night(ranker, partition, _newest_or_first)
+
+
 def night(ranker: str, partition: date | None) -> None:
     """Run one night of `ranker` and print its summary; a night that was done before is only summed up.
 
     Without a partition it is the sample's next one. Raises ReshelveError with the failed task's log.
     """
+    _night(ranker, partition, _next)
+
+
+def _night(
+    ranker: str, partition: date | None, choose: Callable[[Sequence[date], Sequence[date]], date]
+) -> None:
     began = time.monotonic()
     spec = load_ranker(ranker)
     platform.up()
     _use_platform()
-    day = partition or _next_sample_night(spec)
+    day = partition or _sample_night(spec, choose)
     log = logger(stage="night", ranker=ranker, partition=day.isoformat())
-    run = Run.of(spec, day)
-    if _is_done(run):
+    work = Run.of(spec, day)
+    if _is_done(work):
         log.info("this night was done before; its results are below")
     else:
         _land(spec, day)
-        _let_the_scheduler_run(run, time.monotonic() + MOST_MINUTES * 60)
+        _let_the_scheduler_run(work, time.monotonic() + MOST_MINUTES * 60)
         log.info("the night is over", seconds=round(time.monotonic() - began))
-    print_summary(run, machine(), seconds=time.monotonic() - began)
+    print_summary(work, machine(), seconds=time.monotonic() - began)
 
 
 def _use_platform() -> None:
@@ -56,15 +67,23 @@ def _use_platform() -> None:
     objects.object_store.cache_clear()
 
 
-def _next_sample_night(ranker: Ranker) -> date:
-    """The first night of the sample that is not done, else its last."""
+def _sample_night(ranker: Ranker, choose: Callable[[Sequence[date], Sequence[date]], date]) -> date:
+    """One of the sample's nights, chosen by which of them are done. Raises ConfigurationError for another source."""
     nights = SAMPLE_NIGHTS.get(ranker.data.source)
     if nights is None:
         raise ConfigurationError(
             f"which night? {ranker.data.source} is not the sample that comes with the project",
             f"name the day: make night RANKER={ranker.name} PARTITION=YYYY-MM-DD",
         )
-    return next((day for day in nights if not _is_done(Run.of(ranker, day))), nights[-1])
+    return choose(nights, [day for day in nights if _is_done(Run.of(ranker, day))])
+
+
+def _newest_or_first(nights: Sequence[date], done: Sequence[date]) -> date:
+    return done[-1] if done else nights[0]
+
+
+def _next(nights: Sequence[date], done: Sequence[date]) -> date:
+    return next((day for day in nights if day not in done), nights[-1])
 
 
 def _is_done(run: Run) -> bool:

@@ -1,0 +1,53 @@
+# Everything a person does with this project. `make` alone lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+RANKER ?= recommend
+PARTITION ?=
+RESHELVE := .venv/bin/reshelve
+CODE := include/reshelve plugins dags tests benchmarks scripts
+
+.PHONY: help setup run night stop status reset clean test test-fast lint format bench
+
+help: ## List these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## Make the environment (.venv); instant when it is there
+	@scripts/setup.sh
+
+run: setup ## Start the platform and run one night on the sample data; again: quick and safe
+	@$(RESHELVE) platform run --ranker $(RANKER) $(if $(PARTITION),--partition $(PARTITION))
+
+night: setup ## Run the next night of the sample (RANKER=… PARTITION=YYYY-MM-DD: any other)
+	@$(RESHELVE) platform night --ranker $(RANKER) $(if $(PARTITION),--partition $(PARTITION))
+
+status: ## Show what runs, and where
+	@if [ -x $(RESHELVE) ]; then $(RESHELVE) platform status; else echo "nothing is set up: make setup"; fi
+
+stop: ## Stop everything that `make run` started; its data stays
+	@if [ -x $(RESHELVE) ]; then $(RESHELVE) platform down; fi
+
+reset: stop ## Stop, and delete the local data: models, logs, database (.reshelve)
+	@scripts/reset.sh
+
+clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.wheels) too
+	@rm -rf .venv .wheels .setup.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
+
+test: setup ## Run every test (about 20 minutes)
+	@.venv/bin/pytest
+
+test-fast: setup ## Run the tests that need neither the platform nor much time (under 2 minutes)
+	@.venv/bin/pytest -m "not slow and not platform"
+
+lint: setup ## Check style, formatting and types
+	@.venv/bin/ruff check $(CODE)
+	@.venv/bin/ruff format --check $(CODE)
+	@.venv/bin/mypy
+
+format: setup ## Format the code
+	@.venv/bin/ruff check --fix $(CODE)
+	@.venv/bin/ruff format $(CODE)
+
+bench: setup ## Run one benchmark: make bench NAME=package (benchmarks/<NAME>.py)
+	@test -f "benchmarks/$(NAME).py" || { echo "make bench NAME=…; there are: $$(cd benchmarks && ls *.py 2>/dev/null | sed 's/\.py$$//' | tr '\n' ' ')" >&2; exit 78; }
+	@.venv/bin/python "benchmarks/$(NAME).py" $(ARGS)

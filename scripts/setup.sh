@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Make the environment: .venv with every locked package, Horovod's wheel, and this project.
+#
+#   scripts/setup.sh
+#
+# Safe to stop and to run again at any time: what is there is kept, and a stamp of the lock files makes
+# it return at once when nothing changed. Settings:
+#   RESHELVE_PYTHON   the Python 3.11 to use (default: python3.11)
+#   RESHELVE_WHEELS   where the built Horovod wheel is kept (default: .wheels); share it between clones
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=.venv
+wheels=${RESHELVE_WHEELS:-.wheels}
+stamp="$venv/.reshelve-setup"
+needed_gb=8
+
+say() { printf 'setup: %4ds  %s\n' "$SECONDS" "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 78; }
+
+digest=$(sha256sum requirements.txt constraints.txt pyproject.toml scripts/build_horovod.sh | sha256sum | cut -c1-16)
+key="$digest $PWD"
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$key" ] && exit 0
+
+# Two set-ups at once would write into one environment.
+exec 9>.setup.lock
+flock 9
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$key" ] && exit 0
+
+[ "$(uname -s)" = Linux ] || fail "Linux is needed (this is $(uname -s)); docker-compose.yaml runs elsewhere"
+python=$(command -v "${RESHELVE_PYTHON:-python3.11}") ||
+  fail "Python 3.11 is missing: install it (Debian: apt-get install python3.11 python3.11-venv), or set RESHELVE_PYTHON"
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
+  fail "$python is $("$python" --version 2>&1), and Python 3.11 is needed: set RESHELVE_PYTHON"
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+  fail "$python has no venv module: install it (Debian: apt-get install python3.11-venv)"
+"$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
+  fail "Python's header files are missing: install them (Debian: apt-get install python3.11-dev)"
+command -v g++ >/dev/null || fail "a C++ compiler is missing: install g++ (Debian: apt-get install g++); Horovod is built from source"
+command -v make >/dev/null || fail "make is missing: install it (Debian: apt-get install make)"
+free_gb=$(($(df -Pk . | awk 'NR==2 {print $4}') / 1024 / 1024))
+if [ ! -x "$venv/bin/airflow" ] && [ "$free_gb" -lt "$needed_gb" ]; then
+  fail "the disk is full: $free_gb GB are free in $PWD, and $needed_gb GB are needed"
+fi
+
+if ! { [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }; then
+  say "making $venv with $("$python" --version 2>&1)"
+  "$python" -m venv --clear "$venv"
+fi
+
+run() { # a long step: its output goes to a log, a line every 20 s says that it goes on
+  local title=$1 log=$2 began=$SECONDS pid
+  shift 2
+  say "$title"
+  "$@" >"$log" 2>&1 &
+  pid=$!
+  trap 'kill "$pid" 2>/dev/null || true' EXIT
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 1
+    if (((SECONDS - began) % 20 == 0)); then say "  … $title: $(tail -n 1 "$log" | cut -c1-90)"; fi
+  done
+  trap - EXIT
+  if ! wait "$pid"; then
+    tail -n 30 "$log" >&2
+    fail "$title: failed (the end of $log is above)"
+  fi
+}
+
+run "installing the locked packages (about 4 minutes)" "$venv/setup-packages.log" \
+  "$venv/bin/python" -m pip install --progress-bar off -r requirements.txt -c constraints.txt
+run "Horovod: built once, about 2 minutes, kept in $wheels" "$venv/setup-horovod.log" \
+  scripts/build_horovod.sh "$venv/bin/python" "$wheels"
+torch=$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))')
+wheel=$(ls -t "$wheels"/horovod-*-torch"$torch"-*/horovod-*.whl | head -n 1)
+# The same version may have been built for another torch: always the one that fits this torch.
+run "installing $(basename "$wheel") and this project" "$venv/setup-project.log" \
+  "$venv/bin/python" -m pip install --progress-bar off --no-deps --force-reinstall "$wheel"
+"$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e . ||
+  fail "this project could not be installed"
+"$venv/bin/python" -m pip check >/dev/null || fail "the packages do not fit together: $("$venv/bin/python" -m pip check | head -n 3)"
+
+echo "$key" >"$stamp"
+say "done"
