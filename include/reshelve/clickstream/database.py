@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,23 +25,30 @@ EVENT_TYPES: dict[str, str] = {field.name: _SQL_TYPES[field.type] for field in E
 """EVENT_SCHEMA's columns with their DuckDB types, in order."""
 
 
-@contextmanager
-def database(directory: Path, name: str = ":memory:") -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection that spills into `directory`; `name` is a database file there, or in memory.
+def connect(path: str | Path = ":memory:", spill: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """Open a database file, or one in memory. Larger work spills into `spill`, by default beside the file.
 
-    Insertion order is kept, so that one input always gives the same Parquet bytes.
+    Insertion order is kept, so that one input always gives the same Parquet bytes. All connections of
+    this process to one file share one instance, so they must be opened by this function alone.
     """
     connection = duckdb.connect(
-        name if name == ":memory:" else str(directory / name),
+        str(path),
         config={
             "memory_limit": _MEMORY,
-            "temp_directory": str(directory / "spill"),
+            "temp_directory": str(spill or Path(path).with_suffix(".spill")),
             "autoinstall_known_extensions": False,
         },
     )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
+@contextmanager
+def database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """`connect(path)` for one block of work."""
+    connection = connect(path)
     try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
         yield connection
     finally:
         connection.close()
@@ -57,10 +65,11 @@ def reader(files: Iterable[Path], file_format: str = "parquet") -> str:
     return f"read_{file_format}([{listed}])"
 
 
+def column(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def reason(error: Exception) -> str:
-    """DuckDB's message without its kind and its drawing of the statement: one line."""
-    first = str(error).strip().splitlines()[0]
-    kind, found, message = first.partition(" Error: ")
-    return (
-        message if found and " " not in kind.strip() or kind in ("Invalid Input", "Out of Range") else first
-    )
+    """DuckDB's message in one line, without its kind and its drawing of the statement."""
+    return re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", str(error).strip().splitlines()[0])

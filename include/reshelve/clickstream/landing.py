@@ -44,7 +44,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
     settings().work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:
         directory = Path(scratch)
-        with database(directory) as db:
+        with database(directory / "land.duckdb") as db:
             _map_events(db, mapping)
             days = _days(db, first, last)
             landed = _Landing(store, db, source, directory)

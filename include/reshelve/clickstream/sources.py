@@ -6,7 +6,6 @@ over the raw columns of one row. The row itself is `source`, so `md5(CAST(source
 
 from __future__ import annotations
 
-from glob import glob
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -109,7 +108,7 @@ def raw_files(name: str, key: str, pattern: str) -> list[Path]:
         full = settings().data / pattern[len(_DATA) :].lstrip("/")
     else:
         full = PROJECT / pattern
-    found = sorted(Path(path) for path in glob(str(full), recursive=True))
+    found = sorted(Path(full.anchor).glob(str(full.relative_to(full.anchor))))
     if not found:
         path = source_path(name)
         hint = (

@@ -1,0 +1,70 @@
+"""The one page that tells a person what is wrong with a partition: no script, no style sheet, no personal data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import duckdb
+
+from reshelve.clickstream.rules import RowRule
+
+SHOWN_COLUMNS = ("event_time", "event_type", "item_id", "quantity", "price")
+"""What an example row shows. Who it was (user, session) and what they typed (query) stays out of reports."""
+
+_EXAMPLES = 5
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c}}
+table{{border-collapse:collapse;margin:.5rem 0 1.5rem}}td,th{{border:1px solid #ccc;padding:.2rem .6rem;text-align:left}}
+.stop{{color:#a40000}}.warn,.quarantine{{color:#8a5a00}}.pass{{color:#1e6b1e}}</style></head>
+<body><h1>{title}: <span class="{verdict}">{verdict}</span></h1><p>{headline}</p>{body}</body></html>
+"""
+
+
+def examples(db: duckdb.DuckDBPyConnection, rule: RowRule, partition: str) -> list[tuple[Any, ...]]:
+    """A few rows of `events` that break `rule`, as SHOWN_COLUMNS."""
+    return db.execute(
+        f"SELECT {', '.join(SHOWN_COLUMNS)} FROM (SELECT *, ({rule.failing(partition)}) AS failing FROM events)"
+        f" WHERE failing ORDER BY _row LIMIT {_EXAMPLES}"
+    ).fetchall()
+
+
+def render(
+    verdict: Mapping[str, Any], rows: Mapping[str, Sequence[Sequence[Any]]], passed: Sequence[str]
+) -> str:
+    """The page of one verdict.
+
+    `rows`: rule name → rows of SHOWN_COLUMNS. `passed`: descriptions of the rules that hold.
+    """
+    parts = ["<h2>Broken rules</h2>" if verdict["rules"] else "<p>No rule is broken.</p>"]
+    for broken in verdict["rules"]:
+        severity = escape(broken["severity"])
+        parts.append(
+            f'<h3><span class="{severity}">{severity}</span> {escape(broken["rule"])}</h3><p>{escape(broken["message"])}</p>'
+        )
+        if rows.get(broken["rule"]):
+            parts.append(_table(rows[broken["rule"]]))
+    if passed:
+        items = "".join(f"<li>{escape(text)}</li>" for text in passed)
+        parts.append(f"<details><summary>{len(passed)} rules hold</summary><ul>{items}</ul></details>")
+    return _PAGE.format(
+        title=escape(f"{verdict['source']} {verdict['partition']}"),
+        verdict=escape(str(verdict["verdict"])),
+        headline=escape(str(verdict["headline"])),
+        body="".join(parts),
+    )
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in SHOWN_COLUMNS)
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td>{escape('' if value is None else str(value)[:80])}</td>" for value in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<p>For example:</p><table><tr>{head}</tr>{body}</table>"

@@ -1,0 +1,116 @@
+"""The verdict on a partition, as it is kept on S3 and as later stages read it."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from reshelve.clickstream.events import landed_prefix, validated_prefix
+from reshelve.clickstream.rules import Severity
+from reshelve.store.objects import ObjectStore
+
+
+class Decision(StrEnum):
+    """What may be done with a partition."""
+
+    PASS = "pass"  # use the good rows
+    WARN = "warn"  # use the good rows; a person should look
+    STOP = "stop"  # use nothing of it
+    MISSING = "missing"  # nothing was landed
+
+
+class BrokenRule(BaseModel):
+    """A rule that the partition breaks."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rule: str
+    severity: Severity
+    failed_rows: int | None  # None where the rule is not about rows
+    message: str
+
+
+class Verdict(BaseModel):
+    """What `verdict.json` says. Always rows_in = rows_good + rows_quarantined.
+
+    With stop nothing is good: every row is held back. `digest` names what was judged by what: the landed
+    objects, the rules and the code.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    verdict: Decision
+    headline: str
+    source: str
+    partition: date
+    rows_in: int = 0
+    rows_good: int = 0
+    rows_quarantined: int = 0
+    rules: tuple[BrokenRule, ...] = ()
+    report_uri: str | None = None
+    digest: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether good rows may be read."""
+        return self.verdict in (Decision.PASS, Decision.WARN)
+
+    def result(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return self.model_dump(mode="json")
+
+
+def verdict_key(source: str, partition: date) -> str:
+    """The object that, written last, makes a validation be."""
+    return validated_prefix(source, partition) + "verdict.json"
+
+
+def good_rows_key(source: str, partition: date) -> str:
+    """The good rows of a partition whose verdict is `usable`; there is no such object otherwise."""
+    return validated_prefix(source, partition) + "good.parquet"
+
+
+def quarantine_key(source: str, partition: date) -> str:
+    """The rows held back, with the rules each breaks."""
+    return validated_prefix(source, partition) + "quarantine.parquet"
+
+
+def read_verdict(store: ObjectStore, source: str, partition: date) -> Verdict | None:
+    """The stored verdict, or None where the partition was not validated."""
+    found = store.get_json(verdict_key(source, partition))
+    return None if found is None else Verdict.model_validate(found)
+
+
+def landed_partitions(store: ObjectStore, source: str) -> list[date]:
+    """The days that have landed, oldest first."""
+    return _partitions(store, landed_prefix(source, date.min).partition("dt=")[0])
+
+
+def validated_partitions(
+    store: ObjectStore, source: str, first: date | None = None, last: date | None = None
+) -> list[Verdict]:
+    """The stored verdicts of the days from `first` to `last` (both included), oldest first, stops included."""
+    days = _partitions(store, validated_prefix(source, date.min).partition("dt=")[0])
+    found = [
+        read_verdict(store, source, day) for day in days if (first or date.min) <= day <= (last or date.max)
+    ]
+    return [verdict for verdict in found if verdict is not None]
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """Every calendar day from `first` to `last`, both included."""
+    return [first + timedelta(days=count) for count in range((last - first).days + 1)]
+
+
+def _partitions(store: ObjectStore, prefix: str) -> list[date]:
+    found = []
+    for folder in store.folders(prefix):
+        name, _, day = folder.partition("=")
+        try:
+            found.append(date.fromisoformat(day) if name == "dt" else None)
+        except ValueError:
+            continue  # something else that lives beside the partitions
+    return [day for day in found if day is not None]
