@@ -17,7 +17,8 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from reshelve.clickstream.events import catalogue_key, validated_prefix
+from reshelve.clickstream.events import catalogue_key
+from reshelve.clickstream.verdicts import good_rows_key
 from reshelve.errors import DataError
 from reshelve.examples import next_item, pair
 from reshelve.examples.catalogue import Catalogue, build_catalogue
@@ -108,7 +109,7 @@ def _fetch(run: Run, split: Split, scratch: Path) -> Inputs:
     for number, day in enumerate(split.days, 1):
         path = scratch / f"{day}-{split.digests[day][:16]}.parquet"
         if not path.is_file():
-            run.store.download_file(f"{validated_prefix(source, day)}good.parquet", path)
+            run.store.download_file(good_rows_key(source, day), path)
         files.append(path)
         rows += pq.read_metadata(path).num_rows
         if number % 10 == 0 or number == len(split.days):

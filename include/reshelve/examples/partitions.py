@@ -5,23 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from reshelve.clickstream.events import validated_prefix
+from reshelve.clickstream.verdicts import Decision, validated_partitions
 from reshelve.errors import DataError
 from reshelve.lineage import Run
 from reshelve.rankers import Data
-from reshelve.store.objects import ObjectStore
-
-_USABLE = ("pass", "warn")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What validation said of one partition."""
-
-    partition: date
-    verdict: str
-    headline: str
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -53,21 +40,18 @@ def choose_partitions(run: Run) -> Split:
     """
     data = run.ranker.data
     first = run.partition - timedelta(days=data.window_days - 1)
-    found = {
-        verdict.partition: verdict for verdict in _verdicts(run.store, data.source, first, run.partition)
-    }
-    newest = found.get(run.partition)
-    if newest is None or newest.verdict == "missing":
+    verdicts = validated_partitions(run.store, data.source, first, run.partition)
+    newest = verdicts[-1] if verdicts and verdicts[-1].partition == run.partition else None
+    if newest is None or newest.verdict is Decision.MISSING:
         raise DataError(
             f"partition {run.partition} of {data.source} is missing",
             "expected it landed and validated; the night starts when it is there",
         )
-    if newest.verdict == "stop":
+    if newest.verdict is Decision.STOP:
         raise DataError(f"partition {run.partition} of {data.source} was stopped", newest.headline)
-    usable = {day: verdict for day, verdict in sorted(found.items()) if verdict.verdict in _USABLE}
     return split_by_time(
-        usable={day: verdict.digest for day, verdict in usable.items()},
-        excluded={day: v.verdict for day, v in sorted(found.items()) if day not in usable},
+        usable={verdict.partition: verdict.digest for verdict in verdicts if verdict.usable},
+        excluded={verdict.partition: verdict.verdict.value for verdict in verdicts if not verdict.usable},
         data=data,
     )
 
@@ -93,14 +77,3 @@ def split_by_time(*, usable: dict[date, str], excluded: dict[date, str], data: D
         digests=dict(usable),
         excluded=dict(excluded),
     )
-
-
-def _verdicts(store: ObjectStore, source: str, first: date, last: date) -> list[Verdict]:
-    found = []
-    for name in store.folders(f"validated/{source}/"):
-        day = date.fromisoformat(name.removeprefix("dt="))
-        if first <= day <= last:
-            answer = store.get_json(f"{validated_prefix(source, day)}verdict.json")
-            if answer is not None:
-                found.append(Verdict(day, answer["verdict"], answer["headline"], answer["digest"]))
-    return found

@@ -1,0 +1,89 @@
+"""Ranking metrics as pure functions: one query's ranked list → one number in [0, 1].
+
+`ranked` is best first and holds each item once; `relevant` may name items that the list lacks, which is a miss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from reshelve.errors import ConfigurationError
+
+
+def recall(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+    """Share of the relevant items among the first k."""
+    return len(set(ranked[:k]) & set(relevant)) / len(set(relevant)) if relevant else 0.0
+
+
+def mrr(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+    """1 / rank of the first relevant item; 0 beyond rank k."""
+    return next((1 / rank for rank, item in enumerate(ranked[:k], 1) if item in relevant), 0.0)
+
+
+def average_precision(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+    """Mean precision at the ranks of the relevant items, over min(k, their number): the MAP@k of the competitions."""
+    if not relevant:
+        return 0.0
+    found, total = 0, 0.0
+    for rank, item in enumerate(ranked[:k], 1):
+        if item in relevant:
+            found += 1
+            total += found / rank
+    return total / min(k, len(set(relevant)))
+
+
+def ndcg_of_gains(ranked: Sequence[str], gains: Mapping[str, float], k: int) -> float:
+    """nDCG@k with gain 2^g − 1 and discount 1 / log2(rank + 1) (Burges et al., 2005). Items without a gain have 0."""
+    ideal = sorted(gains.values(), reverse=True)[:k]
+    best = sum((2**gain - 1) / math.log2(rank + 1) for rank, gain in enumerate(ideal, 1))
+    if best == 0:
+        return 0.0
+    reached = sum(
+        (2 ** gains.get(item, 0.0) - 1) / math.log2(rank + 1) for rank, item in enumerate(ranked[:k], 1)
+    )
+    return reached / best
+
+
+def ndcg(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+    """nDCG@k where an item is relevant or not."""
+    return ndcg_of_gains(ranked, dict.fromkeys(relevant, 1.0), k)
+
+
+_FUNCTIONS: dict[str, Callable[[Sequence[str], Collection[str], int], float]] = {
+    "recall": recall,
+    "mrr": mrr,
+    "map": average_precision,
+    "ndcg": ndcg,
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with its depth, as in `recall@20`."""
+
+    name: str
+    k: int
+
+    @classmethod
+    def parse(cls, text: str) -> Metric:
+        """`map@5` → Metric("map", 5). Raises ConfigurationError."""
+        name, at, k = text.partition("@")
+        if name not in _FUNCTIONS or not at or not k.isdigit() or int(k) < 1:
+            raise ConfigurationError(
+                f"{text!r} is no metric", f"expected one of {', '.join(_FUNCTIONS)}, then @ and a depth"
+            )
+        return cls(name, int(k))
+
+    def of(self, ranked: Sequence[str], relevant: Collection[str]) -> float:
+        """One query's value."""
+        return _FUNCTIONS[self.name](ranked, relevant, self.k)
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.k}"
+
+
+def reported(metric: Metric) -> list[Metric]:
+    """The gate's metric, and the four at its depth that are reported beside it."""
+    return [metric, *(other for name in _FUNCTIONS if (other := Metric(name, metric.k)) != metric)]

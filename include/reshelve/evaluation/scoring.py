@@ -1,0 +1,117 @@
+"""Ask a served version the held-out questions, over the model server's own gRPC API.
+
+What is judged is what customers would get: the packaged bytes, loaded by the server, answering strings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reshelve.errors import DataError
+from reshelve.examples.formats import HoldoutQuery
+from reshelve.logs import logger
+from reshelve.rankers import Kind
+from reshelve.serving.client import RankingClient, finite
+
+_BATCH = 32  # histories per request
+_SECONDS = 60.0
+_PROGRESS_SECONDS = 5.0
+_VERSION = 1  # as the gate's own model server numbers a version's directory
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Each question's items, best first; and how many were answered with a score that is no number."""
+
+    ranked: list[list[str]]
+    broken: int
+
+
+class ServedModel:
+    """One servable of a model server. `known` are the items of its own catalogue: others it must rank last."""
+
+    def __init__(self, client: RankingClient, servable: str, kind: Kind, known: frozenset[str]) -> None:
+        self._client = client
+        self._servable = servable
+        self._kind = kind
+        self._known = known
+
+    def answer(self, queries: Sequence[HoldoutQuery]) -> Answers:
+        """The ranked items of each query, in order.
+
+        Raises TryAgainError where the server is away, DataError where the version does not keep its signature.
+        """
+        log = logger(stage="gate", servable=self._servable)
+        ranked: list[list[str]] = []
+        broken = 0
+        said = time.monotonic()
+        answers = self._next_items(queries) if self._kind is Kind.NEXT_ITEM else self._shortlists(queries)
+        for items, sound in answers:
+            ranked.append(items)
+            broken += not sound
+            if time.monotonic() - said > _PROGRESS_SECONDS:
+                said = time.monotonic()
+                log.info("answering", queries=f"{len(ranked)}/{len(queries)}")
+        return Answers(ranked, broken)
+
+    def _next_items(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], bool]]:
+        for start in range(0, len(queries), _BATCH):
+            batch = queries[start : start + _BATCH]
+            items, scores = self._ask(
+                {"history": [query.text for query in batch]}, ["item", "score"], len(batch)
+            )
+            for row, row_scores in zip(items, scores, strict=True):
+                yield [text(item) for item in row], finite(row_scores)
+
+    def _shortlists(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], bool]]:
+        # Neighbours in the file ask the same text of the same shortlist: one request answers them all.
+        for (query, candidates), same in groupby(queries, key=lambda q: (q.text, tuple(q.candidates))):
+            (scores,) = self._ask({"query": [query], "item": list(candidates)}, ["score"], len(candidates))
+            ordered = order(candidates, scores.reshape(-1).tolist(), self._known)
+            for _ in same:
+                yield ordered, finite(scores)
+
+    def _ask(self, inputs: dict[str, list[str]], outputs: list[str], rows: int) -> list[NDArray[Any]]:
+        answer = self._client.predict(self._servable, inputs, version=_VERSION, timeout=_SECONDS)
+        found = [answer.outputs.get(name, np.empty(0)) for name in outputs]
+        if any(array.shape[:1] != (rows,) for array in found):
+            shapes = {name: array.shape for name, array in answer.outputs.items()}
+            raise DataError(
+                f"servable {self._servable} does not keep its signature",
+                f"expected {', '.join(outputs)} of {rows} rows, got {shapes}",
+            )
+        return found
+
+
+def order(candidates: Sequence[str], scores: Sequence[float], known: frozenset[str]) -> list[str]:
+    """Best score first; what is not `known` or has no number is last. Ties by item id: a list's order never helps."""
+    scored = [
+        (item not in known or not math.isfinite(score), -score if math.isfinite(score) else 0.0, item)
+        for item, score in zip(candidates, scores, strict=True)
+    ]
+    return [item for _, _, item in sorted(scored)]
+
+
+def text(value: bytes | str) -> str:
+    """A string out of a tensor."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def catalogue_of(version: Path) -> frozenset[str]:
+    """The item ids that a version carries in `assets.extra/catalogue.jsonl`. Raises DataError."""
+    path = version / "assets.extra" / "catalogue.jsonl"
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return frozenset(json.loads(line)["item"] for line in lines)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: the version's catalogue cannot be read", str(error)) from error

@@ -1,0 +1,105 @@
+"""Promote, hold or reject: from numbers to a verdict, with the reasons in words. Pure functions.
+
+The rules, in one place:
+- baseline in `gates.beats`: the interval of the paired difference must lie above 0. Wholly at or below 0 is a
+  reject; across 0 is a hold, since that slice cannot tell the two apart.
+- champion: promote where the difference may not have fallen below −tolerance (its lower bound), reject where it
+  surely has (its upper bound), hold between. The first night has no champion, and the baselines decide.
+- a champion of a newer partition may have been trained on this very slice: no comparison, and at best a hold.
+- a score that is not a number is a reject.
+The verdict is the worst of its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from reshelve.evaluation.bootstrap import Interval
+
+
+class Verdict(StrEnum):
+    """What the gate answers."""
+
+    PROMOTE = "promote"
+    HOLD = "hold"
+    REJECT = "reject"
+
+
+_SEVERITY = [Verdict.PROMOTE, Verdict.HOLD, Verdict.REJECT]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A rival on the same queries: its own value, and challenger minus rival."""
+
+    name: str
+    value: float
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that serves. Without a comparison where none would be fair."""
+
+    version: int
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict and one reason per part, in the order they were looked at."""
+
+    verdict: Verdict
+    reasons: list[str]
+
+
+def decide(
+    *,
+    metric: str,
+    baselines: Sequence[Comparison],
+    champion: Champion | None,
+    tolerance: float,
+    broken: int = 0,
+) -> Decision:
+    """The verdict on a challenger. `baselines` are those it must beat; `broken` counts answers that are no numbers."""
+    parts = [_against_baseline(metric, rival) for rival in baselines]
+    if broken:
+        parts.append((Verdict.REJECT, f"{broken} answers hold a score that is not a finite number"))
+    if champion is None:
+        parts.append((Verdict.PROMOTE, "no version serves yet: there is no champion to compare with"))
+    elif champion.comparison is None:
+        parts.append(
+            (
+                Verdict.HOLD,
+                f"champion {champion.version} is of a newer partition and may have learnt from this slice: not compared",
+            )
+        )
+    else:
+        parts.append(_against_champion(metric, champion.version, champion.comparison, tolerance))
+    worst = max((verdict for verdict, _ in parts), key=_SEVERITY.index)
+    return Decision(worst, [reason for _, reason in parts])
+
+
+def _against_baseline(metric: str, rival: Comparison) -> tuple[Verdict, str]:
+    said = f"{_difference(rival.difference)} in {metric} against {rival.name} ({rival.value:.4f})"
+    if rival.difference.low > 0:
+        return Verdict.PROMOTE, f"better than the baseline: {said}"
+    if rival.difference.high <= 0:
+        return Verdict.REJECT, f"no better than the baseline: {said}"
+    return Verdict.HOLD, f"not shown to be better than the baseline: {said}"
+
+
+def _against_champion(metric: str, version: int, rival: Comparison, tolerance: float) -> tuple[Verdict, str]:
+    said = f"{_difference(rival.difference)} in {metric} against champion {version} ({rival.value:.4f})"
+    if rival.difference.low >= -tolerance:
+        better = "better than" if rival.difference.low > 0 else f"within {tolerance:g} of"
+        return Verdict.PROMOTE, f"{better} the champion: {said}"
+    if rival.difference.high < -tolerance:
+        return Verdict.REJECT, f"worse than the champion by more than {tolerance:g}: {said}"
+    return Verdict.HOLD, f"may be worse than the champion by more than {tolerance:g}: {said}"
+
+
+def _difference(interval: Interval) -> str:
+    return f"{interval.value:+.4f} (95 % interval {interval.low:+.4f} to {interval.high:+.4f})"
