@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import date
@@ -114,10 +115,7 @@ def test_the_second_night_survives_kill_9_of_training_and_scheduler(shop: Shop, 
         most = 0
         while night.poll() is None:
             most = max(most, copies())
-            try:
-                night.wait(1)
-            except Exception as error:
-                assert type(error).__name__ == "TimeoutExpired"
+            time.sleep(1)
         log = (tmp_path / "night.log").read_text()
         assert night.returncode == 0, log[-6000:]
         assert most <= 1, "training ran twice at once"
