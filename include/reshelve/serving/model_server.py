@@ -1,0 +1,98 @@
+"""The local model server: TensorFlow Serving's gRPC and REST API over real SavedModels, in one Python process.
+
+For machines without Docker, for the gate and for tests. What a caller or an agent can see is TensorFlow Serving
+2.20's; every known difference is in docs/reference/local-model-server.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from grpc import StatusCode
+
+from reshelve.errors import ConfigurationError, DataError
+from reshelve.logs import logger
+
+# Both are read when TensorFlow is imported: no lines about accelerators it may not use.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+from reshelve.serving.grpc_api import start_grpc
+from reshelve.serving.model_api import ModelApi
+from reshelve.serving.rest_api import RestServer
+from reshelve.serving.servable_manager import ServableManager
+from reshelve.serving.servables import Servable
+from reshelve.serving.server_core import ServerCore, read_config
+from reshelve.serving.server_metrics import ServerMetrics
+from reshelve.serving.server_options import ServerOptions
+from reshelve.serving.serving_error import ServingError
+from reshelve.serving.warm_up import warm_up
+
+CONFIG_FILE = "models.config"
+_GRACE_SECONDS = 2.0
+
+
+def serve(models: str, grpc_address: str, rest_address: str) -> None:
+    """Serve the model list `<models>/models.config` until SIGTERM or SIGINT.
+
+    Listens only when every model of that list is AVAILABLE, as TensorFlow Serving does. Raises DataError where one
+    cannot be loaded, ConfigurationError where the list is wrong, TryAgainError where an address is taken.
+    """
+    started = time.monotonic()
+    options = ServerOptions()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    path = Path(models).absolute() / CONFIG_FILE
+    core = ServerCore(ServableManager(lambda directory: _load(directory, options), options), options)
+    rest: RestServer | None = None
+    try:
+        rest = RestServer(ModelApi(core, ServerMetrics()), rest_address, options)
+        core.start()
+        _first_config(core, path, stop)
+        if stop.is_set():
+            return
+        grpc_server = start_grpc(rest.api, grpc_address, options.grpc_max_threads)
+        rest.start()
+        seconds = round(time.monotonic() - started, 1)
+        log = logger(part="model-server")
+        log.info("serving", grpc=grpc_address, rest=rest_address, models=str(path), seconds=seconds)
+        _until_stopped(core, path, stop, options.model_config_file_poll_wait_seconds)
+        log.info("stopping")
+        grpc_server.stop(_GRACE_SECONDS).wait()
+    finally:
+        if rest is not None:
+            rest.stop()
+        core.close()
+
+
+def _load(directory: Path, options: ServerOptions) -> Servable:
+    servable = Servable.load(directory, options)
+    if options.enable_model_warmup:
+        try:
+            warm_up(servable, directory)
+        except BaseException:
+            servable.close()
+            raise
+    return servable
+
+
+def _first_config(core: ServerCore, path: Path, stop: threading.Event) -> None:
+    try:
+        core.reload(read_config(path), stop)
+    except ServingError as error:
+        kind = DataError if error.code is StatusCode.UNKNOWN else ConfigurationError
+        raise kind(f"Failed to start server. Error: {error}", f"The model list is {path}.") from error
+
+
+def _until_stopped(core: ServerCore, path: Path, stop: threading.Event, every: float) -> None:
+    """Wait; with a poll interval, apply the file again each time, which undoes what gRPC reloaded."""
+    while not stop.wait(every or None):
+        try:
+            core.reload(read_config(path), stop)
+        except (ServingError, ConfigurationError) as error:
+            logger(part="model-server").error("models.config was not applied", error=str(error))

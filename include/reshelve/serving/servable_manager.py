@@ -1,0 +1,227 @@
+"""Versions from START to END: loads beside what serves, retries, and unloads only when something newer is AVAILABLE.
+
+All state changes happen under one lock, in `_reconcile`, which runs after every event (a new list of aspired
+versions, a load or an unload that ended). Loading itself runs in a small pool, so that a bad version cannot hold
+up a good one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from grpc import StatusCode
+
+from reshelve.logs import logger
+from reshelve.serving.servables import Servable
+from reshelve.serving.server_options import ServerOptions
+from reshelve.serving.serving_error import ServingError, not_found
+
+
+class State(IntEnum):
+    """`ModelVersionStatus.State` of the API."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """What GetModelStatus tells of one version; `sequence` orders all state changes of the server."""
+
+    number: int
+    state: State
+    error: ServingError | None
+    sequence: int
+
+
+@dataclass
+class _Version:
+    """A version under management; it is forgotten when it has ended and nobody wants it."""
+
+    model: str
+    number: int
+    path: Path
+    aspired: bool = True
+    state: State = State.START
+    handed_over: bool = False  # to the load or unload pool
+    servable: Servable | None = None
+    requests: int = 0
+
+
+class ServableManager:
+    """Brings what is loaded to what is aspired, and lends loaded versions to requests."""
+
+    def __init__(self, load: Callable[[Path], Servable], options: ServerOptions) -> None:
+        self._load_servable = load
+        self._options = options
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._wanted: dict[str, dict[int, Path]] = {}
+        self._versions: dict[str, dict[int, _Version]] = {}
+        self._statuses: dict[str, dict[int, VersionStatus]] = {}
+        self._sequence = 0
+        self._loads = ThreadPoolExecutor(options.num_load_threads, thread_name_prefix="load")
+        self._unloads = ThreadPoolExecutor(1, thread_name_prefix="unload")
+        self._log = logger(part="model-server")
+
+    def aspire(self, model: str, versions: Mapping[int, Path]) -> None:
+        """Say which versions of a model should be loaded, and where they are; none unloads it."""
+        with self._changed:
+            self._wanted[model] = dict(versions)
+            self._reconcile(model)
+
+    def statuses(self, model: str) -> list[VersionStatus]:
+        """Every version ever seen of the model, newest first; what ended stays listed."""
+        with self._changed:
+            return [status for _, status in sorted(self._statuses.get(model, {}).items(), reverse=True)]
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last state change, for `wait_until_available`."""
+        with self._changed:
+            return self._sequence
+
+    def wait_until_available(
+        self, models: Iterable[str], since: int, stop: threading.Event | None = None
+    ) -> None:
+        """Block until each model has had a version AVAILABLE after `since`, for ever if none comes.
+
+        Raises ServingError (UNKNOWN) naming the models whose versions all ended.
+        """
+        waiting, failed = set(models), {}
+        while waiting and not self._stopping.is_set() and not (stop is not None and stop.is_set()):
+            with self._changed:
+                for model in sorted(waiting):
+                    fresh = [status for status in self.statuses(model) if status.sequence > since]
+                    if any(status.state is State.AVAILABLE for status in fresh):
+                        waiting.discard(model)
+                    elif fresh and all(status.state is State.END for status in fresh):
+                        waiting.discard(model)
+                        failed[model] = fresh[0]
+                if waiting:
+                    self._changed.wait(0.2)
+        if failed:
+            named = "".join(
+                f"{{{{name: {model} version: {status.number}}}{_due_to(status.error)}}}, "
+                for model, status in failed.items()
+            )
+            raise ServingError(
+                StatusCode.UNKNOWN, f"{len(failed)} model(s) did not become available: {{{named}}}"
+            )
+
+    @contextmanager
+    def lend(self, model: str, number: int | None) -> Iterator[tuple[int, Servable]]:
+        """A loaded version (None: the newest) that stays loaded while the block runs. Raises ServingError."""
+        with self._changed:
+            loaded = {
+                key: version
+                for key, version in self._versions.get(model, {}).items()
+                if version.state is State.AVAILABLE
+            }
+            version = loaded.get(max(loaded) if number is None and loaded else number)  # type: ignore[arg-type]
+            if version is None or version.servable is None:
+                wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
+                raise not_found(f"Servable not found for request: {wanted}")
+            version.requests += 1
+        try:
+            yield version.number, version.servable
+        finally:
+            with self._changed:
+                version.requests -= 1
+                if version.requests == 0 and version.state is State.UNLOADING:
+                    self._reconcile(model)
+
+    def close(self) -> None:
+        """Stop loading and free what is loaded."""
+        self._stopping.set()
+        self._loads.shutdown(wait=True, cancel_futures=True)
+        self._unloads.shutdown(wait=True, cancel_futures=True)
+        with self._changed:
+            for versions in self._versions.values():
+                for version in versions.values():
+                    if version.servable is not None and version.requests == 0:
+                        version.servable.close()
+            self._versions.clear()
+
+    def _reconcile(self, model: str) -> None:
+        """Take every step that is due for the model. The caller holds the lock."""
+        wanted = self._wanted.get(model, {})
+        versions = self._versions.setdefault(model, {})
+        for version in list(versions.values()):
+            version.aspired = version.number in wanted
+            if not version.aspired and version.state is State.START and not version.handed_over:
+                self._move(version, State.END)
+            if not version.aspired and version.state is State.END:
+                del versions[version.number]
+        for number, path in wanted.items():
+            if number not in versions:
+                versions[number] = _Version(model, number, path)
+                self._move(versions[number], State.START)
+        self._unload_unaspired(versions)
+        for _, version in sorted(versions.items(), reverse=True):
+            if version.state is State.START and not version.handed_over and not self._stopping.is_set():
+                version.handed_over = True
+                self._loads.submit(self._load, version)
+
+    def _unload_unaspired(self, versions: dict[int, _Version]) -> None:
+        """An unwanted version goes only when a wanted one serves, or when none is wanted at all."""
+        aspired = [version for version in versions.values() if version.aspired]
+        may_go = not aspired or any(version.state is State.AVAILABLE for version in aspired)
+        for version in versions.values():
+            if may_go and not version.aspired and version.state is State.AVAILABLE:
+                version.handed_over = False
+                self._move(version, State.UNLOADING)
+            if version.state is State.UNLOADING and version.requests == 0 and not version.handed_over:
+                version.handed_over = True
+                self._unloads.submit(self._unload, version)
+
+    def _load(self, version: _Version) -> None:
+        with self._changed:
+            self._move(version, State.LOADING)
+        error: ServingError | None = None
+        for attempt in range(self._options.max_num_load_retries + 1):
+            if attempt and (
+                self._stopping.wait(self._options.load_retry_interval_seconds) or not version.aspired
+            ):
+                break
+            try:
+                version.servable, error = self._load_servable(version.path), None
+                break
+            except Exception as failure:  # noqa: BLE001  whatever a model does, the server lives on
+                error = ServingError.of(failure)
+                self._log.warning(
+                    "load failed", model=version.model, version=version.number, error=str(error)
+                )
+        with self._changed:
+            self._move(version, State.END if error else State.AVAILABLE, error)
+            self._reconcile(version.model)
+
+    def _unload(self, version: _Version) -> None:
+        servable, version.servable = version.servable, None
+        if servable is not None:
+            servable.close()
+        with self._changed:
+            self._move(version, State.END)
+            self._versions[version.model].pop(version.number, None)
+            self._reconcile(version.model)
+
+    def _move(self, version: _Version, state: State, error: ServingError | None = None) -> None:
+        self._sequence += 1
+        version.state = state
+        status = VersionStatus(version.number, state, error, self._sequence)
+        self._statuses.setdefault(version.model, {})[version.number] = status
+        self._changed.notify_all()
+        self._log.info("version", model=version.model, version=version.number, state=state.name)
+
+
+def _due_to(error: ServingError | None) -> str:
+    return f" due to error: {error}" if error else ""

@@ -1,0 +1,50 @@
+"""The flags of the local model server, named after TensorFlow Serving's, set as `RESHELVE_SERVING_<FLAG>`."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _four_per_processor() -> int:
+    return 4 * (os.cpu_count() or 1)
+
+
+class ServerOptions(BaseSettings):
+    """Defaults are what this project gives `tensorflow_model_server`; see docs/reference/local-model-server.md."""
+
+    model_config = SettingsConfigDict(env_prefix="RESHELVE_SERVING_", frozen=True, extra="ignore")
+
+    file_system_poll_wait_seconds: float = Field(1.0, gt=0, description="How often base paths are listed.")
+    model_config_file_poll_wait_seconds: float = Field(
+        0.0, ge=0, description="How often models.config is read again; 0: only at start."
+    )
+    allow_version_labels_for_unavailable_models: bool = Field(
+        True,
+        description="A label that is new may point at a version that is not loaded yet (cold starts need it).",
+    )
+    max_num_load_retries: int = Field(1, ge=0, description="Tries after the first failed load.")
+    load_retry_interval_seconds: float = Field(0.5, ge=0, description="Pause between those tries.")
+    num_load_threads: int = Field(
+        2, ge=1, description="Versions loaded at once; one bad version blocks no good one."
+    )
+    grpc_max_threads: int = Field(
+        default_factory=_four_per_processor, ge=1, description="gRPC requests at once; more are refused."
+    )
+    rest_api_num_threads: int = Field(
+        default_factory=_four_per_processor, ge=1, description="REST requests at once; more wait."
+    )
+    rest_api_timeout_in_ms: int = Field(
+        30_000, ge=0, description="A REST request longer than this answers 504."
+    )
+    tensorflow_intra_op_parallelism: int = Field(
+        0, ge=0, description="Threads in one operation; 0: TensorFlow decides."
+    )
+    tensorflow_inter_op_parallelism: int = Field(
+        0, ge=0, description="Operations at once; 0: TensorFlow decides."
+    )
+    enable_model_warmup: bool = Field(
+        True, description="Replay assets.extra/tf_serving_warmup_requests at load."
+    )
