@@ -1,0 +1,38 @@
+"""
+### Release one version of a ranker
+
+Loads a published version beside the one that serves, probes it, promotes it, and waits until every agent reports that
+it serves. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand any published version can be
+released. One run at a time. An older partition does not replace a newer one unless `allow_older` is on.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+from reshelve_airflow.params import ReleaseParams, airflow_params
+from reshelve_airflow.policies import Tag, defaults, rankers
+from reshelve_airflow.verb import ReshelveOperator
+
+for ranker in rankers()[0]:
+    with DAG(
+        f"release_{ranker.name}",
+        description=f"Release a published version of {ranker.name}",
+        doc_md=__doc__,
+        schedule=None,
+        catchup=False,
+        is_paused_upon_creation=False,
+        max_active_runs=1,
+        dagrun_timeout=timedelta(hours=3),
+        tags=[Tag.RESHELVE, Tag.RELEASE],
+        default_args=defaults(ranker.owner),
+        params=airflow_params(ReleaseParams),
+    ) as dag:
+        ReshelveOperator(
+            task_id="release",
+            verb="release",
+            options={"ranker": ranker.name, "by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"},
+            option_params=list(ReleaseParams.model_fields),
+        )
+    globals()[dag.dag_id] = dag

@@ -1,0 +1,123 @@
+"""
+### A night of one ranker
+
+Waits for the verdict on the day's partition of the ranker's source, then: training examples · hyperparameter search ·
+fine-tuning · compression · packaging · gate · publication. A version the gate promotes is handed to
+`release_<ranker>`.
+
+**Partition**: the day before the run, `YYYY-MM-DD` in UTC. By hand: a partition key or the param `partition`.
+
+**Params** of a run started by hand replace values of the ranker file for every stage of that run. Empty ones keep them.
+
+**Retries** resume: a stage that is done is not done again. Bad data and bad configuration are never retried.
+
+**Backfill**: `airflow backfill create --dag-id retrain_search --from-date 2011-09-26 --to-date 2011-09-28
+--max-active-runs 1` publishes the candidates of three nights. A backfill never releases.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, TaskGroup, TriggerRule
+from reshelve.rankers import Ranker
+from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
+from reshelve_airflow.params import RetrainParams, airflow_params
+from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
+from reshelve_airflow.timetable import NightTimetable
+from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
+
+# One trial that cannot be evaluated must not cost the night; a search that cannot even ask must.
+GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+
+
+def search_tasks(ranker: Ranker, rounds: int, options: dict[str, Any]) -> tuple[ReshelveOperator, ReshelveOperator]:
+    """Rounds of ask → evaluate (mapped over the trials asked for) → …, closed by tell: (first, last) task.
+
+    An empty ask (the search is over) skips its evaluations and nothing else.
+    """
+    with TaskGroup("tune", tooltip="The hyperparameter search"):
+        first = last = None
+        finished: list[Any] = []
+        for number in range(1, rounds + 1):
+            ask = ReshelveOperator(
+                task_id=f"ask_{number}",
+                verb="tune ask",
+                options=options,
+                returns="trials",
+                trigger_rule=GO_ON if finished else TriggerRule.ALL_SUCCESS,
+            )
+            evaluate = ReshelveOperator.partial(
+                task_id=f"evaluate_{number}",
+                verb="tune evaluate",
+                options=options,
+                pool=Pool.HEAVY,
+                max_active_tis_per_dagrun=ranker.search.parallel,
+                map_index_template="trial {{ task.more['trial'] }}",
+            ).expand(more=ask.output.map(lambda trial: {"trial": trial}))
+            finished >> ask
+            finished = [ask, evaluate]
+            first = first or ask
+        last = ReshelveOperator(task_id="tell", verb="tune tell", options=options, trigger_rule=GO_ON)
+        finished >> last
+    assert first
+    return first, last
+
+
+def night(ranker: Ranker) -> None:
+    """The tasks of one ranker's night."""
+    search = ranker.search
+    rounds = max(1, -(-search.trials // search.parallel))
+    begin = NightOperator(
+        task_id="night", rounds=rounds, parallel=search.parallel, automatic=ranker.release.automatic
+    )
+    options = {"ranker": ranker.name, "partition": begin.output["partition"], "set": begin.output["values"]}
+    verdict = VerdictSensor(
+        task_id="await_verdict",
+        source=ranker.data.source,
+        partition=begin.output["partition"],
+        poke_interval=30,
+        timeout=timedelta(hours=3).total_seconds(),
+    )
+
+    def stage(verb: str, pool: Pool = Pool.HEAVY) -> ReshelveOperator:
+        return ReshelveOperator(task_id=verb, verb=verb, options=options, pool=pool)
+
+    examples = stage("examples")
+    ask, tell = search_tasks(ranker, rounds, options)
+    train = stage("train", Pool.ACCELERATOR)
+    publish = stage("publish")
+    begin >> verdict >> examples >> ask
+    tell >> train >> stage("compress") >> stage("package") >> stage("gate") >> publish
+    decide = DecideReleaseOperator(
+        task_id="decide_release", published=publish.output, refusal=begin.output["refusal"]
+    )
+    decide >> TriggerDagRunOperator(
+        task_id="release",
+        trigger_dag_id=f"release_{ranker.name}",
+        trigger_run_id="{{ ti.xcom_pull(task_ids='decide_release') }}__{{ run_id }}",
+        conf={"version": decide.output, "reason": begin.output["note"]},
+        logical_date=None,
+        skip_when_already_exists=True,
+        openlineage_inject_parent_info=False,
+    )
+
+
+for ranker in rankers()[0]:
+    with DAG(
+        f"retrain_{ranker.name}",
+        dag_display_name=f"retrain_{ranker.name}: {ranker.title}",
+        description=f"Retrain {ranker.name}: {ranker.title}",
+        doc_md=__doc__,
+        schedule=NightTimetable(ranker.schedule, first=START_DATE),
+        catchup=False,
+        max_active_runs=1,
+        dagrun_timeout=timedelta(hours=12),
+        tags=[Tag.RESHELVE, Tag.TRAINING],
+        default_args=defaults(ranker.owner),
+        params=airflow_params(RetrainParams),
+    ) as dag:
+        night(ranker)
+    globals()[dag.dag_id] = dag

@@ -1,0 +1,63 @@
+"""What every DAG of this project has in common: tags, owner, retries, time-outs, where its schedule begins."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from reshelve.errors import ConfigurationError
+from reshelve.rankers import Ranker, load_ranker, ranker_names
+from reshelve.settings import settings
+
+START_DATE = os.environ.get("RESHELVE_START_DATE", "2011-01-01")
+"""The first partition that the schedule handles (YYYY-MM-DD). Manual runs and backfills may handle any day."""
+
+
+class Tag(StrEnum):
+    """The tags of our DAGs."""
+
+    RESHELVE = "reshelve"
+    DATA = "data"
+    TRAINING = "training"
+    RELEASE = "release"
+    UPKEEP = "upkeep"
+
+
+class Pool(StrEnum):
+    """The pools of airflow_settings.yaml."""
+
+    ACCELERATOR = "accelerator"
+    HEAVY = "heavy"
+
+
+def job_timeout() -> timedelta:
+    """How long one stage may run."""
+    return timedelta(minutes=settings().job_timeout_minutes)
+
+
+def defaults(owner: str = "reshelve") -> dict[str, Any]:
+    """Task defaults. A retry resumes, so two are cheap."""
+    return {
+        "owner": owner,
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "execution_timeout": job_timeout(),
+    }
+
+
+def rankers() -> tuple[list[Ranker], list[ConfigurationError]]:
+    """Every ranker file that is right, and what is wrong with the others."""
+    good, wrong = [], []
+    for name in ranker_names():
+        try:
+            good.append(load_ranker(name))
+        except ConfigurationError as error:
+            wrong.append(error)
+    return good, wrong
+
+
+def sources() -> list[str]:
+    """The names of all clickstream sources."""
+    return sorted(path.stem for path in settings().clickstreams_dir.glob("*.yaml"))

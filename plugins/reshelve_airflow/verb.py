@@ -1,0 +1,130 @@
+"""Operators that run a verb of the `reshelve` command: stages, and the wait for a verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from reshelve.errors import EXIT_TRY_AGAIN
+
+from reshelve_airflow.child import Child, Outcome, verb_command
+from reshelve_airflow.params import refuse_unknown
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+MOST_XCOM_BYTES = 32 * 1024
+
+
+class _VerbTask:
+    """Runs a child, streams its log, kills it on cancellation."""
+
+    _child: Child | None = None
+
+    def run_verb(self, verb: str, options: Mapping[str, Any]) -> Outcome:
+        command = verb_command(verb, options)
+        self.log.info("$ reshelve %s", " ".join(command[3:]))  # type: ignore[attr-defined]
+        self._child = Child(command)
+        return self._child.run(self._log_line)
+
+    def on_kill(self) -> None:
+        """The supervisor gives five seconds before it kills this process."""
+        if self._child:
+            self._child.kill()
+
+    def _log_line(self, line: str) -> None:
+        level = "error" if "[error" in line or line.startswith("reshelve: ") else "warning" if "[warn" in line else "info"
+        getattr(self.log, level)("%s", line)  # type: ignore[attr-defined]
+
+
+class ReshelveOperator(_VerbTask, BaseOperator):
+    """One verb of the `reshelve` command, in a child process of its own process group.
+
+    `verb`: as typed, `tune ask`. `options`: its options without the dashes; None leaves one out, a bool becomes
+    `--x` or `--no-x`, a list repeats it. `option_params`: params of the run that are options too, by name. `more`: further
+    options, for `expand`. `returns`: the one key of the result that is handed on (default: the whole small object). `skip_when`: a result with these values skips the task,
+    with the result's headline.
+
+    Bad data (65) and bad configuration (78) are never retried, everything else is.
+    """
+
+    template_fields: Sequence[str] = ("verb", "options", "more")
+    template_fields_renderers = {"options": "json", "more": "json"}  # noqa: RUF012 - Airflow's own attribute
+    ui_color = "#e8f4ea"
+
+    def __init__(
+        self,
+        *,
+        verb: str,
+        options: Mapping[str, Any] | None = None,
+        option_params: Sequence[str] = (),
+        more: Mapping[str, Any] | None = None,
+        returns: str | None = None,
+        skip_when: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.verb = verb
+        self.options = options or {}
+        self.option_params = tuple(option_params)
+        self.more = more or {}
+        self.returns = returns
+        self.skip_when = skip_when or {}
+
+    def execute(self, context: Context) -> Any:
+        """Run the verb; its result goes to XCom."""
+        refuse_unknown(context)
+        asked = {name.replace("_", "-"): context["params"][name] for name in self.option_params}
+        result = checked(self.run_verb(self.verb, {**self.options, **asked, **self.more}), self.verb)
+        if self.skip_when and all(result.get(key) == value for key, value in self.skip_when.items()):
+            raise AirflowSkipException(str(result.get("headline") or f"reshelve {self.verb}: nothing to do"))
+        return result[self.returns] if self.returns else small(result)
+
+
+class VerdictSensor(_VerbTask, BaseSensorOperator):
+    """Waits, without holding a slot, until a source's partition has a verdict.
+
+    Pass and warn go on; stop fails at once; missing (the shop sent nothing) skips the night.
+    """
+
+    template_fields: Sequence[str] = ("source", "partition")
+    ui_color = "#e6f1f2"
+
+    def __init__(self, *, source: str, partition: Any, **kwargs: Any) -> None:
+        super().__init__(mode="reschedule", **kwargs)
+        self.source = source
+        self.partition = partition
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Ask once."""
+        outcome = self.run_verb("verdict", {"source": self.source, "partition": self.partition})
+        if outcome.code == EXIT_TRY_AGAIN:
+            return False
+        result = checked(outcome, "verdict")
+        if result["verdict"] == "missing":
+            raise AirflowSkipException(f"{self.source} {self.partition}: nothing landed, so there is no night to run")
+        return PokeReturnValue(is_done=True, xcom_value=result["verdict"])
+
+
+def checked(outcome: Outcome, verb: str) -> dict[str, Any]:
+    """The result of a verb that went well; else the exception that tells Airflow whether to retry."""
+    if outcome.never_retry:
+        raise AirflowFailException(f"reshelve {verb}: {outcome.headline}")
+    if outcome.code != 0:
+        raise AirflowException(f"reshelve {verb}: {outcome.headline}")
+    if outcome.result is None:
+        raise AirflowException(f"reshelve {verb}: ended well but printed no JSON object")
+    return outcome.result
+
+
+def small(result: dict[str, Any]) -> dict[str, Any]:
+    """`result` without its largest parts where it is too large for XCom; the whole of it is in the object store."""
+    kept = dict(result)
+    for key in sorted(kept, key=lambda name: len(json.dumps(kept[name], default=str)), reverse=True):
+        if len(json.dumps(kept, default=str)) <= MOST_XCOM_BYTES:
+            break
+        del kept[key]
+    return kept
