@@ -1,0 +1,160 @@
+"""Examples from Parquet, and the order in which the processes of one job see them.
+
+The order is a function of the seed and the step alone, so a job that is resumed at step n goes on with the
+batch it would have had. Examples of like length share a batch: on real titles a batch then holds almost no padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from reshelve.errors import DataError
+from reshelve.rankers import Kind
+
+# Batches are sorted by length inside pools of this many, and shuffled after: like lengths together, yet any example
+# may meet any other in the next epoch.
+_POOL = 50
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step of one process. `labels`: [B] for pair; for next_item the soft targets' coordinates (row, item)."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor
+    labels: Tensor
+    weights: Tensor
+    groups: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            *(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__)
+        )
+
+
+class Examples:
+    """One Parquet file of tokenised examples, kept as flat arrays: a list of lists would cost ten times the memory."""
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        table = pq.read_table(path)
+        self.kind = kind
+        self.tokens, self.starts = _flat(table["input_ids"])
+        self.lengths = np.diff(self.starts)
+        if kind is Kind.PAIR:
+            self.types, _ = _flat(table["token_type_ids"])
+            self.labels = table["label"].to_numpy().astype(np.float32)
+            self.groups = table["group"].to_numpy().astype(np.int64)
+        else:
+            self.targets, self.target_starts = _flat(table["targets"])
+        self.weights = table["weight"].to_numpy().astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, chosen: np.ndarray) -> Batch:
+        """The examples `chosen` (indices), padded to the longest of them."""
+        rows, width = len(chosen), int(self.lengths[chosen].max())
+        ids = np.zeros((rows, width), dtype=np.int64)
+        mask = np.zeros((rows, width), dtype=np.int64)
+        types = np.zeros((rows, width), dtype=np.int64)
+        for row, index in enumerate(chosen):
+            start, length = self.starts[index], self.lengths[index]
+            ids[row, :length] = self.tokens[start : start + length]
+            mask[row, :length] = 1
+            if self.kind is Kind.PAIR:
+                types[row, :length] = self.types[start : start + length]
+        if self.kind is Kind.PAIR:
+            labels, groups = self.labels[chosen], self.groups[chosen]
+        else:
+            wanted = [self.targets[self.target_starts[i] : self.target_starts[i + 1]] for i in chosen]
+            row_of = np.repeat(np.arange(rows), [len(items) for items in wanted])
+            labels, groups = np.stack([row_of, np.concatenate(wanted)]).astype(np.int64), np.asarray(chosen)
+        arrays = (ids, mask, types, labels, self.weights[chosen], groups)
+        return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+def read_examples(path: Path, kind: Kind) -> Examples:
+    """The examples in `path`. Raises DataError where there are none or the file is not as agreed."""
+    try:
+        examples = Examples(path, kind)
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path.name}: the examples cannot be read", str(error)) from error
+    if not len(examples):
+        raise DataError(
+            f"{path.name}: there are no examples", "see the examples stage's counts and its window"
+        )
+    return examples
+
+
+def steps_per_epoch(examples: int, batch_size: int, processes: int) -> int:
+    """Steps in which every process sees a full batch; what is left over differs from epoch to epoch."""
+    return max(1, examples // (batch_size * processes))
+
+
+def training_order(
+    lengths: np.ndarray, *, batch_size: int, processes: int, rank: int, seed: int, first_step: int, steps: int
+) -> Iterator[np.ndarray]:
+    """For each step in `first_step … steps`: the indices of this process's batch."""
+    per_epoch = steps_per_epoch(len(lengths), batch_size, processes)
+    epoch = first_step // per_epoch
+    place = first_step % per_epoch
+    done = first_step
+    while done < steps:
+        for chosen in _epoch(lengths, batch_size * processes, np.random.default_rng([seed, epoch]))[place:]:
+            if done == steps:
+                return
+            # Dealt like cards: the processes' batches are equally long, so none waits for another.
+            share = chosen[rank::processes]
+            yield share if len(share) else chosen[:1]
+            done += 1
+        epoch, place = epoch + 1, 0
+
+
+def evaluation_order(
+    examples: Examples, *, batch_size: int, processes: int, rank: int, most: int
+) -> list[np.ndarray]:
+    """This process's batches over about `most` examples, spread evenly over the file, like lengths together.
+
+    The groups of pair examples stay whole: half a shortlist would be an easier question.
+    """
+    total = len(examples)
+    chosen = np.unique(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
+    if examples.kind is Kind.PAIR:
+        groups = np.unique(examples.groups)
+        share = min(1.0, most / total)
+        kept = groups[
+            np.unique(np.linspace(0, len(groups) - 1, max(1, round(share * len(groups)))).astype(np.int64))
+        ]
+        chosen = np.flatnonzero(np.isin(examples.groups, kept))
+    chosen = chosen[np.argsort(examples.lengths[chosen], kind="stable")][rank::processes]
+    return [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+
+
+def _epoch(lengths: np.ndarray, size: int, random: np.random.Generator) -> list[np.ndarray]:
+    order = random.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), size * _POOL):
+        pool = order[start : start + size * _POOL]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        whole = max(1, len(pool) // size) if start == 0 else len(pool) // size
+        # The examples that fill no whole batch are left out by lot, not by length.
+        keep = np.sort(random.permutation(len(pool))[: whole * size])
+        batches += np.array_split(pool[keep], whole) if whole else []
+    random.shuffle(batches)
+    return batches
+
+
+def _flat(column: object) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as (values, starts), whatever chunks it was read in."""
+    array = column.combine_chunks()  # type: ignore[attr-defined]
+    offsets = array.offsets.to_numpy()
+    return array.values.to_numpy(zero_copy_only=False), offsets.astype(np.int64)

@@ -1,0 +1,96 @@
+"""Checkpoints: model, optimizer and place in one safetensors file that is whole or not there.
+
+The order of examples and every random draw are functions of seed and step, so the step is all the place there is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from reshelve.logs import logger
+
+
+@dataclass
+class Place:
+    """How far a job has come. `seconds` counts all its attempts; `curve` is what its curves show so far."""
+
+    step: int = 0
+    seconds: float = 0.0
+    examples: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    first: dict[str, float] = field(default_factory=dict)  # validation before any training
+
+
+def save_checkpoint(
+    path: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place
+) -> None:
+    """Write all of a job's state to `path`, by way of a temporary name."""
+    tensors = {f"model.{name}": value.detach() for name, value in model.state_dict().items()}
+    tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(model, optimizer).items()}
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(
+        {name: value.cpu().contiguous() for name, value in tensors.items()},
+        partial,
+        metadata={"digest": digest, "place": json.dumps(asdict(place))},
+    )
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())  # a host that dies must not leave a name without its bytes
+    partial.rename(path)
+
+
+def load_checkpoint(
+    path: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Place | None:
+    """Put `path`'s state into model and optimizer and give its place; None, with a log line, where it does not fit."""
+    if not path.is_file():
+        return None
+    log = logger(stage="train")
+    try:
+        with safe_open(path, framework="pt") as found:
+            metadata = found.metadata() or {}
+            if metadata.get("digest") != digest:
+                log.info("checkpoint of another spec ignored")
+                return None
+            place = Place(**json.loads(metadata["place"]))
+            tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        log.warning("torn checkpoint ignored", reason=str(error))
+        return None
+    model.load_state_dict(_under("model.", tensors))
+    begin_optimizer(model, optimizer)
+    saved = _under("optimizer.", tensors)
+    for name, value in optimizer_tensors(model, optimizer).items():
+        value.copy_(saved[name])
+    return place
+
+
+def begin_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Make AdamW's state as its first step would, so that there is something to fill or to broadcast."""
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's state as flat names: `<parameter>.<exp_avg, exp_avg_sq or step>` → the live tensor."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

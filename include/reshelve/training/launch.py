@@ -1,0 +1,174 @@
+"""The train stage: start the workers under Horovod, watch them, and leave none behind."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
+from reshelve.lineage import Result, Run
+from reshelve.logs import logger
+from reshelve.processes import stop_group
+from reshelve.rankers import Ranker
+from reshelve.training import spec as names
+from reshelve.training.base import BaseModel, resolve_base
+from reshelve.training.spec import TrainingSpec, training_spec
+
+_ERRORS: dict[int, type[ReshelveError]] = {
+    error.exit_code: error for error in (DataError, ConfigurationError, TryAgainError)
+}
+_LAST_LINES = 15  # of the workers' output, shown when they fail
+
+
+def train(run: Run) -> Result:
+    """Fine-tune the run's ranker with the values its search found; resumes from the last checkpoint.
+
+    Writes model.safetensors, model.json, tokenizer.json, base.json, curve.json and tensorboard/. Raises TryAgainError
+    where a worker was killed (a retry resumes), and what the workers raise: DataError, ConfigurationError.
+    """
+    ranker, values = tuned(run)
+    examples = run.stage("examples").files()
+    base = checked_base(ranker, examples, run)
+    output = run.stage("train").directory
+    job = training_spec(ranker, identity=run.id, base=base.path, examples=examples, output=output)
+    found = run_job(job, threads=threads_each(ranker.training.processes))
+    for name in ("tokenizer.json", "base.json"):
+        shutil.copyfile(examples / name, output / name)
+    return {**found, "values": values, "base": base.record()}
+
+
+def tuned(run: Run) -> tuple[Ranker, dict[str, Any]]:
+    """The ranker with the best values of its search, and those values; the file's own where no search was done."""
+    search = run.stage("tune").result()
+    best = dict(search["best"]) if search else {}
+    return (run.ranker.with_values(best) if best else run.ranker), best
+
+
+def checked_base(ranker: Ranker, examples: Path, run: Run) -> BaseModel:
+    """The base model, which must be the one whose tokenizer made the examples."""
+    base = resolve_base(ranker.model.base, run.store)
+    recorded = json.loads((examples / "base.json").read_text()).get("files", {})
+    for name, digest in recorded.items():
+        if base.files.get(name) != digest:
+            raise ConfigurationError(
+                f"{ranker.model.base}: {name} is not the file that tokenised the examples",
+                "the base model changed within the run; name a fixed revision in model.base",
+            )
+    return base
+
+
+def threads_each(processes: int) -> int:
+    """CPU threads for each of `processes` that run side by side on this host."""
+    return max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def run_job(job: TrainingSpec, threads: int) -> Result:
+    """Run one training job to its end, resuming what is there; a job that is done is not done again.
+
+    Raises TryAgainError where a worker was killed or the launcher failed.
+    """
+    job.output.mkdir(parents=True, exist_ok=True)
+    _wait_for_earlier_workers(job.output)
+    found = _result(job)
+    if found is not None:
+        return found
+    for name in (names.RESULT, names.ERROR, names.PROGRESS):
+        (job.output / name).unlink(missing_ok=True)
+    spec_path = job.output / names.SPEC
+    spec_path.write_text(job.model_dump_json(indent=1))
+    last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+    with _launched(job, spec_path, threads) as launcher:
+        assert launcher.stdout is not None
+        for line in launcher.stdout:  # ends when the launcher and all that it started have closed it
+            text = _without_prefix(line.decode(errors="replace"))
+            last_lines.append(text)
+            sys.stderr.write(text)
+        code = launcher.wait()
+    found = _result(job)
+    if found is None:
+        raise _failure(job, code, last_lines)
+    return found
+
+
+def _result(job: TrainingSpec) -> Result | None:
+    path = job.output / names.RESULT
+    if not path.is_file() or (job.save and not (job.output / "model.json").is_file()):
+        return None
+    found = dict(json.loads(path.read_text()))
+    return found if found.pop("digest") == job.digest() else None
+
+
+def _failure(job: TrainingSpec, code: int, last_lines: deque[str]) -> ReshelveError:
+    path = job.output / names.ERROR
+    if path.is_file():
+        told = json.loads(path.read_text())
+        return _ERRORS.get(told["exit_code"], TryAgainError)(told["headline"], told["detail"])
+    return TryAgainError(
+        f"{job.identity}: training was cut off (a worker was killed or crashed; the launcher left with {code})",
+        "a retry resumes from the last checkpoint; the workers' last lines:\n" + "".join(last_lines),
+    )
+
+
+@contextmanager
+def _launched(job: TrainingSpec, spec_path: Path, threads: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The launcher, in a process group of its own; it and all its workers are gone when this ends, however it ends."""
+    worker = [sys.executable, "-m", "reshelve.training.worker", "--spec", str(spec_path)]
+    launcher = [sys.executable, "-m", "reshelve.training.horovodrun", "--gloo", "--network-interfaces", "lo"]
+    launched = subprocess.Popen(
+        [*launcher, "-np", str(job.training.processes), *worker],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # stdout belongs to the verb's result
+        start_new_session=True,
+        env={
+            **os.environ,
+            "RESHELVE_DIE_WITH_PARENT": "1",
+            "OMP_NUM_THREADS": str(threads),
+            "HOROVOD_CYCLE_TIME": "10",  # the default polls a small host's CPU away
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",  # the base is resolved: workers read files, never the network
+        },
+    )
+    logger(stage="train").info("workers started", processes=job.training.processes, threads=threads)
+    try:
+        yield launched
+    finally:
+        stop_group(launched.pid)
+        launched.wait()
+        if launched.stdout is not None:
+            launched.stdout.close()
+        _wait_for_earlier_workers(job.output)
+
+
+def _wait_for_earlier_workers(output: Path, seconds: float = 20) -> None:
+    """Return once no worker of an earlier attempt lives: two would write one checkpoint.
+
+    Raises TryAgainError where one does not go; workers leave within a second of their launcher.
+    """
+    deadline = time.monotonic() + seconds
+    with (output / names.LOCK).open("w") as alive:
+        while True:
+            try:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise TryAgainError(f"{output}: a worker of an earlier attempt still runs") from error
+                time.sleep(0.1)
+
+
+def _without_prefix(line: str) -> str:
+    """A worker's line without Horovod's `[rank]<stderr>:`; other ranks than 0 keep their number."""
+    for stream in ("stderr", "stdout"):
+        line = line.removeprefix(f"[0]<{stream}>:")
+    return line

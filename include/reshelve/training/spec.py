@@ -1,0 +1,48 @@
+"""What one training job is told: everything the workers need, as one JSON file beside their output."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from reshelve.rankers import Form, Kind, Model, Ranker, Training
+
+# Names inside a job's directory. They begin with a dot, so they are never uploaded with a stage.
+SPEC = ".spec.json"
+PROGRESS = ".progress.json"
+CHECKPOINT = ".checkpoint.safetensors"
+RESULT = ".result.json"
+ERROR = ".error.json"
+LOCK = ".workers.lock"
+
+
+class TrainingSpec(Form):
+    """One training job: a night's training, or one trial of its search."""
+
+    identity: str  # the run (and trial) it belongs to: a checkpoint of another identity is never resumed
+    kind: Kind
+    model: Model
+    training: Training
+    base: Path  # the resolved base model
+    examples: Path  # the examples stage's directory
+    output: Path  # model, curves, progress and checkpoint are written here
+    budget_share: float = 1.0  # share of a full training's steps; the rate falls to 0 over these
+    save: bool = True  # a trial needs no model and no first validation, only its loss
+
+    def digest(self) -> str:
+        """What a checkpoint must agree with: all but where files lie and how often or long to run."""
+        document = self.model_dump_json(
+            exclude={
+                "base": True,
+                "examples": True,
+                "output": True,
+                "training": {"max_minutes", "checkpoint_seconds"},
+            }
+        )
+        return hashlib.sha256(document.encode()).hexdigest()[:16]
+
+
+def training_spec(ranker: Ranker, **keywords: Any) -> TrainingSpec:
+    """The job of `ranker`'s kind, model and training values."""
+    return TrainingSpec(kind=ranker.kind, model=ranker.model, training=ranker.training, **keywords)
