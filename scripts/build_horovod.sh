@@ -18,10 +18,15 @@ command -v make >/dev/null || fail "make is missing: install it (Debian: apt-get
 python=$(realpath -s "$python")
 
 torch_version=$("$python" -c 'import importlib.metadata as m; print(m.version("torch"))')
-gpu=cpu
-if command -v nvcc >/dev/null && "$python" -c 'import torch,sys; sys.exit(0 if torch.cuda.is_available() else 1)'; then
-  gpu=nccl
+# RESHELVE_HOROVOD=nccl or cpu decides where no GPU can be seen (an image is built without one).
+gpu=${RESHELVE_HOROVOD:-}
+if [ -z "$gpu" ]; then
+  gpu=cpu
+  if command -v nvcc >/dev/null && "$python" -c 'import torch,sys; sys.exit(0 if torch.cuda.is_available() else 1)'; then
+    gpu=nccl
+  fi
 fi
+case $gpu in cpu | nccl) ;; *) fail "RESHELVE_HOROVOD is $gpu: expected cpu or nccl" ;; esac
 # The wheel is tied to torch's ABI, so the cache key names both.
 cache="$wheel_dir/horovod-$version-torch$torch_version-$gpu"
 if compgen -G "$cache/horovod-*.whl" >/dev/null; then

@@ -57,7 +57,7 @@ run() { # a long step: its output goes to a log, a line every 20 s says that it 
   trap 'kill "$pid" 2>/dev/null || true' EXIT
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
-    if (((SECONDS - began) % 20 == 0)); then say "  … $title: $(tail -n 1 "$log" | cut -c1-90)"; fi
+    if (((SECONDS - began) % 20 == 0)); then say "  … $title: $(grep -v WARNING "$log" | tail -n 1 | cut -c1-90)"; fi
   done
   trap - EXIT
   if ! wait "$pid"; then

@@ -84,22 +84,24 @@ class Model(Form):
 class Training(Form):
     """Fine-tuning under Horovod."""
 
-    epochs: float = Field(1.0, gt=0, le=100)
+    epochs: float = Field(1.0, gt=0, le=100, description="Passes over the training examples.")
     batch_size: int = Field(32, ge=1, le=4096, description="Examples per step and process.")
     learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak rate of the encoder.")
     head_learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak rate of the new layers.")
-    weight_decay: float = Field(0.01, ge=0, le=1)
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
     warmup_share: Share = Field(
         0.1, description="Share of the steps with a rising rate; it then falls linearly to 0."
     )
     max_minutes: float = Field(
         10, gt=0, le=1440, description="Training stops after this many minutes, with what it has."
     )
-    checkpoint_seconds: float = Field(30, gt=0)
+    checkpoint_seconds: float = Field(
+        30, gt=0, description="Seconds between checkpoints: what a crash may cost."
+    )
     processes: int = Field(
         1, ge=1, le=64, description="Horovod processes on this host, one per accelerator where there are any."
     )
-    seed: int = 17
+    seed: int = Field(17, description="Decides the initial weights and the order of the examples.")
 
 
 class LogUniform(Form):
@@ -127,7 +129,7 @@ class Search(Form):
     parallel: int = Field(2, ge=1, le=64, description="Trials asked for at once.")
     budget_share: float = Field(0.2, gt=0, le=1, description="Share of a full training that one trial costs.")
     max_minutes: float = Field(10, gt=0, le=1440, description="No trial starts after this many minutes.")
-    seed: int = 17
+    seed: int = Field(17, description="Decides the order of the proposals.")
     space: dict[str, LogUniform | Uniform | Choice] = Field(
         default_factory=dict, description="Dotted path of a ranker key (training.learning_rate) → its range."
     )
@@ -136,15 +138,21 @@ class Search(Form):
 class Compression(Form):
     """Steps that make the version cheaper to serve."""
 
-    steps: tuple[Literal["int8"], ...] = ("int8",)
-    calibration_examples: int = Field(256, ge=8)
+    steps: tuple[Literal["int8"], ...] = Field(
+        ("int8",), description="In this order; a step that costs too much agreement is left out."
+    )
+    calibration_examples: int = Field(256, ge=8, description="Examples that a step is measured on.")
     min_agreement: Share = Field(0.95, description="Least Spearman correlation with the float scores.")
 
 
 class Gates(Form):
     """What a challenger must show on the newest held-out slice."""
 
-    metric: str = Field(pattern=r"^(map|recall|ndcg|mrr)@\d+$", examples=["map@5", "recall@20"])
+    metric: str = Field(
+        pattern=r"^(map|recall|ndcg|mrr)@\d+$",
+        examples=["map@5", "recall@20"],
+        description="What decides: map, recall, ndcg or mrr at a depth, as in recall@20.",
+    )
     beats: tuple[Literal["popularity", "bm25", "cooccurrence"], ...] = Field(
         ("popularity",), description="Baselines it must beat; the others are reported beside it."
     )
@@ -168,13 +176,15 @@ class Release(Form):
 class Ranker(Form):
     """One ranking problem."""
 
-    name: Name
-    title: str = Field(min_length=3, max_length=120)
-    kind: Kind
+    name: Name = Field(description="The file's name without .yaml: it names the DAGs and the served model.")
+    title: str = Field(min_length=3, max_length=120, description="For people, in the pages and the summary.")
+    kind: Kind = Field(
+        description="pair: a query and an item give a score. next_item: a history gives items."
+    )
     schedule: str = Field(
         "0 3 * * *", description="Cron, UTC: when the night of the previous day's partition starts."
     )
-    owner: str = "ranking"
+    owner: str = Field("ranking", description="The team, as Airflow shows it.")
     data: Data
     examples: Examples = Examples()  # type: ignore[call-arg]
     model: Model = Model()  # type: ignore[call-arg]

@@ -1,0 +1,38 @@
+# The whole project in one environment: Airflow, the verbs, the object store, the agent.
+# The same set-up as on a plain machine (scripts/setup.sh), so an image is what was tested.
+#
+#   docker build -t reshelve .
+#   docker build -t reshelve-gpu --build-arg BASE=<an NVIDIA CUDA "devel" image of Ubuntu 22.04> \
+#     --build-arg HOROVOD=nccl .              see docs/how-to/gpu-hosts.md
+ARG BASE=debian:bookworm-slim
+
+FROM ${BASE} AS build
+ARG HOROVOD=cpu
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends g++ make python3.11 python3.11-dev python3.11-venv ca-certificates \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/reshelve
+# The lock and the build script alone: a change of the project's code does not install it all again.
+COPY requirements.txt constraints.txt pyproject.toml README.md ./
+COPY scripts/setup.sh scripts/build_horovod.sh scripts/
+COPY include/reshelve/__init__.py include/reshelve/__init__.py
+RUN RESHELVE_HOROVOD=${HOROVOD} scripts/setup.sh && rm -rf .wheels
+
+FROM ${BASE}
+# g++ stays out; setpriv is in util-linux; make is for people who look around inside.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3.11 libgomp1 make ca-certificates \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --create-home --uid 50000 reshelve \
+ && install -d -o reshelve /var/lib/reshelve /models
+WORKDIR /opt/reshelve
+COPY --from=build /opt/reshelve /opt/reshelve
+COPY . .
+ENV PATH=/opt/reshelve/.venv/bin:$PATH \
+    PYTHONPATH=/opt/reshelve/plugins \
+    RESHELVE_HOME=/var/lib/reshelve \
+    AIRFLOW_HOME=/var/lib/reshelve/airflow \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/reshelve/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/reshelve/plugins
+USER reshelve
+CMD ["reshelve", "--help"]

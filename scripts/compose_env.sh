@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Print the secrets that docker-compose.yaml asks for:   scripts/compose_env.sh > .env
+set -euo pipefail
+
+word() { head -c 64 /dev/urandom | base64 | tr -dc 'a-zA-Z0-9' | cut -c1-"$1"; }
+
+cat <<ENV
+AIRFLOW_PASSWORD=$(word 16)
+AIRFLOW_FERNET_KEY=$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')
+AIRFLOW_JWT_SECRET=$(word 40)$(word 40)
+AIRFLOW_API_SECRET_KEY=$(word 40)
+POSTGRES_PASSWORD=$(word 24)
+AWS_ACCESS_KEY_ID=$(word 20)
+AWS_SECRET_ACCESS_KEY=$(word 40)
+RESHELVE_START_DATE=$(date -u +%F)
+ENV

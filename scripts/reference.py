@@ -1,0 +1,214 @@
+"""Write docs/reference/{cli,ranker-file,settings}.md from the code, so that they cannot drift.
+
+    python scripts/reference.py            writes the files
+    python scripts/reference.py --check    exit 1 where a file differs (a test does this)
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import annotated_types
+import typer.main
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from reshelve.cli import app
+from reshelve.platform.configuration import Ports
+from reshelve.rankers import Ranker
+from reshelve.serving.server_options import ServerOptions
+from reshelve.settings import PROJECT, Settings
+
+DIRECTORY = PROJECT / "docs" / "reference"
+MADE = "<!-- Made by scripts/reference.py from the code: `make docs`. -->\n"
+
+
+def cli() -> str:
+    """docs/reference/cli.md."""
+    lines = [
+        "# The `reshelve` command",
+        MADE,
+        "`.venv/bin/reshelve VERB --help` says the same. With `--json`, stdout carries exactly one JSON object; logs go to stderr.",
+        "A local platform (`make run`) is found by itself, unless the shell names an S3 of its own.\n",
+        "| exit code | meaning |",
+        "|---|---|",
+        "| 0 | done |",
+        "| 65 | the data is bad: a retry cannot help |",
+        "| 75 | something failed that may pass: a retry resumes |",
+        "| 78 | the configuration is bad: a retry cannot help |\n",
+    ]
+    for name, command in _commands(typer.main.get_command(app), "reshelve"):
+        lines += [f"## `{name}`\n", command.help.strip() + "\n"]
+        if command.params:
+            lines += ["| option | | default |", "|---|---|---|"]
+            lines += [_option(parameter) for parameter in command.params]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def ranker_file() -> str:
+    """docs/reference/ranker-file.md."""
+    lines = [
+        "# Ranker files",
+        MADE,
+        "One YAML file in `include/rankers/` is one ranking problem; its name is the file's name. Unknown keys are refused with the",
+        "line and what was expected. Any key may be changed for one run: `--set training.epochs=2`.\n",
+        *_keys(Ranker, ""),
+    ]
+    return "\n".join(lines)
+
+
+def settings_page() -> str:
+    """docs/reference/settings.md."""
+    lines = [
+        "# Settings",
+        MADE,
+        "Environment variables. S3 is reached with boto3's own: `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,",
+        "`AWS_DEFAULT_REGION`. `make run` writes all of them to `.reshelve/env` (mode 0600) for the local platform.\n",
+        "## Everywhere\n",
+        *_variables(Settings, "RESHELVE_"),
+        "| `RESHELVE_LOG` | `json` for JSON logs. | readable lines |",
+        "| `RESHELVE_START_DATE` | The first partition that the schedule handles (YYYY-MM-DD). | day of the set-up |",
+        "\n## The local platform's ports (all on 127.0.0.1)\n",
+        *_variables(Ports, "RESHELVE_"),
+        "\n## The local model server\n",
+        *_variables(ServerOptions, "RESHELVE_SERVING_"),
+        "\n## Set-up\n",
+        "| variable | | default |",
+        "|---|---|---|",
+        "| `RESHELVE_PYTHON` | The Python 3.11 that makes `.venv`. | `python3.11` |",
+        "| `RESHELVE_WHEELS` | Where the built Horovod wheel is kept; clones may share it. | `.wheels` |",
+        "| `RESHELVE_HOROVOD` | `nccl` or `cpu`: what Horovod is built for. | `nccl` where CUDA's compiler and a GPU are seen |",
+        "\n## Files of the local platform (`RESHELVE_HOME`)\n",
+        "| path | |",
+        "|---|---|",
+        "| `platform.json` | pid and start time of each service; only these are ever stopped |",
+        "| `env` | the environment of the platform, for shells |",
+        "| `logs/` | one log per service |",
+        "| `airflow/` | AIRFLOW_HOME: task logs, `secrets.json` and `passwords.json` (mode 0600) |",
+        "| `postgres/`, `seaweedfs/` | the database's and the object store's data |",
+        "| `serving/models/` | what the agent copied for the model server |",
+        "| `work/` | work directories of runs: a cache, what matters is on S3 |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """(full name, command) of every verb, groups left out."""
+    for key, sub in sorted(command.commands.items()):
+        full = f"{name} {key}"
+        if hasattr(sub, "commands"):
+            yield from _commands(sub, full)
+        else:
+            yield full, sub
+
+
+def _option(parameter: Any) -> str:
+    names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
+    default = "**required**" if parameter.required else "" if parameter.default in (None, False, "") else f"`{parameter.default}`"
+    return f"| {names} | {_cell(parameter.help or '')} | {default} |"
+
+
+def _keys(form: type[BaseModel], prefix: str) -> Iterator[str]:
+    """A table of the form's own keys, then one section per nested form."""
+    fields = form.model_fields
+    plain = {name: field for name, field in fields.items() if not _form(field)}
+    yield "| key | | values | default |"
+    yield "|---|---|---|---|"
+    for name, field in plain.items():
+        yield f"| `{prefix}{name}` | {_cell(field.description or '')} | {_cell(_values(field))} | {_default(field)} |"
+    for name, field in fields.items():
+        nested = _form(field)
+        if nested:
+            yield f"\n## `{prefix}{name}`\n\n{(nested.__doc__ or '').strip()}\n"
+            yield from _keys(nested, f"{prefix}{name}.")
+    yield ""
+
+
+def _variables(form: type[BaseModel], prefix: str) -> Iterator[str]:
+    yield "| variable | | default |"
+    yield "|---|---|---|"
+    for name, field in form.model_fields.items():
+        default = field.default
+        if isinstance(default, Path):
+            text = f"`{default.relative_to(PROJECT)}`" if default.is_relative_to(PROJECT) else f"`../{default.relative_to(PROJECT.parent)}`"
+        else:
+            text = "by the processors" if field.default_factory else f"`{default}`"
+        yield f"| `{prefix}{name.upper()}` | {_cell(field.description or '')} | {text} |"
+
+
+def _form(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _values(field: FieldInfo) -> str:
+    low = [c for c in field.metadata if isinstance(c, annotated_types.Ge | annotated_types.Gt)]
+    high = [c for c in field.metadata if isinstance(c, annotated_types.Le | annotated_types.Lt)]
+    text = _kind(field.annotation)
+    if low:
+        text += f" ≥ {low[0].ge}" if isinstance(low[0], annotated_types.Ge) else f" > {low[0].gt}"
+    if high:
+        text += f", ≤ {high[0].le}" if isinstance(high[0], annotated_types.Le) else f", < {high[0].lt}"
+    return text
+
+
+def _kind(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " · ".join(f"`{value}`" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_kind(a) for a in arguments if a is not type(None))
+    if origin is typing.Annotated:
+        return _kind(arguments[0])
+    if origin is tuple:
+        return f"list of {_kind(arguments[0])}"
+    if origin is dict:
+        return f"{_kind(arguments[0])} → {_kind(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "".join(f"`{{{name}: …}}`" for name in annotation.model_fields)
+    if hasattr(annotation, "__members__"):
+        return " · ".join(f"`{member.value}`" for member in annotation)
+    return {"str": "text", "int": "integer", "float": "number", "bool": "`true` · `false`"}.get(annotation.__name__, annotation.__name__)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.default if field.default is not PydanticUndefined else {}
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+PAGES = {"cli.md": cli, "ranker-file.md": ranker_file, "settings.md": settings_page}
+
+
+def main() -> int:
+    """Write or check the pages."""
+    stale = 0
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        path = DIRECTORY / name
+        text = page().rstrip() + "\n"
+        if not path.is_file() or path.read_text() != text:
+            stale += 1
+            if "--check" in sys.argv:
+                print(f"{path.relative_to(PROJECT)} differs from the code: run `make docs`")
+            else:
+                path.write_text(text)
+                print(f"wrote {path.relative_to(PROJECT)}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
