@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,17 @@ class ObjectStore:
         except (ClientError, BotoCoreError) as error:
             raise self._away(error) from error
 
+    def last_modified(self, prefix: str) -> datetime | None:
+        """When the newest object under `prefix` was written, or None where there is none."""
+        newest: datetime | None = None
+        try:
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for entry in page.get("Contents", ()):
+                    newest = max(newest or entry["LastModified"], entry["LastModified"])
+        except (ClientError, BotoCoreError) as error:
+            raise self._away(error) from error
+        return newest
+
     def folders(self, prefix: str) -> Keys:
         """Names one level below `prefix` (which ends with a slash), sorted."""
         found: Keys = []
@@ -248,3 +260,14 @@ def _code(error: ClientError) -> str:
 def object_store() -> ObjectStore:
     """The store of this process's settings."""
     return ObjectStore(settings().bucket)
+
+
+def impatient_store() -> ObjectStore:
+    """The same store for loops that must not stand still: one attempt, seconds of patience."""
+    quick = Config(
+        retries={"mode": "standard", "total_max_attempts": 1},
+        connect_timeout=2,
+        read_timeout=5,
+        s3={"addressing_style": "path"},
+    )
+    return ObjectStore(settings().bucket, boto3.client("s3", config=quick))

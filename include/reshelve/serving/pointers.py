@@ -1,0 +1,65 @@
+"""The agent's view of the pointers on S3: one conditional GET per ranker and look, quiet while S3 is away."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from reshelve.errors import DataError, TryAgainError
+from reshelve.logs import logger
+from reshelve.store.deployments import Pointer, deployed_rankers, parse_pointer, pointer_key
+from reshelve.store.objects import ObjectStore
+
+_LIST_SECONDS = 5.0
+_LONGEST_WAIT = 15.0
+
+
+@dataclass
+class Pointers:
+    """The newest pointer of every ranker that was ever read; what was read stays valid while S3 is away."""
+
+    store: ObjectStore
+    known: dict[str, Pointer] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    away: str | None = None
+    _tags: dict[str, str] = field(default_factory=dict)
+    _rankers: list[str] = field(default_factory=list)
+    _listed_at: float = float("-inf")
+    _not_before: float = 0.0
+    _wait: float = 0.5
+
+    def refresh(self) -> None:
+        """Look once. Never raises for what S3 does: `away` and `damaged` tell."""
+        now = time.monotonic()
+        if now < self._not_before:
+            return
+        try:
+            if now - self._listed_at > _LIST_SECONDS:
+                self._rankers = deployed_rankers(self.store)
+                self._listed_at = now
+            for ranker in self._rankers:
+                self._look(ranker)
+        except TryAgainError as error:
+            if self.away is None:
+                logger().warning("S3 is away, serving goes on", problem=str(error))
+            self.away = error.headline
+            self._wait = min(_LONGEST_WAIT, self._wait * 2)
+            self._not_before = time.monotonic() + self._wait
+            return
+        if self.away is not None:
+            logger().info("S3 is back")
+        self.away, self._wait = None, 0.5
+
+    def _look(self, ranker: str) -> None:
+        found, changed = self.store.get_if_changed(pointer_key(ranker), self._tags.get(ranker))
+        if found is None or not changed:
+            return  # unchanged; or gone, and then the last one read stays in force
+        self._tags[ranker] = found.etag
+        try:
+            self.known[ranker] = parse_pointer(found.body, ranker)
+            self.damaged.pop(ranker, None)
+        except DataError as error:
+            logger(ranker=ranker).error(
+                "the pointer is damaged, the last good one stays in force", problem=str(error)
+            )
+            self.damaged[ranker] = error.headline

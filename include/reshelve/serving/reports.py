@@ -1,0 +1,71 @@
+"""What agents say really serves: `deployments/<ranker>/agents/<name>.json`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reshelve.logs import logger
+from reshelve.store.objects import ObjectStore
+
+LIVE_SECONDS = 60.0
+
+
+class Serving(BaseModel):
+    """What a model server has of one ranker."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    stable: int | None = Field(None, description="The version that the label stable answers with.")
+    previous: int | None = Field(None, description="The pointer's previous version, where it is loaded.")
+    canary: int | None = Field(None, description="The version that the label canary answers with.")
+    available: tuple[int, ...] = Field((), description="Loaded versions, ascending.")
+    labels: dict[str, int] = Field(default_factory=dict)
+
+
+class Report(BaseModel):
+    """One agent on one ranker."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    agent: str
+    server: str = Field(description="gRPC address of its model server.")
+    at: datetime
+    sequence: int = Field(description="The newest move of the pointer that the agent has seen.")
+    serving: Serving = Serving()  # type: ignore[call-arg]
+    failures: dict[int, str] = Field(
+        default_factory=dict, description="Versions that cannot be served here, and why."
+    )
+    error: str | None = None
+
+    def age(self, now: datetime | None = None) -> float:
+        """Seconds since it was written."""
+        return ((now or datetime.now(UTC)) - self.at).total_seconds()
+
+    def same_as(self, other: Report | None) -> bool:
+        """Equal but for the time."""
+        return other is not None and self == other.model_copy(update={"at": self.at})
+
+
+def write_report(store: ObjectStore, ranker: str, report: Report) -> None:
+    """Replace the agent's report."""
+    store.put_json(f"deployments/{ranker}/agents/{report.agent}.json", report.model_dump(mode="json"))
+
+
+def read_reports(store: ObjectStore, ranker: str) -> list[Report]:
+    """The newest report of every agent that ever reported. One that is damaged is left out, with a warning."""
+    found = []
+    for key, _ in store.list(f"deployments/{ranker}/agents/"):
+        document = store.get(key)
+        try:
+            if document is not None:
+                found.append(Report.model_validate_json(document.body))
+        except ValidationError as error:
+            logger().warning("a report is damaged", key=key, problem=str(error.errors()[0]["msg"]))
+    return found
+
+
+def live_reports(store: ObjectStore, ranker: str) -> list[Report]:
+    """Reports of agents that live: younger than 60 s."""
+    return [report for report in read_reports(store, ranker) if report.age() < LIVE_SECONDS]

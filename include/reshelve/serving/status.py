@@ -1,0 +1,68 @@
+"""What should serve, what serves, and what could: one look at every ranker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reshelve.errors import ConfigurationError, DataError
+from reshelve.rankers import ranker_names
+from reshelve.serving.reports import LIVE_SECONDS, read_reports
+from reshelve.store.deployments import deployed_rankers, read_pointer
+from reshelve.store.objects import ObjectStore, object_store
+from reshelve.store.versions import list_versions, read_manifest
+
+_NEWEST = 5
+
+
+def status(ranker: str | None = None) -> dict[str, Any]:
+    """Per ranker: the pointer, what each agent reports and how long ago, the newest versions with their verdicts.
+
+    Raises ConfigurationError for a ranker that has neither a file nor a deployment.
+    """
+    store = object_store()
+    known = sorted({*ranker_names(), *deployed_rankers(store)})
+    if ranker is not None and ranker not in known:
+        raise ConfigurationError(f"no ranker {ranker!r}", f"known: {', '.join(known) or 'none'}")
+    return {name: _of(store, name) for name in ([ranker] if ranker else known)}
+
+
+def _of(store: ObjectStore, ranker: str) -> dict[str, Any]:
+    pointer = read_pointer(store, ranker)
+    versions = list_versions(store, ranker)
+    agents = [
+        {
+            "agent": report.agent,
+            "server": report.server,
+            "age_seconds": round(report.age(), 1),
+            "live": report.age() < LIVE_SECONDS,
+            "up_to_date": pointer is not None
+            and report.sequence >= pointer.sequence
+            and report.error is None,
+            "serving": report.serving.model_dump(mode="json"),
+            "error": report.error,
+        }
+        for report in read_reports(store, ranker)
+    ]
+    return {
+        "pointer": None if pointer is None else pointer.model_dump(mode="json"),
+        "agents": agents,
+        "versions": len(versions),
+        "newest": [_version(store, ranker, version) for version in reversed(versions[-_NEWEST:])],
+    }
+
+
+def _version(store: ObjectStore, ranker: str, version: int) -> dict[str, Any]:
+    try:
+        manifest = read_manifest(store, ranker, version)
+    except DataError as error:
+        return {"version": version, "problem": error.headline}
+    if manifest is None:  # deleted since it was listed
+        return {"version": version, "problem": "not published any more"}
+    return {
+        "version": version,
+        "partition": manifest.lineage.partition.isoformat(),
+        "verdict": manifest.gate.verdict,
+        "metric": manifest.gate.metric,
+        "value": (manifest.gate.challenger or {}).get("value"),
+        "bytes": manifest.bytes,
+    }

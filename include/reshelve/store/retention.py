@@ -1,0 +1,126 @@
+"""Housekeeping: old versions and old work go; what is stable, previous, canary or among the newest stays."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from reshelve.errors import DataError
+from reshelve.logs import logger
+from reshelve.rankers import Ranker
+from reshelve.store.deployments import Pointer, settle
+from reshelve.store.manifest import CLAIM, MANIFEST, partition_of, version_prefix
+from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
+from reshelve.store.versions import list_versions
+
+_UNFINISHED_UPLOAD = timedelta(days=1)
+_QUIET_WORK = timedelta(days=2)
+
+
+def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
+    """Delete versions beyond `release.keep`, uploads never finished, and work of partitions older than all kept.
+
+    Answers what went (or would go): versions, unfinished uploads, run prefixes, and what is kept.
+    """
+    store = object_store()
+    pointer = settle(store, ranker.name)
+    kept = _kept(store, ranker, pointer)
+    doomed = [version for version in list_versions(store, ranker.name) if version not in kept]
+    unfinished = _unfinished(store, ranker.name)
+    runs = _old_runs(store, ranker.name, kept)
+    if not dry_run:
+        doomed = [version for version in doomed if _delete_version(store, ranker.name, version)]
+        for version in unfinished:
+            _delete_below(store, version_prefix(ranker.name, version), keep=CLAIM)
+        for prefix in runs:
+            _delete_below(store, prefix)
+        logger(ranker=ranker.name).info(
+            "cleaned", versions=len(doomed), unfinished=len(unfinished), runs=len(runs)
+        )
+    return {
+        "ranker": ranker.name,
+        "dry_run": dry_run,
+        "versions": doomed,
+        "unfinished": unfinished,
+        "runs": runs,
+        "kept": sorted(kept),
+    }
+
+
+def _kept(store: ObjectStore, ranker: Ranker, pointer: Pointer | None) -> set[int]:
+    newest = list_versions(store, ranker.name)[-ranker.release.keep :]
+    return {*newest, *(pointer.wanted if pointer else ())}
+
+
+def _delete_version(store: ObjectStore, ranker: str, version: int) -> bool:
+    """Delete one version, its manifest first: it ceases to exist before its files go.
+
+    A release may be offering this very version. It moves the pointer, then looks at the manifest; here the manifest
+    goes, then the pointer is looked at: one of the two always sees the other. Whoever wins, no version without
+    files is served.
+    """
+    key = f"{version_prefix(ranker, version)}/{MANIFEST}"
+    manifest = store.get(key)
+    if manifest is None:
+        return False
+    store.delete([key])
+    pointer = settle(store, ranker)
+    if pointer is not None and version in pointer.wanted:
+        with suppress(PreconditionFailedError):  # somebody put it back already
+            store.put(key, manifest.body, if_absent=True, content_type="application/json")
+        logger(ranker=ranker, version=version).info("kept: it is being released")
+        return False
+    _delete_below(store, version_prefix(ranker, version), keep=CLAIM)
+    return True
+
+
+def _delete_below(store: ObjectStore, prefix: str, keep: str = "") -> None:
+    """Everything below a prefix. A deleted version's claim stays: its integer is never used again."""
+    keys = [key for key, _ in store.list(f"{prefix}/")]
+    store.delete([key for key in keys if key != f"{prefix}/{keep}"])
+
+
+def _unfinished(store: ObjectStore, ranker: str) -> list[int]:
+    """Claimed integers with files but no manifest, from publishers that died at least a day ago."""
+    found = []
+    published = set(list_versions(store, ranker))
+    for name in store.folders(f"models/{ranker}/"):
+        if not name.isdigit() or int(name) in published:
+            continue
+        prefix = f"models/{ranker}/{name}/"
+        claim = store.get_json(prefix + CLAIM)
+        files = [key for key, _ in store.list(prefix) if key != prefix + CLAIM]
+        if files and (claim is None or _age(claim.get("at")) > _UNFINISHED_UPLOAD):
+            found.append(int(name))
+    return found
+
+
+def _age(at: Any) -> timedelta:
+    try:
+        return datetime.now(UTC) - datetime.fromisoformat(str(at))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{at!r} in a claim is no time", "expected ISO 8601 with its zone") from error
+
+
+def _old_runs(store: ObjectStore, ranker: str, kept: set[int]) -> list[str]:
+    """Work of partitions older than every kept version, untouched for days: a backfill may be busy with old ones."""
+    if not kept:
+        return []
+    oldest = min(partition_of(version) for version in kept)
+    prefixes = [
+        f"runs/{ranker}/{name}" for name in store.folders(f"runs/{ranker}/") if _is_before(name, oldest)
+    ]
+    return [prefix for prefix in prefixes if _is_quiet(store, prefix)]
+
+
+def _is_quiet(store: ObjectStore, prefix: str) -> bool:
+    touched = store.last_modified(f"{prefix}/")
+    return touched is not None and datetime.now(UTC) - touched > _QUIET_WORK
+
+
+def _is_before(name: str, day: date) -> bool:
+    try:
+        return date.fromisoformat(name) < day
+    except ValueError:
+        return False

@@ -1,0 +1,167 @@
+"""Real versions, a real model server and a real agent for the serving tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from reshelve.errors import TryAgainError
+from reshelve.lineage import Run
+from reshelve.processes import free_port, start, stop_group, wait_until
+from reshelve.rankers import Ranker
+from reshelve.serving.admin import ServerAdmin
+from reshelve.serving.model_config import parse
+from reshelve.store import versions
+from reshelve.store.objects import ObjectStore
+
+ITEMS = [{"item": f"i{n}", "title": f"title {n}", "events": 10 - n} for n in range(5)]
+
+_BUILD = """
+import sys, tensorflow as tf
+class Ranking(tf.Module):
+    def __init__(self, offset):
+        self.offset = tf.Variable(offset)
+        self.items = tf.constant([f"i{n}" for n in range(5)])
+        self.titles = tf.constant([f"title {n}" for n in range(5)])
+        self.scores = tf.constant([0.4, 0.3, 0.2, 0.06, 0.04])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="history")])
+    def ask(self, history):
+        rows = tf.shape(history)[0]
+        def tile(row): return tf.tile(row[tf.newaxis], [rows, 1])
+        return {"item": tile(self.items), "title": tile(self.titles), "score": tile(self.scores) + 0 * self.offset}
+for argument in sys.argv[1:]:
+    path, offset = argument.rsplit("=", 1)
+    module = Ranking(float(offset))
+    tf.saved_model.save(module, path, signatures={"serving_default": module.ask.get_concrete_function()})
+"""
+
+
+@pytest.fixture(scope="session")
+def saved_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Real SavedModels with a ranker's signature, built once in a child process: `good` and one that scores NaN."""
+    root = tmp_path_factory.mktemp("saved_models")
+    found = {"good": root / "good", "not_a_number": root / "not_a_number"}
+    command = [sys.executable, "-c", _BUILD, f"{found['good']}=1", f"{found['not_a_number']}=nan"]
+    subprocess.run(command, check=True, capture_output=True, timeout=400)
+    for path in found.values():
+        lines = "".join(json.dumps(item) + "\n" for item in ITEMS)
+        (path / "assets.extra").mkdir()
+        (path / "assets.extra" / "catalogue.jsonl").write_text(lines)
+    return found
+
+
+@pytest.fixture
+def ranker() -> Ranker:
+    """The ranker whose versions the tests publish."""
+    return _ranker("recommend")
+
+
+def _ranker(name: str) -> Ranker:
+    return Ranker.model_validate(
+        {
+            "name": name,
+            "title": "The next item",
+            "kind": "next_item",
+            "data": {"source": "retail"},
+            "gates": {"metric": "recall@20"},
+            "release": {"ready_seconds": 60},
+        }
+    )
+
+
+Publisher = Callable[..., int]
+
+
+@pytest.fixture
+def publish(store: ObjectStore, tmp_path: Path, saved_models: dict[str, Path]) -> Publisher:
+    """Publish a SavedModel as the version of a partition: `publish(date(2011, 8, 30))`."""
+
+    def made(
+        partition: date,
+        model: str = "good",
+        *,
+        ranker: str = "recommend",
+        verdict: str = "promote",
+        ballast: int = 0,
+    ) -> int:
+        run = Run(_ranker(ranker), partition, store, tmp_path / "work" / model)
+        directory = run.stage("package").directory / "version"
+        shutil.copytree(saved_models[model], directory)
+        if ballast:
+            (directory / "assets.extra" / "ballast").write_bytes(bytes(ballast))
+        run.stage("package").commit({"bytes": 1})
+        run.stage("examples").commit({"verdicts": {}})
+        run.stage("train").commit({"base": None})
+        run.stage("gate").commit({"verdict": verdict, "reasons": ["measured"]})
+        return int(versions.publish(run)["version"])
+
+    return made
+
+
+@dataclass
+class Host:
+    """One serving host: a models directory, a model server and its agent, each a process of its own."""
+
+    models: Path
+    grpc: str
+    rest: str
+    logs: Path
+    started: list[int] = field(default_factory=list)
+
+    def start_server(self) -> int:
+        """Start the model server; its process id, once it answers."""
+        command = [sys.executable, "-m", "reshelve.cli", "model-server", "--models", str(self.models)]
+        pid = self._start([*command, "--grpc", self.grpc, "--rest", self.rest], "server")
+        wait_until(self.answers, 240, "the model server")
+        return pid
+
+    def start_agent(self) -> int:
+        """Start the agent; its process id."""
+        command = [sys.executable, "-m", "reshelve.cli", "agent", "--models", str(self.models)]
+        return self._start([*command, "--server", self.grpc, "--name", "a", "--every", "0.2"], "agent")
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL, and wait until it is gone."""
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    def _start(self, command: list[str], log: str) -> int:
+        self.started.append(start(command, self.logs / log).pid)
+        return self.started[-1]
+
+    def answers(self) -> bool:
+        admin = ServerAdmin(self.grpc, timeout=1)
+        try:
+            admin.observe("anything")
+        except TryAgainError:
+            return False
+        finally:
+            admin.close()
+        return True
+
+    def versions_listed(self, ranker: str = "recommend") -> frozenset[int]:
+        """What models.config lists."""
+        path = self.models / "models.config"
+        entry = parse(path.read_text()).get(ranker) if path.is_file() else None
+        return entry.versions if entry else frozenset()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A serving host; what a test starts is stopped at its end."""
+    models = tmp_path / "models"
+    models.mkdir()
+    made = Host(models, f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", tmp_path / "logs")
+    yield made
+    for pid in made.started:
+        stop_group(pid)

@@ -1,0 +1,241 @@
+"""Releases and rollbacks through real processes: S3, the model server, the agent, and what happens when they die."""
+
+from __future__ import annotations
+
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reshelve.errors import ConfigurationError, DataError, TryAgainError
+from reshelve.platform import seaweedfs
+from reshelve.processes import free_port, stop_group, wait_until
+from reshelve.rankers import Ranker
+from reshelve.serving import release as release_module
+from reshelve.serving.client import NothingServesError, RankingClient
+from reshelve.serving.release import release, rollback, status
+from reshelve.serving.reports import live_reports
+from reshelve.store import objects
+from reshelve.store.deployments import Offer, Revert, move_pointer, read_log, read_pointer
+from reshelve.store.objects import ObjectStore
+
+FIRST, SECOND = date(2011, 8, 30), date(2011, 8, 31)
+
+
+def serves(host: Any, label: str = "stable", ranker: str = "recommend") -> int | None:
+    """The version that answers a real request, or None."""
+    with RankingClient(host.grpc) as client:
+        try:
+            return client.predict(ranker, {"history": ["title 1"]}, label=label).version
+        except TryAgainError:
+            return None
+
+
+def wait_for(host: Any, version: int, seconds: float = 60) -> None:
+    wait_until(lambda: serves(host) == version, seconds, f"version {version} under the label stable")
+
+
+@pytest.mark.slow
+def test_release_then_rollback(store: ObjectStore, publish: Any, host: Any, ranker: Ranker) -> None:
+    one, two = publish(FIRST), publish(SECOND)
+    host.start_agent()
+    host.start_server()
+    released = release(ranker, one, by="test")
+    assert released["state"] == "promoted"
+    assert [step["step"] for step in released["steps"]] == [
+        "check",
+        "load beside",
+        "probe",
+        "promote",
+        "serve",
+    ]
+    assert serves(host) == one
+    assert release(ranker, two, by="test")["state"] == "promoted"
+    assert release(ranker, two, by="test")["state"] == "unchanged"
+    assert serves(host) == two
+    with pytest.raises(ConfigurationError, match="older partition"):
+        release(ranker, one, by="test")
+    planned = rollback(ranker, to=None, by="anna", dry_run=True)
+    assert (planned["state"], planned["version"]) == ("planned", one)
+    assert serves(host) == two
+    back = rollback(ranker, to=None, by="anna", reason="customers complain")
+    assert (back["state"], back["version"], back["from"]) == ("rolled_back", one, two)
+    assert serves(host) == one
+    found = status("recommend")["recommend"]
+    assert (found["pointer"]["stable"], found["pointer"]["previous"], found["versions"]) == (one, two, 2)
+    assert found["agents"][0]["live"] and found["agents"][0]["up_to_date"]
+
+
+@pytest.mark.slow
+def test_a_version_that_fails_its_probe_never_becomes_stable(
+    store: ObjectStore, publish: Any, host: Any, ranker: Ranker
+) -> None:
+    one, bad = publish(FIRST), publish(SECOND, "not_a_number")
+    host.start_agent()
+    host.start_server()
+    release(ranker, one, by="test")
+    failed = release(ranker, bad, by="test")
+    assert failed["state"] == "rolled_back" and "not finite" in failed["headline"]
+    pointer = read_pointer(store, "recommend")
+    assert pointer is not None and (pointer.stable, pointer.canary) == (one, None)
+    assert [entry.action for entry in read_log(store, "recommend")][-2:] == ["offer", "withdraw"]
+    wait_until(lambda: host.versions_listed() == {one}, 20, "the withdrawn version to be unloaded")
+    wait_until(lambda: not (host.models / "recommend" / str(bad)).exists(), 20, "its files to go")
+    assert serves(host) == one
+
+
+@pytest.mark.slow
+def test_a_tampered_version_is_never_loaded(
+    store: ObjectStore, publish: Any, host: Any, ranker: Ranker
+) -> None:
+    one, two = publish(FIRST), publish(SECOND)
+    host.start_agent()
+    host.start_server()
+    release(ranker, one, by="test")
+    key = f"models/recommend/{two}/saved_model.pb"
+    found = store.get(key)
+    assert found is not None
+    store.put(key, found.body[:-1] + bytes([found.body[-1] ^ 1]))  # the same size
+    failed = release(ranker, two, by="test")
+    assert failed["state"] == "rolled_back" and "do not match the manifest's digests" in failed["headline"]
+    assert serves(host) == one
+    with pytest.raises(NothingServesError), RankingClient(host.grpc) as client:
+        client.predict("recommend", {"history": ["title 1"]}, version=two)
+    assert not (host.models / "recommend" / str(two)).exists()
+
+
+@pytest.mark.slow
+def test_everything_killed_and_started_again_serves_the_same_version(
+    store: ObjectStore, publish: Any, host: Any, ranker: Ranker
+) -> None:
+    one, two = publish(FIRST), publish(SECOND)
+    agent, server = host.start_agent(), host.start_server()
+    release(ranker, one, by="test")
+    move_pointer(store, "recommend", Offer(two), by="test", reason="in the middle of a canary")
+    wait_until(lambda: serves(host, "canary") == two, 60, "the canary")
+    host.kill(server)
+    host.kill(agent)
+    (host.models / "recommend" / str(two) / "saved_model.pb").write_bytes(b"changed while nobody looked")
+    agent = host.start_agent()
+    wait_until(
+        lambda: host.versions_listed() == {one}, 60, "the agent to take the changed version out of the list"
+    )
+    host.start_server()
+    wait_for(host, one)
+    wait_until(lambda: serves(host, "canary") == two, 60, "the canary, copied again")
+    assert release(ranker, two, by="test")["state"] == "promoted"  # resumes: the slot is its own
+    host.kill(agent)
+    assert serves(host) == two  # an agent is not needed to serve
+
+
+@pytest.mark.slow
+def test_an_agent_killed_while_copying_starts_clean(store: ObjectStore, publish: Any, host: Any) -> None:
+    one = publish(FIRST, ballast=300_000_000)
+    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    incoming = host.models / "recommend" / f".incoming-{one}"
+    agent = host.start_agent()
+    wait_until(incoming.exists, 60, "the copy to begin", every=0.005)
+    host.kill(agent)
+    assert incoming.exists() and not (host.models / "recommend" / str(one)).exists()
+    host.start_agent()
+    host.start_server()
+    wait_for(host, one)
+    assert not incoming.exists()
+
+
+@pytest.mark.slow
+def test_with_s3_away_serving_goes_on_and_recovers(
+    tmp_path: Path,
+    publish: Any,
+    host: Any,
+    ranker: Ranker,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    directory, port = tmp_path / "own-s3", free_port()
+    own = seaweedfs.start_seaweedfs(directory, port, tmp_path / "own-s3.log")
+    try:
+        for name, value in seaweedfs.environment(port, seaweedfs.credentials(directory)).items():
+            monkeypatch.setenv(name, value)
+        objects.object_store.cache_clear()
+        own_store = objects.object_store()
+        own_store.create_bucket()
+        key = "models/recommend/20110830001"
+        one = publish(FIRST)
+        objects_of_version = [(k, store.get(k)) for k, _ in store.list(key + "/")]
+        for name, found in objects_of_version:
+            assert found is not None
+            own_store.put(name, found.body)
+        agent, server = host.start_agent(), host.start_server()
+        assert release(ranker, one, by="test")["state"] == "promoted"
+        stop_group(own.pid)
+        host.kill(server)
+        host.start_server()
+        wait_for(host, one)  # models.config has it all
+        host.kill(agent)
+        host.start_agent()
+        time.sleep(3)
+        assert serves(host) == one
+        own = seaweedfs.start_seaweedfs(directory, port, tmp_path / "own-s3.log")
+        move_pointer(own_store, "recommend", Offer(one), by="test", reason="nothing changes")
+        wait_until(
+            lambda: any(r.age() < 2 for r in live_reports(own_store, "recommend")), 60, "a fresh report"
+        )
+        assert serves(host) == one
+    finally:
+        stop_group(own.pid)
+
+
+@pytest.mark.slow
+def test_two_rankers_in_one_server_do_not_disturb_each_other(
+    store: ObjectStore, publish: Any, host: Any
+) -> None:
+    one, other = publish(FIRST), publish(SECOND, ranker="search")
+    host.start_agent()
+    host.start_server()
+    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    wait_for(host, one)
+    move_pointer(store, "search", Revert(other), by="test", reason="")
+    wait_until(lambda: serves(host, ranker="search") == other, 60, "the second ranker")
+    assert serves(host) == one
+
+
+def test_without_agents_a_release_says_so_and_leaves_no_trace(
+    store: ObjectStore, publish: Any, ranker: Ranker
+) -> None:
+    one = publish(FIRST)
+    with pytest.raises(TryAgainError, match="no serving agent has reported"):
+        release(ranker, one, by="test")
+    # The slot is free again, and the next try finds out at once.
+    assert [entry.action for entry in read_log(store, "recommend")] == ["offer", "withdraw"]
+    with pytest.raises(TryAgainError, match="no serving agent has reported"):
+        release(ranker, one, by="test")
+    assert len(read_log(store, "recommend")) == 2
+
+
+def test_a_held_version_is_released_only_by_a_person(
+    store: ObjectStore, publish: Any, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = publish(FIRST, verdict="hold")
+    with pytest.raises(ConfigurationError, match="the gate said hold"):
+        release(ranker, one, by="test")
+    move_pointer(store, "recommend", Revert(one), by="test", reason="so that it is released already")
+    monkeypatch.setattr(release_module, "_LABEL_SECONDS", 0)
+    with pytest.raises(TryAgainError, match="no serving agent"):
+        release(ranker, one, by="anna", allow_held=True)
+
+
+def test_a_rollback_needs_somewhere_to_go(store: ObjectStore, publish: Any, ranker: Ranker) -> None:
+    with pytest.raises(DataError, match="nothing was ever released"):
+        rollback(ranker, to=None, by="anna")
+    one = publish(FIRST)
+    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    with pytest.raises(DataError, match="no previous version"):
+        rollback(ranker, to=None, by="anna")
+    with pytest.raises(DataError, match="is not published"):
+        rollback(ranker, to=20110101001, by="anna")
+    store.delete([f"models/recommend/{one}/saved_model.pb"])
+    with pytest.raises(DataError, match="missing or have another size"):
+        rollback(ranker, to=one, by="anna")
