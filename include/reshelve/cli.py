@@ -121,8 +121,8 @@ def validate(
 
 @app.command()
 def verdict(source: Source, partition: Partition, as_json: AsJson = False) -> None:
-    """The verdict on a partition: exit 0 to go on, 65 to stop, 75 while there is none."""
-    show(_call("reshelve.clickstream.verdicts:verdict", source, parse_partition(partition)), as_json)
+    """The verdict on a partition: exit 65 where it is stop, 75 while it has landed and is not judged yet."""
+    show(_call("reshelve.clickstream.readiness:readiness", source, parse_partition(partition)), as_json)
 
 
 @app.command()
@@ -214,9 +214,10 @@ def release(
     by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     allow_older: Annotated[bool, typer.Option(help="Let an older partition replace a newer one.")] = False,
+    allow_held: Annotated[bool, typer.Option(help="Release a version that the gate held.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Roll a published version out: load beside, probe, promote; wait for the agents' reports."""
+    """Roll a published version out: load beside, probe, promote; exit 65 where it failed to load or its probe."""
     result = _call(
         "reshelve.serving.release:release",
         load_ranker(ranker),
@@ -224,8 +225,11 @@ def release(
         by=by,
         reason=reason,
         allow_older=allow_older,
+        allow_held=allow_held,
     )
     show(result, as_json)
+    if result["state"] == "rolled_back":
+        raise errors.DataError(str(result["headline"]))
 
 
 @app.command()
