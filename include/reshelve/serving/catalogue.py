@@ -45,7 +45,9 @@ def read_catalogue(store: ObjectStore, ranker: str, version: int) -> list[Item]:
 
 def _parse(body: bytes, path: Path) -> list[Item]:
     items = []
-    for number, line in enumerate(body.decode().splitlines(), 1):
+    for number, line in enumerate(body.decode().split("\n"), 1):
+        if not line:
+            continue
         try:
             found = json.loads(line)
             items.append(Item(str(found["item"]), str(found["title"]), int(found.get("events", 0))))

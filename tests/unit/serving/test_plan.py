@@ -1,0 +1,233 @@
+"""The agent's judgement: tables of single steps, and a simulated server that any plan must bring home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reshelve.serving.model_config import ModelEntry
+from reshelve.serving.plan import (
+    Observed,
+    State,
+    fulfilled,
+    must_reload,
+    next_entry,
+    removable,
+    wanted_labels,
+)
+from reshelve.store.deployments import Pointer
+
+BASE = Path("/models/recommend")
+AVAILABLE, LOADING, END = State.AVAILABLE, State.LOADING, State.END
+
+
+def pointer(stable: int | None = None, previous: int | None = None, canary: int | None = None) -> Pointer:
+    return Pointer(ranker="recommend", stable=stable, previous=previous, canary=canary)
+
+
+def entry(versions: set[int], **labels: int) -> ModelEntry:
+    return ModelEntry("recommend", BASE, frozenset(versions), labels)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "observed", "local", "expected"),
+    [
+        pytest.param(pointer(1), Observed(), set(), None, id="nothing copied yet: the server is not told"),
+        pytest.param(pointer(1), Observed(), {1}, entry({1}), id="copied: load it, no label yet"),
+        pytest.param(pointer(1), Observed({1: LOADING}), {1}, entry({1}), id="still loading: no label"),
+        pytest.param(pointer(1), Observed({1: AVAILABLE}), {1}, entry({1}, stable=1), id="available: label"),
+        pytest.param(
+            pointer(2, 1),
+            Observed({1: AVAILABLE, 2: LOADING}, {"stable": 1}),
+            {1, 2},
+            entry({1, 2}, stable=1),
+            id="the label waits for the new version",
+        ),
+        pytest.param(
+            pointer(2, 1),
+            Observed({1: AVAILABLE}, {"stable": 1}),
+            {1},
+            entry({1}, stable=1),
+            id="the label waits for a copy",
+        ),
+        pytest.param(
+            pointer(3, 2),
+            Observed({1: AVAILABLE, 2: AVAILABLE, 3: AVAILABLE}, {"stable": 1}),
+            {1, 2, 3},
+            entry({1, 2, 3}, stable=3),
+            id="the label moves while the old version stays",
+        ),
+        pytest.param(
+            pointer(3, 2),
+            Observed({1: AVAILABLE, 2: AVAILABLE, 3: AVAILABLE}, {"stable": 3}),
+            {1, 2, 3},
+            entry({2, 3}, stable=3),
+            id="no label points at it any more: dropped",
+        ),
+        pytest.param(
+            pointer(1, None, 2),
+            Observed({1: AVAILABLE, 2: AVAILABLE}, {"stable": 1}),
+            {1, 2},
+            entry({1, 2}, stable=1, canary=2),
+            id="a canary beside the stable one",
+        ),
+        pytest.param(
+            pointer(1),
+            Observed({1: AVAILABLE, 2: AVAILABLE}, {"stable": 1, "canary": 2}),
+            {1, 2},
+            entry({1, 2}, stable=1),
+            id="a withdrawn canary loses its label first",
+        ),
+        pytest.param(
+            pointer(1, None, 2),
+            Observed({1: AVAILABLE, 2: END}, {"stable": 1}, {2: "bad"}),
+            {1, 2},
+            entry({1, 2}, stable=1),
+            id="a failed canary gets no label",
+        ),
+        pytest.param(
+            pointer(1, 2),
+            Observed({1: AVAILABLE, 2: AVAILABLE}, {"stable": 1}),
+            {2},
+            entry({2}),
+            id="a version whose bytes do not verify is never listed, even where it serves",
+        ),
+        pytest.param(pointer(), Observed(), {1, 2}, None, id="nothing is wanted"),
+    ],
+)
+def test_next_step(wanted: Pointer, observed: Observed, local: set[int], expected: ModelEntry | None) -> None:
+    assert next_entry(wanted, observed, frozenset(local), BASE) == expected
+
+
+def test_a_failed_version_is_left_out_once_to_be_tried_again() -> None:
+    observed = Observed({1: AVAILABLE, 2: END}, {"stable": 1}, {2: "out of memory"})
+    without = next_entry(pointer(1, None, 2), observed, frozenset({1, 2}), BASE, unload=frozenset({2}))
+    assert without == entry({1}, stable=1)
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        pytest.param(Observed({1: AVAILABLE}, {"stable": 1}), False, id="as told"),
+        pytest.param(Observed({1: LOADING}, {}), True, id="restarted: the label is gone"),
+        pytest.param(Observed(), True, id="restarted: knows nothing"),
+        pytest.param(
+            Observed({1: AVAILABLE}, {"stable": 1, "canary": 1}), True, id="somebody else added a label"
+        ),
+    ],
+)
+def test_a_server_that_lost_what_it_was_told_is_told_again(observed: Observed, expected: bool) -> None:
+    told = entry({1}, stable=1)
+    assert must_reload(told, told, observed) is expected
+    assert must_reload(None, None, observed) is False
+    assert must_reload(told, None, observed) is True
+
+
+def test_files_stay_while_anybody_may_read_them() -> None:
+    local = frozenset({1, 2, 3, 4, 5})
+    observed = Observed({1: AVAILABLE, 2: State.UNLOADING, 3: END})
+    assert removable(pointer(1), observed, entry({1, 4}), local) == {3, 5}
+
+
+class Server:
+    """A model server after the rules of TensorFlow Serving: loads later, refuses labels of unloaded versions."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, State] = {}
+        self.labels: dict[str, int] = {}
+
+    def observe(self) -> Observed:
+        return Observed(dict(self.states), dict(self.labels))
+
+    def reload(self, told: ModelEntry | None, allow_new: bool = False) -> None:
+        versions = told.versions if told else frozenset()
+        labels = dict(told.labels) if told else {}
+        for label, version in labels.items():
+            assert self.states.get(version) is AVAILABLE or (allow_new and label not in self.labels), (
+                "refused"
+            )
+        self.labels = labels
+        for version in versions:
+            if self.states.get(version) in (None, END):
+                self.states[version] = LOADING
+        for version in set(self.states) - versions:
+            self.states[version] = END
+
+    def load_one(self) -> None:
+        for version, state in self.states.items():
+            if state is LOADING:
+                self.states[version] = AVAILABLE
+                return
+
+    def restart(self) -> None:
+        self.states, self.labels = {}, {}
+
+
+_versions = st.one_of(st.none(), st.integers(1, 4))
+
+
+@st.composite
+def pointers(draw: st.DrawFn) -> Pointer:
+    stable, previous, canary = draw(_versions), draw(_versions), draw(_versions)
+    previous = None if stable is None or previous == stable else previous
+    return pointer(stable, previous, None if canary == stable else canary)
+
+
+_events = st.lists(
+    st.one_of(pointers(), st.sampled_from(["round", "load", "restart", "copy", "lose"])),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(_events)
+def test_any_history_ends_at_the_pointer_and_stable_never_falls_out(events: list[Pointer | str]) -> None:
+    server, wanted = Server(), pointer()
+    local: set[int] = set()
+    applied: ModelEntry | None = None
+
+    def copy() -> None:
+        missing = sorted(wanted.wanted - local)
+        if missing:
+            local.add(missing[0])
+
+    def round_() -> None:
+        nonlocal applied
+        observed = server.observe()
+        told = next_entry(wanted, observed, frozenset(local), BASE)
+        stable = observed.labels.get("stable")
+        if must_reload(told, applied, observed):
+            server.reload(told)
+            applied = told
+        if stable in observed.available & local and wanted.stable is not None:
+            now = server.labels.get("stable")
+            assert now is not None and server.states[now] is AVAILABLE
+        gone = removable(wanted, server.observe(), applied, frozenset(local))
+        assert not gone & wanted.wanted
+        local.difference_update(gone)
+
+    for event in events:
+        if isinstance(event, Pointer):
+            wanted = event
+        elif event == "round":
+            round_()
+        elif event == "load":
+            server.load_one()
+        elif event == "restart":
+            server.restart()
+        elif event == "copy":
+            copy()
+        elif event == "lose" and local:
+            lost = min(local)  # an agent that started again and found its bytes changed
+            local.discard(lost)
+    for _ in range(20):
+        copy()
+        round_()
+        server.load_one()
+    assert fulfilled(wanted, server.observe())
+    assert server.labels == wanted_labels(wanted)
+    assert server.observe().held <= wanted.wanted
+    assert local == wanted.wanted

@@ -1,0 +1,87 @@
+"""Questions that do not fit, and shortlists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reshelve.errors import ConfigurationError, DataError
+from reshelve.processes import free_port
+from reshelve.rankers import Kind, Ranker
+from reshelve.serving.catalogue import Item, _parse
+from reshelve.serving.client import RankingClient, ServerAwayError
+from reshelve.serving.predict import predict, shortlist
+from reshelve.serving.probe import probe_inputs
+
+ITEMS = [
+    Item("a", "red paper lantern", 5),
+    Item("b", "blue paper plates", 50),
+    Item("c", "garden gnome", 500),
+    Item("d", "paper gnome hat", 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ({}, "recommend needs --history"),
+        ({"history": "  "}, "recommend needs --history"),
+        ({"history": "x", "query": "y"}, "recommend ranks its whole catalogue"),
+    ],
+    ids=["nothing", "blank", "both"],
+)
+def test_a_question_that_does_not_fit_the_ranker_says_what_does(
+    ranker: Ranker, question: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=expected):
+        predict(ranker, **question)
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [({}, "needs --query"), ({"query": "x", "history": "y"}, "ranks items for a query")],
+    ids=["nothing", "both"],
+)
+def test_a_pair_ranker_needs_a_query(ranker: Ranker, question: dict[str, Any], expected: str) -> None:
+    pair = ranker.with_values({"kind": "pair"})
+    with pytest.raises(ConfigurationError, match=expected):
+        predict(pair, **question)
+
+
+def test_a_shortlist_is_what_the_words_say_and_what_is_wanted() -> None:
+    assert set(shortlist(ITEMS, "paper")) == {"a", "b", "c", "d"}
+    assert shortlist(ITEMS, "blue paper")[0] == "b"
+
+
+@pytest.mark.parametrize("query", ["zzz", "?!", ""], ids=["unknown word", "no word", "empty"])
+def test_without_a_known_word_the_shortlist_is_what_is_wanted(query: str) -> None:
+    assert shortlist(ITEMS, query) == ["c", "b", "a", "d"]
+
+
+def test_a_probe_asks_for_what_the_version_must_know() -> None:
+    assert probe_inputs(Kind.NEXT_ITEM, ITEMS) == {
+        "history": ["garden gnome ; blue paper plates ; red paper lantern"]
+    }
+    assert probe_inputs(Kind.PAIR, ITEMS) == {"query": ["garden gnome"], "item": ["c", "b", "a", "d"]}
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{", '{"item": "a"}', "[]"], ids=["empty", "no JSON", "no title", "no object"]
+)
+def test_a_damaged_catalogue_is_named(body: str) -> None:
+    with pytest.raises(DataError, match=r"c\.jsonl"):
+        _parse(body.encode(), Path("c.jsonl"))
+
+
+def test_a_title_may_hold_any_character() -> None:
+    line = json.dumps({"item": "a", "title": "line\u2028separator", "events": 1}, ensure_ascii=False)
+    assert _parse((line + "\n").encode(), Path("c.jsonl")) == [Item("a", "line\u2028separator", 1)]
+
+
+def test_a_server_that_is_away_is_named() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with RankingClient(address) as client, pytest.raises(ServerAwayError, match=address):
+        client.predict("recommend", {"history": ["x"]}, timeout=5)

@@ -1,0 +1,46 @@
+"""Tensors on the wire, and the promise that a client does not pay for TensorFlow's runtime."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from reshelve.serving.protocol import from_tensor, to_tensor
+
+_numbers = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.bool_])
+
+
+@given(arrays.arrays(_numbers, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)))
+def test_numbers_round_trip(array: np.ndarray) -> None:
+    found = from_tensor(to_tensor(array))
+    assert found.dtype == array.dtype and found.shape == array.shape
+    assert found.tobytes() == array.tobytes()
+
+
+@given(st.lists(st.text(max_size=5), max_size=4))
+def test_text_round_trips(texts: list[str]) -> None:
+    assert from_tensor(to_tensor(np.array(texts, dtype=object))).tolist() == texts
+
+
+def test_values_outside_tensor_content_are_read_too() -> None:
+    tensor = to_tensor(np.zeros((2, 2), dtype=np.float32))
+    tensor.ClearField("tensor_content")
+    tensor.float_val.extend([1.5, 2.5])  # the last value stands for the rest
+    assert from_tensor(tensor).tolist() == [[1.5, 2.5], [2.5, 2.5]]
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(TypeError, match="complex"):
+        to_tensor(np.array([1j]))
+
+
+def test_clients_and_agents_start_without_tensorflow() -> None:
+    modules = "reshelve.serving.agent, reshelve.serving.release, reshelve.serving.predict"
+    check = f"import sys, {modules}; sys.exit(int('tensorflow' in sys.modules or 'torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", check], timeout=120).returncode == 0

@@ -1,0 +1,101 @@
+"""Housekeeping never removes what serves, may serve, or is being made."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from reshelve.rankers import Ranker
+from reshelve.store import retention
+from reshelve.store.deployments import Offer, Revert, move_pointer
+from reshelve.store.objects import ObjectStore
+from reshelve.store.retention import clean
+from reshelve.store.versions import list_versions
+
+VERSIONS = [20110820001 + 1000 * n for n in range(8)]
+
+
+@pytest.fixture
+def ranker() -> Ranker:
+    """A ranker that keeps its two newest versions."""
+    return Ranker.model_validate(
+        {
+            "name": "recommend",
+            "title": "The next item",
+            "kind": "next_item",
+            "data": {"source": "retail"},
+            "gates": {"metric": "recall@20"},
+            "release": {"keep": 2},
+        }
+    )
+
+
+@pytest.fixture
+def published(store: ObjectStore) -> ObjectStore:
+    """Eight versions; the oldest stable, the next previous, the third canary; an upload under way and a dead one."""
+    for version in VERSIONS:
+        prefix = f"models/recommend/{version}"
+        store.put(f"{prefix}/saved_model.pb", b"x")
+        claim(store, version, timedelta(days=9))
+        manifest = {
+            "ranker": "recommend",
+            "version": version,
+            "kind": "next_item",
+            "created_at": "2011-08-31T03:00:00Z",
+            "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
+            "lineage": {"partition": "2011-08-20", "run": "r", "spec_digest": "d", "code_version": "c"},
+            "gate": {"verdict": "promote"},
+        }
+        store.put_json(f"{prefix}/manifest.json", manifest)
+    for change in (Revert(VERSIONS[1]), Revert(VERSIONS[0]), Offer(VERSIONS[2])):
+        move_pointer(store, "recommend", change, by="test", reason="")
+    for version, age in ((20110901001, timedelta(minutes=1)), (20110902001, timedelta(days=2))):
+        claim(store, version, age)
+        store.put(f"models/recommend/{version}/saved_model.pb", b"half")
+    for day in ("2011-08-01", "2011-08-20", "2011-08-27"):
+        store.put_json(f"runs/recommend/{day}/abc/train/result.json", {})
+    return store
+
+
+def claim(store: ObjectStore, version: int, age: timedelta) -> None:
+    at = (datetime.now(UTC) - age).isoformat()
+    store.put_json(f"models/recommend/{version}/claim.json", {"run": "r", "at": at})
+
+
+def test_a_dry_run_deletes_nothing(published: ObjectStore, ranker: Ranker) -> None:
+    before = list(published.list(""))
+    result = clean(ranker, dry_run=True)
+    assert result["versions"] == VERSIONS[3:6]
+    assert result["kept"] == [*VERSIONS[:3], *VERSIONS[6:]]
+    assert list(published.list("")) == before
+
+
+def test_what_serves_and_the_newest_stay(
+    published: ObjectStore, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_QUIET_WORK", timedelta(0))
+    result = clean(ranker, dry_run=False)
+    assert result["unfinished"] == [20110902001]
+    assert list_versions(published, "recommend") == [*VERSIONS[:3], *VERSIONS[6:]]
+    gone = [key for key, _ in published.list(f"models/recommend/{VERSIONS[3]}/")]
+    assert gone == [f"models/recommend/{VERSIONS[3]}/claim.json"]  # its integer is never used again
+    assert published.exists("models/recommend/20110901001/saved_model.pb")  # its publisher may live
+    assert not published.exists("models/recommend/20110902001/saved_model.pb")
+    assert published.folders("runs/recommend/") == ["2011-08-20", "2011-08-27"]
+    assert clean(ranker, dry_run=False)["versions"] == []
+
+
+def test_work_that_was_touched_lately_stays(published: ObjectStore, ranker: Ranker) -> None:
+    assert clean(ranker, dry_run=False)["runs"] == []  # a backfill may be busy with old partitions
+
+
+def test_a_version_offered_meanwhile_is_put_back(
+    published: ObjectStore, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doomed = VERSIONS[4]
+    monkeypatch.setattr(retention, "_kept", lambda *_: {v for v in VERSIONS if v != doomed})
+    move_pointer(published, "recommend", Revert(doomed), by="test", reason="after housekeeping looked")
+    assert clean(ranker, dry_run=False)["versions"] == []
+    assert doomed in list_versions(published, "recommend")
+    assert published.exists(f"models/recommend/{doomed}/saved_model.pb")
