@@ -1,0 +1,57 @@
+"""Activation ranges, seen by running the float graph over training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+from reshelve.compression.int8 import ActivationRanges
+from reshelve.packaging.graph import FloatLayers, RankerGraph, gelu
+from reshelve.packaging.tokenizer import Batch
+from reshelve.packaging.trained import TrainedModel
+
+
+class _WatchedLayers(FloatLayers):
+    """Float layers that note what goes through them while they are traced."""
+
+    def __init__(self, model: TrainedModel) -> None:
+        super().__init__(model)
+        self.inputs: dict[str, tf.Tensor] = {}
+        self.between: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
+
+    def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
+        self.inputs[site] = tf.reduce_max(tf.abs(rows), axis=0)
+        return super().project(rows, site)
+
+    def feed_forward(self, rows: tf.Tensor, layer: str) -> tf.Tensor:
+        middle = self._note(f"{layer}.intermediate", gelu(self.project(rows, f"{layer}.intermediate")))
+        return self.project_onto(middle, f"{layer}.output", rows)
+
+    def next_item(self, pooled: tf.Tensor) -> tf.Tensor:
+        return self.project(self._note("hidden", tf.nn.relu(self.project(pooled, "hidden"))), "items")
+
+    def _note(self, site: str, rows: tf.Tensor) -> tf.Tensor:
+        self.between[site] = (tf.reduce_min(rows), tf.reduce_max(rows))
+        return rows
+
+
+def calibrate(model: TrainedModel, batches: Iterable[Batch]) -> ActivationRanges:
+    """The ranges over `batches`. Padding is seen too, as it is when serving; it stays inside the ranges of words."""
+    ids = tf.TensorSpec([None, None], tf.int32)
+
+    @tf.function(input_signature=[ids, tf.TensorSpec([None], tf.int32), ids], autograph=False)
+    def watch(ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor) -> tuple:
+        layers = _WatchedLayers(model)
+        RankerGraph(model, layers).logits(ids, lengths, types)
+        return layers.inputs, layers.between
+
+    ranges = ActivationRanges()
+    for batch in batches:
+        types = tf.zeros_like(batch.ids) if batch.types is None else batch.types
+        inputs, between = watch(batch.ids, batch.lengths, types)
+        for site, largest in inputs.items():
+            ranges.see_input(site, largest.numpy())
+        for site, (low, high) in between.items():
+            ranges.see_between(site, float(low), float(high))
+    return ranges

@@ -1,0 +1,84 @@
+"""What a compressed graph costs in agreement and gives in time, beside the float one."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from scipy.stats import spearmanr
+
+from reshelve.packaging.graph import Layers, RankerGraph
+from reshelve.packaging.tokenizer import Batch
+from reshelve.packaging.trained import Array, TrainedModel
+
+Scorer = Callable[[Batch], Array]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two models rank: means over questions, 1 is equal."""
+
+    spearman: float
+    pearson: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Medians of runs taken in turn, in milliseconds."""
+
+    batch: int
+    length: int
+    before: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        """Below 1: faster."""
+        return self.after / self.before
+
+
+def scorer(model: TrainedModel, layers: Layers) -> Scorer:
+    """The graph in `layers` as a function of a batch, compiled once for every shape."""
+    graph = RankerGraph(model, layers)
+    ids = tf.TensorSpec([None, None], tf.int32)
+
+    @tf.function(input_signature=[ids, tf.TensorSpec([None], tf.int32), ids], autograph=False)
+    def logits(ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor) -> tf.Tensor:
+        return graph.logits(ids, lengths, types)
+
+    def score(batch: Batch) -> Array:
+        types = np.zeros_like(batch.ids) if batch.types is None else batch.types
+        return logits(tf.constant(batch.ids), tf.constant(batch.lengths), tf.constant(types)).numpy()
+
+    return score
+
+
+def agreement(before: Sequence[Array], after: Sequence[Array]) -> Agreement:
+    """Of scores per question: `before[i]` and `after[i]` are [items]. A question that orders nothing is left out."""
+    pairs = [
+        (b, a) for b, a in zip(before, after, strict=True) if len(b) > 1 and np.ptp(b) > 0 and np.ptp(a) > 0
+    ]
+    if not pairs:
+        return Agreement(0.0, 0.0)
+    spearman = [float(spearmanr(b, a).statistic) for b, a in pairs]
+    pearson = [float(np.corrcoef(b, a)[0, 1]) for b, a in pairs]
+    return Agreement(round(statistics.fmean(spearman), 5), round(statistics.fmean(pearson), 5))
+
+
+def latency(before: Scorer, after: Scorer, batch: int, length: int, vocabulary: int, rounds: int) -> Latency:
+    """Run both in turn on tokens drawn at random, so that what else the machine does hits both alike."""
+    random = np.random.default_rng(0)
+    ids = random.integers(0, vocabulary, (batch, length)).astype(np.int32)
+    inputs = Batch(ids, np.full(batch, length, np.int32), None)
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for scored, taken in zip((before, after), times, strict=True):
+            start = time.perf_counter()
+            scored(inputs)
+            if number:  # the first round traces and packs weights
+                taken.append((time.perf_counter() - start) * 1000)
+    return Latency(batch, length, *(round(statistics.median(taken), 3) for taken in times))

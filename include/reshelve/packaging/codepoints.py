@@ -1,0 +1,77 @@
+"""What a Hugging Face tokenizer makes of every code point, found out by asking it.
+
+BERT's normalizer and pre-tokenizer look at one character at a time, so a table says all they do: the
+table is derived from the very tokenizer that training used, never from a reading of its settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+LAST = 0x110000
+PAGE = 256
+SPACE = 32
+ITSELF = -1  # in `symbols`: the code point as it came
+NOTHING = -2  # in `symbols`: padding
+_SURROGATES = range(0xD800, 0xE000)
+_MARK = "zqzqz"  # a word between two probes; only the probe's own answer could hold it, and none does
+_CHUNK = 256
+_PLANE = 0x10000
+_UNIFORM_PLANES = (
+    *range(4, 14),
+    15,
+    16,
+)  # never assigned, or private use: one code point speaks for its plane
+
+
+@dataclass(frozen=True)
+class CodePoints:
+    """Code point c is replaced by `symbols[cells[pages[c // 256], c % 256]]`, where a space parts words.
+
+    pages: int32 [4352]; cells: int32 [unique pages, 256]; symbols: int32 [kinds, widest].
+    """
+
+    pages: np.ndarray
+    cells: np.ndarray
+    symbols: np.ndarray
+
+
+def probe(tokenizer: Tokenizer) -> CodePoints:
+    """Ask the tokenizer about each code point, as `a` + c + `a`."""
+    kinds: dict[tuple[int, ...], int] = {(ITSELF,): 0}
+    kind_of = np.zeros(LAST, np.int32)
+    for start in range(0, LAST, _CHUNK):
+        if start // _PLANE in _UNIFORM_PLANES:
+            continue
+        points = [c for c in range(start, start + _CHUNK) if c not in _SURROGATES]
+        for point, answer in zip(points, _answers(tokenizer, points), strict=True):
+            if answer != (ITSELF,):
+                kind_of[point] = kinds.setdefault(answer, len(kinds))
+    for plane in _UNIFORM_PLANES:
+        (answer,) = _answers(tokenizer, [plane * _PLANE + 1])
+        kind_of[plane * _PLANE : (plane + 1) * _PLANE] = kinds.setdefault(answer, len(kinds))
+    cells, pages = np.unique(kind_of.reshape(-1, PAGE), axis=0, return_inverse=True)
+    symbols = np.full((len(kinds), max(map(len, kinds))), NOTHING, np.int32)
+    for answer, row in kinds.items():
+        symbols[row, : len(answer)] = answer
+    return CodePoints(pages.reshape(-1).astype(np.int32), cells.astype(np.int32), symbols)
+
+
+def _answers(tokenizer: Tokenizer, points: list[int]) -> list[tuple[int, ...]]:
+    if not points:
+        return []
+    text = f" {_MARK} ".join(f"a{chr(point)}a" for point in points)
+    words = [
+        word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    ]
+    groups = " ".join(words).split(f" {_MARK} ")
+    return [_answer(point, group) for point, group in zip(points, groups, strict=True)]
+
+
+def _answer(point: int, group: str) -> tuple[int, ...]:
+    """`a ! a` for `!` → space, itself, space."""
+    middle = group.removeprefix("a").removesuffix("a")
+    return tuple(ITSELF if ord(c) == point and c != " " else ord(c) for c in middle)

@@ -1,0 +1,138 @@
+"""The ranker as a TensorFlow graph that mirrors BERT with stock operations, batch and length dynamic.
+
+What makes it fast: matrix products over [batch · length, width]; query, key and value in one product;
+GELU in the form the optimizer fuses into the product before it; and with CLS pooling the last layer's
+query and feed-forward for the first token only, which is exact.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import tensorflow as tf
+
+from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.rankers import Kind
+
+
+class Layers(Protocol):
+    """The graph's matrix products and word embeddings in one precision; rows are [n, width] float32."""
+
+    def embed(self, ids: tf.Tensor) -> tf.Tensor:
+        """Word embeddings of int32 `ids` [n]: [n, hidden]."""
+
+    def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
+        """rows · W + b."""
+
+    def project_onto(self, rows: tf.Tensor, site: str, residual: tf.Tensor) -> tf.Tensor:
+        """rows · W + b + residual."""
+
+    def feed_forward(self, rows: tf.Tensor, layer: str) -> tf.Tensor:
+        """output(gelu(intermediate(rows))) + rows."""
+
+    def next_item(self, pooled: tf.Tensor) -> tf.Tensor:
+        """items(relu(hidden(pooled))): [batch, catalogue]."""
+
+
+class FloatLayers:
+    """Float32: weights are constants, so that the runtime packs them once."""
+
+    def __init__(self, model: TrainedModel) -> None:
+        self.model = model
+
+    def embed(self, ids: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.constant(self.model["encoder.embeddings.word_embeddings.weight"]), ids)
+
+    def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
+        weight, bias = self.model.dense(site)
+        return tf.nn.bias_add(tf.matmul(rows, tf.constant(weight)), tf.constant(bias))
+
+    def project_onto(self, rows: tf.Tensor, site: str, residual: tf.Tensor) -> tf.Tensor:
+        return self.project(rows, site) + residual
+
+    def feed_forward(self, rows: tf.Tensor, layer: str) -> tf.Tensor:
+        return self.project_onto(gelu(self.project(rows, f"{layer}.intermediate")), f"{layer}.output", rows)
+
+    def next_item(self, pooled: tf.Tensor) -> tf.Tensor:
+        return self.project(tf.nn.relu(self.project(pooled, "hidden")), "items")
+
+
+def gelu(rows: tf.Tensor) -> tf.Tensor:
+    """The exact GELU, written the one way the optimizer knows how to fuse."""
+    return rows * (0.5 * (1.0 + tf.math.erf(rows * 0.70710678)))
+
+
+class RankerGraph:
+    """Token ids → logits: [batch] for pairs, [batch, catalogue] for the next item."""
+
+    def __init__(self, model: TrainedModel, layers: Layers) -> None:
+        self.model = model
+        self.layers = layers
+        self.shape = model.document.architecture
+
+    def logits(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor | None) -> tf.Tensor:
+        """`ids` int32 [batch, length], `lengths` int32 [batch], `types` int32 [batch, length] or None."""
+        pooled = self.pooled(ids, lengths, types)
+        if self.model.document.kind is Kind.NEXT_ITEM:
+            return self.layers.next_item(pooled)
+        weight, bias = self.model.dense("head")
+        return tf.squeeze(tf.matmul(pooled, tf.constant(weight)) + tf.constant(bias), 1)
+
+    def pooled(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor | None) -> tf.Tensor:
+        """One vector per text: [batch, hidden]."""
+        shape = tf.shape(ids)
+        batch, length, width = shape[0], shape[1], self.shape.hidden_size
+        rows = self._embeddings(ids, types, length)
+        present = tf.sequence_mask(lengths, length, dtype=tf.float32)
+        bias = tf.reshape((present - 1.0) * 1e9, [batch, 1, 1, length])
+        cls_only = self.model.document.pooling == "cls"
+        for number in range(self.shape.num_hidden_layers):
+            only_first = cls_only and number == self.shape.num_hidden_layers - 1
+            rows = self._layer(rows, f"encoder.encoder.layer.{number}", bias, batch, length, only_first)
+        if cls_only:
+            return rows
+        states = tf.reshape(rows, [batch, length, width])
+        total = tf.squeeze(tf.matmul(present[:, tf.newaxis, :], states), 1)
+        return total / tf.cast(tf.maximum(lengths, 1), tf.float32)[:, tf.newaxis]
+
+    def _embeddings(self, ids: tf.Tensor, types: tf.Tensor | None, length: tf.Tensor) -> tf.Tensor:
+        width = self.shape.hidden_size
+        words = tf.reshape(self.layers.embed(tf.reshape(ids, [-1])), [-1, length, width])
+        states = words + tf.constant(self.model.positions())[:length]
+        if types is not None:
+            states += tf.cast(types, tf.float32)[:, :, tf.newaxis] * tf.constant(self.model.second_type())
+        return self._normalize(tf.reshape(states, [-1, width]), "encoder.embeddings.LayerNorm")
+
+    def _layer(
+        self,
+        rows: tf.Tensor,
+        layer: str,
+        bias: tf.Tensor,
+        batch: tf.Tensor,
+        length: tf.Tensor,
+        only_first: bool,
+    ) -> tf.Tensor:
+        heads, size, width = self.shape.num_attention_heads, self.shape.head_size, self.shape.hidden_size
+        qkv = tf.reshape(self.layers.project(rows, f"{layer}.qkv"), [batch, length, 3, heads, size])
+        qkv = tf.transpose(qkv, [2, 0, 3, 1, 4])
+        query = qkv[0, :, :, :1] if only_first else qkv[0]
+        weights = tf.nn.softmax(tf.matmul(query, qkv[1], transpose_b=True) + bias)
+        context = tf.reshape(tf.transpose(tf.matmul(weights, qkv[2]), [0, 2, 1, 3]), [-1, width])
+        if only_first:
+            rows = tf.reshape(rows, [batch, length, width])[:, 0]
+        attended = self.layers.project_onto(context, f"{layer}.attention_output", rows)
+        attended = self._normalize(attended, f"{layer}.attention.output.LayerNorm")
+        return self._normalize(self.layers.feed_forward(attended, layer), f"{layer}.output.LayerNorm")
+
+    def _normalize(self, rows: tf.Tensor, name: str) -> tf.Tensor:
+        return layer_norm(
+            rows, self.model[f"{name}.weight"], self.model[f"{name}.bias"], self.shape.layer_norm_eps
+        )
+
+
+def layer_norm(rows: tf.Tensor, scale: Array, offset: Array, epsilon: float) -> tf.Tensor:
+    """Layer normalisation of the last axis."""
+    mean = tf.reduce_mean(rows, axis=-1, keepdims=True)
+    centred = rows - mean
+    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    return centred * tf.math.rsqrt(variance + epsilon) * tf.constant(scale) + tf.constant(offset)

@@ -1,0 +1,42 @@
+"""Real requests of the held-out slice: for warm-up, for checks, and to judge what compression costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from reshelve.errors import DataError
+from reshelve.packaging.catalogue import Catalogue
+from reshelve.rankers import Kind
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question: the history's text, or the query and the item ids to order."""
+
+    text: str
+    candidates: list[str]
+
+
+def read_questions(examples: Path, catalogue: Catalogue, limit: int) -> list[Question]:
+    """At most `limit` questions, spread evenly over `holdout.parquet`. Raises DataError where it is empty.
+
+    A question without a shortlist gets the newest catalogue's first items.
+    """
+    table = pq.read_table(examples / "holdout.parquet", columns=["text", "candidates"])
+    if not table.num_rows:
+        raise DataError(f"{examples / 'holdout.parquet'}: no held-out question", "expected at least one")
+    step = max(1, table.num_rows // limit)
+    rows = table.take(list(range(0, table.num_rows, step))[:limit]).to_pylist()
+    return [Question(row["text"] or "", row["candidates"] or catalogue.items[:40]) for row in rows]
+
+
+def request(kind: Kind, questions: list[Question], size: int, start: int = 0) -> dict[str, list[str]]:
+    """The inputs of one request of batch `size`: histories, or one query and its candidates."""
+    if kind is Kind.NEXT_ITEM:
+        return {"history": [q.text for q in islice(cycle(questions), start, start + size)]}
+    question = questions[start % len(questions)]
+    return {"query": [question.text], "item": list(islice(cycle(question.candidates), size))}

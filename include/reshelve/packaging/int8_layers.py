@@ -1,0 +1,113 @@
+"""The graph's products in int8, by oneDNN's `_QuantizedMatMul`, a kernel of stock TensorFlow.
+
+Activations between the two products of a feed-forward stay eight bits: the first product applies GELU
+and rounds, the second adds the residual. The others are rounded by one multiplication (smoothing and
+scale at once), a round and a clip, which was faster here than QuantizeV2.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow.python.framework import op_def_library
+
+from reshelve.compression.int8 import EMBEDDINGS, QuantizedModel
+from reshelve.packaging.graph import FloatLayers
+from reshelve.packaging.trained import TrainedModel
+
+
+class Int8Layers(FloatLayers):
+    """Sites that the quantized model has are int8; the others stay float32."""
+
+    def __init__(self, model: TrainedModel, quantized: QuantizedModel) -> None:
+        super().__init__(model)
+        self.quantized = quantized
+
+    def embed(self, ids: tf.Tensor) -> tf.Tensor:
+        rows = tf.gather(tf.constant(self.quantized[f"{EMBEDDINGS}.weight"]), ids)
+        return tf.cast(rows, tf.float32) * tf.gather(tf.constant(self.quantized[f"{EMBEDDINGS}.step"]), ids)
+
+    def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
+        if not self.quantized.has(site):
+            return super().project(rows, site)
+        return self._product(self._rounded(rows, site), site, tf.qint8, ["BiasAdd", "Dequantize"])
+
+    def project_onto(self, rows: tf.Tensor, site: str, residual: tf.Tensor) -> tf.Tensor:
+        return self._product(
+            self._rounded(rows, site), site, tf.qint8, ["BiasAdd", "Add", "Dequantize"], residual
+        )
+
+    def feed_forward(self, rows: tf.Tensor, layer: str) -> tf.Tensor:
+        first, second = f"{layer}.intermediate", f"{layer}.output"
+        middle = self._into(second, self._rounded(rows, first), first, "GeluExact")
+        return self._product(middle, second, tf.quint8, ["BiasAdd", "Add", "Dequantize"], rows)
+
+    def next_item(self, pooled: tf.Tensor) -> tf.Tensor:
+        if not self.quantized.has("items"):
+            return super().next_item(pooled)
+        middle = self._into("items", self._rounded(pooled, "hidden"), "hidden", "Relu")
+        return self._product(middle, "items", tf.quint8, ["BiasAdd", "Dequantize"])
+
+    def _rounded(self, rows: tf.Tensor, site: str) -> tf.Tensor:
+        steps = rows * tf.constant(self.quantized[f"{site}.step"])
+        return tf.cast(tf.clip_by_value(tf.round(steps), -127.0, 127.0), tf.qint8)
+
+    def _into(self, following: str, rows: tf.Tensor, site: str, activation: str) -> tf.Tensor:
+        """activation(rows · W + b) as quint8 in the range that `following` takes in."""
+        low, high = self.quantized[f"{following}.input"]
+        return _quantized_matmul(
+            [rows, *self._weights(site), *self._ranges(site), tf.constant(low), tf.constant(high)],
+            (tf.qint8, tf.quint8), ["BiasAdd", activation, "Requantize"], f"{site}.int8",
+        )  # fmt: skip
+
+    def _product(
+        self, rows: tf.Tensor, site: str, kind: tf.DType, fused: list[str], residual: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        added = [] if residual is None else [residual]
+        return _quantized_matmul(
+            [rows, *self._weights(site), *added, *self._ranges(site)],
+            (kind, tf.float32),
+            fused,
+            f"{site}.int8",
+        )
+
+    def _weights(self, site: str) -> list[tf.Tensor]:
+        # Kept as int8 and reinterpreted: a qint8 constant is written one varint a number, ten bytes if negative.
+        weight = tf.bitcast(tf.constant(self.quantized[f"{site}.weight"]), tf.qint8)
+        return [weight, tf.constant(self.quantized[f"{site}.bias"])]
+
+    def _ranges(self, site: str) -> list[tf.Tensor]:
+        low, high = self.quantized[f"{site}.input"]
+        reach = self.quantized[f"{site}.range"]
+        return [tf.constant(low), tf.constant(high), tf.constant(-reach), tf.constant(reach)]
+
+
+def _quantized_matmul(
+    inputs: list[tf.Tensor], kinds: tuple[tf.DType, tf.DType], fused: list[str], name: str
+) -> tf.Tensor:
+    """The op by its definition: it begins with an underscore, so TensorFlow has no Python wrapper for it,
+    and it needs a name of its own because its type is no legal scope."""
+    taken, given = kinds
+    modes = {tf.qint8: "SCALED", tf.quint8: "MIN_FIRST", tf.float32: "SCALED"}
+    outputs = op_def_library.apply_op(
+        "_QuantizedMatMul",
+        device_inputs=inputs,
+        host_inputs=[],
+        Tdevice_outputs=[given] if given == tf.float32 else [given, tf.float32, tf.float32],
+        Thost_outputs=[],
+        T1=taken,
+        T2=tf.qint8,
+        Tbias=tf.float32,
+        U=tf.float32,
+        Tout=given,
+        transpose_a=False,
+        transpose_b=False,
+        is_weight_const=True,
+        is_bias_const=True,
+        fused_ops=fused,
+        input_quant_mode=modes[taken],
+        output_quant_mode=modes[given],
+        leakyrelu_alpha=0.2,
+        name=name,
+    )
+    device_outputs, _ = outputs
+    return device_outputs[0]

@@ -1,0 +1,198 @@
+"""The package stage: the SavedModel that takes strings, checked before it exists.
+
+`version/` appears only after the float graph equals torch, what is on disk answers like what was built,
+and nothing but stock TensorFlow operations is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
+
+from reshelve.compression.compress import read_compression
+from reshelve.compression.int8 import QuantizedModel
+from reshelve.errors import DataError
+from reshelve.lineage import Run
+from reshelve.logs import logger
+from reshelve.packaging.batches import padded, text_rows
+from reshelve.packaging.catalogue import Catalogue
+from reshelve.packaging.graph import FloatLayers
+from reshelve.packaging.heldout import Question, read_questions, request
+from reshelve.packaging.int8_layers import Int8Layers
+from reshelve.packaging.signatures import NextItemModule, PairModule, ranker_module
+from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.packaging.warmup import BATCHES, Request, write_warmup
+from reshelve.rankers import Kind
+
+LARGEST_DIFFERENCE = 1e-4
+_QUESTIONS = 64
+_ROUNDS = 9
+_PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+
+
+def package(run: Run) -> dict[str, Any]:
+    """Build `version/` and `package.json`. Raises DataError where a check fails."""
+    log = logger(stage="package")
+    stage = run.stage("package").directory
+    train, examples, compressed = (run.stage(name).files() for name in ("train", "examples", "compress"))
+    model = TrainedModel.load(train)
+    catalogue = Catalogue.load(examples / "catalogue.parquet")
+    _check_fit(model, catalogue)
+    questions = read_questions(examples, catalogue, _QUESTIONS)
+    top = run.ranker.release.top
+
+    module = ranker_module(model, FloatLayers(model), train / "tokenizer.json", catalogue, top)
+    probe = request(model.document.kind, questions, 16)
+    difference = check_against_torch(module, train, catalogue, probe)
+    log.info("equals torch", max_logit_difference=difference)
+    compression = read_compression(compressed)
+    if compression.precision == "int8":
+        quantized = QuantizedModel.load(compressed / "quantized.safetensors")
+        module = ranker_module(model, Int8Layers(model, quantized), train / "tokenizer.json", catalogue, top)
+
+    building = stage / ".version"
+    shutil.rmtree(building, ignore_errors=True)
+    signatures = module.signatures()
+    tf.saved_model.save(module, str(building), signatures=signatures)
+    write_warmup(building, run.ranker.name, warmup_requests(model.document.kind, questions))
+    extra = building / "assets.extra"
+    catalogue.write_jsonl(extra / "catalogue.jsonl")
+    about = {
+        "ranker": run.ranker.name, "kind": model.document.kind.value, "precision": compression.precision,
+        "top": min(top, len(catalogue.items)), "items": len(catalogue.items),
+    }  # fmt: skip
+    (extra / "reshelve.json").write_text(json.dumps(about, indent=1, sort_keys=True))
+    check_operations(building)
+    served = tf.saved_model.load(str(building))
+    _check_reloaded(served, module, probe)
+    result = {
+        "bytes": sum(path.stat().st_size for path in building.rglob("*") if path.is_file()),
+        "max_logit_difference": difference,
+        "latency_ms": _latency(served, model.document.kind, questions),
+        "precision": compression.precision,
+        "signature": _described(signatures),
+    }
+    shutil.rmtree(stage / "version", ignore_errors=True)
+    building.rename(stage / "version")
+    partial = stage / ".package.json.partial"
+    partial.write_text(json.dumps({**about, **result}, indent=1, sort_keys=True))
+    partial.rename(stage / "package.json")
+    return result
+
+
+def warmup_requests(kind: Kind, questions: list[Question]) -> Iterator[tuple[str, Request]]:
+    """Both signatures at the batches that requests have."""
+    for signature in ("serving_default", "logits"):
+        for place, size in enumerate(BATCHES):
+            yield signature, request(kind, questions, size, place)
+
+
+def check_against_torch(
+    module: NextItemModule | PairModule, train: Path, catalogue: Catalogue, inputs: Request
+) -> float:
+    """The largest difference of the float graph's logits to torch's, on real text, tokenizer included.
+
+    Raises DataError where it is more than LARGEST_DIFFERENCE.
+    """
+    found = _logits(module, inputs)
+    difference = float(np.abs(found - torch_logits(train, catalogue, inputs)).max())
+    if not difference <= LARGEST_DIFFERENCE:
+        raise DataError(
+            f"the packaged graph differs from the trained model by {difference:.2g}",
+            f"expected logits within {LARGEST_DIFFERENCE:g} of torch's on held-out text",
+        )
+    return difference
+
+
+def torch_logits(train: Path, catalogue: Catalogue, inputs: Request) -> Array:
+    """The trained model's own answer to a request."""
+    import torch
+
+    from reshelve.training.model import RankerModel
+
+    document = TrainedModel.load(train).document
+    if document.kind is Kind.NEXT_ITEM:
+        rows = text_rows(train / "tokenizer.json", document.max_length, inputs["history"])
+    else:
+        titles = dict(zip(catalogue.items, catalogue.titles, strict=True))
+        pairs = [(inputs["query"][0], titles.get(item, item)) for item in inputs["item"]]
+        rows = text_rows(train / "tokenizer.json", document.max_length, pairs)
+    batch = padded(rows)
+    present = np.arange(batch.ids.shape[1])[None, :] < batch.lengths[:, None]
+    types = np.zeros_like(batch.ids) if batch.types is None else batch.types
+    model = RankerModel.load(train).eval()
+    with torch.no_grad():
+        logits = model(*(torch.from_numpy(t.astype(np.int64)) for t in (batch.ids, present, types)))
+    return np.asarray(logits.float().numpy())
+
+
+def check_operations(version: Path) -> list[str]:
+    """The operations of a SavedModel, sorted. Raises DataError where one is not TensorFlow's own."""
+    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    functions = {function.signature.name for function in graph.library.function}
+    operations = {node.op for node in nodes} - functions
+    foreign = sorted(op for op in operations if op in _PYTHON_OPS or op_def_registry.get(op) is None)
+    if foreign:
+        raise DataError(f"the SavedModel holds operations no stock server has: {', '.join(foreign)}")
+    return sorted(operations)
+
+
+def _check_fit(model: TrainedModel, catalogue: Catalogue) -> None:
+    expected = model.document.items
+    if model.document.kind is Kind.NEXT_ITEM and expected != len(catalogue.items):
+        raise DataError(f"the model scores {expected} items and the catalogue has {len(catalogue.items)}")
+
+
+def _check_reloaded(served: Any, module: NextItemModule | PairModule, inputs: Request) -> None:
+    tensors = {name: tf.constant(texts) for name, texts in inputs.items()}
+    again = served.signatures["logits"](**tensors)["logits"].numpy()
+    if not np.allclose(again, _logits(module, inputs), rtol=1e-5, atol=1e-5):
+        raise DataError("the SavedModel on disk answers differently from the graph it was made from")
+
+
+def _logits(module: NextItemModule | PairModule, inputs: Request) -> Array:
+    return np.asarray(module.logits(*(tf.constant(texts) for texts in inputs.values()))["logits"].numpy())
+
+
+def _latency(served: Any, kind: Kind, questions: list[Question]) -> dict[str, float]:
+    """Median milliseconds of a request of each warm-up batch, in this process."""
+    answer = served.signatures["serving_default"]
+    found = {}
+    for size in BATCHES:
+        tensors = {name: tf.constant(texts) for name, texts in request(kind, questions, size).items()}
+        times = []
+        for _ in range(_ROUNDS + 1):
+            start = time.perf_counter()
+            answer(**tensors)
+            times.append((time.perf_counter() - start) * 1000)
+        found[str(size)] = round(statistics.median(times[1:]), 2)
+    return found
+
+
+def _described(signatures: dict[str, Any]) -> dict[str, dict[str, dict[str, str]]]:
+    """Per signature: inputs and outputs, as `string[?, 100]`."""
+
+    def words(spec: tf.TensorSpec) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in spec.shape)
+        return f"{spec.dtype.name}[{sizes}]"
+
+    return {
+        name: {
+            "inputs": {key: words(spec) for key, spec in function.structured_input_signature[1].items()}
+            or {spec.name: words(spec) for spec in function.structured_input_signature[0]},
+            "outputs": {key: words(spec) for key, spec in function.structured_outputs.items()},
+        }
+        for name, function in signatures.items()
+    }

@@ -1,0 +1,127 @@
+"""The trained ranker as the train stage leaves it: `model.json` and `model.safetensors`, read without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.numpy import load_file
+
+from reshelve.errors import DataError
+from reshelve.rankers import Kind
+
+Array = np.ndarray
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Architecture(_Document):
+    """The shape of a BERT encoder, in Hugging Face's words."""
+
+    hidden_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    max_position_embeddings: int = Field(gt=0)
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    hidden_act: Literal["gelu"] = "gelu"
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+class ModelDocument(_Document):
+    """`model.json`."""
+
+    kind: Kind
+    pooling: Literal["cls", "mean"]
+    max_length: int = Field(ge=8)
+    architecture: Architecture
+    items: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The model's form and its float32 tensors, by their name in `model.safetensors`."""
+
+    document: ModelDocument
+    tensors: dict[str, Array]
+
+    @classmethod
+    def load(cls, directory: Path) -> TrainedModel:
+        """Read `model.json` and `model.safetensors`. Raises DataError where they do not fit each other."""
+        try:
+            document = ModelDocument.model_validate_json((directory / "model.json").read_bytes())
+        except ValidationError as error:
+            raise DataError(
+                f"{directory / 'model.json'}: not a model this code can package", str(error)
+            ) from error
+        tensors = {
+            name: np.ascontiguousarray(t, np.float32)
+            for name, t in load_file(directory / "model.safetensors").items()
+        }
+        model = cls(document, tensors)
+        expected = set(model.sites()) if document.kind is Kind.NEXT_ITEM else {*model.sites(), "head"}
+        for site in expected:
+            model.dense(site)
+        return model
+
+    def __getitem__(self, name: str) -> Array:
+        """One tensor. Raises DataError that names what is missing."""
+        if name not in self.tensors:
+            raise DataError(
+                f"model.safetensors has no tensor {name!r}", "expected the names the train stage writes"
+            )
+        return self.tensors[name]
+
+    def sites(self) -> list[str]:
+        """Names of the matrix products, in the order the graph runs them."""
+        names = ("qkv", "attention_output", "intermediate", "output")
+        found = [
+            f"encoder.encoder.layer.{n}.{name}"
+            for n in range(self.document.architecture.num_hidden_layers)
+            for name in names
+        ]
+        return [*found, "hidden", "items"] if self.document.kind is Kind.NEXT_ITEM else found
+
+    def dense(self, site: str) -> tuple[Array, Array]:
+        """(weight [inputs, outputs], bias [outputs]) of one matrix product.
+
+        Query, key and value are one product; the query's part carries the 1/√d of attention, which
+        saves an operation on every score.
+        """
+        layer, _, name = site.rpartition(".")
+        if name == "qkv":
+            parts = [self._linear(f"{layer}.attention.self.{part}") for part in ("query", "key", "value")]
+            scale = np.float32(1 / math.sqrt(self.document.architecture.head_size))
+            parts[0] = (parts[0][0] * scale, parts[0][1] * scale)
+            return np.concatenate([w for w, _ in parts], axis=1), np.concatenate([b for _, b in parts])
+        path = {
+            "attention_output": f"{layer}.attention.output.dense",
+            "intermediate": f"{layer}.intermediate.dense",
+            "output": f"{layer}.output.dense",
+        }.get(name, site)
+        return self._linear(path)
+
+    def _linear(self, path: str) -> tuple[Array, Array]:
+        return np.ascontiguousarray(self[f"{path}.weight"].T), self[f"{path}.bias"]
+
+    def positions(self) -> Array:
+        """Position embeddings with token type 0 added: [max_length, hidden]."""
+        table = self["encoder.embeddings.position_embeddings.weight"][: self.document.max_length]
+        return table + self["encoder.embeddings.token_type_embeddings.weight"][0]
+
+    def second_type(self) -> Array:
+        """What token type 1 adds beyond type 0: [hidden]."""
+        types = self["encoder.embeddings.token_type_embeddings.weight"]
+        return types[1] - types[0]

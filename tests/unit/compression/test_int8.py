@@ -1,0 +1,156 @@
+"""Int8 products against their float originals, and the words of the verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reshelve.compression.compress import verdict
+from reshelve.compression.int8 import ActivationRanges, QuantizedModel, quantize, smoothing_scales
+from reshelve.compression.measure import Agreement, Latency, agreement
+from reshelve.packaging.graph import FloatLayers
+from reshelve.packaging.int8_layers import Int8Layers
+from reshelve.packaging.trained import Architecture, ModelDocument, TrainedModel
+from reshelve.rankers import Kind
+
+WIDTH, INNER, ITEMS = 32, 64, 50
+LAYER = "encoder.encoder.layer.0"
+
+
+@pytest.fixture(scope="module")
+def model() -> TrainedModel:
+    random = np.random.default_rng(2)
+
+    def linear(name: str, inputs: int, outputs: int) -> dict[str, np.ndarray]:
+        weight = random.normal(0, 0.1, (outputs, inputs)) * random.lognormal(0, 1, (outputs, 1))
+        return {
+            f"{name}.weight": weight.astype(np.float32),
+            f"{name}.bias": random.normal(0, 0.1, outputs).astype(np.float32),
+        }
+
+    names = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
+    tensors = {
+        "encoder.embeddings.word_embeddings.weight": random.normal(0, 1, (100, WIDTH)).astype(np.float32)
+    }
+    for name in names:
+        tensors |= linear(f"{LAYER}.{name}", WIDTH, WIDTH)
+    tensors |= linear(f"{LAYER}.intermediate.dense", WIDTH, INNER) | linear(
+        f"{LAYER}.output.dense", INNER, WIDTH
+    )
+    tensors |= linear("hidden", WIDTH, INNER) | linear("items", INNER, ITEMS)
+    architecture = Architecture(
+        hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=4, intermediate_size=INNER, vocab_size=100,
+        max_position_embeddings=16,
+    )  # fmt: skip
+    return TrainedModel(
+        ModelDocument(
+            kind=Kind.NEXT_ITEM, pooling="mean", max_length=16, architecture=architecture, items=ITEMS
+        ),
+        tensors,
+    )
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    """Activations with two outlier channels, as a transformer's have."""
+    rows = np.random.default_rng(3).normal(0, 1, (200, WIDTH)).astype(np.float32)
+    rows[:, [3, 17]] *= 15
+    return rows
+
+
+@pytest.fixture(scope="module")
+def ranges(model: TrainedModel, rows: np.ndarray) -> ActivationRanges:
+    found = ActivationRanges()
+    for site in ("qkv", "attention_output", "intermediate"):
+        found.see_input(f"{LAYER}.{site}", np.abs(rows).max(0))
+    found.see_input("hidden", np.abs(rows).max(0))
+    inner, hidden = (rows @ w + b for w, b in (model.dense(f"{LAYER}.intermediate"), model.dense("hidden")))
+    found.see_between(f"{LAYER}.intermediate", -0.17, float(inner.max()))
+    found.see_between("hidden", 0.0, float(hidden.max()))
+    return found
+
+
+def closeness(model: TrainedModel, quantized: QuantizedModel, rows: np.ndarray, call: str) -> float:
+    """Correlation of an int8 product's answer with the float one's."""
+    calls = {
+        "qkv": lambda layers: layers.project(tf.constant(rows), f"{LAYER}.qkv"),
+        "attention": lambda layers: layers.project_onto(
+            tf.constant(rows), f"{LAYER}.attention_output", tf.zeros([200, WIDTH])
+        ),
+        "feed_forward": lambda layers: layers.feed_forward(tf.constant(rows), LAYER) - rows,
+        "next_item": lambda layers: layers.next_item(tf.constant(rows)),
+    }
+    answers = [
+        tf.function(lambda layers=layers: calls[call](layers), autograph=False)().numpy()
+        for layers in (FloatLayers(model), Int8Layers(model, quantized))
+    ]
+    return float(np.corrcoef(answers[0].ravel(), answers[1].ravel())[0, 1])
+
+
+@pytest.mark.parametrize("call", ["qkv", "attention", "feed_forward", "next_item"])
+def test_int8_products_are_close_to_float(
+    model: TrainedModel, ranges: ActivationRanges, rows: np.ndarray, call: str
+) -> None:
+    assert closeness(model, quantize(model, ranges, 0.6), rows, call) > 0.995
+
+
+def test_smoothing_pays_where_activations_have_outliers(
+    model: TrainedModel, ranges: ActivationRanges, rows: np.ndarray
+) -> None:
+    calm = rows.copy()
+    calm[:, [3, 17]] = 0  # what is left is what rounding in the outliers' steps would lose
+    plain, smooth = (closeness(model, quantize(model, ranges, alpha), calm, "qkv") for alpha in (0.0, 0.6))
+    assert smooth > plain
+
+
+def test_smoothing_changes_nothing_in_float(model: TrainedModel, rows: np.ndarray) -> None:
+    weight, _ = model.dense(f"{LAYER}.qkv")
+    scales = smoothing_scales(np.abs(rows).max(0), weight, 0.7)
+    assert np.allclose((rows / scales) @ (weight * scales[:, None]), rows @ weight, rtol=1e-3, atol=1e-3)
+
+
+def test_word_embeddings_lose_at_most_half_a_step(model: TrainedModel, ranges: ActivationRanges) -> None:
+    quantized = quantize(model, ranges, 0.5)
+    ids = tf.range(100)
+    error = np.abs(Int8Layers(model, quantized).embed(ids).numpy() - FloatLayers(model).embed(ids).numpy())
+    assert (error <= quantized["encoder.embeddings.word_embeddings.step"] * 0.5001).all()
+
+
+def test_item_weights_may_stay_float(model: TrainedModel, ranges: ActivationRanges, rows: np.ndarray) -> None:
+    quantized = quantize(model, ranges, 0.5, items=False)
+    assert not quantized.has("items") and quantized.has(f"{LAYER}.output")
+    assert closeness(model, quantized, rows, "next_item") > 0.999999
+
+
+def test_a_quantized_model_is_the_same_after_saving(
+    model: TrainedModel, ranges: ActivationRanges, tmp_path
+) -> None:
+    quantized = quantize(model, ranges, 0.5)
+    quantized.save(tmp_path / "quantized.safetensors")
+    again = QuantizedModel.load(tmp_path / "quantized.safetensors")
+    assert all(np.array_equal(again[name], tensor) for name, tensor in quantized.tensors.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["quantized.safetensors"]
+
+
+def test_agreement_is_per_question() -> None:
+    before = [np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]), np.array([5.0])]
+    after = [np.array([1.1, 1.9, 3.0]), np.array([1.0, 3.0, 2.0]), np.array([9.0])]
+    assert agreement(before, after).spearman == 1.0, (
+        "scale between questions means nothing; one item orders nothing"
+    )
+    assert agreement([before[0]], [before[0][::-1]]).spearman == -1.0
+
+
+@pytest.mark.parametrize(
+    ("spearman", "after", "kept", "words"),
+    [
+        (0.99, 6.0, True, "0.60 of the float time"),
+        (0.90, 6.0, False, "below 0.95"),
+        (0.99, 12.0, False, "1.20 of the float time"),
+    ],
+    ids=["kept", "ranks differently", "slower"],
+)
+def test_the_verdict_says_why(spearman: float, after: float, kept: bool, words: str) -> None:
+    found, reason = verdict(Agreement(spearman, spearman), Latency(1, 32, 10.0, after), least=0.95)
+    assert found is kept and words in reason
