@@ -168,7 +168,7 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
 
 def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
     ranker = work.run.ranker
-    sampler = pair.PairSampler(work.catalogue, ranker.examples, ranker.training.seed)
+    sampler = pair.PairSampler(work.connection, work.catalogue, ranker.examples, ranker.training.seed)
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
 
     def rows(pairs: Iterable[pair.Pair]) -> Iterator[dict[str, Any]]:
@@ -188,9 +188,7 @@ def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
         "validation": int(ranker.examples.max_examples * _VALIDATION_SHARE),
     }
     counts = {
-        part: write_rows(
-            work.directory / f"{part}.parquet", PAIR, rows(sampler.pairs(work.connection, part, limit))
-        )
+        part: write_rows(work.directory / f"{part}.parquet", PAIR, rows(sampler.pairs(part, limit)))
         for part, limit in limits.items()
     }
     past = Past(

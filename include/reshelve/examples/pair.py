@@ -59,27 +59,37 @@ class Pair:
 
 
 class PairSampler:
-    """Draws what each chosen item is compared with."""
+    """Draws what each chosen item is compared with.
 
-    def __init__(self, catalogue: Catalogue, examples: Examples, seed: int) -> None:
+    From items that training days know or the product list names, by counts of training days alone, in an order of
+    their own: what happens on a validation day moves no negative of a training example.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, catalogue: Catalogue, examples: Examples, seed: int
+    ) -> None:
+        self._connection = connection
         self._catalogue = catalogue
         self._examples = examples
         self._seed = seed
-        self._titles = TextIndex(catalogue.titles)
-        # The power flattens popularity, the 1 lets what never sold be drawn: counts of training days alone.
-        smoothed = (np.array(catalogue.events_train, dtype=np.float64) + 1) ** 0.75
-        # An item first seen on a validation day is unknown to training: it is no negative either.
-        smoothed[(np.array(catalogue.events_train) == 0) & (np.array(catalogue.events) > 0)] = 0
-        self._drawable = smoothed > 0
-        self._cumulative = np.cumsum(smoothed)
+        listed = {item for (item,) in connection.execute("SELECT item_id FROM products").fetchall()}
+        self._pool = [
+            catalogue.index[item]
+            for item in sorted(catalogue.items)
+            if item in listed or catalogue.events_train[catalogue.index[item]] > 0
+        ]
+        self._titles = TextIndex([catalogue.titles[position] for position in self._pool])
+        counts = np.array([catalogue.events_train[position] for position in self._pool], dtype=np.float64)
+        # The power flattens popularity; the 1 lets what never sold be drawn.
+        self._cumulative = np.cumsum((counts + 1) ** 0.75)
 
-    def pairs(self, connection: duckdb.DuckDBPyConnection, part: str, limit: int) -> Iterator[Pair]:
+    def pairs(self, part: str, limit: int) -> Iterator[Pair]:
         """About `limit` rows of `part`, the newest choices, with their negatives. Groups are numbered from 0."""
         per_choice = 1 + self._examples.sampled_negatives + self._examples.hard_negatives
         group, previous = -1, ""
         parameters = {"part": part, "limit": max(1, limit // per_choice)}
         taken: set[int] = set()
-        for norm, item, query, total, chosen in stream(connection, _POSITIVES, parameters):
+        for norm, item, query, total, chosen in stream(self._connection, _POSITIVES, parameters):
             position = self._catalogue.index.get(item)
             if norm != previous:
                 group, previous = group + 1, norm
@@ -93,18 +103,21 @@ class PairSampler:
                 yield Pair(query, self._catalogue.titles[negative], 0.0, weight, group)
 
     def _negatives(self, query: str, norm: str, item: str, taken: set[int]) -> list[int]:
-        hard: list[int] = []
-        if self._examples.hard_negatives:
-            nearest = self._titles.nearest(query, self._examples.hard_negatives + len(taken))
-            hard = [p for p in nearest if p not in taken and self._drawable[p]][
-                : self._examples.hard_negatives
-            ]
-        wanted = self._examples.sampled_negatives
+        """Catalogue positions that are not `taken`: titles like the query first, then draws by popularity."""
+        hard_wanted, wanted = self._examples.hard_negatives, self._examples.sampled_negatives
+        near = self._titles.nearest(query, hard_wanted + len(taken)) if hard_wanted else []
+        hard = [position for found in near if (position := self._pool[found]) not in taken][:hard_wanted]
+        if not wanted or not self._pool:
+            return hard
         generator = np.random.default_rng(stable_hash(self._seed, norm, item))
-        # More are drawn than wanted, once: a small catalogue may hold no others, and the loop would have no end.
+        # More are drawn than wanted, once: a small catalogue may hold no others, and a loop would have no end.
         draws = generator.random(4 * wanted + 4) * self._cumulative[-1]
-        positions = dict.fromkeys(int(p) for p in np.searchsorted(self._cumulative, draws, side="right"))
-        return hard + [p for p in positions if p not in taken and p not in hard][:wanted]
+        drawn = dict.fromkeys(
+            self._pool[int(p)] for p in np.searchsorted(self._cumulative, draws, side="right")
+        )
+        return (
+            hard + [position for position in drawn if position not in taken and position not in hard][:wanted]
+        )
 
 
 def held_out(

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from reshelve.errors import DataError
+from reshelve.examples.build import build_examples
+from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.formats import read_holdout, read_rows
+from reshelve.examples.tokens import load_tokenizer
+
+
+def at(day) -> datetime:
+    return datetime.combine(day, datetime.min.time())
+
+
+def sale(day, basket: str, item: str, **columns) -> dict:
+    return {"event_id": f"{day}{basket}{item}", "event_time": at(day), "event_type": "purchase",
+            "session_id": basket, "item_id": item, **columns}  # fmt: skip
+
+
+def test_lines_of_one_instant_keep_the_order_of_the_partition(shop, day_of):
+    for number in range(3):
+        rows = [
+            sale(day_of(number), f"b{number}", item, item_title=f"the {item}")
+            for item in ("z", "m", "a", "q")
+        ]
+        shop.write(day_of(number), rows)
+    run = shop.run("next_item", day_of(2))
+    result = build_examples(run)
+    directory = run.stage("examples").directory
+    holdout = read_holdout(directory / "holdout.parquet")
+    assert {tuple(query.history_items): query.relevant for query in holdout} == {
+        ("z",): ["m"],
+        ("m", "z"): ["a"],
+        ("a", "m", "z"): ["q"],
+    }
+    items = Catalogue.read(directory / "catalogue.parquet").items
+    tokenizer = load_tokenizer(directory / "tokenizer.json", run.ranker.model.max_length)
+    row = next(row for row in read_rows(directory / "train.parquet") if len(row["targets"]) == 2)
+    assert tokenizer.decode(row["input_ids"]) == "the m ; the z"
+    assert [items[target] for target in row["targets"]] == ["a", "q"]
+    assert (result["train"], result["validation"], result["holdout"], result["items"]) == (3, 3, 3, 4)
+    assert result["rows_read"] == 12
+    assert result["holdout_partitions"] == ["2011-08-03"]
+
+
+def test_the_catalogue_is_what_sold_lately_by_its_usual_title(shop, day_of):
+    shop.write(day_of(0), [sale(day_of(0), "b", "gone"), sale(day_of(0), "b", "lamp", item_title="a lamp")])
+    for number in (5, 6):
+        rows = [
+            sale(day_of(number), "b", "lamp", item_title="LAMP, RED"),
+            sale(day_of(number), "b", "nameless"),
+        ]
+        returned = {**sale(day_of(number), "r", "back"), "event_type": "return"}
+        shop.write(day_of(number), [*rows, returned])
+    shop.write(day_of(7), [sale(day_of(7), "b", "lamp"), sale(day_of(7), "b", "tomorrow")])
+    run = shop.run("next_item", day_of(7), catalogue_days=4)
+    build_examples(run)
+    catalogue = Catalogue.read(run.stage("examples").directory / "catalogue.parquet")
+    assert list(zip(catalogue.items, catalogue.titles, catalogue.events, strict=True)) == [
+        ("lamp", "LAMP, RED", 2),
+        ("nameless", "nameless", 2),
+    ]
+
+
+def test_a_pair_is_compared_with_items_nobody_chose_for_the_query(trading_shop, day_of):
+    trading_shop.products({"i3": "a listed title", "unsold": None})
+    run = trading_shop.run("pair", day_of(5))
+    result = build_examples(run)
+    directory = run.stage("examples").directory
+    catalogue = Catalogue.read(directory / "catalogue.parquet")
+    assert catalogue.titles[catalogue.index["i3"]] == "a listed title"
+    assert catalogue.titles[catalogue.index["unsold"]] == "unsold"
+    rows = list(read_rows(directory / "train.parquet"))
+    assert result["train"] == len(rows)
+    assert {row["label"] for row in rows} == {0.0, 1.0}
+    by_group: dict[int, dict[tuple, float]] = {}
+    for row in rows:
+        group = by_group.setdefault(row["group"], {})
+        assert tuple(row["input_ids"]) not in group, "an item is compared once per query"
+        group[tuple(row["input_ids"])] = row["label"]
+        assert len(row["input_ids"]) == len(row["token_type_ids"])
+    assert len(by_group) == 3
+    for query in read_holdout(directory / "holdout.parquet"):
+        assert len(query.candidates) == len(set(query.candidates)) > 0
+        assert query.weight >= 1
+
+
+def test_data_without_questions_says_what_was_expected(shop, day_of):
+    for number in range(3):
+        shop.write(day_of(number), [sale(day_of(number), f"{number}-{n}", "lamp") for n in range(3)])
+    with pytest.raises(DataError, match=r"gave no train examples") as error:
+        build_examples(shop.run("next_item", day_of(2)))
+    assert "baskets or customers with two items" in error.value.detail
