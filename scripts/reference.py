@@ -1,7 +1,7 @@
 """Write docs/reference/{cli,ranker-file,settings}.md from the code, so that they cannot drift.
 
-    python scripts/reference.py            writes the files
-    python scripts/reference.py --check    exit 1 where a file differs (a test does this)
+python scripts/reference.py            writes the files
+python scripts/reference.py --check    exit 1 where a file differs (a test does this)
 """
 
 from __future__ import annotations
@@ -112,7 +112,13 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def _option(parameter: Any) -> str:
     names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
-    default = "**required**" if parameter.required else "" if parameter.default in (None, False, "") else f"`{parameter.default}`"
+    default = (
+        "**required**"
+        if parameter.required
+        else ""
+        if parameter.default in (None, False, "")
+        else f"`{parameter.default}`"
+    )
     return f"| {names} | {_cell(parameter.help or '')} | {default} |"
 
 
@@ -138,7 +144,11 @@ def _variables(form: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in form.model_fields.items():
         default = field.default
         if isinstance(default, Path):
-            text = f"`{default.relative_to(PROJECT)}`" if default.is_relative_to(PROJECT) else f"`../{default.relative_to(PROJECT.parent)}`"
+            text = (
+                f"`{default.relative_to(PROJECT)}`"
+                if default.is_relative_to(PROJECT)
+                else f"`../{default.relative_to(PROJECT.parent)}`"
+            )
         else:
             text = "by the processors" if field.default_factory else f"`{default}`"
         yield f"| `{prefix}{name.upper()}` | {_cell(field.description or '')} | {text} |"
@@ -176,7 +186,9 @@ def _kind(annotation: Any) -> str:
         return "".join(f"`{{{name}: …}}`" for name in annotation.model_fields)
     if hasattr(annotation, "__members__"):
         return " · ".join(f"`{member.value}`" for member in annotation)
-    return {"str": "text", "int": "integer", "float": "number", "bool": "`true` · `false`"}.get(annotation.__name__, annotation.__name__)
+    return {"str": "text", "int": "integer", "float": "number", "bool": "`true` · `false`"}.get(
+        annotation.__name__, annotation.__name__
+    )
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,0 +1,144 @@
+"""The platform of one machine as a person uses it: up, look, break, up again, down. By the command, in its own processes."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from reshelve.platform.configuration import Machine, Ports, read_environment_file
+from reshelve.platform.services import State, listeners, memory_mib
+from reshelve.processes import free_port
+
+pytestmark = [pytest.mark.platform, pytest.mark.slow]
+
+SERVICES = (
+    "postgres",
+    "object-store",
+    "api-server",
+    "scheduler",
+    "dag-processor",
+    "triggerer",
+    "model-server",
+    "agent",
+)
+
+
+class Shell:
+    """A person's shell: no variable of another platform, only a home and ports of its own."""
+
+    def __init__(self, home: Path) -> None:
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RESHELVE_", "AIRFLOW"))
+        }
+        ports = {f"RESHELVE_{name.upper()}": str(free_port()) for name in Ports.model_fields}
+        self.home = home
+        self.environment: Mapping[str, str] = {**inherited, **ports, "RESHELVE_HOME": str(home)}
+
+    def reshelve(self, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).with_name("reshelve"), *arguments]
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done
+
+    def status(self, *, healthy: bool) -> dict[str, Any]:
+        done = self.reshelve("platform", "status", "--json", fails=not healthy)
+        return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    made = Shell(tmp_path_factory.mktemp("platform") / "home")
+    try:
+        made.reshelve("platform", "up")
+        yield made
+    finally:
+        made.reshelve("platform", "down")
+
+
+def test_everything_is_healthy(shell: Shell) -> None:
+    found = shell.status(healthy=True)
+    assert tuple(found["services"]) == SERVICES
+    assert {service["state"] for service in found["services"].values()} == {"running"}
+
+
+def test_everything_listens_on_loopback_only(shell: Shell) -> None:
+    seen = 0
+    for service in State.read(shell.home).services.values():
+        for address, port in listeners(service):
+            ip = ipaddress.ip_address(address)
+            mapped = getattr(ip, "ipv4_mapped", None) or ip
+            assert mapped.is_loopback, f"{service.name} listens on {address}:{port}"
+            seen += 1
+    assert seen >= 5
+
+
+def test_it_leaves_room_for_the_work_on_a_machine_of_8_gb(shell: Shell) -> None:
+    assert sum(memory_mib(service) for service in State.read(shell.home).services.values()) < 2500
+
+
+def test_secrets_are_private_and_no_log_has_one(shell: Shell) -> None:
+    secrets = Machine(shell.home).secrets
+    for name in ("env", "airflow/secrets.json", "airflow/passwords.json", "seaweedfs/s3.json"):
+        assert (shell.home / name).stat().st_mode & 0o077 == 0, name
+    words = [secrets.jwt_secret, secrets.postgres_password, *secrets.passwords.values()]
+    for log in (shell.home / "logs").iterdir():
+        text = log.read_text(errors="replace")
+        assert not [word for word in words if word in text], log
+
+
+def test_strangers_are_refused(shell: Shell) -> None:
+    environment = read_environment_file(shell.home / "env")
+    api = environment["AIRFLOW__API__BASE_URL"]
+    for url in (f"{api}/api/v2/dags", f"{environment['AWS_ENDPOINT_URL']}/reshelve"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(url, timeout=10)
+        assert refused.value.code in (401, 403), url
+
+
+def test_up_again_changes_nothing(shell: Shell) -> None:
+    before = State.read(shell.home)
+    done = shell.reshelve("platform", "up")
+    assert "runs already" in done.stderr
+    assert State.read(shell.home) == before
+
+
+def test_a_verb_finds_the_platform_by_itself(shell: Shell) -> None:
+    done = shell.reshelve("status", "--json")
+    assert json.loads(done.stdout) is not None
+
+
+@pytest.mark.parametrize("name", ["scheduler", "model-server", "object-store"])
+def test_what_is_killed_is_reported_and_started_again(shell: Shell, name: str) -> None:
+    before = State.read(shell.home).services
+    os.kill(before[name].pid, signal.SIGKILL)
+    found = shell.status(healthy=False)
+    assert found["services"][name]["state"] == "dead"
+    shell.reshelve("platform", "up")
+    after = State.read(shell.home).services
+    assert after[name].pid != before[name].pid
+    assert all(after[other] == before[other] for other in SERVICES if other != name)
+    shell.status(healthy=True)
+
+
+def test_down_leaves_no_process(shell: Shell) -> None:
+    processes = [p for service in State.read(shell.home).services.values() for p in service.processes()]
+    assert len(processes) >= len(SERVICES)
+    shell.reshelve("platform", "down")
+    left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert left == []
+    shell.status(healthy=False)
+    shell.reshelve("platform", "down")  # again: nothing to do

@@ -1,0 +1,113 @@
+"""Which night runs, when it counts as done, and how it is shown."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from datetime import date
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from reshelve.errors import ConfigurationError, TryAgainError
+from reshelve.lineage import Run
+from reshelve.platform import night
+from reshelve.platform.airflow_client import AirflowClient, Task
+from reshelve.platform.progress import Lines, current_loss
+from reshelve.processes import free_port
+from reshelve.rankers import load_ranker
+from reshelve.store.objects import ObjectStore
+
+FIRST, SECOND = night.SAMPLE_NIGHTS["retail"]
+NIGHTS = (FIRST, SECOND)
+
+
+def published(day: date, verdict: str = "promote", version: int = 0) -> Run:
+    run = Run.of(load_ranker("recommend"), day)
+    version = version or int(f"{day:%Y%m%d}001")
+    run.stage("publish").commit({"published": verdict == "promote", "version": version, "verdict": verdict})
+    return run
+
+
+def point(store: ObjectStore, stable: int, previous: int | None = None) -> None:
+    pointer = {"ranker": "recommend", "sequence": 1, "stable": stable, "previous": previous}
+    store.put_json("deployments/recommend/pointer.json", pointer)
+
+
+@pytest.mark.parametrize(
+    ("done", "run", "then"),
+    [
+        pytest.param((), FIRST, FIRST, id="a clean machine"),
+        pytest.param((FIRST,), FIRST, SECOND, id="after the first night"),
+        pytest.param((FIRST, SECOND), SECOND, SECOND, id="after both"),
+    ],
+)
+def test_run_shows_what_there_is_and_night_goes_on(done: tuple[date, ...], run: date, then: date) -> None:
+    assert night._newest_or_first(NIGHTS, done) == run
+    assert night._next(NIGHTS, done) == then
+
+
+def test_another_source_needs_its_day_named() -> None:
+    with pytest.raises(ConfigurationError, match="which night") as raised:
+        night._sample_night(load_ranker("search"), night._next)
+    assert "PARTITION=" in raised.value.detail
+
+
+def test_a_night_is_done_when_its_version_serves(store: ObjectStore) -> None:
+    run = Run.of(load_ranker("recommend"), FIRST)
+    assert not night._is_done(run)
+    published(FIRST)
+    assert not night._is_done(run)  # promoted, not yet released
+    point(store, stable=20110830001)
+    assert night._is_done(run)
+
+
+def test_a_night_that_was_rolled_back_or_overtaken_is_not_run_again(store: ObjectStore) -> None:
+    run = published(FIRST)
+    point(store, stable=20110829001, previous=20110830001)
+    assert night._is_done(run)
+    point(store, stable=20110901001, previous=20110831001)
+    assert night._is_done(run)
+
+
+def test_a_night_that_the_gate_held_is_done(store: ObjectStore) -> None:
+    assert night._is_done(published(FIRST, verdict="hold"))
+
+
+def task(state: str, label: str = "train") -> Task:
+    return Task("retrain_recommend", "run", label, -1, state, 1, 3.0)
+
+
+def test_a_line_per_change_and_none_for_waiting() -> None:
+    output = io.StringIO()
+    lines = Lines(Console(file=output))
+    for states in (("running", "none"), ("running", "scheduled"), ("success", "running")):
+        lines.update([task(states[0]), task(states[1], "gate")], "")
+    text = output.getvalue().splitlines()
+    assert [line.split()[2:4] for line in text] == [
+        ["train", "running"],
+        ["train", "success"],
+        ["gate", "running"],
+    ]
+
+
+def test_the_loss_of_what_trains_now(tmp_path: Path) -> None:
+    old = tmp_path / "recommend" / "2011-08-30" / "aaa" / "tune" / "trials" / "0" / ".progress.json"
+    new = tmp_path / "recommend" / "2011-08-30" / "bbb" / "train" / ".progress.json"
+    for path, loss in ((old, 9.0), (new, 5.25)):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"step": 3, "steps": 10, "loss": loss}))
+    os.utime(old, (time.time() - 30,) * 2)
+    assert current_loss(tmp_path, "recommend", FIRST) == "loss 5.25, step 3 of 10"
+    os.utime(new, (time.time() - 300,) * 2)
+    os.utime(old, (time.time() - 300,) * 2)
+    assert current_loss(tmp_path, "recommend", FIRST) == ""
+    assert current_loss(tmp_path, "recommend", SECOND) == ""
+
+
+def test_airflow_away_may_be_tried_again() -> None:
+    with pytest.raises(TryAgainError, match="does not answer"):
+        AirflowClient(f"http://127.0.0.1:{free_port()}", "admin", "x").runs("clickstream")

@@ -1,0 +1,82 @@
+"""Only what was started is ever stopped, and all of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from reshelve.platform.services import Service, State, listeners, memory_mib
+from reshelve.processes import free_port, start, wait_until
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+WITH_CHILD = [
+    sys.executable,
+    "-c",
+    "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)",
+]
+
+
+def started(command: list[str], log: Path) -> Service:
+    return Service.of("one", start(command, log), log)
+
+
+def test_a_killed_service_is_dead_even_before_its_parent_reaps_it(tmp_path: Path) -> None:
+    service = started(SLEEP, tmp_path / "log")
+    assert service.lives()
+    os.kill(service.pid, signal.SIGKILL)
+    wait_until(lambda: not service.lives(), 5, "the end")
+
+
+def test_a_reused_pid_is_another_process(tmp_path: Path) -> None:
+    service = started(SLEEP, tmp_path / "log")
+    stranger = service.model_copy(update={"created": service.created - 100})
+    try:
+        assert not stranger.lives()
+        stranger.stop()
+        assert service.lives()
+        assert memory_mib(stranger) == 0
+    finally:
+        service.stop()
+
+
+def test_stopping_a_dead_leader_ends_what_it_left_behind(tmp_path: Path) -> None:
+    service = started(WITH_CHILD, tmp_path / "log")
+    wait_until(lambda: len(service.processes()) == 2, 10, "the child")
+    child = service.processes()[1]
+    os.kill(service.pid, signal.SIGKILL)
+    os.waitpid(service.pid, 0)
+    assert child.is_running()
+    service.stop()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_stop_kills_what_ignores_the_request(tmp_path: Path) -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    service = started([sys.executable, "-c", stubborn], tmp_path / "log")
+    wait_until(lambda: bool((tmp_path / "log").read_text()), 10, "the handler")
+    service.stop(grace_seconds=0.3)
+    assert not service.lives()
+
+
+def test_listeners_are_seen(tmp_path: Path) -> None:
+    port = free_port()
+    listen = (
+        f"import socket, time; s = socket.socket(); s.bind(('127.0.0.1', {port})); s.listen(); time.sleep(60)"
+    )
+    service = started([sys.executable, "-c", listen], tmp_path / "log")
+    try:
+        wait_until(lambda: bool(listeners(service)), 10, "the listener")
+        assert listeners(service) == [("127.0.0.1", port)]
+    finally:
+        service.stop()
+
+
+def test_the_state_survives(tmp_path: Path) -> None:
+    service = Service(name="one", pid=1, created=time.time(), log=tmp_path / "log", address="127.0.0.1:1")
+    State.read(tmp_path).with_service(service).write(tmp_path)
+    assert State.read(tmp_path).services == {"one": service}
