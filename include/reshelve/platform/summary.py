@@ -14,6 +14,7 @@ from reshelve.errors import ReshelveError
 from reshelve.lineage import STAGES, Run
 from reshelve.platform.configuration import Machine
 from reshelve.rankers import Kind
+from reshelve.serving.reports import live_reports
 from reshelve.store.deployments import read_pointer
 
 Rows = Iterator[tuple[str, str]]
@@ -77,7 +78,9 @@ def _data(run: Run) -> Rows:
 def _model(run: Run) -> Rows:
     tuned = run.stage("tune").result()
     if tuned and tuned.get("best"):
-        best = ", ".join(f"{path.rpartition('.')[2]} {value:.3g}" for path, value in tuned["best"].items())
+        best = ", ".join(
+            f"{path.rpartition('.')[2]} {_short(value)}" for path, value in tuned["best"].items()
+        )
         yield "Search", f"{tuned['trials']} trials; best: {best}"
     trained = run.stage("train").result()
     if trained:
@@ -101,8 +104,8 @@ def _verdict(run: Run) -> Rows:
     figures = [
         f"this version {challenger['value']:.4f} ({challenger['low']:.4f} to {challenger['high']:.4f})"
     ]
-    if gate.get("champion"):
-        champion = gate["champion"]
+    champion = gate["champion"]
+    if champion and champion["value"] is not None:  # an older partition is not compared with a newer champion
         figures.append(f"serving version {champion['version']} {champion['value']:.4f}")
     figures += [f"{name} {value:.4f}" for name, value in gate["baselines"].items()]
     yield gate["metric"], f"{'; '.join(figures)}; {gate['queries']:,} held-out queries"
@@ -119,8 +122,16 @@ def _serving(run: Run) -> Rows:
     if pointer is None or pointer.stable is None:
         yield "Serving", "no version yet"
         return
-    previous = f"; previous {pointer.previous}" if pointer.previous else ""
-    yield "Serving", f"[bold]version {pointer.stable}[/]{previous}"
+    yield (
+        "Serving",
+        f"[bold]version {pointer.stable}[/]" + (f"; previous {pointer.previous}" if pointer.previous else ""),
+    )
+    for report in live_reports(run.store, run.ranker.name):
+        loaded = ", ".join(str(version) for version in report.serving.available) or "nothing"
+        yield (
+            f"Agent {report.agent}",
+            f"{report.server} answers with {report.serving.stable}; loaded: {loaded}",
+        )
 
 
 def _times(run: Run, seconds: float) -> Rows:
@@ -156,6 +167,10 @@ def _answer(run: Run) -> tuple[str, dict[str, Any]] | None:
     except ReshelveError as error:
         return f"{next(iter(question.values()))} (no answer: {error.headline})", {"items": []}
     return next(iter(question.values())), answer
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _addresses(here: Machine) -> Rows:
