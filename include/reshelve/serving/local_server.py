@@ -15,7 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reshelve.errors import EXIT_CONFIGURATION, EXIT_DATA, ConfigurationError, DataError, TryAgainError
+from reshelve.errors import (
+    EXIT_CONFIGURATION,
+    EXIT_DATA,
+    ConfigurationError,
+    DataError,
+    ReshelveError,
+    TryAgainError,
+)
 from reshelve.processes import free_port, start, stop_group
 
 _START_SECONDS = 180.0  # importing TensorFlow alone takes ten on a busy machine
@@ -94,7 +101,7 @@ def _answers(rest: str) -> bool:
         return False
 
 
-def _failure(exit_code: int, log: Path) -> DataError | ConfigurationError | TryAgainError:
+def _failure(exit_code: int, log: Path) -> ReshelveError:
     headline = next(
         (
             line.removeprefix("reshelve: ")
@@ -103,7 +110,8 @@ def _failure(exit_code: int, log: Path) -> DataError | ConfigurationError | TryA
         ),
         f"the model server stopped with exit code {exit_code}",
     )
-    kind = {EXIT_DATA: DataError, EXIT_CONFIGURATION: ConfigurationError}.get(exit_code, TryAgainError)
+    kinds: dict[int, type[ReshelveError]] = {EXIT_DATA: DataError, EXIT_CONFIGURATION: ConfigurationError}
+    kind = kinds.get(exit_code, TryAgainError)
     return kind(headline, _tail(log))
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from grpc import StatusCode
+from pydantic import ValidationError
 
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.logs import logger
@@ -43,7 +44,8 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
     cannot be loaded, ConfigurationError where the list is wrong, TryAgainError where an address is taken.
     """
     started = time.monotonic()
-    options = ServerOptions()
+    log = logger(part="model-server")
+    options = _options()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -59,7 +61,6 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
         grpc_server = start_grpc(rest.api, grpc_address, options.grpc_max_threads)
         rest.start()
         seconds = round(time.monotonic() - started, 1)
-        log = logger(part="model-server")
         log.info("serving", grpc=grpc_address, rest=rest_address, models=str(path), seconds=seconds)
         _until_stopped(core, path, stop, options.model_config_file_poll_wait_seconds)
         log.info("stopping")
@@ -68,6 +69,16 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
         if rest is not None:
             rest.stop()
         core.close()
+        log.info("stopped")
+
+
+def _options() -> ServerOptions:
+    try:
+        return ServerOptions()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        flag = f"RESHELVE_SERVING_{str(problem['loc'][0]).upper()}"
+        raise ConfigurationError(f"{flag}={problem['input']}: {problem['msg']}") from error
 
 
 def _load(directory: Path, options: ServerOptions) -> Servable:

@@ -20,7 +20,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from reshelve.errors import TryAgainError
 from reshelve.logs import logger
 from reshelve.serving.model_api import ModelApi
-from reshelve.serving.rest_json import from_answer, parse_body, to_inputs
+from reshelve.serving.rest_answers import from_answer
+from reshelve.serving.rest_json import parse_body, to_inputs
 from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError, invalid
 

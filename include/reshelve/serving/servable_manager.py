@@ -122,12 +122,12 @@ class ServableManager:
     def lend(self, model: str, number: int | None) -> Iterator[tuple[int, Servable]]:
         """A loaded version (None: the newest) that stays loaded while the block runs. Raises ServingError."""
         with self._changed:
-            loaded = {
-                key: version
-                for key, version in self._versions.get(model, {}).items()
-                if version.state is State.AVAILABLE
-            }
-            version = loaded.get(max(loaded) if number is None and loaded else number)  # type: ignore[arg-type]
+            versions = self._versions.get(model, {})
+            loaded = [key for key, version in versions.items() if version.state is State.AVAILABLE]
+            if number is None:
+                version = versions[max(loaded)] if loaded else None
+            else:
+                version = versions[number] if number in loaded else None
             if version is None or version.servable is None:
                 wanted = f"Latest({model})" if number is None else f"Specific({model}, {number})"
                 raise not_found(f"Servable not found for request: {wanted}")
@@ -186,6 +186,10 @@ class ServableManager:
 
     def _load(self, version: _Version) -> None:
         with self._changed:
+            if not version.aspired:  # it was dropped while it waited for a thread
+                self._move(version, State.END)
+                self._reconcile(version.model)
+                return
             self._move(version, State.LOADING)
         error: ServingError | None = None
         for attempt in range(self._options.max_num_load_retries + 1):

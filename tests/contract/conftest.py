@@ -1,0 +1,221 @@
+"""A model server reached from outside only, and small real SavedModels to serve.
+
+`RESHELVE_MODEL_SERVER=host:port` (gRPC) and `RESHELVE_MODEL_SERVER_REST=host:port` point the contract at another
+server, one that sees this machine's files; docs/reference/local-model-server.md gives its flags.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from reshelve.serving.local_server import Addresses, running_model_server
+
+Versions = list[int] | None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One model of a model list."""
+
+    base_path: str | Path
+    versions: Versions = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    platform: str = "tensorflow"
+
+
+class Caller:
+    """What a caller and an agent can do with a model server."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+        self.addresses = addresses
+        unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self.channel = grpc.insecure_channel(addresses.grpc, options=unlimited)
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+    def request(self, model: str, inputs: Mapping[str, Any], **spec: Any) -> Any:
+        """A PredictRequest; spec: version, label, signature, outputs."""
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = model
+        request.model_spec.signature_name = spec.get("signature", "")
+        if "version" in spec:
+            request.model_spec.version.value = spec["version"]
+        if "label" in spec:
+            request.model_spec.version_label = spec["label"]
+        request.output_filter.extend(spec.get("outputs", []))
+        for alias, value in inputs.items():
+            request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
+        return request
+
+    def predict(self, model: str, x: float = 1.0, **spec: Any) -> tuple[int, float]:
+        """(version, y) of a line model."""
+        response = self.prediction.Predict(
+            self.request(model, {"x": np.array([x], np.float32)}, **spec), timeout=60
+        )
+        return response.model_spec.version.value, response.outputs["y"].float_val[0]
+
+    def status(self, model: str, **version: int) -> dict[int, tuple[str, int, str]]:
+        """version → (state, error code, error text)."""
+        from tensorflow_serving.apis import get_model_status_pb2
+
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = model
+        if "version" in version:
+            request.model_spec.version.value = version["version"]
+        response = self.models.GetModelStatus(request, timeout=60)
+        state_name = get_model_status_pb2.ModelVersionStatus.State.Name
+        return {
+            one.version: (state_name(one.state), one.status.error_code, one.status.error_message)
+            for one in response.model_version_status
+        }
+
+    def state(self, model: str, version: int) -> str:
+        """The state's name; "" where the server does not know the version."""
+        try:
+            return self.status(model, version=version)[version][0]
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.NOT_FOUND
+            return ""
+
+    def wait_for(self, model: str, version: int, state: str, seconds: float = 60) -> None:
+        """Until the version is in that state."""
+        wait_for(lambda: self.state(model, version) == state, f"{model} {version} {state}", seconds)
+
+    def reload(self, models: Mapping[str, Listed] | list[tuple[str, Listed]], timeout: float = 60) -> Any:
+        """Replace the model list."""
+        from tensorflow_serving.apis import model_management_pb2
+
+        request = model_management_pb2.ReloadConfigRequest()
+        request.config.model_config_list.SetInParent()
+        for name, model in models.items() if isinstance(models, Mapping) else models:
+            listed = request.config.model_config_list.config.add(
+                name=name, base_path=str(model.base_path), model_platform=model.platform
+            )
+            if model.versions is None:
+                listed.model_version_policy.all.SetInParent()
+            else:
+                listed.model_version_policy.specific.versions.extend(model.versions)
+            for label, version in model.labels.items():
+                listed.version_labels[label] = version
+        return self.models.HandleReloadConfigRequest(request, timeout=timeout)
+
+    def rest(self, path: str, body: Any = None) -> tuple[int, Any]:
+        """(HTTP status, JSON); `body` is posted, bytes as they are."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(f"http://{self.addresses.rest}{path}", data=data), timeout=60
+            ) as answer:
+                content, status = answer.read(), answer.status
+        except urllib.error.HTTPError as error:
+            content, status = error.read(), error.code
+        return status, json.loads(content) if content.lstrip()[:1] == b"{" else content.decode()
+
+
+def wait_for(ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Poll until ready, or fail naming what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`saved_model(directory, kind, slope)`: put a small SavedModel there, complete at once."""
+    import tensorflow as tf
+
+    cache = tmp_path_factory.mktemp("saved-models")
+
+    class Line(tf.Module):
+        def __init__(self, slope: float) -> None:
+            self.slope = tf.Variable(slope)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def line(self, x: Any) -> Any:
+            return {"y": self.slope * x + 1.0}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def slow(self, x: Any) -> Any:
+            turns = tf.cast(x[0], tf.int32)
+            _, y = tf.while_loop(lambda i, _: i < turns, lambda i, y: (i + 1, tf.sin(y)), [0, self.slope * x])
+            return {"y": y}
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None], tf.float32, name="a"),
+                tf.TensorSpec([None], tf.int64, name="b"),
+            ]
+        )
+        def pair(self, a: Any, b: Any) -> Any:
+            return {
+                "total": a + tf.cast(b, tf.float32),
+                "parts": tf.stack([a, tf.cast(b, tf.float32)], axis=1),
+            }
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def text(self, text: Any) -> Any:
+            return {"upper": tf.strings.upper(text, encoding="utf-8"), "raw_bytes": text}
+
+    def make(directory: Path, slope: float = 2.0) -> Path:
+        ready = cache / str(slope)
+        if not ready.is_dir():
+            model = Line(slope)
+            signatures = {
+                "serving_default": model.line,
+                "slow": model.slow,
+                "pair": model.pair,
+                "text": model.text,
+            }
+            tf.saved_model.save(model, str(ready), signatures=signatures)
+        incoming = directory.parent / f".incoming-{directory.name}"
+        shutil.copytree(ready, incoming)
+        incoming.rename(directory)
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def caller() -> Iterator[Caller]:
+    """The server under contract: another one by environment, else ours with TensorFlow Serving's own flags."""
+    if address := os.environ.get("RESHELVE_MODEL_SERVER"):
+        yield Caller(Addresses(address, os.environ.get("RESHELVE_MODEL_SERVER_REST", "127.0.0.1:8501")))
+        return
+    options = {
+        "max_num_load_retries": 0,
+        "allow_version_labels_for_unavailable_models": False,
+        "file_system_poll_wait_seconds": 0.2,
+    }
+    with running_model_server({}, options=options) as addresses:
+        yield Caller(addresses)
+
+
+@pytest.fixture
+def listed() -> type[Listed]:
+    """The form of one model in a model list."""
+    return Listed
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """`until(ready, what, seconds)`: poll or fail."""
+    return wait_for

@@ -1,0 +1,158 @@
+"""The model list, its labels and the states of versions, with loads that finish when the test says so."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from grpc import StatusCode
+from tensorflow_serving.config import model_server_config_pb2
+
+from reshelve.errors import ConfigurationError
+from reshelve.serving.servable_manager import ServableManager
+from reshelve.serving.server_core import ServerCore, read_config
+from reshelve.serving.server_options import ServerOptions
+from reshelve.serving.serving_error import ServingError
+
+
+class Loads:
+    """Stands for the loading of SavedModels: waits at a gate, fails where told to."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.bad: set[str] = set()
+        self.closed: list[str] = []
+
+    def __call__(self, path: Path) -> Any:
+        assert self.gate.wait(20)
+        if path.name in self.bad:
+            raise ServingError(StatusCode.DATA_LOSS, f"{path.name} is bad")
+        closed = self.closed
+
+        class Loaded:
+            def close(self) -> None:
+                closed.append(path.name)
+
+        return Loaded()
+
+
+@pytest.fixture
+def loads() -> Loads:
+    return Loads()
+
+
+@pytest.fixture
+def core_with(loads: Loads) -> Iterator[Callable[..., ServerCore]]:
+    made: list[ServerCore] = []
+
+    def make(**flags: Any) -> ServerCore:
+        options = ServerOptions(
+            **{"file_system_poll_wait_seconds": 0.02, "max_num_load_retries": 0, **flags}  # type: ignore[arg-type]
+        )
+        core = ServerCore(ServableManager(loads, options), options)
+        core.start()
+        made.append(core)
+        return core
+
+    yield make
+    loads.gate.set()
+    for core in made:
+        core.close()
+
+
+def config(base: Path, versions: list[int], **labels: int) -> model_server_config_pb2.ModelServerConfig:
+    listed = model_server_config_pb2.ModelServerConfig()
+    model = listed.model_config_list.config.add(name="m", base_path=str(base), model_platform="tensorflow")
+    model.model_version_policy.specific.versions.extend(versions)
+    for label, version in labels.items():
+        model.version_labels[label] = version
+    return listed
+
+
+def states(core: ServerCore) -> dict[int, str]:
+    return {status.number: status.state.name for status in core.manager.statuses("m")}
+
+
+def wait_for_states(core: ServerCore, expected: dict[int, str]) -> None:
+    deadline = time.monotonic() + 20
+    while states(core) != expected:
+        assert time.monotonic() < deadline, states(core)
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    for number in ("1", "2", "3"):
+        (tmp_path / number).mkdir()
+    return tmp_path
+
+
+def test_the_old_version_serves_until_the_new_one_is_available(
+    core_with: Any, loads: Loads, base: Path
+) -> None:
+    core = core_with()
+    core.reload(config(base, [1]))
+    loads.gate.clear()
+    core.reload(config(base, [2]))
+    wait_for_states(core, {1: "AVAILABLE", 2: "LOADING"})
+    loads.gate.set()
+    wait_for_states(core, {1: "END", 2: "AVAILABLE"})
+    assert loads.closed == ["1"]
+
+
+def test_a_version_in_use_is_unloaded_after_its_last_request(
+    core_with: Any, loads: Loads, base: Path
+) -> None:
+    core = core_with()
+    core.reload(config(base, [1]))
+    with core.manager.lend("m", None) as (version, _):
+        core.reload(config(base, [2]))
+        wait_for_states(core, {1: "UNLOADING", 2: "AVAILABLE"})
+        assert (version, loads.closed) == (1, [])
+    wait_for_states(core, {1: "END", 2: "AVAILABLE"})
+    assert loads.closed == ["1"]
+
+
+def test_a_bad_version_does_not_hold_up_a_good_one(core_with: Any, loads: Loads, base: Path) -> None:
+    loads.bad = {"3"}
+    core = core_with(max_num_load_retries=1000, load_retry_interval_seconds=0.05)
+    core.reload(config(base, [1]))
+    core.reload(config(base, [2, 3]))
+    wait_for_states(core, {1: "END", 2: "AVAILABLE", 3: "LOADING"})
+    core.reload(config(base, [2]))
+    wait_for_states(core, {1: "END", 2: "AVAILABLE", 3: "END"})
+
+
+def test_a_list_with_labels_starts_cold_only_with_the_flag(core_with: Any, base: Path) -> None:
+    with pytest.raises(ServingError, match="not currently available for inference"):
+        core_with(allow_version_labels_for_unavailable_models=False).reload(config(base, [1, 2], stable=1))
+    core = core_with(allow_version_labels_for_unavailable_models=True)
+    core.reload(config(base, [1, 2], stable=1))
+    wait_for_states(core, {1: "AVAILABLE", 2: "AVAILABLE"})
+    with pytest.raises(ServingError, match="version 3 of model m"):
+        core.reload(config(base, [1, 2, 3], stable=3))
+
+
+def test_an_empty_list_takes_no_action_and_allows_a_first_one(core_with: Any, base: Path) -> None:
+    core = core_with()
+    core.reload(model_server_config_pb2.ModelServerConfig())
+    core.reload(config(base, [1]))
+    assert states(core) == {1: "AVAILABLE"}
+    with pytest.raises(ServingError, match="from one ModelConfigList to another"):
+        core.reload(model_server_config_pb2.ModelServerConfig())
+
+
+def test_the_model_list_is_read_from_a_text_proto(tmp_path: Path, base: Path) -> None:
+    path = tmp_path / "models.config"
+    assert read_config(path).WhichOneof("config") is None
+    path.write_text(text_format.MessageToString(config(base, [1], stable=1)))
+    assert read_config(path) == config(base, [1], stable=1)
+    path.write_text("model_config_list { nonsense }")
+    with pytest.raises(ConfigurationError, match="not a ModelServerConfig"):
+        read_config(path)
