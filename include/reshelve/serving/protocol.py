@@ -1,7 +1,7 @@
 """TensorFlow Serving's gRPC messages, without TensorFlow's runtime.
 
-The message modules live inside the `tensorflow` package, whose import costs seconds and 400 MB. A client and
-an agent need the messages alone, so a bare package stands in while they are imported (0.7 s and 32 MB); a
+The message modules live inside the `tensorflow` package, whose import costs ten seconds of processor time and
+700 MB. A client and an agent need the messages alone, so a bare package stands in while they are imported; a
 later `import tensorflow` in the same process finds the real one.
 """
 

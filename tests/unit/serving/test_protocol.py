@@ -44,3 +44,21 @@ def test_clients_and_agents_start_without_tensorflow() -> None:
     modules = "reshelve.serving.agent, reshelve.serving.release, reshelve.serving.predict"
     check = f"import sys, {modules}; sys.exit(int('tensorflow' in sys.modules or 'torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], timeout=120).returncode == 0
+
+
+@pytest.mark.slow
+def test_tensorflow_imported_later_is_the_real_one_and_shares_the_messages() -> None:
+    check = """
+import numpy as np
+from reshelve.serving.protocol import from_tensor, to_tensor
+import tensorflow as tf
+assert tf.make_ndarray(to_tensor(["é", "b"])).tolist() == ["é".encode(), b"b"]
+assert from_tensor(tf.make_tensor_proto(tf.constant(["é"]))).tolist() == ["é"]
+for values in ([[1.5, 2.5]], [1, 2], [True]):
+    array = np.array(values)
+    assert (tf.make_ndarray(to_tensor(array)) == array).all()
+    assert (from_tensor(tf.make_tensor_proto(array)) == array).all()
+assert (from_tensor(tf.make_tensor_proto(7.0, shape=[2, 2])) == 7).all()
+"""
+    done = subprocess.run([sys.executable, "-c", check], timeout=400, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
