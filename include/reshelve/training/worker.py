@@ -148,6 +148,7 @@ def train(spec: TrainingSpec) -> None:
 
         last = validate(spec, model, validation, device)
         report.validation(step, last)
+    drift = rank_difference(model)
 
     if rank == 0:
         if not math.isfinite(last["loss"]):
@@ -157,7 +158,10 @@ def train(spec: TrainingSpec) -> None:
             )
         if spec.save:
             model.save(spec.output)
-        write_json(spec.output / names.RESULT, report.result(step, last, processes, str(device)))
+        write_json(
+            spec.output / names.RESULT,
+            report.result(step, last, str(device)) | {"processes": processes, "rank_difference": drift},
+        )
         checkpoint.unlink(missing_ok=True)
 
 
@@ -198,6 +202,13 @@ def rates(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup_share:
 def agreed(stop: bool) -> bool:
     """Whether any process wants to stop: the answer is the same on all, so none waits for one that left."""
     return bool(hvd.allreduce(torch.tensor(float(stop)), op=hvd.Sum, name="stop") > 0)
+
+
+def rank_difference(model: RankerModel) -> float:
+    """How far the processes' weights have come apart: 0 where every one took the same steps."""
+    own = torch.stack([value.detach().double().abs().sum().cpu() for value in model.parameters()])
+    sums = hvd.allgather(own.unsqueeze(0), name="weights")
+    return float((sums.max(0).values - sums.min(0).values).max())
 
 
 @torch.no_grad()
@@ -299,7 +310,7 @@ class Reporter:
         points = self._curves.points if self._curves else []
         return Place(step, self.seconds(), self._place.examples, points, self._place.first)
 
-    def result(self, step: int, last: dict[str, float], processes: int, device: str) -> dict[str, object]:
+    def result(self, step: int, last: dict[str, float], device: str) -> dict[str, object]:
         """The job's result, for the stage's."""
         losses = [point["loss"] for point in (self._curves.points if self._curves else []) if "loss" in point]
         metric = METRICS[self._spec.kind]
@@ -318,7 +329,6 @@ class Reporter:
             "steps_planned": self._steps,
             "examples": self._place.examples,
             "samples_per_second": round(self._place.examples / max(self.seconds(), 1e-9), 1),
-            "processes": processes,
             "device": device,
         }
 

@@ -1,124 +1,189 @@
-"""The training loop, run as the real processes that a night runs."""
+"""The training loop in this process: it learns, stops, resumes exactly, and refuses what it cannot use."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from reshelve.errors import ConfigurationError, DataError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError
 from reshelve.rankers import Kind, Ranker
 from reshelve.training import spec as names
-from reshelve.training.launch import run_job
+from reshelve.training import worker
 from reshelve.training.model import RankerModel
 from reshelve.training.spec import TrainingSpec, training_spec
 
-MakeRanker = Callable[..., Ranker]
-WriteExamples = Callable[..., Path]
+MakeJob = Callable[..., TrainingSpec]
+
+
+class StoppedError(Exception):
+    """What a test raises in place of a power cut."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def horovod_of_one() -> Iterator[None]:
+    """Horovod without a launcher: one process, the same code."""
+    import horovod.torch as hvd
+
+    torch.set_num_threads(1)
+    hvd.init()
+    yield
+    hvd.shutdown()
 
 
 @pytest.fixture
-def job(tmp_path: Path, tiny_base: Path, make_ranker: MakeRanker, write_examples: WriteExamples) -> Callable[..., TrainingSpec]:
+def job(
+    tmp_path: Path, tiny_base: Path, make_ranker: Callable[..., Ranker], write_examples: Callable[..., Path]
+) -> MakeJob:
     """A training job over tiny examples, in a directory of its own."""
 
-    def make(name: str, kind: Kind = Kind.NEXT_ITEM, **values: object) -> TrainingSpec:
+    def make(name: str, kind: Kind = Kind.NEXT_ITEM, save: bool = True, **values: object) -> TrainingSpec:
         examples = tmp_path / f"examples-{kind}"
         if not examples.is_dir():
             write_examples(examples, kind)
         output = tmp_path / name
-        output.mkdir()
+        output.mkdir(exist_ok=True)
         ranker = make_ranker(kind, **values)
-        return training_spec(ranker, identity="tiny", base=tiny_base, examples=examples, output=output)
+        return training_spec(
+            ranker, identity="tiny", base=tiny_base, examples=examples, output=output, save=save
+        )
 
     return make
 
 
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    return load_file(output / "model.safetensors")
-
-
 def assert_same_weights(one: Path, other: Path) -> None:
-    left, right = weights(one), weights(other)
+    left, right = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     assert left.keys() == right.keys()
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def workers_of(output: Path) -> list[psutil.Process]:
-    """Every live process that names this job's spec: launcher, Horovod's go-betweens and workers."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if str(output / names.SPEC) in " ".join(process.info["cmdline"] or ()) and process.pid != os.getpid():
-            found.append(process)
-    return found
+def result_of(spec: TrainingSpec) -> dict[str, object]:
+    return dict(json.loads((spec.output / names.RESULT).read_text()))
 
 
-def assert_none_left(output: Path, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while workers_of(output):
-        assert time.monotonic() < deadline, workers_of(output)
-        time.sleep(0.1)
+def stop_after(monkeypatch: pytest.MonkeyPatch, checkpoints: int) -> None:
+    """Let the job write that many real checkpoints, then end it where it stands."""
+    save, written = worker.save_checkpoint, []
+
+    def save_then_stop(*arguments: object) -> None:
+        save(*arguments)
+        written.append(1)
+        if len(written) == checkpoints:
+            raise StoppedError
+
+    monkeypatch.setattr(worker, "save_checkpoint", save_then_stop)
 
 
-def kill_at_checkpoint(output: Path, number: int) -> threading.Thread:
-    """In the background: once a checkpoint is there, send `number` to the worker itself."""
-
-    def wait_and_kill() -> None:
-        while not (output / names.CHECKPOINT).is_file():
-            time.sleep(0.01)
-        for process in workers_of(output):
-            if "reshelve.training.worker" in process.cmdline() and "-np" not in process.cmdline():
-                process.send_signal(number)
-
-    thread = threading.Thread(target=wait_and_kill)
-    thread.start()
-    return thread
-
-
-def test_a_job_learns_and_writes_what_the_contract_names(job: Callable[..., TrainingSpec]) -> None:
-    spec = job("night")
-    result = run_job(spec, threads=1)
+@pytest.mark.parametrize("kind", [Kind.NEXT_ITEM, Kind.PAIR], ids=str)
+def test_a_job_learns_and_writes_what_the_contract_names(job: MakeJob, kind: Kind) -> None:
+    spec = job("night", kind)
+    worker.train(spec)
+    result = result_of(spec)
     assert result["steps"] == result["steps_planned"] == 40
     assert result["validation_loss"] < result["first_validation_loss"]
     assert result["device"].startswith(("cpu (1 threads", "cuda"))
     points = json.loads((spec.output / "curve.json").read_text())
-    assert points[0]["step"] == 0 and points[-1]["validation_loss"] == pytest.approx(result["validation_loss"], abs=1e-5)
+    assert points[0]["step"] == 0
+    assert points[-1]["validation_loss"] == pytest.approx(result["validation_loss"], abs=1e-5)
     progress = json.loads((spec.output / names.PROGRESS).read_text())
-    assert progress["step"] == progress["steps"] == 40 and progress["seconds_left"] == 0
-    events = [event for path in (spec.output / "tensorboard").iterdir() for event in EventFileLoader(str(path)).Load()]
-    assert {value.tag for event in events for value in event.summary.value} >= {"train/loss", "train/validation_loss"}
+    assert (progress["step"], progress["steps"], progress["seconds_left"]) == (40, 40, 0)
+    events = [
+        event
+        for path in (spec.output / "tensorboard").iterdir()
+        for event in EventFileLoader(str(path)).Load()
+    ]
+    assert {value.tag for event in events for value in event.summary.value} >= {
+        "train/loss",
+        "train/validation_loss",
+    }
     model = RankerModel.load(spec.output)
-    assert model(torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.long)).shape == (1, 17)
+    logits = model(torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.long))
+    assert logits.shape == ((1, 17) if kind is Kind.NEXT_ITEM else (1,))
     assert not (spec.output / names.CHECKPOINT).exists()
-    assert run_job(spec, threads=1) == result  # done: nothing is started again
 
 
-def test_kill_9_in_the_middle_then_a_retry_gives_the_weights_of_an_undisturbed_job(
-    job: Callable[..., TrainingSpec],
+@pytest.mark.parametrize("kind", [Kind.NEXT_ITEM, Kind.PAIR], ids=str)
+def test_stopping_and_resuming_gives_the_weights_of_not_stopping(
+    job: MakeJob, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = {"training.epochs": 20, "training.checkpoint_seconds": 0.05}
-    undisturbed, disturbed = job("undisturbed", **values), job("disturbed", **values)
-    run_job(undisturbed, threads=1)
-    killer = kill_at_checkpoint(disturbed.output, signal.SIGKILL)
-    with pytest.raises(TryAgainError, match="cut off"):
-        run_job(disturbed, threads=1)
-    killer.join()
-    assert_none_left(disturbed.output)
-    assert not (disturbed.output / "model.safetensors").exists()
-    result = run_job(disturbed, threads=1)
-    assert result["steps"] == 400
-    assert_same_weights(undisturbed.output, disturbed.output)
-    steps = [point["step"] for point in json.loads((disturbed.output / "curve.json").read_text())]
-    assert steps == sorted(steps) and steps[0] == 0
+    whole = job("whole", kind, **{"training.checkpoint_seconds": 1e-9})
+    stopped = job("stopped", kind, **{"training.checkpoint_seconds": 1e-9})
+    worker.train(whole)
+    for checkpoints in (13, 9):  # in the first epoch, then in the second
+        with monkeypatch.context() as context, pytest.raises(StoppedError):
+            stop_after(context, checkpoints)
+            worker.train(stopped)
+    worker.train(stopped)
+    assert_same_weights(whole.output, stopped.output)
+    one, other = result_of(whole), result_of(stopped)
+    assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-5)
+    assert (one["steps"], one["examples"], one["first_validation_loss"]) == (
+        other["steps"],
+        other["examples"],
+        other["first_validation_loss"],
+    )
+
+
+@pytest.mark.parametrize("damage", ["torn", "of another spec"])
+def test_a_checkpoint_that_does_not_fit_is_ignored(
+    job: MakeJob, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = job("whole", **{"training.checkpoint_seconds": 1e-9})
+    stopped = job(
+        "stopped", **{"training.checkpoint_seconds": 1e-9, "training.seed": 5 if damage != "torn" else 17}
+    )
+    worker.train(whole)
+    with monkeypatch.context() as context, pytest.raises(StoppedError):
+        stop_after(context, 7)
+        worker.train(stopped)
+    checkpoint = stopped.output / names.CHECKPOINT
+    if damage == "torn":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    again = job("stopped")
+    worker.train(again)
+    assert_same_weights(whole.output, again.output)
+
+
+def test_the_time_limit_stops_with_what_there_is_and_leaves_the_rates_alone(job: MakeJob) -> None:
+    spec = job("short", **{"training.max_minutes": 1e-9})
+    worker.train(spec)
+    result = result_of(spec)
+    assert (result["steps"], result["steps_planned"]) == (worker.AGREE_EVERY, 40)
+    RankerModel.load(spec.output)
+
+
+def test_a_diverged_job_says_which_value_to_lower(job: MakeJob) -> None:
+    spec = job(
+        "wild",
+        **{"training.learning_rate": 1.0, "training.head_learning_rate": 1.0, "training.weight_decay": 1.0},
+    )
+    broken = spec.training.model_copy(update={"learning_rate": float("inf")})
+    with pytest.raises(ConfigurationError, match=r"diverged"):
+        worker.train(spec.model_copy(update={"training": broken}))
+    assert not (spec.output / "model.json").exists()
+
+
+def test_no_examples_is_a_matter_of_the_data(job: MakeJob) -> None:
+    spec = job("empty")
+    path = spec.examples / "train.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(DataError, match=r"train\.parquet: there are no examples"):
+        worker.train(spec)
+
+
+def test_the_rate_rises_then_falls_to_nothing() -> None:
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "peak": 2.0}])
+    seen = []
+    for step in range(10):
+        worker.rates(optimizer, step, 10, 0.2)
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen[:3] == [1.0, 2.0, 2.0]
+    assert seen[-1] == pytest.approx(2.0 / 8)
+    assert seen[2:] == sorted(seen[2:], reverse=True)

@@ -15,7 +15,25 @@ import pytest
 from reshelve.rankers import Kind, Ranker
 from reshelve.training.base import resolve_base
 
-WORDS = "red blue green mug plate lantern paper candle garden metal wooden heart star small large set vintage".split()
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "mug",
+    "plate",
+    "lantern",
+    "paper",
+    "candle",
+    "garden",
+    "metal",
+    "wooden",
+    "heart",
+    "star",
+    "small",
+    "large",
+    "set",
+    "vintage",
+]
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +48,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.save(str(directory / "tokenizer.json"))
     torch.manual_seed(3)
@@ -73,9 +93,7 @@ def write_examples(tiny_base: Path) -> Callable[[Path, Kind], Path]:
     def table(kind: Kind, rows: int, seed: int) -> pa.Table:
         random = np.random.default_rng(seed)
         items = random.integers(0, len(WORDS), rows)
-        texts = [
-            " ; ".join([WORDS[item], *random.choice(WORDS, random.integers(0, 6))]) for item in items
-        ]
+        texts = [" ; ".join([WORDS[item], *random.choice(WORDS, random.integers(0, 6))]) for item in items]
         weight = pa.array(np.ones(rows))
         if kind is Kind.NEXT_ITEM:
             return pa.table({
@@ -83,9 +101,13 @@ def write_examples(tiny_base: Path) -> Callable[[Path, Kind], Path]:
                 "targets": pa.array([[int(item), int(item + 1) % len(WORDS)] for item in items], pa.list_(pa.int32())),
                 "weight": weight,
             })  # fmt: skip
-        positive = random.random(rows) < 0.4
-        titles = [WORDS[item] if yes else WORDS[(item + 5) % len(WORDS)] for item, yes in zip(items, positive, strict=True)]
-        encoded = [tokenizer.encode(WORDS[item], title) for item, title in zip(items, titles, strict=True)]
+        titles = random.integers(
+            0, len(WORDS), rows
+        )  # what is wanted is a matter of the title alone: easy to learn
+        positive = titles < len(WORDS) // 2
+        encoded = [
+            tokenizer.encode(WORDS[item], WORDS[title]) for item, title in zip(items, titles, strict=True)
+        ]
         return pa.table({
             "input_ids": pa.array([e.ids for e in encoded], pa.list_(pa.int32())),
             "token_type_ids": pa.array([e.type_ids for e in encoded], pa.list_(pa.int8())),
