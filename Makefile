@@ -52,5 +52,5 @@ bench: setup ## Run one benchmark: make bench NAME=package (benchmarks/<NAME>.py
 	@test -f "benchmarks/$(NAME).py" || { echo "make bench NAME=…; there are: $$(cd benchmarks && ls *.py 2>/dev/null | sed 's/\.py$$//' | tr '\n' ' ')" >&2; exit 78; }
 	@.venv/bin/python "benchmarks/$(NAME).py" $(ARGS)
 
-docs: setup ## Write docs/reference/ from the code
+docs: setup ## Write the reference pages and the index of docs/ anew from the code
 	@.venv/bin/python scripts/reference.py

@@ -1,4 +1,4 @@
-"""Write docs/reference/{cli,ranker-file,settings}.md from the code, so that they cannot drift.
+"""Write docs/reference/{cli,ranker-file,settings}.md from the code, and the index docs/README.md, so that none can drift.
 
 python scripts/reference.py            writes the files
 python scripts/reference.py --check    exit 1 where a file differs (a test does this)
@@ -25,7 +25,8 @@ from reshelve.rankers import Ranker
 from reshelve.serving.server_options import ServerOptions
 from reshelve.settings import PROJECT, Settings
 
-DIRECTORY = PROJECT / "docs" / "reference"
+DOCS = PROJECT / "docs"
+SECTIONS = {"Learn": "tutorial", "Do": "how-to", "Look up": "reference", "Understand why": "decisions"}
 MADE = "<!-- Made by scripts/reference.py from the code: `make docs`. -->\n"
 
 
@@ -97,6 +98,17 @@ def settings_page() -> str:
         "| `work/` | work directories of runs: a cache, what matters is on S3 |",
         "",
     ]
+    return "\n".join(lines)
+
+
+def index() -> str:
+    """docs/README.md: every page by its title."""
+    lines = ["# Documentation", MADE]
+    for heading, folder in SECTIONS.items():
+        lines.append(f"\n**{heading}**\n")
+        for path in sorted((DOCS / folder).glob("*.md")):
+            title = path.read_text().splitlines()[0].removeprefix("# ")
+            lines.append(f"- [{title}]({folder}/{path.name})")
     return "\n".join(lines)
 
 
@@ -202,15 +214,20 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-PAGES = {"cli.md": cli, "ranker-file.md": ranker_file, "settings.md": settings_page}
+# The index last: it reads the titles of the others.
+PAGES = {
+    "reference/cli.md": cli,
+    "reference/ranker-file.md": ranker_file,
+    "reference/settings.md": settings_page,
+    "README.md": index,
+}
 
 
 def main() -> int:
     """Write or check the pages."""
     stale = 0
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
-        path = DIRECTORY / name
+        path = DOCS / name
         text = page().rstrip() + "\n"
         if not path.is_file() or path.read_text() != text:
             stale += 1

@@ -66,6 +66,13 @@ run() { # a long step: its output goes to a log, a line every 20 s says that it 
   fi
 }
 
+# A set-up that was killed may have left a package without its list of files, which pip takes for whole.
+"$venv/bin/python" - <<'PY'
+import pathlib, shutil, sysconfig
+site = pathlib.Path(sysconfig.get_paths()["purelib"])
+for left in [*site.glob("~*"), *(info for info in site.glob("*.dist-info") if not (info / "RECORD").is_file())]:
+    shutil.rmtree(left)
+PY
 run "installing the locked packages (about 4 minutes)" "$venv/setup-packages.log" \
   "$venv/bin/python" -m pip install --progress-bar off -r requirements.txt -c constraints.txt
 run "Horovod: built once, about 2 minutes, kept in $wheels" "$venv/setup-horovod.log" \
