@@ -99,6 +99,7 @@ class Agent:
         except DataError as error:
             logger().warning("models.config is damaged, written anew", problem=str(error))
             found = {}
+        self.written = found or None
         kept = {name: entry.limited_to(self.disk.of(name)) for name, entry in found.items()}
         self.applied = {name: entry for name, entry in kept.items() if entry is not None}
         self._write(self.applied)
@@ -115,8 +116,9 @@ class Agent:
         for ranker, pointer in self.pointers.known.items():
             first = (pointer.stable, pointer.previous, pointer.canary)
             self.copier.want(ranker, [version for version in first if version is not None])
-        observed = self._observe()
+        observed = None
         try:
+            observed = self._observe()
             if observed is not None:
                 self._step(observed)
                 self._clean(observed)
@@ -170,10 +172,8 @@ class Agent:
             wanted.pop(ranker, None)
             if entry is not None:
                 wanted[ranker] = entry
-        refused = self._sent is not None and self._sent not in (
-            self.applied,
-            wanted,
-        )  # it may hold for a part
+        # What a server refused may hold in part: it has to be told again, also what it was told before.
+        refused = self._sent is not None and self._sent not in (self.applied, wanted)
         if refused or any(
             must_reload(wanted.get(r), self.applied.get(r), seen) for r, seen in observed.items()
         ):

@@ -33,13 +33,14 @@ def wait_for_agents(
     store: ObjectStore,
     ranker: str,
     pointer: Pointer,
+    version: int,
     done: Callable[[Report], bool],
     seconds: float,
     what: str,
 ) -> list[Report]:
     """Wait until every live agent has seen `pointer` and is `done`; their reports.
 
-    An agent that reports that a wanted version can never serve there ends the wait: look at `failures`. Raises
+    An agent that reports that `version` can never serve there ends the wait: look at its `failures`. Raises
     TryAgainError naming the agents that are missing when the time is over.
     """
     deadline = time.monotonic() + seconds
@@ -47,7 +48,7 @@ def wait_for_agents(
     while True:
         reports = live_reports(store, ranker)
         seen = [report for report in reports if report.sequence >= pointer.sequence]
-        if any(report.failures for report in seen):
+        if any(version in report.failures for report in seen):
             return reports
         waiting = [report for report in reports if report not in seen or not done(report)]
         if reports and not waiting:

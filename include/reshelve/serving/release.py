@@ -73,7 +73,7 @@ def release(
             return _result(name, version, "rolled_back", steps, require_live(store, name), problem)
         pointer = move_pointer(store, name, Promote(version), by=by, reason=reason or "its probe was good")
         steps.add("promote", f"stable is {version}, previous is {pointer.previous}")
-    reports = _wait_for_label(store, name, pointer)
+    reports = _wait_for_label(store, name, pointer, version)
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
     headline = f"{name} version {version} serves" + (" already" if unchanged else "")
     return _result(name, version, "unchanged" if unchanged else "promoted", steps, reports, headline)
@@ -128,6 +128,7 @@ def _problem(store: ObjectStore, ranker: Ranker, pointer: Pointer, version: int,
         store,
         ranker.name,
         pointer,
+        version,
         lambda report: report.serving.canary == version,
         ranker.release.ready_seconds,
         f"loading version {version}",
@@ -155,16 +156,21 @@ def _withdraw(store: ObjectStore, name: str, version: int, steps: _Steps, by: st
     steps.add("withdraw", why)
 
 
-def _wait_for_label(store: ObjectStore, name: str, pointer: Pointer) -> list[Report]:
-    """Wait until every live agent serves the pointer's stable version under its label."""
-    return wait_for_agents(
+def _wait_for_label(store: ObjectStore, name: str, pointer: Pointer, version: int) -> list[Report]:
+    """Wait until every live agent serves the version under the label stable. Raises DataError where one never can."""
+    reports = wait_for_agents(
         store,
         name,
         pointer,
-        lambda report: report.serving.stable == pointer.stable,
+        version,
+        lambda report: report.serving.stable == version,
         _LABEL_SECONDS,
-        f"the pointer is moved, but serving version {pointer.stable} as stable",
+        f"the pointer is moved, but serving version {version} as stable",
     )
+    failures = [f"agent {r.agent}: {r.failures[version]}" for r in reports if version in r.failures]
+    if failures:
+        raise DataError(f"{name}: the pointer is at {version}, but it cannot be served", "; ".join(failures))
+    return reports
 
 
 def rollback(
@@ -190,10 +196,7 @@ def rollback(
         plan = f"stable {pointer.stable} → {version}, previous {pointer.previous} → {pointer.stable}"
         return {**result, "state": "planned", "plan": plan, "sequence": pointer.sequence}
     moved = move_pointer(store, name, Revert(version), by=by, reason=reason or "rollback")
-    reports = _wait_for_label(store, name, moved)
-    if any(version in report.failures for report in reports):
-        found = "; ".join(f"agent {r.agent}: {r.failures[version]}" for r in reports if version in r.failures)
-        raise DataError(f"{name}: the pointer is at {version}, but it cannot be served", found)
+    reports = _wait_for_label(store, name, moved, version)
     state = "unchanged" if moved.sequence == pointer.sequence else "rolled_back"
     seconds = round(time.monotonic() - started, 2)
     logger(ranker=name, version=version).info(state, seconds=seconds, sequence=moved.sequence)
