@@ -1,0 +1,230 @@
+"""The agent's own parts, without a model server: its disk, its copies, its view of S3, its reports."""
+
+from __future__ import annotations
+
+import collections
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reshelve.errors import AlreadyRunningError, ConfigurationError
+from reshelve.processes import free_port, wait_until
+from reshelve.serving import agent as agent_module
+from reshelve.serving.agent import Agent, run_agent
+from reshelve.serving.model_config import ModelEntry, read_config, write_config
+from reshelve.serving.reports import Report, live_reports, read_reports
+from reshelve.store.deployments import Revert, move_pointer, pointer_key
+from reshelve.store.manifest import Manifest
+from reshelve.store.objects import ObjectStore
+from reshelve.store.versions import describe_directory
+
+ONE = 20110830001
+
+
+@pytest.fixture
+def version(store: ObjectStore, tmp_path: Path) -> int:
+    """A published version that is stable; its bytes are no model, and no server is there to mind."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "saved_model.pb").write_bytes(b"graph")
+    manifest = Manifest.model_validate(
+        {
+            "ranker": "recommend",
+            "version": ONE,
+            "kind": "next_item",
+            "created_at": "2011-08-31T03:00:00Z",
+            "files": describe_directory(source),
+            "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
+            "gate": {"verdict": "promote"},
+        }
+    )
+    store.upload_directory(source, f"models/recommend/{ONE}")
+    store.put_json(f"models/recommend/{ONE}/manifest.json", manifest.model_dump(mode="json"))
+    move_pointer(store, "recommend", Revert(ONE), by="test", reason="")
+    return ONE
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    path = tmp_path / "models"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def start(store: ObjectStore, models: Path) -> Iterator[Callable[[], Agent]]:
+    """Start an agent in this process, as often as a test wants; its model server is away."""
+    started: list[Agent] = []
+
+    def begin() -> Agent:
+        started.append(Agent(models, f"127.0.0.1:{free_port()}", "a", store, store))
+        started[-1].start()
+        return started[-1]
+
+    yield begin
+    for agent in started:
+        agent.close()
+
+
+def copied(agent: Agent) -> Agent:
+    def look() -> bool:
+        agent.round()
+        return ONE in agent.disk.of("recommend")
+
+    wait_until(look, 30, "the copy")
+    return agent
+
+
+def the_report(store: ObjectStore) -> Report:
+    (report,) = live_reports(store, "recommend")
+    return report
+
+
+def test_it_copies_and_reports_while_the_server_is_away(
+    store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
+) -> None:
+    copied(start())
+    assert (models / "recommend" / str(version) / "saved_model.pb").read_bytes() == b"graph"
+    report = the_report(store)
+    assert report.sequence == 1 and report.serving.available == ()
+    assert report.error is not None and "is not there" in report.error
+
+
+def test_at_its_start_it_keeps_what_verifies_and_removes_the_rest(
+    models: Path, version: int, start: Callable[[], Agent]
+) -> None:
+    copied(start()).close()
+    ranker = models / "recommend"
+    for left in (".incoming-20110831001", ".removed-20110829001", "20110828001"):
+        (ranker / left).mkdir()
+    entry = ModelEntry(
+        "recommend", ranker, frozenset({version, 20110828001}), {"stable": version, "canary": 20110828001}
+    )
+    write_config(models, [entry])
+    again = start()
+    assert again.disk.of("recommend") == {version}
+    assert sorted(path.name for path in ranker.iterdir()) == [f".manifest-{version}.json", str(version)]
+    assert read_config(models)["recommend"] == ModelEntry(
+        "recommend", ranker, frozenset({version}), {"stable": version}
+    )
+
+
+@pytest.mark.parametrize("change", ["other bytes", "an added file", "a lost file", "no manifest"])
+def test_a_copy_that_changed_on_disk_is_removed_and_copied_again(
+    models: Path, version: int, start: Callable[[], Agent], change: str
+) -> None:
+    copied(start()).close()
+    directory = models / "recommend" / str(version)
+    if change == "other bytes":
+        (directory / "saved_model.pb").write_bytes(b"grapf")
+    elif change == "an added file":
+        (directory / "added").touch()
+    elif change == "a lost file":
+        (directory / "saved_model.pb").unlink()
+    else:
+        (models / "recommend" / f".manifest-{version}.json").unlink()
+    write_config(
+        models, [ModelEntry("recommend", directory.parent, frozenset({version}), {"stable": version})]
+    )
+    again = start()
+    assert read_config(models) == {} and not directory.exists()
+    copied(again)
+    assert (directory / "saved_model.pb").read_bytes() == b"graph"
+
+
+def test_labels_leave_the_file_when_the_server_stays_away(
+    models: Path, version: int, start: Callable[[], Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(start()).close()
+    write_config(
+        models, [ModelEntry("recommend", models / "recommend", frozenset({version}), {"stable": version})]
+    )
+    agent = start()
+    agent.round()
+    assert read_config(models)["recommend"].labels == {"stable": version}
+    monkeypatch.setattr(agent_module, "_AWAY_SECONDS", 0)
+    agent.round()
+    found = read_config(models)["recommend"]
+    assert (found.versions, dict(found.labels)) == ({version}, {})
+
+
+def test_a_full_disk_is_reported_and_tried_again(
+    store: ObjectStore, version: int, start: Callable[[], Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = start()
+    usage = collections.namedtuple("usage", "total used free")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage(100, 100, 0))
+
+        def reported() -> bool:
+            agent.round()
+            return any(
+                "the disk is full" in (report.error or "") for report in live_reports(store, "recommend")
+            )
+
+        wait_until(reported, 30, "the report")
+        assert the_report(store).failures == {}  # it may still work out
+    copied(agent)
+    agent.round()
+    assert "the disk is full" not in (the_report(store).error or "")
+
+
+def test_bytes_that_differ_from_the_manifest_are_a_lasting_failure(
+    store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
+) -> None:
+    store.put(f"models/recommend/{version}/saved_model.pb", b"grapf")
+    agent = start()
+
+    def reported() -> bool:
+        agent.round()
+        return any(version in report.failures for report in live_reports(store, "recommend"))
+
+    wait_until(reported, 30, "the report")
+    assert "do not match the manifest's digests" in the_report(store).failures[version]
+    assert not (models / "recommend" / str(version)).exists()
+
+
+def test_a_damaged_pointer_leaves_the_last_good_one_in_force(
+    store: ObjectStore, version: int, start: Callable[[], Agent]
+) -> None:
+    agent = copied(start())
+    store.put(pointer_key("recommend"), b"{")
+    agent.round()
+    assert agent.pointers.known["recommend"].stable == version
+    assert "is damaged" in (the_report(store).error or "")
+
+
+def test_a_damaged_config_file_is_written_anew(models: Path, start: Callable[[], Agent]) -> None:
+    (models / "models.config").write_text("model_config_list {")
+    start()
+    assert read_config(models) == {}
+
+
+def test_a_damaged_report_hides_no_other(
+    store: ObjectStore, version: int, start: Callable[[], Agent]
+) -> None:
+    start().round()
+    store.put("deployments/recommend/agents/b.json", b"{")
+    assert [report.agent for report in read_reports(store, "recommend")] == ["a"]
+
+
+def test_one_agent_per_directory(store: ObjectStore, models: Path) -> None:
+    holder = f"import fcntl, sys; f = open({str(models / '.agent.lock')!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    try:
+        with pytest.raises(AlreadyRunningError, match="another agent"):
+            run_agent(str(models), "127.0.0.1:1", "a", 1)
+    finally:
+        other.communicate()
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".hidden"])
+def test_an_agent_needs_a_name_that_can_be_a_file(store: ObjectStore, models: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no agent's name"):
+        run_agent(str(models), "127.0.0.1:1", name, 1)
