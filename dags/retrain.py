@@ -29,14 +29,15 @@ from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
 from reshelve_airflow.timetable import NightTimetable
 from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 
-# One trial that cannot be evaluated must not cost the night; a search that cannot even ask must.
-GO_ON = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+# The evaluations may have been skipped (nothing was asked for, or a trial was left out), the asking may not.
+GO_ON = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 
 
 def search_tasks(ranker: Ranker, rounds: int, options: dict[str, Any]) -> tuple[ReshelveOperator, ReshelveOperator]:
     """Rounds of ask → evaluate (mapped over the trials asked for) → …, closed by tell: (first, last) task.
 
-    An empty ask (the search is over) skips its evaluations and nothing else.
+    An empty ask (the search is over) skips its evaluations and nothing else. A trial that fails to the last retry
+    is left out: it must not cost the night.
     """
     with TaskGroup("tune", tooltip="The hyperparameter search"):
         first = last = None
@@ -53,6 +54,7 @@ def search_tasks(ranker: Ranker, rounds: int, options: dict[str, Any]) -> tuple[
                 task_id=f"evaluate_{number}",
                 verb="tune evaluate",
                 options=options,
+                may_be_left_out=True,
                 pool=Pool.HEAVY,
                 max_active_tis_per_dagrun=ranker.search.parallel,
                 map_index_template="trial {{ task.more['trial'] }}",

@@ -67,6 +67,11 @@ class Outcome:
         """Bad data or bad configuration: the same run would end the same way."""
         return self.code in NEVER_RETRY
 
+    @property
+    def may_retry(self) -> bool:
+        """It failed, and the same run may end better."""
+        return self.code != 0 and not self.never_retry
+
 
 class Child:
     """A process in a group of its own. `run` streams its stderr by lines; `kill` takes under five seconds."""

@@ -66,6 +66,7 @@ class DecideReleaseOperator(BaseOperator):
         """Decide."""
         refusal = publication_refusal(self.published) or self.refusal
         if refusal:
+            self.log.info("not released: %s", refusal)
             raise AirflowSkipException(f"not released: {refusal}")
         return int(self.published["version"])
 

@@ -46,7 +46,7 @@ class ReshelveOperator(_VerbTask, BaseOperator):
     `verb`: as typed, `tune ask`. `options`: its options without the dashes; None leaves one out, a bool becomes
     `--x` or `--no-x`, a list repeats it. `option_params`: params of the run that are options too, by name. `more`: further
     options, for `expand`. `returns`: the one key of the result that is handed on (default: the whole small object). `skip_when`: a result with these values skips the task,
-    with the result's headline.
+    with the result's headline. `may_be_left_out`: after the last retry the task is skipped in place of failing.
 
     Bad data (65) and bad configuration (78) are never retried, everything else is.
     """
@@ -64,6 +64,7 @@ class ReshelveOperator(_VerbTask, BaseOperator):
         more: Mapping[str, Any] | None = None,
         returns: str | None = None,
         skip_when: Mapping[str, Any] | None = None,
+        may_be_left_out: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,21 +74,27 @@ class ReshelveOperator(_VerbTask, BaseOperator):
         self.more = more or {}
         self.returns = returns
         self.skip_when = skip_when or {}
+        self.may_be_left_out = may_be_left_out
 
     def execute(self, context: Context) -> Any:
         """Run the verb; its result goes to XCom."""
         refuse_unknown(context)
         asked = {name.replace("_", "-"): context["params"][name] for name in self.option_params}
-        result = checked(self.run_verb(self.verb, {**self.options, **asked, **self.more}), self.verb)
+        outcome = self.run_verb(self.verb, {**self.options, **asked, **self.more})
+        if self.may_be_left_out and outcome.may_retry and context["ti"].try_number > context["ti"].max_tries:
+            self.log.warning("left out after the last retry: %s", outcome.headline)
+            raise AirflowSkipException(outcome.headline)
+        result = checked(outcome, self.verb)
         if self.skip_when and all(result.get(key) == value for key, value in self.skip_when.items()):
-            raise AirflowSkipException(str(result.get("headline") or f"reshelve {self.verb}: nothing to do"))
+            self.log.info("skipped: %s", result.get("headline"))  # Airflow does not log a skip's own words
+            raise AirflowSkipException(str(result.get("headline")))
         return result[self.returns] if self.returns else small(result)
 
 
 class VerdictSensor(_VerbTask, BaseSensorOperator):
     """Waits, without holding a slot, until a source's partition has a verdict.
 
-    Pass and warn go on; stop fails at once; missing (the shop sent nothing) skips the night.
+    Pass and warn go on; stop fails at once; missing (nothing has landed) skips the night.
     """
 
     template_fields: Sequence[str] = ("source", "partition")
@@ -105,7 +112,8 @@ class VerdictSensor(_VerbTask, BaseSensorOperator):
             return False
         result = checked(outcome, "verdict")
         if result["verdict"] == "missing":
-            raise AirflowSkipException(f"{self.source} {self.partition}: nothing landed, so there is no night to run")
+            self.log.info("skipped: %s", result.get("headline"))
+            raise AirflowSkipException(str(result.get("headline")))
         return PokeReturnValue(is_done=True, xcom_value=result["verdict"])
 
 

@@ -1,0 +1,142 @@
+"""House policy for every DAG, and what they are wired to do."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+from reshelve_airflow.policies import Pool, Tag
+from reshelve_airflow.settings_file import SettingsFile
+from reshelve_airflow.timetable import NightTimetable
+
+from reshelve.forms import load_form
+
+HERE = Path(__file__).resolve().parents[2]
+DAG_FILES = sorted((HERE / "dags").glob("*.py"))
+HEAVY = {"torch", "tensorflow", "great_expectations", "boto3"}
+
+
+@pytest.fixture(scope="module")
+def bag() -> DagBag:
+    found = DagBag()
+    assert found.import_errors == {}
+    return found
+
+
+def dag(bag: DagBag, name: str) -> DAG:
+    return bag.dags[name]  # type: ignore[return-value]
+
+
+def test_every_ranker_has_its_dags(bag: DagBag) -> None:
+    common = {"clickstream", "rollback", "housekeeping"}
+    assert set(bag.dags) == common | {f"{kind}_{name}" for kind in ("retrain", "release") for name in ("recommend", "search")}
+
+
+def test_every_dag_follows_the_policy(bag: DagBag) -> None:
+    for one in bag.dags.values():
+        assert one.doc_md and len(one.doc_md) > 100, one.dag_id
+        assert one.description and Tag.RESHELVE in one.tags and set(one.tags) <= set(Tag), one.dag_id
+        assert one.max_active_runs == 1 and one.catchup is False and one.dagrun_timeout, one.dag_id
+        assert one.start_date is None, f"{one.dag_id}: a start date makes earlier manual runs empty"
+        for name in one.params:
+            schema = one.params.get_param(name).schema
+            assert one.params.get_param(name).description, f"{one.dag_id}.{name}: no description"
+            bounded = {"minimum", "maximum", "exclusiveMinimum"} & set(schema)
+            assert not bounded or "**" in schema["description_md"], f"{one.dag_id}.{name}: its range is not in the text"
+
+
+def test_every_task_follows_the_policy(bag: DagBag) -> None:
+    pools = {"default_pool", *Pool}
+    for one in bag.dags.values():
+        for task in one.tasks:
+            assert task.owner != "airflow", task
+            assert task.retries >= 1 and task.execution_timeout and task.pool in pools, task
+
+
+def test_every_dag_survives_its_way_through_the_database(bag: DagBag) -> None:
+    for one in bag.dags.values():
+        back = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(one))
+        assert back.task_ids == one.task_ids
+        if isinstance(one.timetable, NightTimetable):
+            assert back.timetable.serialize() == one.timetable.serialize()
+
+
+def test_the_pools_are_those_of_the_settings_file() -> None:
+    pools = load_form(SettingsFile, HERE / "airflow_settings.yaml").imports()["pools"]
+    assert set(pools) == set(Pool)
+    assert pools[Pool.ACCELERATOR] == {**pools[Pool.ACCELERATOR], "slots": 1, "include_deferred": True}
+
+
+def test_a_night_runs_its_stages_in_order_and_searches_in_rounds(bag: DagBag) -> None:
+    night = dag(bag, "retrain_search")
+    order = [task.task_id for task in night.topological_sort()]
+    stages = ["night", "await_verdict", "examples", "tune.ask_1", "tune.evaluate_1", "tune.ask_2", "tune.evaluate_2"]
+    stages += ["tune.tell", "train", "compress", "package", "gate", "publish", "decide_release", "release"]
+    assert order == stages
+    assert night.get_task("train").pool == Pool.ACCELERATOR
+    options = [night.get_task(name).options for name in ("examples", "tune.tell", "train", "publish")]
+    assert all(one == options[0] for one in options), "the stages of a run must share one identity"
+
+
+def test_a_new_ranker_file_makes_its_dags_and_a_broken_one_takes_no_others_away(tmp_path: Path) -> None:
+    search = (HERE / "include/rankers/search.yaml").read_text()
+    (tmp_path / "search.yaml").write_text(search)
+    (tmp_path / "ads.yaml").write_text(search.replace("name: search", "name: ads").replace("trials: 4", "trials: 0"))
+    (tmp_path / "broken.yaml").write_text(search.replace("name: search", "name: broken").replace("epochs: 1", "epochs: many"))
+    code = "from airflow.dag_processing.dagbag import DagBag; b = DagBag(); print(sorted(b.dags)); print(b.import_errors)"
+    done = python(code, RESHELVE_RANKERS_DIR=str(tmp_path))
+    dags, errors = done.stdout.splitlines()[-2:]
+    assert "'retrain_ads'" in dags and "'release_ads'" in dags and "'retrain_search'" in dags and "broken" not in dags
+    assert "ranker_files.py" in errors and "broken.yaml:" in errors and "training.epochs" in errors
+    assert "retrain.py" not in errors
+
+
+def imports(path: Path) -> set[str]:
+    """The top names of every import in a file, those inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
+def test_no_dag_file_names_a_heavy_package(path: Path) -> None:
+    assert not imports(path) & HEAVY
+
+
+def test_nothing_under_include_names_airflow() -> None:
+    guilty = [path.name for path in (HERE / "include/reshelve").rglob("*.py") if "airflow" in imports(path)]
+    assert not guilty
+
+
+@pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
+def test_a_dag_file_is_imported_in_a_second_of_processor_time_and_without_heavy_packages(path: Path) -> None:
+    code = f"""
+import airflow.sdk, airflow.timetables.trigger, importlib.util, sys, time
+began = time.process_time()
+spec = importlib.util.spec_from_file_location("dag_file", {str(path)!r})
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+print(time.process_time() - began, sorted({HEAVY!r} & set(sys.modules)))
+"""
+    seconds, heavy = python(code).stdout.splitlines()[-1].split(" ", 1)
+    assert heavy == "[]"
+    assert float(seconds) < 1
+
+
+def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    paths = {"PYTHONPATH": str(HERE / "plugins")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **paths, **env}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done

@@ -1,0 +1,78 @@
+"""Params are checked without Airflow, and shown by it with their ranges."""
+
+from __future__ import annotations
+
+import pytest
+from reshelve.rankers import load_ranker
+from reshelve_airflow.nights import publication_refusal, release_refusal
+from reshelve_airflow.params import ParamsError, ReleaseParams, RetrainParams, airflow_params, rollback_params
+
+
+def test_empty_params_change_nothing() -> None:
+    assert RetrainParams.read({}).values(rounds=2, parallel=2) == []
+
+
+def test_params_become_ranker_keys_that_exist() -> None:
+    given = {"epochs": 2, "max_minutes": 5, "trials": 3, "search_minutes": 1.5, "base": "package:x"}
+    values = RetrainParams.read(given).values(rounds=2, parallel=2)
+    assert "training.epochs=2.0" in values
+    ranker = load_ranker("search").with_values(dict(value.split("=", 1) for value in values))
+    assert (ranker.training.epochs, ranker.search.trials, ranker.model.base) == (2, 3, "package:x")
+
+
+@pytest.mark.parametrize(("trials", "parallel"), [(4, None), (5, 3), (9, 5), (0, None)])
+def test_more_trials_than_the_rounds_hold_make_the_rounds_wider(trials: int, parallel: int | None) -> None:
+    values = RetrainParams.read({"trials": trials}).values(rounds=2, parallel=2)
+    assert (f"search.parallel={parallel}" in values) == (parallel is not None)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param({"epoch": 1}, "param epoch: Extra inputs", id="misspelt"),
+        pytest.param({"epochs": 0}, "greater than 0", id="below"),
+        pytest.param({"epochs": 101}, "less than or equal to 100", id="above"),
+        pytest.param({"epochs": float("nan")}, "param epochs", id="no number"),
+        pytest.param({"trials": 1.5}, "param trials", id="half a trial"),
+        pytest.param({"partition": "yesterday"}, "param partition", id="no day"),
+    ],
+)
+def test_a_wrong_param_is_named(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ParamsError, match=said):
+        RetrainParams.read(given)
+
+
+def test_the_form_shows_ranges_types_and_texts() -> None:
+    params = airflow_params(RetrainParams)
+    epochs = params["epochs"].schema
+    assert epochs["type"] == ["number", "null"]
+    assert (epochs["exclusiveMinimum"], epochs["maximum"]) == (0, 100)
+    assert "More than 0 to 100." in epochs["description_md"]
+    assert params["partition"].schema["format"] == "date"
+    assert params["release"].value is True
+
+
+def test_a_version_must_be_given_and_a_rollback_is_a_dry_run() -> None:
+    assert not airflow_params(ReleaseParams)["version"].has_value
+    params = airflow_params(rollback_params(["recommend", "search"]))
+    assert params["ranker"].schema["enum"] == ["recommend", "search"]
+    assert params["dry_run"].value is True
+
+
+def test_a_backfill_never_releases() -> None:
+    assert "backfill" in release_refusal("backfill", automatic=True, asked=True)
+    assert release_refusal("scheduled", automatic=True, asked=True) == ""
+    assert "switched off" in release_refusal("manual", automatic=True, asked=False)
+    assert "release.automatic" in release_refusal("manual", automatic=False, asked=True)
+
+
+@pytest.mark.parametrize(
+    ("published", "refused"),
+    [
+        pytest.param({"published": True, "verdict": "promote", "version": 1}, False, id="promote"),
+        pytest.param({"published": True, "verdict": "hold", "version": 1}, True, id="hold"),
+        pytest.param({"published": False, "verdict": "reject", "reason": "below popularity"}, True, id="reject"),
+    ],
+)
+def test_only_a_published_promotion_is_released(published: dict[str, object], refused: bool) -> None:
+    assert bool(publication_refusal(published)) == refused
