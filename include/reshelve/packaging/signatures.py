@@ -15,13 +15,17 @@ from reshelve.packaging.tokenizer import Batch, GraphTokenizer, Rows
 from reshelve.packaging.trained import TrainedModel
 from reshelve.rankers import Kind
 
-_TEXTS = tf.TensorSpec([None], tf.string)
+_HISTORY = tf.TensorSpec([None], tf.string, name="history")
+_QUERY_AND_ITEM = [tf.TensorSpec([None], tf.string, name=name) for name in ("query", "item")]
 _IDS = tf.TensorSpec([None, None], tf.int32)
 _LENGTHS = tf.TensorSpec([None], tf.int32)
 
 
 class RankerModule(tf.Module):
     """What both kinds share: the tokenizer and the scored graph."""
+
+    serving_default: tf.types.experimental.PolymorphicFunction
+    logits: tf.types.experimental.PolymorphicFunction
 
     def __init__(self, model: TrainedModel, layers: Layers, tokenizer: Path) -> None:
         super().__init__()
@@ -31,7 +35,11 @@ class RankerModule(tf.Module):
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """By name, for tf.saved_model.save."""
-        raise NotImplementedError
+        functions = (self.serving_default, self.logits)
+        return {
+            name: f.get_concrete_function()
+            for name, f in zip(("serving_default", "logits"), functions, strict=True)
+        }
 
 
 class NextItemModule(RankerModule):
@@ -49,13 +57,13 @@ class NextItemModule(RankerModule):
         """Logits over the catalogue: [B, C]."""
         return self._graph[0].logits(ids, lengths, None)
 
-    @tf.function(input_signature=[_TEXTS], autograph=False)
+    @tf.function(input_signature=[_HISTORY], autograph=False)
     def logits(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
         """history → logits float[B, C]."""
         batch = self.tokenizer.single(self.tokenizer.tokens(history))
         return {"logits": self.score(batch.ids, batch.lengths)}
 
-    @tf.function(input_signature=[_TEXTS], autograph=False)
+    @tf.function(input_signature=[_HISTORY], autograph=False)
     def serving_default(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
         """history → item, title string[B, K], score float[B, K], best first."""
         scores, index = tf.math.top_k(tf.nn.softmax(self.logits(history)["logits"]), self.top)
@@ -63,13 +71,6 @@ class NextItemModule(RankerModule):
             "item": tf.gather(tf.constant(list(self.items)), index),
             "title": tf.gather(tf.constant(list(self.titles)), index),
             "score": scores,
-        }
-
-    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        history = tf.TensorSpec([None], tf.string, name="history")
-        return {
-            "serving_default": self.serving_default.get_concrete_function(history),
-            "logits": self.logits.get_concrete_function(history),
         }
 
 
@@ -97,13 +98,13 @@ class PairModule(RankerModule):
         """Logits: [B]."""
         return self._graph[0].logits(ids, lengths, types)
 
-    @tf.function(input_signature=[_TEXTS, _TEXTS], autograph=False)
+    @tf.function(input_signature=_QUERY_AND_ITEM, autograph=False)
     def logits(self, query: tf.Tensor, item: tf.Tensor) -> dict[str, tf.Tensor]:
         """query, item → logits float[B]."""
         batch = self._batch(query, item)
         return {"logits": self.score(batch.ids, batch.lengths, batch.types)}
 
-    @tf.function(input_signature=[_TEXTS, _TEXTS], autograph=False)
+    @tf.function(input_signature=_QUERY_AND_ITEM, autograph=False)
     def serving_default(self, query: tf.Tensor, item: tf.Tensor) -> dict[str, tf.Tensor]:
         """query, item → score float[B], the sigmoid of the logit."""
         return {"score": tf.sigmoid(self.logits(query, item)["logits"])}
@@ -128,14 +129,6 @@ class PairModule(RankerModule):
             )
 
         return Rows(*tf.cond(tf.reduce_all(known), lambda: found, with_texts))
-
-    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        query = tf.TensorSpec([None], tf.string, name="query")
-        item = tf.TensorSpec([None], tf.string, name="item")
-        return {
-            "serving_default": self.serving_default.get_concrete_function(query, item),
-            "logits": self.logits.get_concrete_function(query, item),
-        }
 
 
 def ranker_module(
