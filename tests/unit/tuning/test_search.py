@@ -1,0 +1,181 @@
+"""The search: exact ask and tell, failed trials that count, and a resume that changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from reshelve.errors import ConfigurationError, TryAgainError
+from reshelve.lineage import Run, run_stage
+from reshelve.rankers import Kind, Ranker
+from reshelve.store.objects import ObjectStore
+from reshelve.tuning.history import History, Status
+from reshelve.tuning.search import ask, evaluate, search, tell
+
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def make_run(store: ObjectStore, tmp_path: Path, make_ranker: Callable[..., Ranker]) -> MakeRun:
+    """A run whose search has a store of its own name; nothing is trained."""
+
+    def make(name: str = "a", **values: object) -> Run:
+        ranker = make_ranker(Kind.NEXT_ITEM, **{"name": f"tiny_{name}", "search.trials": 12, **values})
+        return Run(ranker, date(2011, 8, 30), store, tmp_path / "work")
+
+    return make
+
+
+def score(values: dict[str, float]) -> float:
+    """A loss with its best at a rate of 1e-3 and the smaller batch."""
+    return abs(math.log10(values["training.learning_rate"]) + 3) + 0.1 * (values["training.batch_size"] == 16)
+
+
+def record(run: Run, identifier: int, failed: bool = False) -> None:
+    """Write down an evaluation, as `evaluate` does, without training."""
+    history = History(run)
+    trial = history.trial(identifier)
+    change = {"status": Status.FAILED} if failed else {"status": Status.DONE, "loss": score(trial.values)}
+    history.update(trial.model_copy(update={**change, "seconds": 1.0}))
+
+
+def play(run: Run, rounds: int = 100, backwards: bool = False) -> None:
+    for _ in range(rounds):
+        asked = ask(run)["trials"]
+        for identifier in sorted(asked, reverse=backwards):
+            record(run, identifier, failed=identifier == 3)
+
+
+def draws(run: Run) -> list[dict[str, float | int]]:
+    return [trial.draws for trial in History(run).trials()]
+
+
+def test_a_search_asks_for_rounds_until_its_trials_are_spent(make_run: MakeRun) -> None:
+    run = make_run(**{"search.trials": 5})
+    assert ask(run)["trials"] == [0, 1]
+    assert ask(run)["trials"] == [0, 1]  # asked, not evaluated: the same again
+    record(run, 1)
+    assert ask(run)["trials"] == [0]
+    record(run, 0)
+    assert ask(run)["trials"] == [2, 3]
+    play(run)
+    assert ask(run)["trials"] == []
+    trials = History(run).trials()
+    assert [trial.seen for trial in trials] == [(), (), (0, 1), (0, 1), (0, 1, 2, 3)]
+    assert len({json.dumps(trial.draws) for trial in trials}) == 5
+
+
+def test_stopping_and_resuming_gives_the_trials_of_not_stopping(make_run: MakeRun) -> None:
+    whole, stopped, backwards = make_run("whole"), make_run("stopped"), make_run("backwards")
+    play(whole)
+    for _ in range(20):
+        play(stopped, rounds=1)
+        ask(stopped)  # and stopped after asking
+    play(backwards, backwards=True)  # the neighbour was quicker
+    assert len(draws(whole)) == 12
+    assert draws(whole) == draws(stopped) == draws(backwards)
+    assert tell(whole)["best"] == tell(stopped)["best"]
+
+
+def test_a_round_that_was_only_partly_asked_is_completed_as_it_would_have_been(make_run: MakeRun) -> None:
+    whole, torn = make_run("whole"), make_run("torn")
+    play(whole)
+    play(torn, rounds=3)
+    ask(torn)
+    torn.store.delete([f"{torn.prefix}/tune-trials/000007.json"])  # the asker died between its two writes
+    assert ask(torn)["trials"] == [6, 7]
+    play(torn)
+    assert draws(whole) == draws(torn)
+
+
+def test_failed_trials_count_and_do_not_vanish(make_run: MakeRun) -> None:
+    run = make_run()
+    play(run)
+    told = tell(run)
+    assert told["trials"] == 12 and told["failed"] == 1
+    assert told["history"][3]["status"] == "failed" and told["history"][3]["loss"] is None
+
+
+def test_the_best_values_are_plain_python_and_fit_the_ranker(make_run: MakeRun) -> None:
+    run = make_run()
+    play(run)
+    told = tell(run)
+    assert told["loss"] == min(entry["loss"] for entry in told["history"] if entry["loss"] is not None)
+    assert type(told["best"]["training.learning_rate"]) is float and told["best"]["training.batch_size"] in (
+        8,
+        16,
+    )
+    assert json.loads(json.dumps(told)) == told
+    assert (
+        run.ranker.with_values(told["best"]).training.learning_rate == told["best"]["training.learning_rate"]
+    )
+
+
+def test_no_trial_starts_after_the_time_is_over(make_run: MakeRun) -> None:
+    run = make_run(**{"search.max_minutes": 0.05})  # three seconds; each round counts one
+    play(run)
+    assert len(draws(run)) == 8
+
+
+def test_without_trials_there_is_nothing_to_tell(make_run: MakeRun) -> None:
+    run = make_run(**{"search.trials": 0})
+    assert ask(run)["trials"] == []
+    assert tell(run)["best"] == {}
+
+
+def test_a_search_without_a_success_says_why(make_run: MakeRun) -> None:
+    run = make_run(**{"search.trials": 2})
+    for identifier in ask(run)["trials"]:
+        record(run, identifier, failed=True)
+    with pytest.raises(TryAgainError, match="no trial of the search succeeded"):
+        tell(run)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"search.space": {"examples.hard_negatives": {"choice": [1, 2]}}}, "expected a key of training"),
+        ({"search.space": {"training.learning_rte": {"uniform": [0.1, 0.2]}}}, "learning_rte"),
+        ({"search.space": {"training.learning_rate": {"loguniform": [0, 0.1]}}}, "learning_rate"),
+        ({"search.space": {"training.warmup_share": {"uniform": [0.3, 0.1]}}}, "low < high"),
+    ],
+    ids=["not of training", "unknown key", "zero under a logarithm", "upside down"],
+)
+def test_a_space_that_cannot_be_searched_is_refused(
+    make_run: MakeRun, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ask(make_run(**values))
+    assert message in str(caught.value)
+
+
+def test_a_trial_that_was_never_asked_is_refused(make_run: MakeRun) -> None:
+    with pytest.raises(ConfigurationError, match="there is no trial 7"):
+        evaluate(make_run(), 7)
+
+
+@pytest.mark.slow
+def test_a_real_search_trains_its_trials_side_by_side_and_training_takes_the_best(
+    make_run: MakeRun, write_examples: Callable[..., Path]
+) -> None:
+    from reshelve.training.launch import train
+
+    run = make_run(
+        **{"search.trials": 3, "search.space": {"training.learning_rate": {"choice": [1e-3, 1.0, 1e-2]}}}
+    )
+    write_examples(run.stage("examples").directory)
+    run.stage("examples").commit({"train": 160})
+    told = run_stage(run, "tune", search)
+    assert told["trials"] == 3 and told["loss"] == min(
+        e["loss"] for e in told["history"] if e["loss"] is not None
+    )
+    evaluated = evaluate(run, 0)
+    assert evaluated["loss"] == told["history"][0]["loss"]  # evaluating an evaluated trial does nothing
+    assert not list(run.stage("tune").directory.glob(".trial-*"))
+    result = run_stage(run, "train", train)
+    assert result["values"] == told["best"]
