@@ -182,8 +182,8 @@ def _answers(client: Any) -> bool:
 
 
 def _wait_for_health(here: Machine, began: float) -> None:
-    """Wait for every health check; a service that died, or is not healthy in three minutes, is named with its log."""
-    deadline = time.monotonic() + 180
+    """Wait for every health check; a service that died, or is not healthy in five minutes, is named with its log."""
+    deadline = time.monotonic() + 300
     told = time.monotonic()
     while not _healthy(here):
         state = State.read(here.home)
@@ -193,7 +193,7 @@ def _wait_for_health(here: Machine, began: float) -> None:
                 raise TryAgainError(f"{name} ended while it started; see {log}", log_tail(log))
         if time.monotonic() > deadline:
             raise TryAgainError(
-                "the platform was not healthy within 180 s", json.dumps(_airflow_health(here))
+                "the platform was not healthy within 300 s", json.dumps(_airflow_health(here))
             )
         if time.monotonic() - told > 5:
             told = time.monotonic()
