@@ -20,6 +20,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG
+
 from reshelve_airflow.nights import PartitionOperator
 from reshelve_airflow.params import ClickstreamParams, airflow_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, sources

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG
+
 from reshelve_airflow.policies import START_DATE, Tag, defaults, rankers
 from reshelve_airflow.timetable import NightTimetable
 from reshelve_airflow.verb import ReshelveOperator
@@ -27,5 +28,7 @@ with DAG(
 ):
     for ranker in rankers()[0]:
         ReshelveOperator(
-            task_id=f"clean_{ranker.name}", verb="housekeeping", options={"ranker": ranker.name, "dry-run": False}
+            task_id=f"clean_{ranker.name}",
+            verb="housekeeping",
+            options={"ranker": ranker.name, "dry-run": False},
         )

@@ -10,4 +10,6 @@ from reshelve_airflow.policies import rankers
 
 problems = rankers()[1]
 if problems:
-    raise ConfigurationError("; ".join(error.headline for error in problems), "\n".join(e.detail for e in problems if e.detail))
+    raise ConfigurationError(
+        "; ".join(error.headline for error in problems), "\n".join(e.detail for e in problems if e.detail)
+    )

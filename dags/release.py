@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG
+
 from reshelve_airflow.params import ReleaseParams, airflow_params
 from reshelve_airflow.policies import Tag, defaults, rankers
 from reshelve_airflow.verb import ReshelveOperator

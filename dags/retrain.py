@@ -22,6 +22,7 @@ from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, TaskGroup, TriggerRule
+
 from reshelve.rankers import Ranker
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
 from reshelve_airflow.params import RetrainParams, airflow_params
@@ -33,7 +34,9 @@ from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 GO_ON = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 
 
-def search_tasks(ranker: Ranker, rounds: int, options: dict[str, Any]) -> tuple[ReshelveOperator, ReshelveOperator]:
+def search_tasks(
+    ranker: Ranker, rounds: int, options: dict[str, Any]
+) -> tuple[ReshelveOperator, ReshelveOperator]:
     """Rounds of ask → evaluate (mapped over the trials asked for) → …, closed by tell: (first, last) task.
 
     An empty ask (the search is over) skips its evaluations and nothing else. A trial that fails to the last retry

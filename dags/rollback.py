@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG
+
 from reshelve.rankers import ranker_names
 from reshelve_airflow.params import airflow_params, rollback_params
 from reshelve_airflow.policies import Tag, defaults

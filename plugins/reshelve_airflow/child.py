@@ -92,8 +92,13 @@ class Child:
             start_new_session=True,
         )
         tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+        def hear(line: str) -> None:
+            tail.append(line)
+            on_line(line)
+
         try:
-            output = self._stream(process, lambda line: (tail.append(line), on_line(line)))
+            output = self._stream(process, hear)
             code = process.wait()
         finally:
             self.kill()

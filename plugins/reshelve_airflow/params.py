@@ -14,7 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 if TYPE_CHECKING:
     from airflow.sdk import Context, Param
 
-Day = Annotated[date | None, Field(description="The day to handle. Empty: the run's partition key, else the day before its logical date.")]
+Day = Annotated[
+    date | None,
+    Field(
+        description="The day to handle. Empty: the run's partition key, else the day before its logical date."
+    ),
+]
 
 
 class ParamsError(ValueError):
@@ -32,7 +37,10 @@ class Params(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            problems = [f"param {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e.get('input')!r})" for e in error.errors()]
+            problems = [
+                f"param {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e.get('input')!r})"
+                for e in error.errors()
+            ]
             raise ParamsError("\n".join(problems)) from error
 
 
@@ -47,9 +55,15 @@ class RetrainParams(Params):
 
     partition: Day = None
     epochs: float | None = Field(None, gt=0, le=100, description="Passes over the training examples.")
-    max_minutes: float | None = Field(None, gt=0, le=1440, description="Training stops after this many minutes with what it has.")
-    trials: int | None = Field(None, ge=0, le=200, description="Trials of the hyperparameter search; 0 leaves the search out.")
-    search_minutes: float | None = Field(None, gt=0, le=1440, description="No trial starts after this many minutes.")
+    max_minutes: float | None = Field(
+        None, gt=0, le=1440, description="Training stops after this many minutes with what it has."
+    )
+    trials: int | None = Field(
+        None, ge=0, le=200, description="Trials of the hyperparameter search; 0 leaves the search out."
+    )
+    search_minutes: float | None = Field(
+        None, gt=0, le=1440, description="No trial starts after this many minutes."
+    )
     base: str | None = Field(
         None,
         min_length=1,
@@ -57,9 +71,12 @@ class RetrainParams(Params):
         description="Pretrained model: a hub name, s3://…, a local directory, or package:<installed package>.",
     )
     release: bool = Field(
-        True, description="Release the version if the gate promotes it and the ranker file allows it. Backfills never release."
+        True,
+        description="Release the version if the gate promotes it and the ranker file allows it. Backfills never release.",
     )
-    note: str | None = Field(None, max_length=500, description="Why this run; it becomes the release's reason.")
+    note: str | None = Field(
+        None, max_length=500, description="Why this run; it becomes the release's reason."
+    )
 
     def values(self, *, rounds: int, parallel: int) -> list[str]:
         """`path=value` for every stage of the run, the same list for each: it is part of the run's identity.
@@ -100,9 +117,13 @@ def rollback_params(rankers: Sequence[str]) -> type[Params]:
         ranker: Annotated[str, AfterValidator(known)] = Field(
             description="Whose version to take back.", json_schema_extra={"enum": list(rankers)}
         )
-        to: int | None = Field(None, ge=1, description="The version to go back to. Empty: the one that served before.")
+        to: int | None = Field(
+            None, ge=1, description="The version to go back to. Empty: the one that served before."
+        )
         reason: str = Field("", max_length=500, description="Why, for the deployment log.")
-        dry_run: bool = Field(True, description="Only say what would happen. Switch it off to really roll back.")
+        dry_run: bool = Field(
+            True, description="Only say what would happen. Switch it off to really roll back."
+        )
 
     return RollbackParams
 
@@ -117,7 +138,9 @@ def airflow_params(form: type[Params]) -> dict[str, Param]:
         flat = _flat(field)
         text = flat.pop("description")
         default = flat.pop("default", NOTSET)
-        found[name] = Param(default, description=text, description_md=f"{text} {_range(flat)}".strip(), **flat)
+        found[name] = Param(
+            default, description=text, description_md=f"{text} {_range(flat)}".strip(), **flat
+        )
     return found
 
 
@@ -131,7 +154,9 @@ def refuse_unknown(context: Context) -> None:
     known = set(context["dag"].params)
     unknown = sorted(set(context["dag_run"].conf or {}) - known)
     if unknown:
-        raise AirflowFailException(f"unknown param: {', '.join(unknown)}. Known: {', '.join(sorted(known)) or 'none'}")
+        raise AirflowFailException(
+            f"unknown param: {', '.join(unknown)}. Known: {', '.join(sorted(known)) or 'none'}"
+        )
 
 
 def _flat(field: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class PartitionError(ValueError):
 def parse_day(text: str, where: str) -> date:
     """`YYYY-MM-DD` as a date. Raises PartitionError naming `where` it was given."""
     try:
-        return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007 - a day, not an instant
+        return datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError as error:
         raise PartitionError(f"{where} {text!r} is no partition: expected YYYY-MM-DD") from error
 
@@ -41,7 +41,9 @@ def resolve_partition(
     if key:
         day = parse_day(key, "partition key")
         if asked and parse_day(asked, "param partition") != day:
-            raise PartitionError(f"the run's partition key is {key}, its param partition is {asked}: give one of them")
+            raise PartitionError(
+                f"the run's partition key is {key}, its param partition is {asked}: give one of them"
+            )
         return day
     if asked:
         return parse_day(asked, "param partition")
@@ -49,7 +51,9 @@ def resolve_partition(
         return interval[0].astimezone(UTC).date()
     if logical_date:
         return (logical_date.astimezone(UTC) - timedelta(days=1)).date()
-    raise PartitionError("this run has neither a partition key, a param partition nor a logical date: say which day it is for")
+    raise PartitionError(
+        "this run has neither a partition key, a param partition nor a logical date: say which day it is for"
+    )
 
 
 def partition_of(dag_run: Any, params: Mapping[str, Any]) -> date:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
+
 from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.forms import load_form
 from reshelve.rankers import Form
@@ -98,7 +99,10 @@ def apply(path: Path) -> list[str]:
     Raises ConfigurationError for a wrong file, TryAgainError where Airflow refuses.
     """
     imports = load_form(SettingsFile, path).imports()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(max_workers=len(imports) or 1) as workers:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(max_workers=len(imports) or 1) as workers,
+    ):
         return list(workers.map(lambda kind: _import(kind, imports[kind], Path(folder)), imports))
 
 
@@ -106,7 +110,11 @@ def _import(kind: str, entries: dict[str, Any], folder: Path) -> str:
     file = folder / f"{kind}.json"
     file.write_text(json.dumps(entries))
     # A connection or a variable that exists keeps its old value unless told otherwise; a pool is always replaced.
-    replace = {"connections": ["--overwrite"], "variables": ["--action-on-existing-key", "overwrite"], "pools": []}
+    replace = {
+        "connections": ["--overwrite"],
+        "variables": ["--action-on-existing-key", "overwrite"],
+        "pools": [],
+    }
     command = [sys.executable, "-m", "airflow", kind, "import", str(file), *replace[kind]]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)

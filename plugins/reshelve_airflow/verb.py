@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from reshelve.errors import EXIT_TRY_AGAIN
 
+from reshelve.errors import EXIT_TRY_AGAIN
 from reshelve_airflow.child import Child, Outcome, verb_command
 from reshelve_airflow.params import refuse_unknown
 
@@ -36,7 +36,13 @@ class _VerbTask:
             self._child.kill()
 
     def _log_line(self, line: str) -> None:
-        level = "error" if "[error" in line or line.startswith("reshelve: ") else "warning" if "[warn" in line else "info"
+        level = (
+            "error"
+            if "[error" in line or line.startswith("reshelve: ")
+            else "warning"
+            if "[warn" in line
+            else "info"
+        )
         getattr(self.log, level)("%s", line)  # type: ignore[attr-defined]
 
 

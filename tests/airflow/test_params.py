@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from reshelve.rankers import load_ranker
 from reshelve_airflow.nights import publication_refusal, release_refusal
 from reshelve_airflow.params import ParamsError, ReleaseParams, RetrainParams, airflow_params, rollback_params
@@ -71,7 +72,9 @@ def test_a_backfill_never_releases() -> None:
     [
         pytest.param({"published": True, "verdict": "promote", "version": 1}, False, id="promote"),
         pytest.param({"published": True, "verdict": "hold", "version": 1}, True, id="hold"),
-        pytest.param({"published": False, "verdict": "reject", "reason": "below popularity"}, True, id="reject"),
+        pytest.param(
+            {"published": False, "verdict": "reject", "reason": "below popularity"}, True, id="reject"
+        ),
     ],
 )
 def test_only_a_published_promotion_is_released(published: dict[str, object], refused: bool) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from reshelve.errors import ConfigurationError
 from reshelve.forms import load_form
 from reshelve_airflow.settings_file import SettingsFile
@@ -45,7 +46,9 @@ def test_it_is_applied_to_a_real_database_and_again(tmp_path: Path, project: Pat
     env = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "airflow"), "PYTHONPATH": str(project / "plugins")}
 
     def command(*words: str) -> str:
-        done = subprocess.run([sys.executable, "-m", *words], env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", *words], env=env, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

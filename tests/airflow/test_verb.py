@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
 from reshelve_airflow.child import Child, Outcome, verb_command
 from reshelve_airflow.verb import checked, small
 
@@ -30,12 +31,25 @@ def run(code: str) -> tuple[Outcome, list[str]]:
 
 
 def test_options_become_one_word_each() -> None:
-    command = verb_command("tune ask", {"ranker": "search", "dry-run": False, "to": None, "set": ["a=1", "b=-2"], "reason": "-x"})
-    assert command[3:] == ["tune", "ask", "--ranker=search", "--no-dry-run", "--set=a=1", "--set=b=-2", "--reason=-x", "--json"]
+    command = verb_command(
+        "tune ask", {"ranker": "search", "dry-run": False, "to": None, "set": ["a=1", "b=-2"], "reason": "-x"}
+    )
+    assert command[3:] == [
+        "tune",
+        "ask",
+        "--ranker=search",
+        "--no-dry-run",
+        "--set=a=1",
+        "--set=b=-2",
+        "--reason=-x",
+        "--json",
+    ]
 
 
 def test_stderr_is_the_log_and_stdout_the_result() -> None:
-    outcome, lines = run("import sys; print('one', file=sys.stderr); print('two', end='', file=sys.stderr); print('{\"a\": 1}')")
+    outcome, lines = run(
+        "import sys; print('one', file=sys.stderr); print('two', end='', file=sys.stderr); print('{\"a\": 1}')"
+    )
     assert lines == ["one", "two"]
     assert outcome.result == {"a": 1}
     assert checked(outcome, "x") == {"a": 1}
@@ -50,7 +64,9 @@ def test_lines_arrive_while_the_process_runs() -> None:
 
 
 def test_a_megabyte_on_both_pipes_does_not_block() -> None:
-    outcome, lines = run("import sys; sys.stderr.write('y' * 1000000 + '\\n'); print('{\"n\": \"' + 'x' * 1000000 + '\"}')")
+    outcome, lines = run(
+        "import sys; sys.stderr.write('y' * 1000000 + '\\n'); print('{\"n\": \"' + 'x' * 1000000 + '\"}')"
+    )
     assert len(lines[0]) == len((outcome.result or {})["n"]) == 1_000_000
 
 
@@ -73,7 +89,9 @@ def test_exit_codes_say_whether_to_retry(code: int, error: type[Exception], said
 
 def test_a_real_verb_with_a_wrong_ranker_fails_for_good_with_its_headline() -> None:
     lines: list[str] = []
-    outcome = Child(verb_command("examples", {"ranker": "nothing", "partition": "2011-08-30"})).run(lines.append)
+    outcome = Child(verb_command("examples", {"ranker": "nothing", "partition": "2011-08-30"})).run(
+        lines.append
+    )
     with pytest.raises(AirflowFailException, match="no ranker 'nothing'"):
         checked(outcome, "examples")
 

@@ -20,7 +20,10 @@ def readiness(source: str, partition: date) -> dict[str, Any]:
     found = read_verdict(store, source, partition)
     if found is None:
         if next(store.list(landed_prefix(source, partition)), None):
-            raise TryAgainError(f"{source} {partition}: landed, and not validated yet", f"reshelve validate -s {source} -p {partition}")
+            raise TryAgainError(
+                f"{source} {partition}: landed, and not validated yet",
+                f"reshelve validate -s {source} -p {partition}",
+            )
         headline = f"{source} {partition}: nothing has landed"
         found = Verdict(verdict=Decision.MISSING, headline=headline, source=source, partition=partition)
     if found.verdict is Decision.STOP:
