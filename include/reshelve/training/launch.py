@@ -134,6 +134,7 @@ def _launched(job: TrainingSpec, spec_path: Path, threads: int) -> Iterator[subp
             **os.environ,
             "RESHELVE_DIE_WITH_PARENT": "1",
             "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning starve a small host's other services
             "HOROVOD_CYCLE_TIME": "10",  # the default polls a small host's CPU away
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",  # the base is resolved: workers read files, never the network
