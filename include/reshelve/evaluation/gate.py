@@ -77,6 +77,7 @@ def gate(run: Run) -> dict[str, Any]:
     held = Slice(read_holdout(examples / "holdout.parquet"), reported(metric), ranker.training.seed)
     directory = run.stage("gate").directory
     scratch = directory / ".scratch"
+    scratch.mkdir(exist_ok=True)
     champion_version = _champion(run)
     fair = champion_version is not None and partition_of(champion_version) <= run.partition
 

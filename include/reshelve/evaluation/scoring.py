@@ -95,10 +95,10 @@ class ServedModel:
 
 def order(candidates: Sequence[str], scores: Sequence[float], known: frozenset[str]) -> list[str]:
     """Best score first; what is not `known` or has no number is last. Ties by item id: a list's order never helps."""
-    scored = [
-        (item not in known or not math.isfinite(score), -score if math.isfinite(score) else 0.0, item)
-        for item, score in zip(candidates, scores, strict=True)
-    ]
+    scored = []
+    for item, score in zip(candidates, scores, strict=True):
+        sound = item in known and math.isfinite(score)
+        scored.append((not sound, -score if sound else 0.0, item))
     return [item for _, _, item in sorted(scored)]
 
 
