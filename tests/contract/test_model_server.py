@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -569,3 +571,23 @@ def test_a_start_with_a_corrupt_model_says_why(saved_model: Any, tmp_path: Path)
     expected = "did not become available.*name: m version: 1.*DATA_LOSS: Can't parse"
     with pytest.raises(DataError, match=expected), running_model_server({"m": tmp_path}):
         pass
+
+
+_IN_PROCESS = """
+import sys
+from pathlib import Path
+import numpy as np
+from reshelve.serving.servables import Servable
+from reshelve.serving.server_options import ServerOptions
+from reshelve.serving.warm_up import warm_up
+servable = Servable.load(Path(sys.argv[1]), ServerOptions())
+warm_up(servable, Path(sys.argv[1]))
+print(servable.predict("", {"x": np.array([1], np.float32)}).outputs["y"].tolist(), "tensorflow" in sys.modules)
+"""
+
+
+def test_serving_never_imports_tensorflows_python_api(saved_model: Any, tmp_path: Path) -> None:
+    """It would cost every start ten seconds of processor time; see `reshelve.serving.runtime`."""
+    command = [sys.executable, "-c", _IN_PROCESS, str(saved_model(tmp_path / "1"))]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.split("\n")[-2] == "[3.0] False"

@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import grpc
-from tensorflow_serving.apis import (
+
+from reshelve.errors import TryAgainError
+from reshelve.logs import logger
+from reshelve.serving.model_api import ModelApi
+from reshelve.serving.protocol import (
     get_model_status_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
-
-from reshelve.errors import TryAgainError
-from reshelve.logs import logger
-from reshelve.serving.model_api import ModelApi
 from reshelve.serving.serving_error import ServingError, invalid
 
 # Threads that only say no when every slot is taken; without them the refusal would wait for a slot itself.

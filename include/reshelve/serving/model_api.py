@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
-
+from reshelve.serving.protocol import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
+from reshelve.serving.runtime import meta_graph_pb2
 from reshelve.serving.servable_manager import VersionStatus
 from reshelve.serving.servables import DEFAULT_SIGNATURE, Answer
 from reshelve.serving.server_core import ServerCore

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ _GRACE_SECONDS = 2.0
 
 
 def serve(models: str, grpc_address: str, rest_address: str) -> None:
-    """Serve the model list `<models>/models.config` until SIGTERM or SIGINT.
+    """Serve the model list `<models>/models.config` until SIGTERM or SIGINT, then end the process with 0.
 
     Listens only when every model of that list is AVAILABLE, as TensorFlow Serving does. Raises DataError where one
     cannot be loaded, ConfigurationError where the list is wrong, TryAgainError where an address is taken.
@@ -56,20 +57,22 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
         rest = RestServer(ModelApi(core, ServerMetrics()), rest_address, options)
         core.start()
         _first_config(core, path, stop)
-        if stop.is_set():
-            return
-        grpc_server = start_grpc(rest.api, grpc_address, options.grpc_max_threads)
-        rest.start()
-        seconds = round(time.monotonic() - started, 1)
-        log.info("serving", grpc=grpc_address, rest=rest_address, models=str(path), seconds=seconds)
-        _until_stopped(core, path, stop, options.model_config_file_poll_wait_seconds)
-        log.info("stopping")
-        grpc_server.stop(_GRACE_SECONDS).wait()
+        if not stop.is_set():
+            grpc_server = start_grpc(rest.api, grpc_address, options.grpc_max_threads)
+            rest.start()
+            seconds = round(time.monotonic() - started, 1)
+            log.info("serving", grpc=grpc_address, rest=rest_address, models=str(path), seconds=seconds)
+            _until_stopped(core, path, stop, options.model_config_file_poll_wait_seconds)
+            log.info("stopping")
+            grpc_server.stop(_GRACE_SECONDS).wait()
     finally:
         if rest is not None:
             rest.stop()
         core.close()
-        log.info("stopped")
+    log.info("stopped")
+    # Nothing is left to save, and taking TensorFlow's modules apart costs a second of processor time.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _options() -> ServerOptions:

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 
 @contextmanager
-def _bare_tensorflow() -> Iterator[None]:
+def bare_tensorflow() -> Iterator[None]:
+    """While the block runs, `tensorflow` is a package without its `__init__`; nothing changes if it is imported."""
     if "tensorflow" in sys.modules:
         yield
         return
@@ -35,7 +36,7 @@ def _bare_tensorflow() -> Iterator[None]:
         del sys.modules["tensorflow"]
 
 
-with _bare_tensorflow():
+with bare_tensorflow():
     from tensorflow.core.framework import tensor_pb2, types_pb2
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,

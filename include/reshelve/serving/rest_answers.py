@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
 
+from reshelve.serving.runtime import types_pb2
 from reshelve.serving.servables import Answer
 from reshelve.serving.serving_error import invalid
 from reshelve.serving.tensors import numpy_type, type_name

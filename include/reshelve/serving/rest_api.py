@@ -15,11 +15,11 @@ from google.protobuf import json_format
 from grpc import StatusCode
 from starlette.requests import Request
 from starlette.responses import Response
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from reshelve.errors import TryAgainError
 from reshelve.logs import logger
 from reshelve.serving.model_api import ModelApi
+from reshelve.serving.protocol import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 from reshelve.serving.rest_answers import from_answer
 from reshelve.serving.rest_json import parse_body, to_inputs
 from reshelve.serving.server_options import ServerOptions

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 from grpc import StatusCode
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
 
+from reshelve.serving.runtime import meta_graph_pb2, types_pb2
 from reshelve.serving.servables import Arrays
 from reshelve.serving.serving_error import ServingError, invalid
 from reshelve.serving.tensors import numpy_type, type_name

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from reshelve.serving.runtime import meta_graph_pb2, saved_model_pb2
 from reshelve.serving.serving_error import ServingError, not_found
 
 _FIXED_SIZE = {1: 8, 5: 4}

@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
-from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
+from reshelve.serving.runtime import (
+    Graph,
+    Session,
+    config_pb2,
+    dtypes,
+    import_graph_def,
+    meta_graph_pb2,
+    tensor_pb2,
+)
 from reshelve.serving.saved_model_file import read_serving_graph
 from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError, failed_precondition, invalid
@@ -50,11 +56,11 @@ class Servable:
     def load(cls, directory: Path, options: ServerOptions) -> Servable:
         """Read, restore and initialise the SavedModel in `directory`. Raises ServingError."""
         meta_graph = read_serving_graph(directory)
-        graph = tf.Graph()
-        session = tf.compat.v1.Session(graph=graph, config=_session_config(options))
+        graph = Graph()
+        session = Session(graph=graph, config=_session_config(options))
         try:
             with graph.as_default():
-                tf.graph_util.import_graph_def(meta_graph.graph_def, name="")
+                import_graph_def(meta_graph.graph_def, name="")
             _restore(session, meta_graph, directory)
         except Exception as error:
             session.close()
@@ -207,7 +213,7 @@ def _check_types(signature: meta_graph_pb2.SignatureDef, feeds: Arrays) -> None:
     """Types are checked, shapes are not: the operations accept a shape or refuse it."""
     for place, (alias, array) in enumerate(feeds.items()):
         expected = signature.inputs[alias].dtype
-        sent = tf.as_dtype(array.dtype).as_datatype_enum
+        sent = dtypes.as_dtype(array.dtype).as_datatype_enum
         if sent != expected:
             raise invalid(
                 f"Expects arg[{place}] to be {type_name(expected)} but {type_name(sent)} is provided"

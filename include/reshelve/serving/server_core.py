@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from google.protobuf import text_format
-from tensorflow_serving.apis import model_pb2
-from tensorflow_serving.config import model_server_config_pb2 as config_pb2
 
 from reshelve.errors import ConfigurationError
 from reshelve.logs import logger
+from reshelve.serving.protocol import model_pb2
+from reshelve.serving.protocol import model_server_config_pb2 as config_pb2
 from reshelve.serving.servable_manager import ServableManager, State
 from reshelve.serving.servables import Servable
 from reshelve.serving.server_options import ServerOptions

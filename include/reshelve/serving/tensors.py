@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow.python.framework import dtypes, tensor_util
 
+from reshelve.serving.runtime import TensorShapeProto, dtypes, tensor_pb2, tensor_util, types_pb2
 from reshelve.serving.serving_error import ServingError, invalid
 
 # Packed `float_val` (field 5) and `double_val` (field 6) are, byte for byte, a little-endian array.
@@ -63,8 +62,6 @@ def to_proto(array: Any, dtype: int) -> tensor_pb2.TensorProto:
 
 
 def _dims(shape: tuple[int, ...]) -> list[Any]:
-    from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
-
     return [TensorShapeProto.Dim(size=size) for size in shape]
 
 

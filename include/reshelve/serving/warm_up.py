@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tensorflow as tf
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
-from tensorflow_serving.apis import prediction_log_pb2
 
+from reshelve.serving.runtime import DataLossError, prediction_log_pb2, tf_record_iterator
 from reshelve.serving.servables import Servable
 from reshelve.serving.serving_error import ServingError, invalid
 
@@ -23,12 +22,12 @@ def warm_up(servable: Servable, directory: Path) -> int:
         return 0
     count = 0
     try:
-        for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+        for record in tf_record_iterator(str(path)):
             _replay(servable, record, path)
             count += 1
             if count > MAX_RECORDS:
                 raise invalid(f"Number of warmup records exceeeds the maximum ({MAX_RECORDS}) at {path}")
-    except tf.errors.DataLossError as error:
+    except DataLossError as error:
         message = f"{error.message}. Please verify your warmup data is in TFRecord format."
         raise ServingError(StatusCode.DATA_LOSS, message) from error
     return count

@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow.python.framework import tensor_util
 
 from reshelve.serving.rest_answers import from_answer
 from reshelve.serving.rest_json import parse_body, to_inputs
+from reshelve.serving.runtime import meta_graph_pb2, tensor_util, types_pb2
 from reshelve.serving.saved_model_file import read_serving_graph
 from reshelve.serving.servables import Answer
 from reshelve.serving.serving_error import ServingError

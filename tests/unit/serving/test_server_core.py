@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 from grpc import StatusCode
-from tensorflow_serving.config import model_server_config_pb2
 
 from reshelve.errors import ConfigurationError
+from reshelve.serving.protocol import model_server_config_pb2
 from reshelve.serving.servable_manager import ServableManager
 from reshelve.serving.server_core import ServerCore, read_config
 from reshelve.serving.server_options import ServerOptions
