@@ -9,10 +9,12 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from reshelve.clickstream.events import EVENT_SCHEMA
 
 _MEMORY = "2GB"
+_BATCH = 122_880  # rows: one row group
 
 _SQL_TYPES = {
     pa.string(): "VARCHAR",
@@ -63,6 +65,20 @@ def reader(files: Iterable[Path], file_format: str = "parquet") -> str:
     """The table function that reads `files`."""
     listed = ", ".join(text(path) for path in files)
     return f"read_{file_format}([{listed}])"
+
+
+def write_parquet(db: duckdb.DuckDBPyConnection, query: str, path: Path, schema: pa.Schema) -> int:
+    """Stream `query` into a Parquet file of exactly `schema`; returns its rows.
+
+    DuckDB's own COPY marks a column without NULLs as required, so two days would have two schemas.
+    """
+    rows = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        # A cursor of its own: a connection gives out one result at a time.
+        for batch in db.cursor().sql(query).to_arrow_reader(_BATCH):
+            writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+            rows += batch.num_rows
+    return rows
 
 
 def column(name: str) -> str:

@@ -49,7 +49,7 @@ class Broken:
 @lru_cache(maxsize=1)
 def _context() -> Any:
     """One context a process: nothing of it is written anywhere."""
-    context = gx.get_context(mode="ephemeral")
+    context: Any = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     return context
 

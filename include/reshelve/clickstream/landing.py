@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
-from reshelve.clickstream.database import EVENT_TYPES, database, reader, reason, text
-from reshelve.clickstream.events import catalogue_key, landed_prefix
+from reshelve.clickstream.database import EVENT_TYPES, database, reader, reason, text, write_parquet
+from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_prefix
 from reshelve.clickstream.sources import ClickstreamSource, load_source, raw_files, source_path
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.forms import line_of
 from reshelve.logs import logger
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
+
+CATALOGUE_SCHEMA = pa.schema([pa.field("item_id", pa.string()), pa.field("title", pa.string())])
+"""The product list of a source."""
 
 _PART = "part-0.parquet"
 _PROGRESS_EVERY = 50
@@ -168,10 +172,8 @@ class _Landing:
         """Write one day's object, or make sure that the rows there are the same."""
         path = self.directory / _PART
         columns = ", ".join(EVENT_TYPES)
-        self.db.execute(
-            f"COPY (SELECT {columns} FROM events WHERE day = DATE {text(day)} ORDER BY event_time, row)"
-            f" TO {text(path)} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        query = f"SELECT {columns} FROM events WHERE day = DATE {text(day)} ORDER BY event_time, row"
+        write_parquet(self.db, query, path, EVENT_SCHEMA)
         prefix = landed_prefix(self.source, day)
         others = [key for key, _ in self.store.list(prefix) if key != prefix + _PART]
         if others:
@@ -222,12 +224,15 @@ def _land_catalogue(
     }
     _create(db, "products", mapping.name, table, expressions, {})
     path = directory / "products.parquet"
-    db.execute(
-        "COPY (SELECT item_id, arg_min(title, row) AS title FROM products WHERE item_id IS NOT NULL"
-        f" GROUP BY item_id ORDER BY item_id) TO {text(path)} (FORMAT parquet, COMPRESSION zstd)"
+    items = write_parquet(
+        db,
+        "SELECT item_id, arg_min(title, row) AS title FROM products WHERE item_id IS NOT NULL"
+        " GROUP BY item_id ORDER BY item_id",
+        path,
+        CATALOGUE_SCHEMA,
     )
     key = catalogue_key(mapping.name)
     found = store.get(key)
     if found is None or found.body != path.read_bytes():
         store.put(key, path.read_bytes())
-    return _count(db, f"SELECT count(*) FROM {reader([path])}")
+    return items

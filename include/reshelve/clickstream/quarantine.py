@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
-from reshelve.clickstream.database import EVENT_TYPES, column, reader, text
+from reshelve.clickstream.database import EVENT_TYPES, column, reader, text, write_parquet
+from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.clickstream.rules import RowRule
 from reshelve.errors import DataError
 
 GOOD = "good.parquet"
 QUARANTINE = "quarantine.parquet"
+
+QUARANTINE_SCHEMA = EVENT_SCHEMA.append(pa.field("broken_rules", pa.list_(pa.string())))
+"""The rows held back, each with the names of the rules it breaks."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,9 @@ def split(db: duckdb.DuckDBPyConnection, rules: tuple[RowRule, ...], directory: 
     Raises DataError where the rows of both are not the rows of `events`.
     """
     columns = ", ".join(map(column, EVENT_TYPES))
-    _write(db, f"SELECT {columns} FROM events WHERE _broken = 0 ORDER BY _row", directory / GOOD)
+    write_parquet(
+        db, f"SELECT {columns} FROM events WHERE _broken = 0 ORDER BY _row", directory / GOOD, EVENT_SCHEMA
+    )
     hold_back(db, rules, directory, "WHERE _broken <> 0")
     made = Split(
         _rows(db, "events"),
@@ -87,11 +94,8 @@ def hold_back(
         f"CASE WHEN _broken & {1 << bit} <> 0 THEN {text(rule.name)} END" for bit, rule in enumerate(rules)
     ]
     broken = f"list_filter([{', '.join(names)}]::VARCHAR[], lambda name: name IS NOT NULL) AS broken_rules"
-    _write(db, f"SELECT {columns}, {broken} FROM events {where} ORDER BY _row", directory / QUARANTINE)
-
-
-def _write(db: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
-    db.execute(f"COPY ({query}) TO {text(path)} (FORMAT parquet, COMPRESSION zstd)")
+    query = f"SELECT {columns}, {broken} FROM events {where} ORDER BY _row"
+    write_parquet(db, query, directory / QUARANTINE, QUARANTINE_SCHEMA)
 
 
 def _rows(db: duckdb.DuckDBPyConnection, table: str) -> int:

@@ -38,7 +38,7 @@ def explain(
     return rule.description, failed_rows
 
 
-def _missing(names: list[str]) -> str:
+def _missing(names: Sequence[str]) -> str:
     return f"{'columns' if len(names) > 1 else 'column'} missing: {', '.join(names)}" if names else ""
 
 
