@@ -21,16 +21,24 @@ from reshelve.rankers import Kind
 # Batches are sorted by length inside pools of this many, and shuffled after: like lengths together, yet any example
 # may meet any other in the next epoch.
 _POOL = 50
+# next_item: how much less the target weighs than the one before it in the basket. The gate asks for the next item;
+# those further on tell about the basket too, the less the further (docs/decisions/0034).
+NEARNESS = 0.7
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step of one process. `labels`: [B] for pair; for next_item the soft targets' coordinates (row, item)."""
+    """One step of one process.
+
+    `labels`: [B] for pair. For next_item the targets' coordinates (row, item) [2, N], nearest first within a row, and
+    `shares` [N] what each is of its row's 1.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
     token_type_ids: Tensor
     labels: Tensor
+    shares: Tensor
     weights: Tensor
     groups: Tensor
 
@@ -74,11 +82,13 @@ class Examples:
                 types[row, :length] = self.types[start : start + length]
         if self.kind is Kind.PAIR:
             labels, groups = self.labels[chosen], self.groups[chosen]
+            shares = np.zeros(0, dtype=np.float32)
         else:
             wanted = [self.targets[self.target_starts[i] : self.target_starts[i + 1]] for i in chosen]
             row_of = np.repeat(np.arange(rows), [len(items) for items in wanted])
             labels, groups = np.stack([row_of, np.concatenate(wanted)]).astype(np.int64), np.asarray(chosen)
-        arrays = (ids, mask, types, labels, self.weights[chosen], groups)
+            shares = np.concatenate([_shares(len(items)) for items in wanted])
+        arrays = (ids, mask, types, labels, shares, self.weights[chosen], groups)
         return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
@@ -151,6 +161,12 @@ def _epoch(lengths: np.ndarray, size: int, random: np.random.Generator) -> list[
         batches += np.array_split(pool[keep], whole) if whole else []
     random.shuffle(batches)
     return batches
+
+
+def _shares(count: int) -> np.ndarray:
+    """Weights of a row's targets, nearest first; their sum is 1."""
+    weights = NEARNESS ** np.arange(count, dtype=np.float32)
+    return (weights / weights.sum()).astype(np.float32)
 
 
 def _flat(column: object) -> tuple[np.ndarray, np.ndarray]:

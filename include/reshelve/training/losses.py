@@ -16,17 +16,15 @@ METRICS = {Kind.NEXT_ITEM: "recall@20", Kind.PAIR: "mrr"}
 def example_losses(kind: Kind, logits: Tensor, batch: Batch) -> Tensor:
     """One loss per example [B], in nats.
 
-    next_item: cross entropy of the softmax over the catalogue against the uniform distribution over the basket's
-    remaining items. pair: binary cross entropy, so that sigmoid(logit) is a probability that can be shown, cached and
+    next_item: cross entropy of the softmax over the catalogue against the basket's remaining items, the nearest with
+    the greatest share. pair: binary cross entropy, so that sigmoid(logit) is a probability that can be shown, cached and
     compared between queries, which a softmax within each query's group would not be.
     """
     if kind is Kind.PAIR:
         return F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
     row, item = batch.labels
-    found = F.log_softmax(logits, dim=1)[row, item]
-    total = torch.zeros(len(logits), device=logits.device).index_add_(0, row, found)
-    count = torch.zeros_like(total).index_add_(0, row, torch.ones_like(found))
-    return -total / count.clamp(min=1)
+    found = F.log_softmax(logits, dim=1)[row, item] * batch.shares
+    return -torch.zeros(len(logits), device=logits.device).index_add_(0, row, found)
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
@@ -35,12 +33,12 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def recalls(logits: Tensor, batch: Batch, top: int = 20) -> Tensor:
-    """next_item: for each example the share of its wanted items among the `top` highest scores [B]."""
+    """next_item: 1 where the next item is among the `top` highest scores, as the gate asks it [B]."""
     row, item = batch.labels
+    first = torch.ones_like(row, dtype=torch.bool)
+    first[1:] = row[1:] != row[:-1]
     best = logits.topk(min(top, logits.shape[1]), dim=1).indices
-    hit = (best[row] == item.unsqueeze(1)).any(1).float()
-    total = torch.zeros(len(logits), device=logits.device).index_add_(0, row, hit)
-    return total / torch.zeros_like(total).index_add_(0, row, torch.ones_like(hit)).clamp(min=1)
+    return (best == item[first].unsqueeze(1)).any(1).float()
 
 
 def mean_reciprocal_rank(groups: Tensor, labels: Tensor, logits: Tensor) -> float:

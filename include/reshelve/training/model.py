@@ -15,6 +15,7 @@ from typing import Literal
 
 import pydantic
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ class RankerModel(nn.Module):
         model = cls(read_form(directory))
         try:
             model.load_state_dict(load_file(directory / "model.safetensors"))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise DataError(f"{directory}: model.safetensors does not fit model.json", str(error)) from error
         return model.eval()
 
@@ -251,7 +252,10 @@ def _encoder_weights(base: Path, wanted: set[str]) -> dict[str, Tensor]:
     """The encoder's tensors out of the base's safetensors, whatever heads and prefixes they were saved with."""
     tensors: dict[str, Tensor] = {}
     for path in sorted(base.glob("*.safetensors")):
-        tensors.update(load_file(path))
+        try:
+            tensors.update(load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise ConfigurationError(f"model.base: {path} is no safetensors file", str(error)) from error
     found = {name.removeprefix("bert."): value for name, value in tensors.items()}
     found = {  # the names of TensorFlow's time
         name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(

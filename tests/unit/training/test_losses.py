@@ -1,0 +1,95 @@
+"""The losses and metrics against their formulas, and the order of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reshelve.rankers import Kind
+from reshelve.training.batches import (
+    NEARNESS,
+    evaluation_order,
+    read_examples,
+    steps_per_epoch,
+    training_order,
+)
+from reshelve.training.losses import example_losses, mean_reciprocal_rank, recalls
+
+
+def test_next_item_loss_is_cross_entropy_with_the_nearest_item_first(
+    tmp_path: Path, write_examples: Callable[..., Path]
+) -> None:
+    examples = read_examples(write_examples(tmp_path) / "train.parquet", Kind.NEXT_ITEM)
+    batch = examples.batch(np.array([3, 0]))
+    logits = torch.randn(2, 17)
+    near, far = 1 / (1 + NEARNESS), NEARNESS / (1 + NEARNESS)  # two targets each
+    for row, example in enumerate((3, 0)):
+        start = examples.target_starts[example]
+        first, second = examples.targets[start], examples.targets[start + 1]
+        logs = torch.log_softmax(logits[row], 0)
+        wanted = -(near * logs[first] + far * logs[second])
+        torch.testing.assert_close(example_losses(Kind.NEXT_ITEM, logits, batch)[row], wanted)
+    scores = torch.zeros(2, 17)
+    scores[0, examples.targets[examples.target_starts[3]]] = 1
+    scores[1, (examples.targets[examples.target_starts[0]] + 3) % 17] = 1
+    assert recalls(scores, batch, top=1).tolist() == [1.0, 0.0]
+
+
+def test_reciprocal_rank_counts_groups_with_both_labels_and_ties_against() -> None:
+    groups = torch.tensor([7, 7, 7, 9, 9, 4])
+    labels = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
+    logits = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.5, 9.0])
+    assert mean_reciprocal_rank(groups, labels, logits) == pytest.approx((1 / 2 + 1 / 2) / 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(1, 300),
+    batch_size=st.integers(1, 20),
+    processes=st.integers(1, 3),
+    seed=st.integers(0, 5),
+    split=st.integers(0, 30),
+)
+def test_the_order_can_be_entered_at_any_step(
+    count: int, batch_size: int, processes: int, seed: int, split: int
+) -> None:
+    lengths = np.random.default_rng(seed).integers(2, 60, count)
+    steps = min(30, 3 * steps_per_epoch(count, batch_size, processes))
+    split = min(split, steps)
+
+    def order(rank: int, first: int, last: int) -> list[list[int]]:
+        chosen = training_order(
+            lengths,
+            batch_size=batch_size,
+            processes=processes,
+            rank=rank,
+            seed=seed,
+            first_step=first,
+            steps=last,
+        )
+        return [batch.tolist() for batch in chosen]
+
+    for rank in range(processes):
+        whole = order(rank, 0, steps)
+        assert len(whole) == steps and all(whole)
+        assert order(rank, 0, split) + order(rank, split, steps) == whole
+    if count >= batch_size * processes:  # within an epoch no example comes twice, and every batch is full
+        epoch = min(steps, steps_per_epoch(count, batch_size, processes))
+        seen = [index for rank in range(processes) for batch in order(rank, 0, epoch) for index in batch]
+        assert len(seen) == len(set(seen)) == epoch * batch_size * processes
+
+
+def test_validation_keeps_the_groups_of_pairs_whole(
+    tmp_path: Path, write_examples: Callable[..., Path]
+) -> None:
+    examples = read_examples(write_examples(tmp_path, Kind.PAIR) / "train.parquet", Kind.PAIR)
+    shares = [evaluation_order(examples, batch_size=16, processes=2, rank=rank, most=50) for rank in (0, 1)]
+    chosen = np.concatenate([batch for share in shares for batch in share])
+    assert len(chosen) == len(set(chosen)) == 50
+    assert len(set(examples.groups[chosen])) == 10
