@@ -53,7 +53,7 @@ class AirflowHere:
 
     def ended(self, dag: str, count: int) -> list[dict[str, Any]]:
         """The runs of a DAG, once `count` of them have ended."""
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 400
         while time.monotonic() < deadline:
             runs = self.runs(dag)
             if len([run for run in runs if run["state"] in ("success", "failed")]) >= count:
@@ -99,7 +99,7 @@ class AirflowHere:
         request = urllib.request.Request(
             self.machine.airflow_url + path, data=data, headers=headers, method=method
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
 
 
