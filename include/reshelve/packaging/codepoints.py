@@ -43,16 +43,16 @@ def probe(tokenizer: Tokenizer) -> CodePoints:
     """Ask the tokenizer about each code point, as `a` + c + `a`."""
     kinds: dict[tuple[int, ...], int] = {(ITSELF,): 0}
     kind_of = np.zeros(LAST, np.int32)
-    for start in range(0, LAST, _CHUNK):
-        if start // _PLANE in _UNIFORM_PLANES:
-            continue
-        points = [c for c in range(start, start + _CHUNK) if c not in _SURROGATES]
-        for point, answer in zip(points, _answers(tokenizer, points), strict=True):
-            if answer != (ITSELF,):
-                kind_of[point] = kinds.setdefault(answer, len(kinds))
     for plane in _UNIFORM_PLANES:
         (answer,) = _answers(tokenizer, [plane * _PLANE + 1])
         kind_of[plane * _PLANE : (plane + 1) * _PLANE] = kinds.setdefault(answer, len(kinds))
+    for start in range(0, LAST, _CHUNK):
+        last_of_plane = (start + _CHUNK) % _PLANE == 0  # ends in two noncharacters, which are not private
+        if start // _PLANE in _UNIFORM_PLANES and not last_of_plane:
+            continue
+        points = [c for c in range(start, start + _CHUNK) if c not in _SURROGATES]
+        for point, answer in zip(points, _answers(tokenizer, points), strict=True):
+            kind_of[point] = kinds.setdefault(answer, len(kinds))
     cells, pages = np.unique(kind_of.reshape(-1, PAGE), axis=0, return_inverse=True)
     symbols = np.full((len(kinds), max(map(len, kinds))), NOTHING, np.int32)
     for answer, row in kinds.items():
