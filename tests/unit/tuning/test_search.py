@@ -25,7 +25,7 @@ def make_run(store: ObjectStore, tmp_path: Path, make_ranker: Callable[..., Rank
     """A run whose search has a store of its own name; nothing is trained."""
 
     def make(name: str = "a", **values: object) -> Run:
-        ranker = make_ranker(Kind.NEXT_ITEM, **{"name": f"tiny_{name}", "search.trials": 12, **values})
+        ranker = make_ranker(Kind.NEXT_ITEM, **{"name": f"tiny_{name}", "search.trials": 10, **values})
         return Run(ranker, date(2011, 8, 30), store, tmp_path / "work")
 
     return make
@@ -47,6 +47,8 @@ def record(run: Run, identifier: int, failed: bool = False) -> None:
 def play(run: Run, rounds: int = 100, backwards: bool = False) -> None:
     for _ in range(rounds):
         asked = ask(run)["trials"]
+        if not asked:
+            return
         for identifier in sorted(asked, reverse=backwards):
             record(run, identifier, failed=identifier == 3)
 
@@ -73,11 +75,11 @@ def test_a_search_asks_for_rounds_until_its_trials_are_spent(make_run: MakeRun) 
 def test_stopping_and_resuming_gives_the_trials_of_not_stopping(make_run: MakeRun) -> None:
     whole, stopped, backwards = make_run("whole"), make_run("stopped"), make_run("backwards")
     play(whole)
-    for _ in range(20):
+    for _ in range(6):
         play(stopped, rounds=1)
         ask(stopped)  # and stopped after asking
     play(backwards, backwards=True)  # the neighbour was quicker
-    assert len(draws(whole)) == 12
+    assert len(draws(whole)) == 10
     assert draws(whole) == draws(stopped) == draws(backwards)
     assert tell(whole)["best"] == tell(stopped)["best"]
 
@@ -97,7 +99,7 @@ def test_failed_trials_count_and_do_not_vanish(make_run: MakeRun) -> None:
     run = make_run()
     play(run)
     told = tell(run)
-    assert told["trials"] == 12 and told["failed"] == 1
+    assert told["trials"] == 10 and told["failed"] == 1
     assert told["history"][3]["status"] == "failed" and told["history"][3]["loss"] is None
 
 
