@@ -22,7 +22,7 @@ from reshelve.rankers import Ranker
 from reshelve.serving.admin import ServerAdmin
 from reshelve.serving.model_config import parse
 from reshelve.store import versions
-from reshelve.store.objects import ObjectStore
+from reshelve.store.objects import ObjectStore, object_store
 
 ITEMS = [{"item": f"i{n}", "title": f"title {n}", "events": 10 - n} for n in range(5)]
 
@@ -94,7 +94,7 @@ def publish(store: ObjectStore, tmp_path: Path, saved_models: dict[str, Path]) -
         verdict: str = "promote",
         ballast: int = 0,
     ) -> int:
-        run = Run(_ranker(ranker), partition, store, tmp_path / "work" / model)
+        run = Run(_ranker(ranker), partition, object_store(), tmp_path / "work" / model)
         directory = run.stage("package").directory / "version"
         shutil.copytree(saved_models[model], directory)
         if ballast:
