@@ -83,8 +83,8 @@ Publisher = Callable[..., int]
 
 
 @pytest.fixture
-def publish(store: ObjectStore, tmp_path: Path, saved_models: dict[str, Path]) -> Publisher:
-    """Publish a SavedModel as the version of a partition: `publish(date(2011, 8, 30))`."""
+def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) -> Publisher:
+    """Publish a version of a partition: `publish(date(2011, 8, 30))`; `no_model` is bytes that nobody will load."""
 
     def made(
         partition: date,
@@ -96,7 +96,11 @@ def publish(store: ObjectStore, tmp_path: Path, saved_models: dict[str, Path]) -
     ) -> int:
         run = Run(_ranker(ranker), partition, object_store(), tmp_path / "work" / model)
         directory = run.stage("package").directory / "version"
-        shutil.copytree(saved_models[model], directory)
+        if model == "no_model":
+            directory.mkdir()
+            (directory / "saved_model.pb").write_bytes(b"no graph")
+        else:  # built once, and only where a test loads it: TensorFlow costs many seconds
+            shutil.copytree(request.getfixturevalue("saved_models")[model], directory)
         if ballast:
             (directory / "assets.extra" / "ballast").write_bytes(bytes(ballast))
         run.stage("package").commit({"bytes": 1})

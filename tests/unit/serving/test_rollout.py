@@ -13,6 +13,7 @@ from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, stop_group, wait_until
 from reshelve.rankers import Ranker
+from reshelve.serving import fleet
 from reshelve.serving import release as release_module
 from reshelve.serving.client import NothingServesError, RankingClient
 from reshelve.serving.release import release, rollback, status
@@ -196,23 +197,23 @@ def test_two_rankers_in_one_server_do_not_disturb_each_other(
     assert serves(host) == one
 
 
-def test_without_agents_a_release_says_so_and_leaves_no_trace(
-    store: ObjectStore, publish: Any, ranker: Ranker
+def test_without_agents_a_release_says_so_and_frees_its_slot(
+    store: ObjectStore, publish: Any, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = publish(FIRST)
+    monkeypatch.setattr(fleet, "FIRST_REPORT_SECONDS", 0)
+    one = publish(FIRST, "no_model")
     with pytest.raises(TryAgainError, match="no serving agent has reported"):
         release(ranker, one, by="test")
-    # The slot is free again, and the next try finds out at once.
     assert [entry.action for entry in read_log(store, "recommend")] == ["offer", "withdraw"]
     with pytest.raises(TryAgainError, match="no serving agent has reported"):
         release(ranker, one, by="test")
-    assert len(read_log(store, "recommend")) == 2
+    assert len(read_log(store, "recommend")) == 2  # the second time it knows before it offers
 
 
 def test_a_held_version_is_released_only_by_a_person(
     store: ObjectStore, publish: Any, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = publish(FIRST, verdict="hold")
+    one = publish(FIRST, "no_model", verdict="hold")
     with pytest.raises(ConfigurationError, match="the gate said hold"):
         release(ranker, one, by="test")
     move_pointer(store, "recommend", Revert(one), by="test", reason="so that it is released already")
@@ -224,7 +225,7 @@ def test_a_held_version_is_released_only_by_a_person(
 def test_a_rollback_needs_somewhere_to_go(store: ObjectStore, publish: Any, ranker: Ranker) -> None:
     with pytest.raises(DataError, match="nothing was ever released"):
         rollback(ranker, to=None, by="anna")
-    one = publish(FIRST)
+    one = publish(FIRST, "no_model")
     move_pointer(store, "recommend", Revert(one), by="test", reason="")
     with pytest.raises(DataError, match="no previous version"):
         rollback(ranker, to=None, by="anna")
