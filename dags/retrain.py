@@ -33,6 +33,8 @@ from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 # The evaluations may have been skipped (nothing was asked for, or a trial was left out), the asking may not.
 GO_ON = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 
+NIGHT = "night"
+
 
 def search_tasks(
     ranker: Ranker, rounds: int, options: dict[str, Any]
@@ -50,6 +52,7 @@ def search_tasks(
                 task_id=f"ask_{number}",
                 verb="tune ask",
                 options=options,
+                options_from=NIGHT,
                 returns="trials",
                 trigger_rule=GO_ON if finished else TriggerRule.ALL_SUCCESS,
             )
@@ -57,6 +60,7 @@ def search_tasks(
                 task_id=f"evaluate_{number}",
                 verb="tune evaluate",
                 options=options,
+                options_from=NIGHT,
                 may_be_left_out=True,
                 pool=Pool.HEAVY,
                 max_active_tis_per_dagrun=ranker.search.parallel,
@@ -65,7 +69,9 @@ def search_tasks(
             finished >> ask
             finished = [ask, evaluate]
             first = first or ask
-        last = ReshelveOperator(task_id="tell", verb="tune tell", options=options, trigger_rule=GO_ON)
+        last = ReshelveOperator(
+            task_id="tell", verb="tune tell", options=options, options_from=NIGHT, trigger_rule=GO_ON
+        )
         finished >> last
     assert first
     return first, last
@@ -76,9 +82,9 @@ def night(ranker: Ranker) -> None:
     search = ranker.search
     rounds = max(1, -(-search.trials // search.parallel))
     begin = NightOperator(
-        task_id="night", rounds=rounds, parallel=search.parallel, automatic=ranker.release.automatic
+        task_id=NIGHT, rounds=rounds, parallel=search.parallel, automatic=ranker.release.automatic
     )
-    options = {"ranker": ranker.name, "partition": begin.output["partition"], "set": begin.output["values"]}
+    options = {"ranker": ranker.name}
     verdict = VerdictSensor(
         task_id="await_verdict",
         source=ranker.data.source,
@@ -88,7 +94,7 @@ def night(ranker: Ranker) -> None:
     )
 
     def stage(verb: str, pool: Pool = Pool.HEAVY) -> ReshelveOperator:
-        return ReshelveOperator(task_id=verb, verb=verb, options=options, pool=pool)
+        return ReshelveOperator(task_id=verb, verb=verb, options=options, options_from=NIGHT, pool=pool)
 
     examples = stage("examples")
     ask, tell = search_tasks(ranker, rounds, options)

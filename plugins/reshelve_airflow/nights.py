@@ -29,7 +29,7 @@ class PartitionOperator(BaseOperator):
 class NightOperator(BaseOperator):
     """What a run of `retrain_<ranker>` is about.
 
-    Hands on `partition`, `values` (the overrides that every stage of the run gets, alike), `refusal` (why this run
+    Hands on `partition`, `options` (partition and overrides, which every stage of the run gets alike), `refusal` (why this run
     may not release; empty where it may) and `note`.
     """
 
@@ -49,7 +49,12 @@ class NightOperator(BaseOperator):
         partition, values = _partition(context), params.values(rounds=self.rounds, parallel=self.parallel)
         self.log.info("partition %s, %s", partition, " ".join(values) or "the ranker file as it is")
         refusal = release_refusal(context["dag_run"].run_type, automatic=self.automatic, asked=params.release)
-        return {"partition": partition, "values": values, "refusal": refusal, "note": params.note or ""}
+        return {
+            "partition": partition,
+            "options": {"partition": partition, "set": values},
+            "refusal": refusal,
+            "note": params.note or "",
+        }
 
 
 class DecideReleaseOperator(BaseOperator):

@@ -50,7 +50,9 @@ class ReshelveOperator(_VerbTask, BaseOperator):
     """One verb of the `reshelve` command, in a child process of its own process group.
 
     `verb`: as typed, `tune ask`. `options`: its options without the dashes; None leaves one out, a bool becomes
-    `--x` or `--no-x`, a list repeats it. `option_params`: params of the run that are options too, by name. `more`: further
+    `--x` or `--no-x`, a list repeats it. `options_from`: a task that handed on further options under the key `options`; it is read without being made an
+    upstream task, which would defeat trigger rules that ask for one success. `option_params`: params of the run that are
+    options too, by name. `more`: further
     options, for `expand`. `returns`: the one key of the result that is handed on (default: the whole small object). `skip_when`: a result with these values skips the task,
     with the result's headline. `may_be_left_out`: after the last retry the task is skipped in place of failing.
 
@@ -66,6 +68,7 @@ class ReshelveOperator(_VerbTask, BaseOperator):
         *,
         verb: str,
         options: Mapping[str, Any] | None = None,
+        options_from: str | None = None,
         option_params: Sequence[str] = (),
         more: Mapping[str, Any] | None = None,
         returns: str | None = None,
@@ -76,6 +79,7 @@ class ReshelveOperator(_VerbTask, BaseOperator):
         super().__init__(**kwargs)
         self.verb = verb
         self.options = options or {}
+        self.options_from = options_from
         self.option_params = tuple(option_params)
         self.more = more or {}
         self.returns = returns
@@ -86,7 +90,10 @@ class ReshelveOperator(_VerbTask, BaseOperator):
         """Run the verb; its result goes to XCom."""
         refuse_unknown(context)
         asked = {name.replace("_", "-"): context["params"][name] for name in self.option_params}
-        outcome = self.run_verb(self.verb, {**self.options, **asked, **self.more})
+        shared = (
+            context["ti"].xcom_pull(task_ids=self.options_from, key="options") if self.options_from else {}
+        )
+        outcome = self.run_verb(self.verb, {**self.options, **shared, **asked, **self.more})
         if self.may_be_left_out and outcome.may_retry and context["ti"].try_number > context["ti"].max_tries:
             self.log.warning("left out after the last retry: %s", outcome.headline)
             raise AirflowSkipException(outcome.headline)
