@@ -31,7 +31,7 @@ from reshelve.packaging.batches import batches, text_rows
 from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.signatures import PairModule
+from reshelve.packaging.signatures import PairModule, signatures
 from reshelve.packaging.tokenizer import GraphTokenizer
 from reshelve.packaging.trained import ModelDocument, TrainedModel
 from reshelve.settings import PROJECT
@@ -112,7 +112,7 @@ def main() -> None:
         for name, layers in (("float32", FloatLayers(model)), ("int8", Int8Layers(model, quantized))):
             directory = Path(temporary, name)
             module = PairModule(model, layers, BASE / "tokenizer.json", catalogue)
-            tf.saved_model.save(module, str(directory), signatures=module.signatures())
+            tf.saved_model.save(module, str(directory), signatures=signatures(module))
             sizes[name] = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
             served[name] = Served(directory)
         held_out = {"query": [q for q, _ in pairs[300:428]], "item": [t for _, t in pairs[300:428]]}

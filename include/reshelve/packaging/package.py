@@ -29,7 +29,7 @@ from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.heldout import Question, read_questions, request
 from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.signatures import NextItemModule, PairModule, ranker_module
+from reshelve.packaging.signatures import NextItemModule, PairModule, ranker_module, signatures
 from reshelve.packaging.trained import Array, TrainedModel
 from reshelve.packaging.warmup import BATCHES, Request, write_warmup
 from reshelve.rankers import Kind
@@ -62,8 +62,8 @@ def package(run: Run) -> dict[str, Any]:
 
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
-    signatures = module.signatures()
-    tf.saved_model.save(module, str(building), signatures=signatures)
+    served_functions = signatures(module)
+    tf.saved_model.save(module, str(building), signatures=served_functions)
     write_warmup(building, run.ranker.name, warmup_requests(model.document.kind, questions))
     extra = building / "assets.extra"
     catalogue.write_jsonl(extra / "catalogue.jsonl")
@@ -80,7 +80,7 @@ def package(run: Run) -> dict[str, Any]:
         "max_logit_difference": difference,
         "latency_ms": _latency(served, model.document.kind, questions),
         "precision": compression.precision,
-        "signature": _described(signatures),
+        "signature": _described(served_functions),
     }
     shutil.rmtree(stage / "version", ignore_errors=True)
     building.rename(stage / "version")
@@ -163,7 +163,9 @@ def _check_reloaded(served: Any, module: NextItemModule | PairModule, inputs: Re
 
 
 def _logits(module: NextItemModule | PairModule, inputs: Request) -> Array:
-    return np.asarray(module.logits(*(tf.constant(texts) for texts in inputs.values()))["logits"].numpy())
+    return np.asarray(
+        module.logits(**{name: tf.constant(texts) for name, texts in inputs.items()})["logits"].numpy()
+    )
 
 
 def _latency(served: Any, kind: Kind, questions: list[Question]) -> dict[str, float]:
@@ -181,7 +183,7 @@ def _latency(served: Any, kind: Kind, questions: list[Question]) -> dict[str, fl
     return found
 
 
-def _described(signatures: dict[str, Any]) -> dict[str, dict[str, dict[str, str]]]:
+def _described(functions: dict[str, Any]) -> dict[str, dict[str, dict[str, str]]]:
     """Per signature: inputs and outputs, as `string[?, 100]`."""
 
     def words(spec: tf.TensorSpec) -> str:
@@ -194,5 +196,5 @@ def _described(signatures: dict[str, Any]) -> dict[str, dict[str, dict[str, str]
             or {spec.name: words(spec) for spec in function.structured_input_signature[0]},
             "outputs": {key: words(spec) for key, spec in function.structured_outputs.items()},
         }
-        for name, function in signatures.items()
+        for name, function in functions.items()
     }

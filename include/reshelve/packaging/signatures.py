@@ -1,80 +1,57 @@
 """What a version answers: strings in, items and scores out, padding and look-ups inside.
 
-`serving_default` and `logits` call one inner function, so the file holds the weights once.
+Each function is traced exactly once and the next one calls what was traced: scores ← logits ←
+serving_default. So the file holds the weights once, however many signatures use them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
 from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import Layers, RankerGraph
-from reshelve.packaging.tokenizer import Batch, GraphTokenizer, Rows
+from reshelve.packaging.tokenizer import GraphTokenizer, Rows
 from reshelve.packaging.trained import TrainedModel
 from reshelve.rankers import Kind
 
-_HISTORY = tf.TensorSpec([None], tf.string, name="history")
-_QUERY_AND_ITEM = [tf.TensorSpec([None], tf.string, name=name) for name in ("query", "item")]
+Answer = dict[str, tf.Tensor]
+
 _IDS = tf.TensorSpec([None, None], tf.int32)
 _LENGTHS = tf.TensorSpec([None], tf.int32)
 
 
-class RankerModule(tf.Module):
-    """What both kinds share: the tokenizer and the scored graph."""
-
-    serving_default: tf.types.experimental.PolymorphicFunction
-    logits: tf.types.experimental.PolymorphicFunction
-
-    def __init__(self, model: TrainedModel, layers: Layers, tokenizer: Path) -> None:
-        super().__init__()
-        self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
-        # In a tuple, out of tf.Module's sight: what the graph needs of it becomes constants.
-        self._graph = (RankerGraph(model, layers),)
-
-    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """By name, for tf.saved_model.save."""
-        functions = (self.serving_default, self.logits)
-        return {
-            name: f.get_concrete_function()
-            for name, f in zip(("serving_default", "logits"), functions, strict=True)
-        }
-
-
-class NextItemModule(RankerModule):
+class NextItemModule(tf.Module):
     """history string[B] → the K likeliest items with their softmax probabilities."""
 
     def __init__(
         self, model: TrainedModel, layers: Layers, tokenizer: Path, catalogue: Catalogue, top: int
     ) -> None:
-        super().__init__(model, layers, tokenizer)
-        self.items, self.titles = (catalogue.items, catalogue.titles)
-        self.top = min(top, len(catalogue.items))
+        super().__init__()
+        graph = RankerGraph(model, layers)
+        self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
+        scores = _traced(lambda ids, lengths: graph.logits(ids, lengths, None), _IDS, _LENGTHS)
 
-    @tf.function(input_signature=[_IDS, _LENGTHS], autograph=False)
-    def score(self, ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """Logits over the catalogue: [B, C]."""
-        return self._graph[0].logits(ids, lengths, None)
+        def logits(history: tf.Tensor) -> Answer:
+            batch = self.tokenizer.single(self.tokenizer.tokens(history))
+            return {"logits": scores(batch.ids, batch.lengths)}
 
-    @tf.function(input_signature=[_HISTORY], autograph=False)
-    def logits(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
-        """history → logits float[B, C]."""
-        batch = self.tokenizer.single(self.tokenizer.tokens(history))
-        return {"logits": self.score(batch.ids, batch.lengths)}
+        def serving_default(history: tf.Tensor) -> Answer:
+            probabilities = tf.nn.softmax(self.logits(history)["logits"])
+            score, index = tf.math.top_k(probabilities, min(top, len(catalogue.items)))
+            item, title = (
+                tf.gather(tf.constant(texts), index) for texts in (catalogue.items, catalogue.titles)
+            )
+            return {"item": item, "title": title, "score": score}
 
-    @tf.function(input_signature=[_HISTORY], autograph=False)
-    def serving_default(self, history: tf.Tensor) -> dict[str, tf.Tensor]:
-        """history → item, title string[B, K], score float[B, K], best first."""
-        scores, index = tf.math.top_k(tf.nn.softmax(self.logits(history)["logits"]), self.top)
-        return {
-            "item": tf.gather(tf.constant(list(self.items)), index),
-            "title": tf.gather(tf.constant(list(self.titles)), index),
-            "score": scores,
-        }
+        history = tf.TensorSpec([None], tf.string, name="history")
+        self.logits = _traced(logits, history)
+        self.serving_default = _traced(serving_default, history)
 
 
-class PairModule(RankerModule):
+class PairModule(tf.Module):
     """query string[1 or B], item string[B] → score float[B].
 
     An item id stands for its title, whose tokens are kept, so that only the query is tokenised; an id
@@ -82,46 +59,40 @@ class PairModule(RankerModule):
     """
 
     def __init__(self, model: TrainedModel, layers: Layers, tokenizer: Path, catalogue: Catalogue) -> None:
-        super().__init__(model, layers, tokenizer)
+        super().__init__()
+        graph = RankerGraph(model, layers)
+        self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
         self.table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(
                 tf.constant(catalogue.items), tf.range(len(catalogue.items), dtype=tf.int32)
             ),
             -1,
         )
-        self._titles = (
-            Rows(*(rows.numpy() for rows in self.tokenizer.tokens(tf.constant(catalogue.titles)))),
-        )
+        kept = [rows.numpy() for rows in self.tokenizer.tokens(tf.constant(catalogue.titles))]
+        scores = _traced(graph.logits, _IDS, _LENGTHS, _IDS)
 
-    @tf.function(input_signature=[_IDS, _LENGTHS, _IDS], autograph=False)
-    def score(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor) -> tf.Tensor:
-        """Logits: [B]."""
-        return self._graph[0].logits(ids, lengths, types)
+        def logits(query: tf.Tensor, item: tf.Tensor) -> Answer:
+            titles = self._item_tokens(item, Rows(*map(tf.constant, kept)))
+            batch = self.tokenizer.pair(self.tokenizer.tokens(query), titles)
+            return {"logits": scores(batch.ids, batch.lengths, batch.types)}
 
-    @tf.function(input_signature=_QUERY_AND_ITEM, autograph=False)
-    def logits(self, query: tf.Tensor, item: tf.Tensor) -> dict[str, tf.Tensor]:
-        """query, item → logits float[B]."""
-        batch = self._batch(query, item)
-        return {"logits": self.score(batch.ids, batch.lengths, batch.types)}
+        def serving_default(query: tf.Tensor, item: tf.Tensor) -> Answer:
+            return {"score": tf.sigmoid(self.logits(query, item)["logits"])}
 
-    @tf.function(input_signature=_QUERY_AND_ITEM, autograph=False)
-    def serving_default(self, query: tf.Tensor, item: tf.Tensor) -> dict[str, tf.Tensor]:
-        """query, item → score float[B], the sigmoid of the logit."""
-        return {"score": tf.sigmoid(self.logits(query, item)["logits"])}
+        inputs = [tf.TensorSpec([None], tf.string, name=name) for name in ("query", "item")]
+        self.logits = _traced(logits, *inputs)
+        self.serving_default = _traced(serving_default, *inputs)
 
-    def _batch(self, query: tf.Tensor, item: tf.Tensor) -> Batch:
-        return self.tokenizer.pair(self.tokenizer.tokens(query), self._item_tokens(item))
-
-    def _item_tokens(self, item: tf.Tensor) -> Rows:
-        titles = Rows(*map(tf.constant, self._titles[0]))
+    def _item_tokens(self, item: tf.Tensor, titles: Rows) -> Rows:
         index = self.table.lookup(item)
         known = index >= 0
         place = tf.maximum(index, 0)
         found = Rows(titles.values, tf.gather(titles.starts, place), tf.gather(titles.lengths, place))
 
         def with_texts() -> Rows:
-            typed = self.tokenizer.tokens(tf.boolean_mask(item, tf.logical_not(known)))
-            number = tf.maximum(tf.cumsum(tf.cast(tf.logical_not(known), tf.int32)) - 1, 0)
+            unknown = tf.logical_not(known)
+            typed = self.tokenizer.tokens(tf.boolean_mask(item, unknown))
+            number = tf.maximum(tf.cumsum(tf.cast(unknown, tf.int32)) - 1, 0)
             return Rows(
                 tf.concat([titles.values, typed.values], 0),
                 tf.where(known, found.starts, tf.size(titles.values) + tf.gather(typed.starts, number)),
@@ -129,6 +100,17 @@ class PairModule(RankerModule):
             )
 
         return Rows(*tf.cond(tf.reduce_all(known), lambda: found, with_texts))
+
+
+def _traced(
+    function: Callable[..., object], *inputs: tf.TensorSpec
+) -> tf.types.experimental.ConcreteFunction:
+    return tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
+
+
+def signatures(module: NextItemModule | PairModule) -> dict[str, tf.types.experimental.ConcreteFunction]:
+    """By name, for tf.saved_model.save."""
+    return {"serving_default": module.serving_default, "logits": module.logits}
 
 
 def ranker_module(

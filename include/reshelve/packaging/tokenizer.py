@@ -19,6 +19,9 @@ from reshelve.packaging.codepoints import ITSELF, CodePoints, probe
 
 _MISSING = -1
 _SPECIAL_IN_PAIR = 3
+# Words read, as a multiple of max_length: bounds the work a request can cause. A word is at least one token, so
+# only the true lengths of a pair with both sides beyond this are unknown, and they decide who gets an odd token.
+_WORDS_READ = 8
 
 
 class Rows(NamedTuple):
@@ -90,8 +93,17 @@ class GraphTokenizer(tf.Module):
             _MISSING,
         )
 
+        texts = tf.TensorSpec([None], tf.string)
+        # Traced once, so that every signature that tokenises calls the same function.
+        self._tokens = tf.function(
+            self._trace, input_signature=[texts], autograph=False
+        ).get_concrete_function()
+
     def tokens(self, texts: tf.Tensor) -> Rows:
-        """Tokens of string `texts` [n], without special tokens; no more words than could ever be kept."""
+        """Tokens of string `texts` [n], without special tokens."""
+        return Rows(*self._tokens(texts))
+
+    def _trace(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         words, row = self._words(texts)
         whole = self.table.lookup(words)
         too_long = tf.strings.length(words, unit="UTF8_CHAR") > self.form.longest_word
@@ -104,7 +116,7 @@ class GraphTokenizer(tf.Module):
         order = tf.argsort(owners, stable=True)
         values, owners = tf.gather(values, order), tf.gather(owners, order)
         lengths = tf.math.unsorted_segment_sum(tf.ones_like(values), tf.gather(row, owners), tf.size(texts))
-        return Rows(values, tf.cumsum(lengths, exclusive=True), lengths)
+        return values, tf.cumsum(lengths, exclusive=True), lengths
 
     def _words(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Normalised words [words] and the text each belongs to [words]."""
@@ -123,7 +135,7 @@ class GraphTokenizer(tf.Module):
             input_values=tf.boolean_mask(symbols, kept), input_splits=splits, output_encoding="UTF-8"
         )
         place, words, _ = tf.raw_ops.StringSplitV2(input=text, sep="", maxsplit=-1)
-        near = place[:, 1] < self.max_length
+        near = place[:, 1] < _WORDS_READ * self.max_length
         return tf.boolean_mask(words, near), tf.cast(tf.boolean_mask(place[:, 0], near), tf.int32)
 
     def _pieces(self, words: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
