@@ -2,8 +2,9 @@
 ### Release one version of a ranker
 
 Loads a published version beside the one that serves, probes it, promotes it, and waits until every agent reports that
-it serves. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand any published version can be
-released. One run at a time. An older partition does not replace a newer one unless `allow_older` is on.
+it serves. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand a version that was
+held can be released with `allow_held`. One run at a time. An older partition does not replace a newer one unless
+`allow_older` is on.
 """
 
 from __future__ import annotations

@@ -84,11 +84,12 @@ def night(ranker: Ranker) -> None:
     begin = NightOperator(
         task_id=NIGHT, rounds=rounds, parallel=search.parallel, automatic=ranker.release.automatic
     )
+    said: Any = begin.output  # typed as an XComArg without keys
     options = {"ranker": ranker.name}
     verdict = VerdictSensor(
         task_id="await_verdict",
         source=ranker.data.source,
-        partition=begin.output["partition"],
+        partition=said["partition"],
         poke_interval=30,
         timeout=timedelta(hours=3).total_seconds(),
     )
@@ -103,13 +104,13 @@ def night(ranker: Ranker) -> None:
     begin >> verdict >> examples >> ask
     tell >> train >> stage("compress") >> stage("package") >> stage("gate") >> publish
     decide = DecideReleaseOperator(
-        task_id="decide_release", published=publish.output, refusal=begin.output["refusal"]
+        task_id="decide_release", published=publish.output, refusal=said["refusal"]
     )
     decide >> TriggerDagRunOperator(
         task_id="release",
         trigger_dag_id=f"release_{ranker.name}",
         trigger_run_id="{{ ti.xcom_pull(task_ids='decide_release') }}__{{ run_id }}",
-        conf={"version": decide.output, "reason": begin.output["note"]},
+        conf={"version": decide.output, "reason": said["note"]},
         logical_date=None,
         skip_when_already_exists=True,
         openlineage_inject_parent_info=False,

@@ -101,6 +101,9 @@ class ReleaseParams(Params):
     version: int = Field(ge=1, description="The published version, for example 20110830001.")
     reason: str = Field("", max_length=500, description="Why, for the deployment log.")
     allow_older: bool = Field(False, description="Let an older partition replace a newer one.")
+    allow_held: bool = Field(
+        False, description="Release a version that the gate held. A person decides that."
+    )
 
 
 def rollback_params(rankers: Sequence[str]) -> type[Params]:

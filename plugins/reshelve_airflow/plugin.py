@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from airflow.plugins_manager import AirflowPlugin
 
 from reshelve_airflow.timetable import NightTimetable
@@ -13,4 +11,4 @@ class ReshelvePlugin(AirflowPlugin):
     """Registers NightTimetable."""
 
     name = "reshelve"
-    timetables: ClassVar[list[Any]] = [NightTimetable]
+    timetables = [NightTimetable]  # noqa: RUF012 - Airflow's own attribute

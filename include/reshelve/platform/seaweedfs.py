@@ -66,8 +66,9 @@ def start_seaweedfs(directory: Path, port: int, log: Path) -> subprocess.Popen[b
         "-webdav=false", "-admin.ui=false", "-s3.iam=false", "-master.telemetry=false",
     ]  # fmt: skip
     for name in ("master", "filer", "volume", "admin"):
-        command += [f"-{name}.port={free_port()}", f"-{name}.port.grpc={free_port()}"]
-    command += [f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0"]
+        command += [f"-{name}.port={_low_port()}", f"-{name}.port.grpc={free_port()}"]
+    # Lance would share port 9101 with every other store of this host, and end the loser of a race.
+    command += [f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     process = start(command, log, env={"TMPDIR": os.environ.get("TMPDIR", "/tmp")}, cwd=directory)
 
     def ready() -> bool:
@@ -77,3 +78,8 @@ def start_seaweedfs(directory: Path, port: int, log: Path) -> subprocess.Popen[b
 
     wait_until(ready, 30, "the object store (SeaweedFS)")
     return process
+
+
+def _low_port() -> int:
+    """A free port to which SeaweedFS can add its own 10000 and still have a port."""
+    return next(port for port in iter(free_port, None) if port < 55_536)

@@ -169,7 +169,9 @@ class ObjectStore:
         """When the newest object under `prefix` was written, or None where there is none."""
         newest: datetime | None = None
         try:
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix
+            ):
                 for entry in page.get("Contents", ()):
                     newest = max(newest or entry["LastModified"], entry["LastModified"])
         except (ClientError, BotoCoreError) as error:
