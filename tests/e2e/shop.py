@@ -29,7 +29,7 @@ SMALL = {
     "training": {"max_minutes": 2, "checkpoint_seconds": 2},
     "search": {"trials": 2, "parallel": 2, "max_minutes": 2},
     "compression": {"calibration_examples": 32},
-    "gates": {"max_queries": 100, "champion_tolerance": 0.05},
+    "gates": {"max_queries": 200, "champion_tolerance": 0.05},
 }
 
 
