@@ -113,15 +113,20 @@ def _choose(
     """The smoothing strength that agrees best on validation examples; item weights stay float where int8 costs rank."""
     expected = _scores(reference, rows)
 
-    def agrees(alpha: float, items: bool = True) -> float:
+    def agrees(alpha: float, items: bool = True) -> Agreement:
         layers = Int8Layers(model, quantize(model, ranges, alpha, items))
-        found = agreement(*_questions(model, expected, _scores(scorer(model, layers), rows))).spearman
-        logger(stage="compress").info("tried", alpha=alpha, items=items, agreement=found)
+        found = agreement(*_questions(model, expected, _scores(scorer(model, layers), rows)))
+        logger(stage="compress").info(
+            "tried", alpha=alpha, items=items, spearman=found.spearman, pearson=found.pearson
+        )
         return found
 
     tried = {alpha: agrees(alpha) for alpha in ALPHAS}
-    alpha = max(tried, key=lambda value: tried[value])
-    items = model.document.kind is not Kind.NEXT_ITEM or agrees(alpha, items=False) - tried[alpha] <= _SLACK
+    alpha = max(tried, key=lambda value: (tried[value].spearman + tried[value].pearson, -value))
+    items = (
+        model.document.kind is not Kind.NEXT_ITEM
+        or agrees(alpha, items=False).spearman - tried[alpha].spearman <= _SLACK
+    )
     return quantize(model, ranges, alpha, items), alpha
 
 

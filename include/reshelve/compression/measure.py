@@ -14,13 +14,14 @@ from scipy.stats import spearmanr
 from reshelve.packaging.graph import Layers, RankerGraph
 from reshelve.packaging.tokenizer import Batch
 from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.rankers import Kind
 
 Scorer = Callable[[Batch], Array]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two models rank: means over questions, 1 is equal."""
+    """How alike two models score: means over questions, 1 is equal."""
 
     spearman: float
     pearson: float
@@ -42,17 +43,18 @@ class Latency:
 
 
 def scorer(model: TrainedModel, layers: Layers) -> Scorer:
-    """The graph in `layers` as a function of a batch, compiled once for every shape."""
-    graph = RankerGraph(model, layers)
-    ids = tf.TensorSpec([None, None], tf.int32)
-
-    @tf.function(input_signature=[ids, tf.TensorSpec([None], tf.int32), ids], autograph=False)
-    def logits(ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor) -> tf.Tensor:
-        return graph.logits(ids, lengths, types)
+    """The graph in `layers` as a function of a batch, in a session: as a model server runs it, weights constant."""
+    graph = tf.Graph()
+    with graph.as_default():
+        ids, types = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(2))
+        lengths = tf.compat.v1.placeholder(tf.int32, [None])
+        paired = model.document.kind is Kind.PAIR
+        logits = RankerGraph(model, layers).logits(ids, lengths, types if paired else None)
+    session = tf.compat.v1.Session(graph=graph)
 
     def score(batch: Batch) -> Array:
-        types = np.zeros_like(batch.ids) if batch.types is None else batch.types
-        return logits(tf.constant(batch.ids), tf.constant(batch.lengths), tf.constant(types)).numpy()
+        kinds = np.zeros_like(batch.ids) if batch.types is None else batch.types
+        return session.run(logits, {ids: batch.ids, lengths: batch.lengths, types: kinds})
 
     return score
 

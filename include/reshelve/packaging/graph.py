@@ -34,6 +34,16 @@ class Layers(Protocol):
         """items(relu(hidden(pooled))): [batch, catalogue]."""
 
 
+def held(array: Array) -> tf.Tensor:
+    """A weight as a constant beside the function that is being traced, not inside it.
+
+    Functions capture it, so that a version's file and every copy TensorFlow makes of a function hold it
+    once or not at all; a server's optimizer still sees a constant once it has inlined them.
+    """
+    with tf.init_scope():
+        return tf.constant(array)
+
+
 class FloatLayers:
     """Float32: weights are constants, so that the runtime packs them once."""
 
@@ -41,11 +51,11 @@ class FloatLayers:
         self.model = model
 
     def embed(self, ids: tf.Tensor) -> tf.Tensor:
-        return tf.gather(tf.constant(self.model["encoder.embeddings.word_embeddings.weight"]), ids)
+        return tf.gather(held(self.model["encoder.embeddings.word_embeddings.weight"]), ids)
 
     def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
         weight, bias = self.model.dense(site)
-        return tf.nn.bias_add(tf.matmul(rows, tf.constant(weight)), tf.constant(bias))
+        return tf.nn.bias_add(tf.matmul(rows, held(weight)), held(bias))
 
     def project_onto(self, rows: tf.Tensor, site: str, residual: tf.Tensor) -> tf.Tensor:
         return self.project(rows, site) + residual
@@ -76,7 +86,7 @@ class RankerGraph:
         if self.model.document.kind is Kind.NEXT_ITEM:
             return self.layers.next_item(pooled)
         weight, bias = self.model.dense("head")
-        return tf.squeeze(tf.matmul(pooled, tf.constant(weight)) + tf.constant(bias), 1)
+        return tf.squeeze(tf.matmul(pooled, held(weight)) + held(bias), 1)
 
     def pooled(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor | None) -> tf.Tensor:
         """One vector per text: [batch, hidden]."""

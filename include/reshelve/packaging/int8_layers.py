@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_library
 
 from reshelve.compression.int8 import EMBEDDINGS, QuantizedModel
-from reshelve.packaging.graph import FloatLayers
+from reshelve.packaging.graph import FloatLayers, held
 from reshelve.packaging.trained import TrainedModel
 
 
@@ -23,8 +23,8 @@ class Int8Layers(FloatLayers):
         self.quantized = quantized
 
     def embed(self, ids: tf.Tensor) -> tf.Tensor:
-        rows = tf.gather(tf.constant(self.quantized[f"{EMBEDDINGS}.weight"]), ids)
-        return tf.cast(rows, tf.float32) * tf.gather(tf.constant(self.quantized[f"{EMBEDDINGS}.step"]), ids)
+        rows = tf.gather(held(self.quantized[f"{EMBEDDINGS}.weight"]), ids)
+        return tf.cast(rows, tf.float32) * tf.gather(held(self.quantized[f"{EMBEDDINGS}.step"]), ids)
 
     def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
         if not self.quantized.has(site):
@@ -72,7 +72,7 @@ class Int8Layers(FloatLayers):
 
     def _weights(self, site: str) -> list[tf.Tensor]:
         # Kept as int8 and reinterpreted: a qint8 constant is written one varint a number, ten bytes if negative.
-        weight = tf.bitcast(tf.constant(self.quantized[f"{site}.weight"]), tf.qint8)
+        weight = tf.bitcast(held(self.quantized[f"{site}.weight"]), tf.qint8)
         return [weight, tf.constant(self.quantized[f"{site}.bias"])]
 
     def _ranges(self, site: str) -> list[tf.Tensor]:

@@ -1,7 +1,7 @@
 """What a version answers: strings in, items and scores out, padding and look-ups inside.
 
 Each function is traced exactly once and the next one calls what was traced: scores ← logits ←
-serving_default. So the file holds the weights once, however many signatures use them.
+serving_default. Left to tf.function, each would be traced, and written, twice.
 """
 
 from __future__ import annotations
