@@ -122,13 +122,13 @@ class QuarantinedShare(PartitionRule):
 class RowRule(_Rule):
     """A rule about each row. NULL breaks only `not_null`."""
 
+    @abstractmethod
     def failing(self, partition: str) -> str:
         """The SQL condition of a row that breaks the rule; may be NULL, which means it does not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failure(self) -> str:
         """What is wrong with a row that breaks the rule."""
-        raise NotImplementedError
 
 
 class _TolerantRule(RowRule):

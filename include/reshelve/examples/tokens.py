@@ -15,9 +15,11 @@ HISTORY_SEPARATOR = " ; "
 def load_tokenizer(path: Path, max_length: int) -> Tokenizer:
     """The tokenizer in `tokenizer.json`; special tokens count towards `max_length`.
 
-    A pair loses tokens from its longer side first.
+    A pair loses tokens from its longer side first. A special token typed by a customer stays text, as it does in the
+    packaged graph.
     """
     tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     return tokenizer
