@@ -11,6 +11,7 @@ of its rows. Its severity says what a broken rule costs:
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
