@@ -60,7 +60,7 @@ export PATH="$work/tools/bin:$PATH" HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSO
   HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1
 export MAKEFLAGS="-j$(nproc)"
 [ "$gpu" = nccl ] && export HOROVOD_GPU_OPERATIONS=NCCL
-echo "build_horovod: building $version for torch $torch_version ($gpu), about 2 minutes"
+echo "build_horovod: building $version for torch $torch_version ($gpu), about 4 minutes"
 if ! "$tools" -m pip wheel --no-deps --no-build-isolation -w "$work/wheel" "$src" >"$work/build.log" 2>&1; then
   tail -n 40 "$work/build.log" >&2
   fail "the build failed (the last 40 lines are above)"

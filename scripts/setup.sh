@@ -75,7 +75,7 @@ for left in [*site.glob("~*"), *(info for info in site.glob("*.dist-info") if no
 PY
 run "installing the locked packages (about 4 minutes)" "$venv/setup-packages.log" \
   "$venv/bin/python" -m pip install --progress-bar off -r requirements.txt -c constraints.txt
-run "Horovod: built once, about 2 minutes, kept in $wheels" "$venv/setup-horovod.log" \
+run "Horovod: built once, about 4 minutes, kept in $wheels" "$venv/setup-horovod.log" \
   scripts/build_horovod.sh "$venv/bin/python" "$wheels"
 torch=$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))')
 wheel=$(ls -t "$wheels"/horovod-*-torch"$torch"-*/horovod-*.whl | head -n 1)
