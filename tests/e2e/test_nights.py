@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import psutil
 import pytest
 
 from reshelve.platform.airflow_client import DagRun
@@ -39,6 +40,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 def ended(shop: Shop, run: DagRun, seconds: float) -> DagRun:
     client = shop.client()
     return eventually(f"{run.dag} {run.id}", lambda: (now := client.run(run)).ended and now, seconds, every=2)
+
+
+def workers(shop: Shop) -> list[psutil.Process]:
+    """The processes that train; their launchers name the same module, in other words of their command lines."""
+    found = shop.processes("reshelve.training.worker")
+    return [p for p in found if p.cmdline()[1:3] == ["-m", "reshelve.training.worker"]]
 
 
 def serving(shop: Shop) -> int:
@@ -98,23 +105,18 @@ def test_the_second_night_survives_kill_9_of_training_and_scheduler(shop: Shop, 
 
         def training() -> list[int]:
             """Workers of the night's training proper (trials of the search train in directories of their own)."""
-            workers = shop.processes("reshelve.training.worker")
-            return [w.pid for w in workers if "/train/" in " ".join(w.cmdline())]
+            return [w.pid for w in workers(shop) if "/train/" in " ".join(w.cmdline())]
 
         first = eventually("training", training, 900)
-        shop_killed = shop.processes("reshelve.training.worker")
-        for worker in shop_killed:
+        for worker in workers(shop):
             worker.kill()
         second = eventually("training again", lambda: [p for p in training() if p not in first], 240)
         shop.kill("scheduler")
         eventually("the workers die with the scheduler", lambda: not set(second) & set(training()), 60)
 
-        def copies() -> int:
-            return len({p.ppid() for p in shop.processes("reshelve.training.worker")})
-
         most = 0
         while night.poll() is None:
-            most = max(most, copies())
+            most = max(most, len(training()))
             time.sleep(1)
         log = (tmp_path / "night.log").read_text()
         assert night.returncode == 0, log[-6000:]
@@ -146,21 +148,25 @@ def test_a_broken_partition_stops_its_night(shop: Shop) -> None:
 
 def test_backfills_publish_and_never_release(shop: Shop) -> None:
     client, before = shop.client(), serving(shop)
-    days = [date(2011, 8, 25), date(2011, 8, 26)]
-    for dag, seconds in (("clickstream", 300), ("retrain_recommend", 1200)):
+    for dag, first, last, seconds in (
+        ("clickstream", date(2011, 8, 25), date(2011, 8, 26), 300),
+        ("retrain_recommend", date(2011, 8, 26), date(2011, 8, 26), 900),
+    ):
         shop.airflow(
-            "backfill", "create", "--dag-id", dag, "--from-date", "2011-08-25", "--to-date", "2011-08-26",
+            "backfill", "create", "--dag-id", dag, "--from-date", str(first), "--to-date", str(last),
             "--max-active-runs", "1",
         )  # fmt: skip
-        for day in days:
-            found = eventually(
-                f"{dag} {day}",
-                lambda dag=dag, day=day: next(
-                    (r for r in client.runs(dag) if r.partition == day.isoformat()), None
-                ),
-                120,
-            )
-            assert ended(shop, found, seconds).state == "success"
-    for day in days:
-        assert shop.store().exists(f"models/recommend/{day:%Y%m%d}001/manifest.json")
+        keys = {str(first), str(last)}
+        runs = eventually(
+            f"the runs of {dag}",
+            lambda dag=dag, keys=keys: (
+                (found := [r for r in client.runs(dag) if r.partition in keys])
+                and {r.partition for r in found} == keys
+                and found
+            ),
+            120,
+        )
+        for run in runs:
+            assert ended(shop, run, seconds).state == "success"
+    assert shop.store().exists("models/recommend/20110826001/manifest.json")
     assert serving(shop) == before
