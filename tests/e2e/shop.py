@@ -112,17 +112,22 @@ class Shop:
         """SIGKILL one service's process."""
         os.kill(self.pid(service), signal.SIGKILL)
 
-    def processes(self, word: str) -> list[psutil.Process]:
-        """Live processes of this shop (by RESHELVE_HOME) with `word` in their command line."""
+    def processes(self, match: Callable[[list[str]], bool]) -> list[psutil.Process]:
+        """Live processes of this shop (by RESHELVE_HOME) whose command line fits."""
         found = []
         for process in psutil.process_iter():
             try:
                 mine = process.environ().get("RESHELVE_HOME") == str(self.home)
-                if mine and process.status() != psutil.STATUS_ZOMBIE and word in " ".join(process.cmdline()):
+                if mine and process.status() != psutil.STATUS_ZOMBIE and match(process.cmdline()):
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return found
+
+    def workers(self, where: str = "") -> list[psutil.Process]:
+        """The processes that train below a directory; launchers name the same module later in their command lines."""
+        module = ["-m", "reshelve.training.worker"]
+        return self.processes(lambda words: words[1:3] == module and where in " ".join(words))
 
 
 def eventually(what: str, found: Callable[[], Any], seconds: float, every: float = 0.2) -> Any:

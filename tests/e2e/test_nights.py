@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-import psutil
 import pytest
 
 from reshelve.platform.airflow_client import DagRun
@@ -34,18 +33,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     made = Shop(home / "home", home / "rankers")
     yield made
     made.command("platform", "down", timeout=120)
-    assert not made.processes("reshelve"), "the platform left processes behind"
+    assert not made.processes(lambda words: "reshelve" in " ".join(words)), (
+        "the platform left processes behind"
+    )
 
 
 def ended(shop: Shop, run: DagRun, seconds: float) -> DagRun:
     client = shop.client()
     return eventually(f"{run.dag} {run.id}", lambda: (now := client.run(run)).ended and now, seconds, every=2)
-
-
-def workers(shop: Shop) -> list[psutil.Process]:
-    """The processes that train; their launchers name the same module, in other words of their command lines."""
-    found = shop.processes("reshelve.training.worker")
-    return [p for p in found if p.cmdline()[1:3] == ["-m", "reshelve.training.worker"]]
 
 
 def serving(shop: Shop) -> int:
@@ -105,10 +100,10 @@ def test_the_second_night_survives_kill_9_of_training_and_scheduler(shop: Shop, 
 
         def training() -> list[int]:
             """Workers of the night's training proper (trials of the search train in directories of their own)."""
-            return [w.pid for w in workers(shop) if "/train/" in " ".join(w.cmdline())]
+            return [worker.pid for worker in shop.workers("/train/")]
 
         first = eventually("training", training, 900)
-        for worker in workers(shop):
+        for worker in shop.workers():
             worker.kill()
         second = eventually("training again", lambda: [p for p in training() if p not in first], 240)
         shop.kill("scheduler")
@@ -129,7 +124,7 @@ def test_the_second_night_survives_kill_9_of_training_and_scheduler(shop: Shop, 
     assert verdict["reasons"]
     assert verdict["champion"]["version"] == 20110830001
     assert serving(shop) == (20110831001 if verdict["verdict"] == "promote" else 20110830001)
-    assert not shop.processes("reshelve.training.worker")
+    assert not shop.workers()
 
 
 def test_a_broken_partition_stops_its_night(shop: Shop) -> None:
