@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from reshelve.platform import seaweedfs
@@ -40,6 +41,14 @@ def store(
     made = objects.object_store()
     made.create_bucket()
     yield made
+    # SeaweedFS gives every bucket volumes of its own, and has a limit of them: a session of tests would reach it.
+    boto3.client(
+        "s3",
+        endpoint_url=s3_environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=s3_environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=s3_environment["AWS_DEFAULT_REGION"],
+    ).delete_bucket(Bucket=made.bucket)
     settings.cache_clear()
     objects.object_store.cache_clear()
 
