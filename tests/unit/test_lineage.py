@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
+import subprocess
+import sys
 from datetime import date
 
 import pytest
@@ -68,33 +69,30 @@ def test_a_stage_that_is_not_done_says_so(run: Run) -> None:
         run.stage("train").files()
 
 
-def _hold(
-    path: str, held: multiprocessing.synchronize.Event, release: multiprocessing.synchronize.Event
-) -> None:
-    import fcntl
-    from pathlib import Path
-
-    with Path(path).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        held.set()
-        release.wait(30)
+HOLD = """
+import fcntl, sys
+handle = open(sys.argv[1], "w")
+fcntl.flock(handle, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 def test_two_processes_never_do_one_stage(run: Run) -> None:
     stage = run.stage("examples")
     with stage.lock():
         pass
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(str(run.work / run.id / ".examples.lock"), held, release))
-    other.start()
+    path = run.work / run.id / ".examples.lock"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
-        assert held.wait(30)
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
         with pytest.raises(AlreadyRunningError, match="another process"), stage.lock(wait_seconds=0.3):
             pass
     finally:
         other.kill()
-        other.join()
+        other.communicate()
     with stage.lock(wait_seconds=5):  # the kernel let go with the process
         pass
 
