@@ -33,11 +33,11 @@ reset: stop ## Stop, and delete the local data: models, logs, database (.reshelv
 clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.wheels) too
 	@rm -rf .venv .wheels .setup.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
 
-test: setup ## Run every test (about 20 minutes)
+test: setup ## Run every test (about 35 minutes)
 	@.venv/bin/pytest
 
 test-fast: setup ## Run the tests that need neither the platform nor much time (under 2 minutes)
-	@.venv/bin/pytest -m "not slow and not platform"
+	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform"
 
 lint: setup ## Check style, formatting and types
 	@.venv/bin/ruff check $(CODE)

@@ -30,6 +30,7 @@ def strings(*texts: str) -> tf.Tensor:
     return tf.constant([text.encode() for text in texts])
 
 
+@pytest.mark.slow
 def test_a_next_item_version(trained_run: Callable[..., Run]) -> None:
     run = trained_run("next_item", "mean", {"compression.steps": ["int8"]})
     result, version, signatures = packaged(run)
