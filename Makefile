@@ -36,7 +36,7 @@ clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.
 test: setup ## Run every test (about 35 minutes)
 	@.venv/bin/pytest
 
-test-fast: setup ## Run the tests that need neither the platform nor much time (under 2 minutes)
+test-fast: setup ## Run the tests that need neither the platform nor much time (about 2 minutes)
 	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform"
 
 lint: setup ## Check style, formatting and types

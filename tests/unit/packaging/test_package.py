@@ -57,6 +57,7 @@ def test_a_next_item_version(trained_run: Callable[..., Run]) -> None:
     assert about["kind"] == "next_item" and about["top"] == 7 and about["precision"] == result["precision"]
 
 
+@pytest.mark.slow
 def test_a_pair_version(trained_run: Callable[..., Run]) -> None:
     run = trained_run("pair", "cls", {"compression.steps": []})
     result, version, signatures = packaged(run)
