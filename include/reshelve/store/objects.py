@@ -53,14 +53,13 @@ class ObjectStore:
 
     def __init__(self, bucket: str, client: Any = None) -> None:
         self.bucket = bucket
-        self._client = client or boto3.client(
-            "s3",
-            config=Config(
+        self._client = client or _client(
+            Config(
                 retries={"mode": "standard", "max_attempts": 4},
                 connect_timeout=5,
                 read_timeout=60,
                 s3={"addressing_style": "path"},
-            ),
+            )
         )
 
     def uri(self, key: str) -> str:
@@ -254,6 +253,11 @@ class ObjectStore:
         return TryAgainError(f"the object store s3://{self.bucket} did not answer as expected", str(error))
 
 
+def _client(config: Config) -> Any:
+    # A session of its own: boto3's default one keeps the first credentials it saw for the whole process.
+    return boto3.Session().client("s3", config=config)
+
+
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
@@ -272,4 +276,4 @@ def impatient_store() -> ObjectStore:
         read_timeout=5,
         s3={"addressing_style": "path"},
     )
-    return ObjectStore(settings().bucket, boto3.client("s3", config=quick))
+    return ObjectStore(settings().bucket, _client(quick))

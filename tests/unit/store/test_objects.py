@@ -69,3 +69,13 @@ def test_a_store_that_is_away_says_try_again(store: ObjectStore, monkeypatch: py
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(TryAgainError, match="did not answer"):
         ObjectStore("reshelve").get("key")
+
+
+def test_a_new_store_uses_the_credentials_of_now(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other:
+        other.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
+        with pytest.raises(TryAgainError, match="Forbidden"):
+            ObjectStore(store.bucket).create_bucket()
+    ObjectStore(store.bucket).create_bucket()
