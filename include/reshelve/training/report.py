@@ -118,6 +118,7 @@ class Reporter:
             "steps_planned": self._steps,
             "examples": self._place.examples,
             "cpu_seconds": round(self.cpu_seconds(), 3),
+            "training_seconds": round(self.seconds(), 3),
             "samples_per_second": round(self._place.examples / max(self.seconds(), 1e-9), 1),
             "device": device,
         }
