@@ -66,6 +66,9 @@ class Examples(Form):
         2, ge=0, le=50, description="pair: BM25 neighbours of the query, per positive."
     )
     max_examples: int = Field(20_000, ge=100, description="Newest examples kept for training.")
+    misspell: Share = Field(
+        0.0, description="Share of the training texts (pair: queries) that are read with one misspelt word."
+    )
 
 
 class Model(Form):
@@ -81,8 +84,22 @@ class Model(Form):
     )
 
 
+class Adapter(Form):
+    """Train small matrices beside the encoder's instead of the encoder; they are merged into it before it is saved."""
+
+    kind: Literal["none", "lora", "adalora"] = Field(
+        "none", description="adalora moves rank to where it matters; both want a higher learning_rate."
+    )
+    rank: int = Field(8, ge=1, le=256, description="Rank of each matrix (adalora: on average, at the end).")
+    alpha: int = Field(16, gt=0, le=1024, description="The change is scaled by alpha / rank.")
+
+
 class Training(Form):
     """Fine-tuning under Horovod."""
+
+    warm_start: bool = Field(
+        True, description="Start from the champion's weights, if it is of an older partition and fits."
+    )
 
     epochs: float = Field(1.0, gt=0, le=100, description="Passes over the training examples.")
     batch_size: int = Field(32, ge=1, le=4096, description="Examples per step and process.")
@@ -102,6 +119,31 @@ class Training(Form):
         1, ge=1, le=64, description="Horovod processes on this host, one per accelerator where there are any."
     )
     seed: int = Field(17, description="Decides the initial weights and the order of the examples.")
+    validations: int = Field(
+        2, ge=0, le=1000, description="Validations within training, beside those before and after it."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Validations without improvement after which training stops; the best weights are kept.",
+    )
+    average: Literal["none", "ema"] = Field(
+        "none", description="ema: a moving average of the weights is kept where it validates better."
+    )
+    average_decay: float = Field(0.99, gt=0, lt=1, description="What the average keeps of itself per step.")
+    loss: Literal["pointwise", "squared", "pairwise", "listwise"] = Field(
+        "pointwise", description="pair: what is minimised. pairwise and listwise compare within a query."
+    )
+    accumulate: int = Field(
+        1, ge=1, le=1024, description="Batches per step: a larger batch in the same memory."
+    )
+    adversarial: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Also learn from embeddings moved by this share of their length (FGM); doubles the cost.",
+    )
+    adapter: Adapter = Adapter()  # type: ignore[call-arg]
 
 
 class LogUniform(Form):
@@ -203,6 +245,16 @@ class Ranker(Form):
                 or key not in type(getattr(self, section)).model_fields
             ):
                 raise ValueError(f"search.space: {path!r} is no key of training, model or examples")
+        if "training.loss" in self.search.space:
+            raise ValueError(
+                "search.space: training.loss cannot be searched: losses of two kinds do not compare"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits_the_kind(self) -> Ranker:
+        if self.kind is Kind.NEXT_ITEM and self.training.loss != "pointwise":
+            raise ValueError(f"training.loss: {self.training.loss} is for pair; next_item has one loss")
         return self
 
     def digest(self) -> str:

@@ -23,6 +23,7 @@ from reshelve.errors import DataError
 from reshelve.examples import next_item, pair
 from reshelve.examples.catalogue import Catalogue, build_catalogue
 from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, PAIR, write_batches, write_rows
+from reshelve.examples.misspelling import Misspelling
 from reshelve.examples.partitions import Split, choose_partitions
 from reshelve.examples.past import Past
 from reshelve.examples.shortlists import Shortlists
@@ -30,7 +31,7 @@ from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.window import open_window
 from reshelve.lineage import Run
 from reshelve.logs import logger
-from reshelve.rankers import Kind
+from reshelve.rankers import Kind, Ranker
 from reshelve.training.base import resolve_base
 
 _VALIDATION_SHARE = 0.25  # of max_examples: enough to compare trials, cheap enough to do it often
@@ -143,8 +144,8 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
     )
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
 
-    def rows(asked: list[next_item.Question]) -> Iterator[dict[str, Any]]:
-        encodings = encode(tokenizer, (question.text for question in asked))
+    def rows(asked: list[next_item.Question], reading: Misspelling) -> Iterator[dict[str, Any]]:
+        encodings = encode(tokenizer, (reading.of(question.text) for question in asked))
         for question, encoding in zip(asked, encodings, strict=True):
             known = [
                 (work.catalogue.index[item], weight)
@@ -156,10 +157,9 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
             yield {"input_ids": encoding.ids, "targets": list(targets), "weight": weight}
 
     return {
-        "train": write_rows(work.directory / "train.parquet", NEXT_ITEM, rows(questions.train)),
-        "validation": write_rows(
-            work.directory / "validation.parquet", NEXT_ITEM, rows(questions.validation)
-        ),
+        part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(asked, _reading(ranker, part)))
+        for part, asked in (("train", questions.train), ("validation", questions.validation))
+    } | {
         "holdout": write_rows(
             work.directory / "holdout.parquet", HOLDOUT, (q.held_out().row() for q in questions.holdout)
         ),
@@ -171,9 +171,9 @@ def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
     sampler = pair.PairSampler(work.connection, work.catalogue, ranker.examples, ranker.training.seed)
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
 
-    def rows(pairs: Iterable[pair.Pair]) -> Iterator[dict[str, Any]]:
+    def rows(pairs: Iterable[pair.Pair], reading: Misspelling) -> Iterator[dict[str, Any]]:
         found = list(pairs)  # at most max_examples
-        encodings = encode(tokenizer, ((one.query, one.title) for one in found))
+        encodings = encode(tokenizer, ((reading.of(one.query), one.title) for one in found))
         for one, encoding in zip(found, encodings, strict=True):
             yield {
                 "input_ids": encoding.ids,
@@ -188,7 +188,9 @@ def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
         "validation": int(ranker.examples.max_examples * _VALIDATION_SHARE),
     }
     counts = {
-        part: write_rows(work.directory / f"{part}.parquet", PAIR, rows(sampler.pairs(part, limit)))
+        part: write_rows(
+            work.directory / f"{part}.parquet", PAIR, rows(sampler.pairs(part, limit), _reading(ranker, part))
+        )
         for part, limit in limits.items()
     }
     past = Past(
@@ -203,6 +205,11 @@ def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
         work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
     )
     return counts
+
+
+def _reading(ranker: Ranker, part: str) -> Misspelling:
+    """Only training texts are misspelt: what is measured stays what customers typed."""
+    return Misspelling(ranker.examples.misspell if part == "train" else 0.0, ranker.training.seed)
 
 
 def _require_examples(run: Run, split: Split, counts: dict[str, int]) -> None:

@@ -23,6 +23,7 @@ from reshelve.rankers import Ranker
 from reshelve.training import spec as names
 from reshelve.training.base import BaseModel, resolve_base
 from reshelve.training.spec import TrainingSpec, training_spec
+from reshelve.training.start import choose_start, start_files
 
 _ERRORS: dict[int, type[ReshelveError]] = {
     error.exit_code: error for error in (DataError, ConfigurationError, TryAgainError)
@@ -40,11 +41,20 @@ def train(run: Run) -> Result:
     examples = run.stage("examples").files()
     base = checked_base(ranker, examples, run)
     output = run.stage("train").directory
-    job = training_spec(ranker, identity=run.id, base=base.path, examples=examples, output=output)
+    start = choose_start(run, base)
+    job = training_spec(
+        ranker,
+        identity=run.id,
+        base=base.path,
+        start=start_files(run, start),
+        start_version=start.version,
+        examples=examples,
+        output=output,
+    )
     found = run_job(job, threads=threads_each(ranker.training.processes))
     for name in ("tokenizer.json", "base.json"):
         shutil.copyfile(examples / name, output / name)
-    return {**found, "values": values, "base": base.record()}
+    return {**found, "values": values, "base": base.record(), "start": start.record()}
 
 
 def tuned(run: Run) -> tuple[Ranker, dict[str, Any]]:

@@ -17,6 +17,7 @@ from reshelve.lineage import Result, Run
 from reshelve.logs import logger
 from reshelve.training.launch import checked_base, run_job, threads_each
 from reshelve.training.spec import training_spec
+from reshelve.training.start import choose_start, start_files
 from reshelve.tuning.history import History, Status, Trial
 from reshelve.tuning.space import check_space, hyperopt_space, plain_values
 from reshelve.tuning.suggest import suggest
@@ -129,10 +130,14 @@ def _evaluate(run: Run, history: History, trial: Trial) -> Trial:
     with run.stage("examples").lock():  # neighbours must not fetch the same files at once
         examples = run.stage("examples").files()
     output = run.stage("tune").directory / f".trial-{trial.id}"
+    base = checked_base(ranker, examples, run)
+    start = choose_start(run, base)  # the training's own: the best rate depends on where it starts
     job = training_spec(
         ranker,
         identity=f"{run.id}/trial-{trial.id}",
-        base=checked_base(ranker, examples, run).path,
+        base=base.path,
+        start=start_files(run, start),
+        start_version=start.version,
         examples=examples,
         output=output,
         budget_share=run.ranker.search.budget_share,
