@@ -132,6 +132,7 @@ class RankerModel(nn.Module):
         kind: Kind,
         pooling: Literal["cls", "mean"],
         max_length: int,
+        layers: int | None = None,
         titles: Sequence[str] | None = None,
         events: Sequence[int] | None = None,
         seed: int = 17,
@@ -147,7 +148,7 @@ class RankerModel(nn.Module):
             kind=kind,
             pooling=pooling,
             max_length=max_length,
-            architecture=base_architecture(base, max_length),
+            architecture=base_architecture(base, max_length, layers),
             items=len(titles or ()) if kind is Kind.NEXT_ITEM else None,
         )
         torch.manual_seed(seed)
@@ -185,8 +186,11 @@ def read_form(directory: Path) -> ModelForm:
         raise DataError(f"{directory}: no readable model.json", str(error)) from error
 
 
-def base_architecture(base: Path, max_length: int) -> Architecture:
-    """The sizes in the base model's `config.json`. Raises ConfigurationError for what is not supported."""
+def base_architecture(base: Path, max_length: int, layers: int | None = None) -> Architecture:
+    """The sizes in the base model's `config.json`, with the lowest `layers` of its layers (None: all).
+
+    Raises ConfigurationError for what is not supported.
+    """
     config = json.loads((base / "config.json").read_text())
     kind = config.get("model_type")
     if (
@@ -212,7 +216,13 @@ def base_architecture(base: Path, max_length: int) -> Architecture:
         raise ConfigurationError(
             f"model.max_length: {max_length} is more than the base model's {found.max_position_embeddings} positions"
         )
-    return found
+    if layers is None:
+        return found
+    if layers > found.num_hidden_layers:
+        raise ConfigurationError(
+            f"model.layers: {layers} is more than the base model's {found.num_hidden_layers} layers"
+        )
+    return found.model_copy(update={"num_hidden_layers": layers})
 
 
 def embed(model: RankerModel, base: Path, texts: Sequence[str], batch: int = 128) -> Tensor:

@@ -172,7 +172,7 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
         catalogue = pq.read_table(spec.examples / "catalogue.parquet").sort_by("index").to_pydict()
     pooling, max_length = spec.model.pooling, spec.model.max_length
     if rank != 0:
-        architecture = base_architecture(spec.base, max_length)
+        architecture = base_architecture(spec.base, max_length, spec.model.layers)
         items = len(catalogue["title"]) if catalogue else None
         form = ModelForm(
             kind=spec.kind, pooling=pooling, max_length=max_length, architecture=architecture, items=items
@@ -183,6 +183,7 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
         kind=spec.kind,
         pooling=pooling,
         max_length=max_length,
+        layers=spec.model.layers,
         titles=[title or item for title, item in zip(catalogue["title"], catalogue["item_id"], strict=True)]
         if catalogue
         else None,

@@ -14,8 +14,9 @@ from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.lineage import Run, run_stage
 from reshelve.rankers import Kind, Ranker
 from reshelve.store.objects import ObjectStore
-from reshelve.tuning.history import History, Status
+from reshelve.tuning.history import History
 from reshelve.tuning.search import ask, evaluate, search, tell
+from reshelve.tuning.trial import Status
 
 MakeRun = Callable[..., Run]
 
@@ -24,9 +25,9 @@ MakeRun = Callable[..., Run]
 def make_run(store: ObjectStore, tmp_path: Path, make_ranker: Callable[..., Ranker]) -> MakeRun:
     """A run whose search has a store of its own name; nothing is trained."""
 
-    def make(name: str = "a", **values: object) -> Run:
+    def make(name: str = "a", day: int = 30, **values: object) -> Run:
         ranker = make_ranker(Kind.NEXT_ITEM, **{"name": f"tiny_{name}", "search.trials": 10, **values})
-        return Run(ranker, date(2011, 8, 30), store, tmp_path / "work")
+        return Run(ranker, date(2011, 8, day), store, tmp_path / "work")
 
     return make
 
@@ -89,7 +90,7 @@ def test_a_round_that_was_only_partly_asked_is_completed_as_it_would_have_been(m
     play(whole)
     play(torn, rounds=3)
     ask(torn)
-    torn.store.delete([f"{torn.prefix}/tune-trials/000007.json"])  # the asker died between its two writes
+    torn.store.delete([f"{torn.prefix}/tune-trials/000007-00.json"])  # the asker died between its two writes
     assert ask(torn)["trials"] == [6, 7]
     play(torn)
     assert draws(whole) == draws(torn)
@@ -121,7 +122,9 @@ def test_the_best_values_are_plain_python_and_fit_the_ranker(make_run: MakeRun) 
 def test_no_trial_starts_after_the_time_is_over(make_run: MakeRun) -> None:
     run = make_run(**{"search.max_minutes": 0.05})  # three seconds; each round counts one
     play(run)
-    assert len(draws(run)) == 8
+    assert len(draws(run)) == 6
+    told = tell(run)
+    assert (told["trials"], told["ended"], told["minutes"]) == (6, "search.max_minutes", 0.05)
 
 
 def test_without_trials_there_is_nothing_to_tell(make_run: MakeRun) -> None:
