@@ -124,7 +124,7 @@ def main() -> None:
         runs.append((random, found))
         at = reached(found, random[-1][1])
         shares.append(at / total if at else float("inf"))
-        line = f"{seed:4}{random[-1][1]:9.4f}{total:8}{found[-1][1]:9.4f}{f'{at:.1f}' if at else 'never':>12}{shares[-1]:7.2f}"
+        line = f"{seed:4}{random[-1][1]:9.4f}{total:8}{found[-1][1]:9.4f}{f'{at:.2f}' if at else 'never':>12}{shares[-1]:7.2f}"
         print(line, flush=True)
     if arguments.plot:
         plot(runs, arguments.plot)
