@@ -7,10 +7,10 @@ PARTITION ?=
 RESHELVE := .venv/bin/reshelve
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
-.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train docs
+.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search docs
 
 help: ## List these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Make the environment (.venv); instant when it is there
 	@scripts/setup.sh
@@ -54,6 +54,9 @@ bench: setup ## Run one benchmark: make bench NAME=package (benchmarks/<NAME>.py
 
 bench-train: setup ## Compare fine-tuning with Hugging Face Trainer, and Horovod with DDP
 	@.venv/bin/python benchmarks/bench_train.py $(ARGS)
+
+bench-search: setup ## Measure the search beside random search: best score by trial-epochs (some minutes)
+	@.venv/bin/python benchmarks/bench_search.py $(ARGS)
 
 docs: setup ## Write the reference pages and the index of docs/ anew from the code
 	@.venv/bin/python scripts/reference.py

@@ -24,6 +24,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, TaskGroup, TriggerRule
 
 from reshelve.rankers import Ranker
+from reshelve.tuning.plan import wave_count
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
 from reshelve_airflow.params import RetrainParams, airflow_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
@@ -80,10 +81,8 @@ def search_tasks(
 def night(ranker: Ranker) -> None:
     """The tasks of one ranker's night."""
     search = ranker.search
-    rounds = max(1, -(-search.trials // search.parallel))
-    begin = NightOperator(
-        task_id=NIGHT, rounds=rounds, parallel=search.parallel, automatic=ranker.release.automatic
-    )
+    rounds = max(1, wave_count(search))
+    begin = NightOperator(task_id=NIGHT, rounds=rounds, search=search, automatic=ranker.release.automatic)
     said: Any = begin.output  # typed as an XComArg without keys
     options = {"ranker": ranker.name}
     verdict = VerdictSensor(

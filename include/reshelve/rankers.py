@@ -19,6 +19,7 @@ from reshelve.settings import settings
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+MOST_PARALLEL = 64  # trials of a search side by side
 
 
 class Form(BaseModel):
@@ -81,6 +82,9 @@ class Model(Form):
     pooling: Literal["cls", "mean"] = Field("cls", description="How token states become one vector.")
     max_length: int = Field(
         64, ge=8, le=512, description="Tokens per text (or per pair), special tokens included."
+    )
+    layers: int | None = Field(
+        None, ge=1, le=96, description="Encoder layers kept, the lowest; empty keeps all. Fewer are faster."
     )
 
 
@@ -164,17 +168,60 @@ class Choice(Form):
     choice: tuple[float | int | str, ...] = Field(min_length=2)
 
 
+class Halving(Form):
+    """Trials begin small, and only the best go on."""
+
+    eta: int = Field(3, ge=2, le=10, description="The best 1/eta go on, with eta times the budget.")
+    min_share: float = Field(
+        gt=0, le=1, description="Least share of a full training that a trial begins with."
+    )
+
+
 class Search(Form):
     """The hyperparameter search of a night."""
 
     trials: int = Field(4, ge=0, le=500, description="0 trains with the file's own values.")
-    parallel: int = Field(2, ge=1, le=64, description="Trials asked for at once.")
+    parallel: int = Field(2, ge=1, le=MOST_PARALLEL, description="Trials asked for at once.")
     budget_share: float = Field(0.2, gt=0, le=1, description="Share of a full training that one trial costs.")
-    max_minutes: float = Field(10, gt=0, le=1440, description="No trial starts after this many minutes.")
+    halving: Halving | None = Field(
+        None,
+        description="`{eta: 3, min_share: 0.02}`: trials begin with about that share of a full training, the best "
+        "third go on with three times that, up to `budget_share`.",
+    )
+    nights: int = Field(
+        14, ge=0, le=365, description="Newest past nights whose trials tonight learns from; 0 for none."
+    )
+    latency_weight: float = Field(
+        0,
+        ge=0,
+        description="Loss that a millisecond of the compressed model's latency weighs; needs `model.layers` in the space.",
+    )
+    max_minutes: float = Field(
+        10,
+        gt=0,
+        le=1440,
+        description="No trial starts after this many minutes, and those that run are stopped.",
+    )
+    price_per_hour: float = Field(
+        0,
+        ge=0,
+        description="What an hour of one trial costs, in any currency: the machine's price, shared by its trials.",
+    )
+    max_cost: float | None = Field(
+        None, ge=0, description="Most that a search may cost, in that currency; stops as `max_minutes` does."
+    )
     seed: int = Field(17, description="Decides the order of the proposals.")
     space: dict[str, LogUniform | Uniform | Choice] = Field(
         default_factory=dict, description="Dotted path of a ranker key (training.learning_rate) → its range."
     )
+
+    @model_validator(mode="after")
+    def _budgets_fit(self) -> Search:
+        if self.halving and self.halving.min_share > self.budget_share:
+            raise ValueError("halving.min_share is more than budget_share")
+        if self.max_cost is not None and not self.price_per_hour:
+            raise ValueError("max_cost needs price_per_hour")
+        return self
 
 
 class Compression(Form):

@@ -7,6 +7,7 @@ verdict is spoken on held-out questions that neither has seen.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +106,20 @@ def _int8(
         "latency": [asdict(measured) for measured in shapes.values()],
     }  # fmt: skip
     return step, quantized, alpha
+
+
+def request_milliseconds(model: TrainedModel, rows: list[Encoded], steps: Sequence[str]) -> float:
+    """What the batch of a request takes in the model, compressed by `steps` where that is faster. Weights do not matter."""
+    shape = _SHAPES[model.document.kind]
+    layers = Int8Layers(model, quantize(model, calibrate(model, batches(rows)), ALPHAS[1]))
+    measured = latency(
+        scorer(model, FloatLayers(model)),
+        scorer(model, layers),
+        *_fitting(shape, model),
+        model.document.architecture.vocab_size,
+        _ROUNDS[shape[0]] * 3,
+    )
+    return min(measured.before, measured.after) if "int8" in steps else measured.before
 
 
 def _choose(

@@ -50,8 +50,11 @@ def read_form(directory: Path) -> ModelForm:
         raise DataError(f"{directory}: no readable model.json", str(error)) from error
 
 
-def base_architecture(base: Path, max_length: int) -> Architecture:
-    """The sizes in the base model's `config.json`. Raises ConfigurationError for what is not supported."""
+def base_architecture(base: Path, max_length: int, layers: int | None = None) -> Architecture:
+    """The sizes in the base model's `config.json`, with the lowest `layers` of its layers (None: all).
+
+    Raises ConfigurationError for what is not supported.
+    """
     config = json.loads((base / "config.json").read_text())
     kind = config.get("model_type")
     if (
@@ -77,4 +80,10 @@ def base_architecture(base: Path, max_length: int) -> Architecture:
         raise ConfigurationError(
             f"model.max_length: {max_length} is more than the base model's {found.max_position_embeddings} positions"
         )
-    return found
+    if layers is None:
+        return found
+    if layers > found.num_hidden_layers:
+        raise ConfigurationError(
+            f"model.layers: {layers} is more than the base model's {found.num_hidden_layers} layers"
+        )
+    return found.model_copy(update={"num_hidden_layers": layers})

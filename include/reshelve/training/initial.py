@@ -26,6 +26,7 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
             kind=spec.kind,
             pooling=pooling,
             max_length=max_length,
+            layers=spec.model.layers,
             titles=catalogue["title"] if catalogue else None,
             events=catalogue["events"] if catalogue else None,
             seed=spec.training.seed,
@@ -34,7 +35,7 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
         kind=spec.kind,
         pooling=pooling,
         max_length=max_length,
-        architecture=base_architecture(spec.base, max_length),
+        architecture=base_architecture(spec.base, max_length, spec.model.layers),
         items=len(catalogue["title"]) if catalogue else None,
     )
     model = RankerModel(form)

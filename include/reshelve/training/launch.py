@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -29,6 +30,10 @@ _ERRORS: dict[int, type[ReshelveError]] = {
     error.exit_code: error for error in (DataError, ConfigurationError, TryAgainError)
 }
 _LAST_LINES = 15  # of the workers' output, shown when they fail
+
+
+class JobStoppedError(ReshelveError):
+    """A job reached the time it was given, and was stopped."""
 
 
 def train(run: Run) -> Result:
@@ -82,10 +87,11 @@ def threads_each(processes: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
-def run_job(job: TrainingSpec, threads: int) -> Result:
+def run_job(job: TrainingSpec, threads: int, seconds: float | None = None) -> Result:
     """Run one training job to its end, resuming what is there; a job that is done is not done again.
 
-    Raises TryAgainError where a worker was killed or the launcher failed.
+    Raises TryAgainError where a worker was killed or the launcher failed, JobStoppedError where it was not done after
+    `seconds`: by then its processes are gone.
     """
     job.output.mkdir(parents=True, exist_ok=True)
     _wait_for_earlier_workers(job.output)
@@ -97,7 +103,7 @@ def run_job(job: TrainingSpec, threads: int) -> Result:
     spec_path = job.output / names.SPEC
     spec_path.write_text(job.model_dump_json(indent=1))
     last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-    with _launched(job, spec_path, threads) as launcher:
+    with _launched(job, spec_path, threads) as launcher, _stopped_after(seconds, launcher.pid) as late:
         assert launcher.stdout is not None
         for line in launcher.stdout:  # ends when the launcher and all that it started have closed it
             text = _without_prefix(line.decode(errors="replace"))
@@ -105,9 +111,30 @@ def run_job(job: TrainingSpec, threads: int) -> Result:
             sys.stderr.write(text)
         code = launcher.wait()
     found = _result(job)
+    if found is None and late.is_set():
+        raise JobStoppedError(f"{job.identity}: stopped after {seconds:.0f} seconds")
     if found is None:
         raise _failure(job, code, last_lines)
     return found
+
+
+@contextmanager
+def _stopped_after(seconds: float | None, group: int) -> Iterator[threading.Event]:
+    """Stop the process group after `seconds`, unless this ends before; the event says that it was stopped."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        stop_group(group)
+
+    timer = threading.Timer(seconds, stop) if seconds is not None else None
+    if timer:
+        timer.start()
+    try:
+        yield late
+    finally:
+        if timer:
+            timer.cancel()
 
 
 def _result(job: TrainingSpec) -> Result | None:

@@ -137,6 +137,7 @@ class RankerModel(nn.Module):
         kind: Kind,
         pooling: Literal["cls", "mean"],
         max_length: int,
+        layers: int | None = None,
         titles: Sequence[str] | None = None,
         events: Sequence[int] | None = None,
         seed: int = 17,
@@ -152,7 +153,7 @@ class RankerModel(nn.Module):
             kind=kind,
             pooling=pooling,
             max_length=max_length,
-            architecture=base_architecture(base, max_length),
+            architecture=base_architecture(base, max_length, layers),
             items=len(titles or ()) if kind is Kind.NEXT_ITEM else None,
         )
         torch.manual_seed(seed)

@@ -127,7 +127,7 @@ def _check_form(run: Run, base: PretrainedBase, earlier: str, version: int) -> N
         kind=run.ranker.kind,
         pooling=model.pooling,
         max_length=model.max_length,
-        architecture=base_architecture(base.path, model.max_length),
+        architecture=base_architecture(base.path, model.max_length, model.layers),
         items=found.get("items"),
     )
     theirs = ModelForm.model_validate(found)
