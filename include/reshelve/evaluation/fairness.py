@@ -1,4 +1,4 @@
-"""Do groups fare alike? Demographic parity and equalized odds, by fairlearn.
+"""Do groups fare alike? Demographic parity and equalized odds.
 
 A row is an item that a ranker could have shown for a question: it was selected (among the first k) or not, it was
 relevant or not, and belongs to a group: of the item (brand, seller) or of the customer. Today's events name no
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from fairlearn.metrics import MetricFrame, false_positive_rate, selection_rate, true_positive_rate
 
 from reshelve.examples.formats import HoldoutQuery
 
@@ -59,22 +58,17 @@ def fairness(found: Sequence[Row]) -> Fairness:
     """
     relevant, selected, groups, weights = (np.array(column) for column in zip(*found, strict=True))
 
-    def by_group(rate: Callable[..., float], inside: np.ndarray) -> dict[str, float]:
-        # fairlearn calls the rate of an empty class 0: groups without such a row are left out instead.
-        if not inside.any():
-            return {}
-        frame = MetricFrame(
-            metrics=rate,
-            y_true=relevant[inside],
-            y_pred=selected[inside],
-            sensitive_features=groups[inside],
-            sample_params={"sample_weight": weights[inside]},
-        )
-        return {str(name): float(value) for name, value in frame.by_group.items()}
+    def selected_of(inside: np.ndarray) -> dict[str, float]:
+        """The weighted share that was selected, by group; groups with no row `inside` (bool[rows]) have none."""
+        places = {str(group): inside & (groups == group) for group in np.unique(groups[inside])}
+        return {
+            group: float(np.average(selected[place], weights=weights[place]))
+            for group, place in places.items()
+        }
 
-    selection = by_group(selection_rate, np.ones(len(groups), dtype=bool))
-    true = by_group(true_positive_rate, relevant)
-    false = by_group(false_positive_rate, ~relevant)
+    selection = selected_of(np.ones(len(groups), dtype=bool))
+    true = selected_of(relevant)
+    false = selected_of(~relevant)
     return Fairness(selection, true, false, _spread(selection), max(_spread(true), _spread(false)))
 
 
