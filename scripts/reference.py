@@ -207,6 +207,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.default if field.default is not PydanticUndefined else {}
+    if value is None:
+        return "`null`"
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 

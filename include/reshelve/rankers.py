@@ -238,15 +238,32 @@ class Gates(Form):
     """What a challenger must show on the newest held-out slice."""
 
     metric: str = Field(
-        pattern=r"^(map|recall|ndcg|mrr)@\d+$",
-        examples=["map@5", "recall@20"],
-        description="What decides: map, recall, ndcg or mrr at a depth, as in recall@20.",
+        pattern=r"^((map|recall|ndcg|mrr)@\d+|mrr|auc)$",
+        examples=["map@5", "recall@20", "mrr"],
+        description="What decides: map, recall, ndcg or mrr at a depth, as in recall@20; mrr of whole answers; "
+        "pair: auc of whole shortlists.",
     )
     beats: tuple[Literal["popularity", "bm25", "cooccurrence"], ...] = Field(
         ("popularity",), description="Baselines it must beat; the others are reported beside it."
     )
     champion_tolerance: Share = Field(
         0.01, description="Promoted unless the metric may have fallen by more than this (95 % interval)."
+    )
+    slice_tolerance: float | None = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Rejected where a slice is surely worse than the champion by more than this; null: slices are "
+        "only reported.",
+    )
+    slice_queries: int = Field(
+        30, ge=1, description="Least questions of a slice that is held to it; fewer are only reported."
+    )
+    max_calibration_error: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Most expected calibration error of the scores, read as probabilities; null: only reported.",
     )
     max_queries: int = Field(1000, ge=10, description="Queries of the slice that are scored.")
 
@@ -302,6 +319,14 @@ class Ranker(Form):
     def _loss_fits_the_kind(self) -> Ranker:
         if self.kind is Kind.NEXT_ITEM and self.training.loss != "pointwise":
             raise ValueError(f"training.loss: {self.training.loss} is for pair; next_item has one loss")
+        return self
+
+    @model_validator(mode="after")
+    def _metric_fits_the_kind(self) -> Ranker:
+        if self.gates.metric == "auc" and self.kind is Kind.NEXT_ITEM:
+            raise ValueError(
+                "gates.metric: auc needs every candidate's place, and next_item answers its best only"
+            )
         return self
 
     def digest(self) -> str:

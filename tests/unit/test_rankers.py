@@ -76,6 +76,14 @@ def test_the_search_space_may_only_name_ranker_keys(rankers: Path) -> None:
         load_ranker("shelf", directory=rankers)
 
 
+def test_auc_is_a_metric_of_shortlists_alone(rankers: Path) -> None:
+    (rankers / "shelf.yaml").write_text(MINIMAL.replace("recall@20", "auc"))
+    with pytest.raises(ConfigurationError, match=r"gates\.metric: auc needs every candidate's place"):
+        load_ranker("shelf", directory=rankers)
+    (rankers / "shelf.yaml").write_text(MINIMAL.replace("recall@20", "auc").replace("next_item", "pair"))
+    assert load_ranker("shelf", directory=rankers).gates.metric == "auc"
+
+
 def test_the_digest_follows_the_meaning_not_the_layout(rankers: Path) -> None:
     plain = load_ranker("shelf", directory=rankers)
     (rankers / "shelf.yaml").write_text(
