@@ -5,7 +5,6 @@ Everything is computed from events strictly before `as_of`; nothing here can kno
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path

@@ -16,7 +16,7 @@ from reshelve.packaging.codepoints import ITSELF, LAST, CodePoints, paged, subst
 
 GRAMS = (2, 3, 4, 5)
 _ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
-_APOSTROPHES = frozenset("'’`´")  # noqa: RUF001 - what customers type
+_APOSTROPHES = frozenset("'’`´")
 _LAST_LETTER = 0x33480  # beyond are no letters, as of Unicode 17
 _LONGEST = 200  # characters of a text that are read: bounds the work that one request can cause
 

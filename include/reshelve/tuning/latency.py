@@ -35,8 +35,8 @@ def measure(run: Run, ranker: Ranker, examples: Path) -> float:
     from reshelve.compression.compress import request_milliseconds
     from reshelve.packaging.batches import example_rows
     from reshelve.packaging.trained import ModelDocument, TrainedModel
-    from reshelve.training.launch import checked_base
     from reshelve.training.form import ModelForm, base_architecture
+    from reshelve.training.launch import checked_base
     from reshelve.training.model import RankerModel
 
     model = ranker.model
