@@ -31,8 +31,19 @@ class Form(BaseModel):
 class Kind(StrEnum):
     """What a ranker answers."""
 
+    SEARCH = "search"  # query text → an order of the whole catalogue, from text and from what was chosen before
     PAIR = "pair"  # (left text, right text) → score: search, ads, relevance
     NEXT_ITEM = "next_item"  # text history → softmax(W·ReLU(h(x)) + b) over the catalogue
+
+    @property
+    def over_catalogue(self) -> bool:
+        """Whether an answer orders the whole catalogue, not candidates that were sent."""
+        return self is not Kind.PAIR
+
+    @property
+    def text_input(self) -> str:
+        """What the signature calls the customer's text."""
+        return "history" if self is Kind.NEXT_ITEM else "query"
 
 
 class Data(Form):
@@ -317,13 +328,13 @@ class Ranker(Form):
 
     @model_validator(mode="after")
     def _loss_fits_the_kind(self) -> Ranker:
-        if self.kind is Kind.NEXT_ITEM and self.training.loss != "pointwise":
+        if self.kind.over_catalogue and self.training.loss != "pointwise":
             raise ValueError(f"training.loss: {self.training.loss} is for pair; next_item has one loss")
         return self
 
     @model_validator(mode="after")
     def _metric_fits_the_kind(self) -> Ranker:
-        if self.gates.metric == "auc" and self.kind is Kind.NEXT_ITEM:
+        if self.gates.metric == "auc" and self.kind.over_catalogue:
             raise ValueError(
                 "gates.metric: auc needs every candidate's place, and next_item answers its best only"
             )

@@ -60,7 +60,7 @@ def predictions(answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind) -
 def _rows(
     answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind
 ) -> Iterator[tuple[float, bool, float, str]]:
-    depth = 1 if kind is Kind.NEXT_ITEM else None
+    depth = 1 if kind.over_catalogue else None
     for items, scores, query in zip(answers.ranked, answers.scores, queries, strict=True):
         for item, score in zip(items[:depth], scores[:depth], strict=True):
             if math.isfinite(score):

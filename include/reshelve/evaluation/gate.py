@@ -74,7 +74,7 @@ def gate(run: Run) -> dict[str, Any]:
 
 def _metric(ranker: Ranker) -> Metric:
     metric = Metric.parse(ranker.gates.metric)
-    if ranker.kind is Kind.NEXT_ITEM and metric.k is not None and metric.k > ranker.release.top:
+    if ranker.kind.over_catalogue and metric.k is not None and metric.k > ranker.release.top:
         raise ConfigurationError(
             f"ranker {ranker.name}: gates.metric {metric} looks deeper than an answer goes",
             f"expected release.top of at least {metric.k}, got {ranker.release.top}",

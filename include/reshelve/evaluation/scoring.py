@@ -60,7 +60,7 @@ class ServedModel:
         scores: list[list[float]] = []
         broken = 0
         said = time.monotonic()
-        answers = self._next_items(queries) if self._kind is Kind.NEXT_ITEM else self._shortlists(queries)
+        answers = self._catalogue_answers(queries) if self._kind.over_catalogue else self._shortlists(queries)
         for items, item_scores, sound in answers:
             ranked.append(items)
             scores.append(item_scores)
@@ -70,11 +70,11 @@ class ServedModel:
                 log.info("answering", queries=f"{len(ranked)}/{len(queries)}")
         return Answers(ranked, scores, broken)
 
-    def _next_items(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], list[float], bool]]:
+    def _catalogue_answers(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], list[float], bool]]:
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
             items, scores = self._ask(
-                {"history": [query.text for query in batch]}, ["item", "score"], len(batch)
+                {self._kind.text_input: [query.text for query in batch]}, ["item", "score"], len(batch)
             )
             for row, row_scores in zip(items, scores, strict=True):
                 yield [text(item) for item in row], row_scores.tolist(), finite(row_scores)

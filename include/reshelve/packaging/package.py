@@ -121,8 +121,8 @@ def torch_logits(train: Path, catalogue: Catalogue, inputs: Request) -> Array:
     from reshelve.training.model import RankerModel
 
     document = TrainedModel.load(train).document
-    if document.kind is Kind.NEXT_ITEM:
-        rows = text_rows(train / "tokenizer.json", document.max_length, inputs["history"])
+    if document.kind.over_catalogue:
+        rows = text_rows(train / "tokenizer.json", document.max_length, inputs[document.kind.text_input])
     else:
         titles = dict(zip(catalogue.items, catalogue.titles, strict=True))
         pairs = [(inputs["query"][0], titles.get(item, item)) for item in inputs["item"]]
@@ -151,7 +151,7 @@ def check_operations(version: Path) -> list[str]:
 
 def _check_fit(model: TrainedModel, catalogue: Catalogue) -> None:
     expected = model.document.items
-    if model.document.kind is Kind.NEXT_ITEM and expected != len(catalogue.items):
+    if model.document.kind.over_catalogue and expected != len(catalogue.items):
         raise DataError(f"the model scores {expected} items and the catalogue has {len(catalogue.items)}")
 
 

@@ -18,7 +18,7 @@ from reshelve.training.spec import TrainingSpec
 
 def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
     """The ranker before training: on rank 0 with its first weights, elsewhere of the same shape."""
-    catalogue = _catalogue(spec.examples) if spec.kind is Kind.NEXT_ITEM else None
+    catalogue = _catalogue(spec.examples) if spec.kind.over_catalogue else None
     pooling, max_length = spec.model.pooling, spec.model.max_length
     if rank == 0 and spec.start is None:
         return RankerModel.initialise(

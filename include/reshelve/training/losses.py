@@ -10,7 +10,7 @@ from reshelve.rankers import Kind
 from reshelve.training.batches import Batch
 
 # The metric of each kind on the validation examples.
-METRICS = {Kind.NEXT_ITEM: "recall@20", Kind.PAIR: "mrr"}
+METRICS = {Kind.NEXT_ITEM: "recall@20", Kind.SEARCH: "recall@20", Kind.PAIR: "mrr"}
 
 
 def losses(kind: Kind, loss: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -154,7 +154,7 @@ class RankerModel(nn.Module):
             pooling=pooling,
             max_length=max_length,
             architecture=base_architecture(base, max_length, layers),
-            items=len(titles or ()) if kind is Kind.NEXT_ITEM else None,
+            items=len(titles or ()) if kind.over_catalogue else None,
         )
         torch.manual_seed(seed)
         model = cls(form)

@@ -107,7 +107,7 @@ def _champion(run: Run, base: PretrainedBase) -> Start:
         raise _UnfitError(f"the champion {version} has another base model")
     _check_form(run, base, earlier, version)
     _check_days(run, earlier, version)
-    keys = [_WEIGHTS, _CATALOGUE] if run.ranker.kind is Kind.NEXT_ITEM else [_WEIGHTS]
+    keys = [_WEIGHTS, _CATALOGUE] if run.ranker.kind.over_catalogue else [_WEIGHTS]
     directory = run.stage("start").directory
     with run.stage("start").lock():
         for key in keys:
