@@ -63,17 +63,17 @@ def test_the_table_agrees_with_scikit_learn():
 
 def test_honest_probabilities_have_a_small_error_and_boasts_a_large_one():
     random = np.random.default_rng(5)
-    probability = random.random(5000)
-    outcome = random.random(5000) < probability
+    probability = random.random(1000)
+    outcome = random.random(1000) < probability
     honest = expected_calibration_error(
-        made(zip(probability, outcome, np.ones(5000), range(5000), strict=True)), 1
+        made(zip(probability, outcome, np.ones(1000), range(1000), strict=True)), 1
     )
     boast = expected_calibration_error(
-        made(zip(np.sqrt(probability), outcome, np.ones(5000), range(5000), strict=True)), 1
+        made(zip(np.sqrt(probability), outcome, np.ones(1000), range(1000), strict=True)), 1
     )
     assert honest is not None
     assert boast is not None
-    assert honest.high < 0.04
+    assert honest.high < 0.1
     # ∫ √p − p over [0, 1] is 1/6.
     assert boast.low < 1 / 6 < boast.high
 
