@@ -128,6 +128,11 @@ def test_a_next_item_ranker_predicts_its_first_item():
     assert not found.outcome.any()
 
 
+def test_a_score_that_is_no_probability_predicts_nothing():
+    logits = Answers([["cup", "lamp", "new"]], [[3.5, 1.0, -0.5]], 0)
+    assert predictions(logits, ASKED[:1], Kind.PAIR).probability.tolist() == [1.0]
+
+
 def test_no_score_at_all_is_no_calibration():
     broken = predictions(Answers([["cup"]], [[NAN]], 1), ASKED[:1], Kind.PAIR)
     assert len(broken) == 0
