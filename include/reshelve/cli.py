@@ -182,6 +182,12 @@ def train(ranker: RankerName, partition: Partition, values: Values = None, as_js
 
 
 @app.command()
+def blend(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+    """Search rankers: weigh what the shop remembers of its searches and what the transformer reads."""
+    _stage("blend", "reshelve.memory.stage:blend", ranker, partition, values, as_json)
+
+
+@app.command()
 def compress(
     ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
 ) -> None:

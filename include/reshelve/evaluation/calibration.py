@@ -6,7 +6,6 @@ next_item: the first item of each answer, and whether it came next (the confiden
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +45,7 @@ class Bin:
 
 
 def predictions(answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind) -> Predictions:
-    """The predictions in a version's answers. Items without a finite score predict nothing."""
+    """The predictions in a version's answers. A score outside [0, 1], or that is no number, predicts nothing."""
     rows = list(_rows(answers, queries, kind))
     probability, outcome, weight, cluster = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Predictions(
@@ -63,7 +62,7 @@ def _rows(
     depth = 1 if kind.over_catalogue else None
     for items, scores, query in zip(answers.ranked, answers.scores, queries, strict=True):
         for item, score in zip(items[:depth], scores[:depth], strict=True):
-            if math.isfinite(score):
+            if 0 <= score <= 1:
                 yield score, item in query.relevant, query.weight, query.cluster
 
 
