@@ -57,6 +57,8 @@ def train(run: Run) -> Result:
         output=output,
     )
     found = run_job(job, threads=threads_each(ranker.training.processes))
+    if job.start is not None:
+        shutil.rmtree(job.start)  # the weights of an earlier night are of no more use to this one
     for name in ("tokenizer.json", "base.json"):
         shutil.copyfile(examples / name, output / name)
     return {**found, "values": values, "base": base.record(), "start": start.record()}
@@ -168,11 +170,11 @@ def _launched(job: TrainingSpec, spec_path: Path, threads: int) -> Iterator[subp
         stderr=subprocess.STDOUT,  # stdout belongs to the verb's result
         start_new_session=True,
         env={
+            "HOROVOD_CYCLE_TIME": "10",  # the default polls a small host's CPU away; a host's own setting wins
             **os.environ,
             "RESHELVE_DIE_WITH_PARENT": "1",
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning starve a small host's other services
-            "HOROVOD_CYCLE_TIME": "10",  # the default polls a small host's CPU away
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",  # the base is resolved: workers read files, never the network
         },

@@ -87,8 +87,10 @@ class RankerModel(nn.Module):
         """
         before, last = self._layers[:-1], self._layers[-1]
         states = self.encoder.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
-        allowed = attention_mask.bool()[:, None, None, :]  # of every head and every reading token
-        if allowed.device.type == "cpu" and bool(allowed.all()):
+        allowed: Tensor | None = attention_mask.bool()[
+            :, None, None, :
+        ]  # of every head and every reading token
+        if attention_mask.device.type == "cpu" and bool(attention_mask.all()):
             allowed = None  # asking an accelerator would wait for it
         for layer in before:
             states = layer(states, allowed)

@@ -158,8 +158,9 @@ def train(spec: TrainingSpec) -> None:
                         {"weights": "average", "step": step},
                     )
                     weights = {name: value.clone() for name, value in weights.items()}
+        spent = torch.tensor(report.cpu_seconds())
     drift = rank_difference(model)
-    cpu = float(hvd.allreduce(torch.tensor(report.cpu_seconds()), op=hvd.Sum, name="cpu"))
+    cpu = float(hvd.allreduce(spent, op=hvd.Sum, name="cpu"))
 
     if rank == 0:
         if not math.isfinite(found["loss"]):
