@@ -264,7 +264,10 @@ def predict(
     ] = None,
     query: Annotated[str | None, typer.Option(help="search, pair: what the customer typed.")] = None,
     items: Annotated[
-        list[str] | None, typer.Option("--item", help="search, pair: item ids to order; default: the catalogue, or a shortlist.")
+        list[str] | None,
+        typer.Option(
+            "--item", help="search, pair: item ids to order; default: the catalogue, or a shortlist."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many items to answer.")] = 5,
     version: Annotated[int | None, typer.Option(help="Ask one version instead of the stable one.")] = None,

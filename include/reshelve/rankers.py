@@ -31,7 +31,9 @@ class Form(BaseModel):
 class Kind(StrEnum):
     """What a ranker answers."""
 
-    SEARCH = "search"  # query text → an order of the whole catalogue, from text and from what was chosen before
+    SEARCH = (
+        "search"  # query text → an order of the whole catalogue, from text and from what was chosen before
+    )
     PAIR = "pair"  # (left text, right text) → score: search, ads, relevance
     NEXT_ITEM = "next_item"  # text history → softmax(W·ReLU(h(x)) + b) over the catalogue
 

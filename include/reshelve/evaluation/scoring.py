@@ -70,7 +70,9 @@ class ServedModel:
                 log.info("answering", queries=f"{len(ranked)}/{len(queries)}")
         return Answers(ranked, scores, broken)
 
-    def _catalogue_answers(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], list[float], bool]]:
+    def _catalogue_answers(
+        self, queries: Sequence[HoldoutQuery]
+    ) -> Iterator[tuple[list[str], list[float], bool]]:
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
             items, scores = self._ask(

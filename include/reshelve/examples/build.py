@@ -223,7 +223,9 @@ def _pair_files(work: Workspace) -> dict[str, int]:
         work.split.holdout[0],
         work.scratch / "spill",
     )
-    asked = pair.held_out(work.connection, Shortlists(past).of, ranker.gates.max_queries, ranker.training.seed)
+    asked = pair.held_out(
+        work.connection, Shortlists(past).of, ranker.gates.max_queries, ranker.training.seed
+    )
     counts["holdout"] = write_rows(
         work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
     )

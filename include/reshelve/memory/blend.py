@@ -40,7 +40,8 @@ class Lists:
     def joined(cls, lists: Sequence[Lists]) -> Lists:
         """All in one, without questions whose shortlist holds nothing that was chosen."""
         features, chosen, weights = (
-            np.concatenate([getattr(one, name) for one in lists]) for name in ("features", "chosen", "weights")
+            np.concatenate([getattr(one, name) for one in lists])
+            for name in ("features", "chosen", "weights")
         )
         kept = chosen.sum(1) > 0
         return cls(features[kept], chosen[kept], weights[kept])

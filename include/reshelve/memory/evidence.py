@@ -123,9 +123,7 @@ class SearchEvidence(tf.Module):
         count = tf.size(compact)
         key = self.key_ids.lookup(compact)
         asked = tf.cast(tf.where(key >= 0)[:, 0], tf.int32)
-        counts = self.chosen.spread(
-            asked, tf.gather(key, asked), tf.ones_like(asked, tf.float32), count
-        )
+        counts = self.chosen.spread(asked, tf.gather(key, asked), tf.ones_like(asked, tf.float32), count)
         share = _smoothed(counts, likely[..., tf.newaxis], _CHOSEN_PRIOR)
         features = [tf.math.log(column + _FLOOR) for column in tf.unstack(share, axis=-1)]
         features.append(tf.math.log1p(counts[..., 0]))

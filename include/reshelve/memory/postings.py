@@ -50,8 +50,12 @@ class Postings:
     @classmethod
     def read(cls, name: str, tensors: dict[str, Array]) -> Postings:
         """The table that `tensors` wrote."""
-        parts = (tensors[f"{name}.{part}"] for part in ("starts", "columns", "weights"))
-        return cls(*parts, width=int(tensors[f"{name}.width"][0]))
+        return cls(
+            starts=tensors[f"{name}.starts"],
+            columns=tensors[f"{name}.columns"],
+            weights=tensors[f"{name}.weights"],
+            width=int(tensors[f"{name}.width"][0]),
+        )
 
 
 class PostingsTable(tf.Module):

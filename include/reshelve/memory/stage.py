@@ -98,7 +98,9 @@ def blend(run: Run) -> dict[str, Any]:
 
 def read_searches(examples: Path, catalogue: Catalogue, run: Run) -> Searches:
     """Label events with a query and an item of the catalogue, from `events.parquet`, which knows nothing of the holdout."""
-    table = pq.read_table(examples / "events.parquet", columns=["event_time", "event_type", "query", "item_id"])
+    table = pq.read_table(
+        examples / "events.parquet", columns=["event_time", "event_type", "query", "item_id"]
+    )
     labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
     rows = [
         (catalogue.index[item], time.toordinal(), labels[kind], query.strip())
@@ -118,13 +120,17 @@ def read_blend(directory: Path) -> tuple[BlendDocument, Blend]:
     except (OSError, ValidationError, ValueError) as error:
         raise DataError(f"{directory / 'blend.json'}: cannot be read", str(error)) from error
     if document.features[: len(FEATURES)] != FEATURES:
-        raise DataError(f"{directory / 'blend.json'}: made by other code", "expected the features of this one")
+        raise DataError(
+            f"{directory / 'blend.json'}: made by other code", "expected the features of this one"
+        )
     return document, Blend.read(directory / "blend.safetensors")
 
 
 def _titles(catalogue: Catalogue) -> list[str]:
     """An untitled item is called by its id, which says nothing of it."""
-    return ["" if title == item else title for item, title in zip(catalogue.items, catalogue.titles, strict=True)]
+    return [
+        "" if title == item else title for item, title in zip(catalogue.items, catalogue.titles, strict=True)
+    ]
 
 
 def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:

@@ -76,16 +76,22 @@ class SearchTables:
         tensors["idf_unseen"] = np.array([self.idf_unseen], np.float32)
         for name in ("chosen", "alike", "titles", "says"):
             tensors |= getattr(self, name).tensors(name)
-        save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / "memory.safetensors")
+        save_file(
+            {name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / "memory.safetensors"
+        )
         kinds = ["key"] * len(self.keys) + ["gram"] * len(self.grams)
-        pq.write_table(pa.table({"kind": kinds, "text": [*self.keys, *self.grams]}), directory / "memory.parquet")
+        pq.write_table(
+            pa.table({"kind": kinds, "text": [*self.keys, *self.grams]}), directory / "memory.parquet"
+        )
 
     @classmethod
     def read(cls, directory: Path) -> SearchTables:
         """What `write` wrote."""
         tensors = load_file(directory / "memory.safetensors")
         strings = pq.read_table(directory / "memory.parquet").to_pydict()
-        texts = {kind: [t for k, t in zip(*strings.values(), strict=True) if k == kind] for kind in ("key", "gram")}
+        texts = {
+            kind: [t for k, t in zip(*strings.values(), strict=True) if k == kind] for kind in ("key", "gram")
+        }
         tables = {name: Postings.read(name, tensors) for name in ("chosen", "alike", "titles", "says")}
         return cls(
             texts["key"], texts["gram"], **tables,
@@ -110,7 +116,9 @@ class Corpus:
         key_place = {key: number for number, key in enumerate(self.keys)}
         key_of_text = np.array([key_place[key] for key in found.compact[: len(texts)]], np.int64)
         ones = np.ones(len(texts), np.float32)
-        spelled = sparse.csr_matrix((ones, (key_of_text, np.arange(len(texts)))), (len(self.keys), len(texts)))
+        spelled = sparse.csr_matrix(
+            (ones, (key_of_text, np.arange(len(texts)))), (len(self.keys), len(texts))
+        )
         self.spellings = (spelled @ found.matrix[: len(texts)]).sign().tocsr()
         self.key_of = key_of_text[[place[query] for query in searches.queries]]
 
@@ -136,16 +144,19 @@ class Corpus:
         counts = np.asarray(spellings.sum(0) + titles.sum(0)).ravel()
         documents = len(kept) + self.items
         idf = np.log1p(documents / (counts + 1))
-        recent = sparse.csr_matrix(
-            (weights * 2.0 ** (-age / GRAM_HALF_LIFE), (keys, items)), shape
-        )[kept]
+        recent = sparse.csr_matrix((weights * 2.0 ** (-age / GRAM_HALF_LIFE), (keys, items)), shape)[kept]
         prior = popularity[:, PRIOR_AGE]
         says, telling = _says(spellings.T.tocsr() @ recent, prior)
         first = np.full(self.items, as_of.toordinal(), np.float64)
         np.minimum.at(first, items, self.searches.days[past])
         never = np.bincount(items, minlength=self.items) == 0
         untitled = np.asarray(titles.sum(1)).ravel() == 0
-        about = [np.log(popularity), np.log1p(as_of.toordinal() - first)[:, None], never[:, None], untitled[:, None]]
+        about = [
+            np.log(popularity),
+            np.log1p(as_of.toordinal() - first)[:, None],
+            never[:, None],
+            untitled[:, None],
+        ]
         return SearchTables(
             keys=[self.keys[place] for place in kept],
             grams=[self.grams[place] for place in used],

@@ -12,7 +12,6 @@ from typing import Protocol
 import tensorflow as tf
 
 from reshelve.packaging.trained import Array, TrainedModel
-from reshelve.rankers import Kind
 
 
 class Layers(Protocol):

@@ -99,9 +99,7 @@ def warmup_requests(kind: Kind, questions: list[Question]) -> Iterator[tuple[str
             yield signature, request(kind, questions, size, place)
 
 
-def check_against_torch(
-    module: Module, train: Path, catalogue: Catalogue, inputs: Request
-) -> float:
+def check_against_torch(module: Module, train: Path, catalogue: Catalogue, inputs: Request) -> float:
     """The largest difference of the float graph's logits to torch's, on real text, tokenizer included.
 
     Raises DataError where it is more than LARGEST_DIFFERENCE.

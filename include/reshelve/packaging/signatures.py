@@ -58,7 +58,13 @@ class SearchModule(tf.Module):
     """
 
     def __init__(
-        self, model: TrainedModel, layers: Layers, tokenizer: Path, catalogue: Catalogue, top: int, blend: Path
+        self,
+        model: TrainedModel,
+        layers: Layers,
+        tokenizer: Path,
+        catalogue: Catalogue,
+        top: int,
+        blend: Path,
     ) -> None:
         super().__init__()
         graph = RankerGraph(model, layers)
@@ -167,7 +173,12 @@ def signatures(module: Module) -> dict[str, tf.types.experimental.ConcreteFuncti
 
 
 def ranker_module(
-    model: TrainedModel, layers: Layers, tokenizer: Path, catalogue: Catalogue, top: int, blend: Path | None = None
+    model: TrainedModel,
+    layers: Layers,
+    tokenizer: Path,
+    catalogue: Catalogue,
+    top: int,
+    blend: Path | None = None,
 ) -> Module:
     """The module of the model's kind; `blend` is the directory of a search ranker's blend stage."""
     if model.document.kind is Kind.SEARCH:

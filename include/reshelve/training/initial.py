@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from reshelve.rankers import Kind
 from reshelve.training.form import ModelForm, base_architecture
 from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
 from reshelve.training.spec import TrainingSpec

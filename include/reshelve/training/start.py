@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict
 from reshelve.errors import DataError
 from reshelve.lineage import Run
 from reshelve.logs import logger
-from reshelve.rankers import Kind
 from reshelve.store.deployments import read_pointer
 from reshelve.store.objects import PreconditionFailedError
 from reshelve.store.versions import partition_of, read_manifest

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from reshelve.lineage import Run
 from reshelve.logs import logger
-from reshelve.rankers import Kind, Ranker
+from reshelve.rankers import Ranker
 from reshelve.tuning.space import SERVED
 
 
