@@ -18,7 +18,7 @@ from reshelve.evaluation.baselines import BASELINES, Baselines
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.judgement import CHALLENGER, CHAMPION, Evidence, judge
 from reshelve.evaluation.metrics import Metric, reported
-from reshelve.evaluation.scoring import Answers, ServedModel, catalogue_of
+from reshelve.evaluation.scoring import Answers, ServedModel, catalogue_of, kind_of
 from reshelve.evaluation.slices import Known
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery, read_holdout
@@ -47,11 +47,12 @@ def gate(run: Run) -> dict[str, Any]:
     scratch = directory / ".scratch"
     scratch.mkdir(exist_ok=True)
     champion_version = _champion(run)
-    fair = champion_version is not None and partition_of(champion_version) <= run.partition
-
     versions = {CHALLENGER: version}
-    if champion_version is not None and fair:
+    if champion_version is not None and partition_of(champion_version) <= run.partition:
         versions[CHAMPION] = _downloaded(run, champion_version, scratch)
+        if kind_of(versions[CHAMPION]) is not ranker.kind:  # it answers other questions
+            del versions[CHAMPION]
+            champion_version = None
     answers = _ask(versions, ranker.kind, held.queries)
     past = _past(run, examples)
     evidence = Evidence(

@@ -126,3 +126,12 @@ def catalogue_of(version: Path) -> frozenset[str]:
             return frozenset(json.loads(line)["item"] for line in lines)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: the version's catalogue cannot be read", str(error)) from error
+
+
+def kind_of(version: Path) -> Kind:
+    """The kind of ranker that a version answers as. Raises DataError."""
+    path = version / "assets.extra" / "reshelve.json"
+    try:
+        return Kind(json.loads(path.read_bytes())["kind"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: the version's description cannot be read", str(error)) from error
