@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from reshelve.errors import DataError
-from reshelve.lineage import Run
+from reshelve.lineage import Run, run_stage
 from reshelve.rankers import Kind, Ranker
 from reshelve.store.deployments import Offer, Promote, move_pointer
 from reshelve.store.objects import ObjectStore
 from reshelve.store.versions import publish
 from reshelve.training.base import BaseModel, resolve_base
 from reshelve.training.initial import build_model
+from reshelve.training.launch import train
 from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
 from reshelve.training.spec import training_spec
 from reshelve.training.start import choose_start, start_files
@@ -226,3 +227,18 @@ def test_weights_that_are_gone_or_changed_after_the_decision_stop_the_run(
     # A run that has not decided yet is not stopped.
     other = make_run(TODAY, **{"training.seed": 6})
     assert "left no train/model.safetensors" in choose_start(other, base_of(other)).reason
+
+
+@pytest.mark.slow
+def test_two_nights_under_horovod_the_second_goes_on_where_the_first_ended(make_run: MakeRun) -> None:
+    first = make_run(YESTERDAY)
+    night = run_stage(first, "train", train)
+    assert night["start"]["from"] == "base"
+    version = released(first)
+    second = make_run(TODAY)
+    result = run_stage(second, "train", train)
+    assert result["start"]["version"] == version
+    # The days' examples are the same here, so the second night begins as good as the first ended.
+    assert result["first_validation_loss"] == pytest.approx(night["validation_loss"], rel=1e-4)
+    assert result["validation_loss"] < night["first_validation_loss"]
+    assert not (second.work / second.id / "start").exists()
