@@ -7,7 +7,7 @@ PARTITION ?=
 RESHELVE := .venv/bin/reshelve
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
-.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search docs
+.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality docs
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ format: setup ## Format the code
 bench: setup ## Run one benchmark: make bench NAME=package (benchmarks/<NAME>.py)
 	@test -f "benchmarks/$(NAME).py" || { echo "make bench NAME=…; there are: $$(cd benchmarks && ls *.py 2>/dev/null | sed 's/\.py$$//' | tr '\n' ' ')" >&2; exit 78; }
 	@.venv/bin/python "benchmarks/$(NAME).py" $(ARGS)
+
+bench-quality: setup ## Walk a ranker file night by night: make bench-quality RANKER=recommend FROM=2011-08-24 TO=2011-08-31
+	@.venv/bin/python benchmarks/bench_quality.py --ranker "$(RANKER)" --from "$(FROM)" --to "$(TO)" $(ARGS)
 
 bench-train: setup ## Compare fine-tuning with Hugging Face Trainer, and Horovod with DDP
 	@.venv/bin/python benchmarks/bench_train.py $(ARGS)
