@@ -80,7 +80,9 @@ def decide(
     if broken:
         parts.append((Verdict.REJECT, f"{broken} answers hold a score that is not a finite number"))
     if champion is None:
-        parts.append((Verdict.PROMOTE, "no version of this kind serves yet: there is no champion to compare with"))
+        parts.append(
+            (Verdict.PROMOTE, "no version of this kind serves yet: there is no champion to compare with")
+        )
     elif champion.comparison is None:
         parts.append(
             (
