@@ -123,7 +123,7 @@ def train(spec: TrainingSpec) -> None:
             for _ in range(training.accumulate):
                 batch = examples.batch(units.examples(next(order))).to(device.torch_device)
                 part = backward(spec, model, batch, device, 1 / passes, adversary, adapter)
-                loss, seen = loss + part.cpu() / training.accumulate, seen + len(batch.weights)
+                loss, seen = loss + part / training.accumulate, seen + len(batch.weights)
             optimizer.synchronize()  # the sum over all processes, before its length is taken
             torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
             with optimizer.skip_synchronize():
