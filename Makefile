@@ -7,10 +7,10 @@ PARTITION ?=
 RESHELVE := .venv/bin/reshelve
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
-.PHONY: help setup run night stop status reset clean test test-fast lint format bench docs
+.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality docs
 
 help: ## List these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Make the environment (.venv); instant when it is there
 	@scripts/setup.sh
@@ -52,6 +52,15 @@ format: setup ## Format the code
 bench: setup ## Run one benchmark: make bench NAME=package (benchmarks/<NAME>.py)
 	@test -f "benchmarks/$(NAME).py" || { echo "make bench NAME=…; there are: $$(cd benchmarks && ls *.py 2>/dev/null | sed 's/\.py$$//' | tr '\n' ' ')" >&2; exit 78; }
 	@.venv/bin/python "benchmarks/$(NAME).py" $(ARGS)
+
+bench-quality: setup ## Walk a ranker file night by night: make bench-quality RANKER=recommend FROM=2011-08-24 TO=2011-08-31
+	@.venv/bin/python benchmarks/bench_quality.py --ranker "$(RANKER)" --from "$(FROM)" --to "$(TO)" $(ARGS)
+
+bench-train: setup ## Compare fine-tuning with Hugging Face Trainer, and Horovod with DDP
+	@.venv/bin/python benchmarks/bench_train.py $(ARGS)
+
+bench-search: setup ## Measure the search beside random search: best score by trial-epochs (some minutes)
+	@.venv/bin/python benchmarks/bench_search.py $(ARGS)
 
 docs: setup ## Write the reference pages and the index of docs/ anew from the code
 	@.venv/bin/python scripts/reference.py

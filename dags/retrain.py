@@ -2,8 +2,8 @@
 ### A night of one ranker
 
 Waits for the verdict on the day's partition of the ranker's source, then: training examples · hyperparameter search ·
-fine-tuning · compression · packaging · gate · publication. A version the gate promotes is handed to
-`release_<ranker>`.
+fine-tuning · for searches the blend with what was chosen before · compression · packaging · gate · publication. A
+version the gate promotes is handed to `release_<ranker>`.
 
 **Partition**: the day before the run, `YYYY-MM-DD` in UTC. By hand: a partition key or the param `partition`.
 
@@ -23,7 +23,8 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, TaskGroup, TriggerRule
 
-from reshelve.rankers import Ranker
+from reshelve.rankers import Kind, Ranker
+from reshelve.tuning.plan import wave_count
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
 from reshelve_airflow.params import RetrainParams, airflow_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
@@ -80,10 +81,8 @@ def search_tasks(
 def night(ranker: Ranker) -> None:
     """The tasks of one ranker's night."""
     search = ranker.search
-    rounds = max(1, -(-search.trials // search.parallel))
-    begin = NightOperator(
-        task_id=NIGHT, rounds=rounds, parallel=search.parallel, automatic=ranker.release.automatic
-    )
+    rounds = max(1, wave_count(search))
+    begin = NightOperator(task_id=NIGHT, rounds=rounds, search=search, automatic=ranker.release.automatic)
     said: Any = begin.output  # typed as an XComArg without keys
     options = {"ranker": ranker.name}
     verdict = VerdictSensor(
@@ -102,7 +101,11 @@ def night(ranker: Ranker) -> None:
     train = stage("train", Pool.ACCELERATOR)
     publish = stage("publish")
     begin >> verdict >> examples >> ask
-    tell >> train >> stage("compress") >> stage("package") >> stage("gate") >> publish
+    learned = train
+    if ranker.kind is Kind.SEARCH:
+        train >> (learned := stage("blend"))
+    tell >> train
+    learned >> stage("compress") >> stage("package") >> stage("gate") >> publish
     decide = DecideReleaseOperator(
         task_id="decide_release", published=publish.output, refusal=said["refusal"]
     )

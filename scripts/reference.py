@@ -195,7 +195,7 @@ def _kind(annotation: Any) -> str:
     if origin is dict:
         return f"{_kind(arguments[0])} → {_kind(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "".join(f"`{{{name}: …}}`" for name in annotation.model_fields)
+        return f"`{{{', '.join(f'{name}: …' for name in annotation.model_fields)}}}`"
     if hasattr(annotation, "__members__"):
         return " · ".join(f"`{member.value}`" for member in annotation)
     return {"str": "text", "int": "integer", "float": "number", "bool": "`true` · `false`"}.get(
@@ -207,6 +207,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.default if field.default is not PydanticUndefined else {}
+    if value is None:
+        return "`null`"
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 

@@ -182,6 +182,12 @@ def train(ranker: RankerName, partition: Partition, values: Values = None, as_js
 
 
 @app.command()
+def blend(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+    """Search rankers: weigh what the shop remembers of its searches and what the transformer reads."""
+    _stage("blend", "reshelve.memory.stage:blend", ranker, partition, values, as_json)
+
+
+@app.command()
 def compress(
     ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
 ) -> None:
@@ -256,9 +262,12 @@ def predict(
     history: Annotated[
         str | None, typer.Option(help="next_item: bought item titles, newest first, separated by ' ; '.")
     ] = None,
-    query: Annotated[str | None, typer.Option(help="pair: what the customer typed.")] = None,
+    query: Annotated[str | None, typer.Option(help="search, pair: what the customer typed.")] = None,
     items: Annotated[
-        list[str] | None, typer.Option("--item", help="pair: candidate item ids; default: a shortlist.")
+        list[str] | None,
+        typer.Option(
+            "--item", help="search, pair: item ids to order; default: the catalogue, or a shortlist."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many items to answer.")] = 5,
     version: Annotated[int | None, typer.Option(help="Ask one version instead of the stable one.")] = None,

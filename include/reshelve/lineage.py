@@ -25,7 +25,7 @@ from reshelve.rankers import Ranker
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, object_store
 
-STAGES = ("examples", "tune", "train", "compress", "package", "gate", "publish")
+STAGES = ("examples", "tune", "train", "blend", "compress", "package", "gate", "publish")
 
 Result = dict[str, Any]
 

@@ -19,6 +19,7 @@ from reshelve.settings import settings
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+MOST_PARALLEL = 64  # trials of a search side by side
 
 
 class Form(BaseModel):
@@ -30,8 +31,21 @@ class Form(BaseModel):
 class Kind(StrEnum):
     """What a ranker answers."""
 
+    SEARCH = (
+        "search"  # query text → an order of the whole catalogue, from text and from what was chosen before
+    )
     PAIR = "pair"  # (left text, right text) → score: search, ads, relevance
     NEXT_ITEM = "next_item"  # text history → softmax(W·ReLU(h(x)) + b) over the catalogue
+
+    @property
+    def over_catalogue(self) -> bool:
+        """Whether an answer orders the whole catalogue, not candidates that were sent."""
+        return self is not Kind.PAIR
+
+    @property
+    def text_input(self) -> str:
+        """What the signature calls the customer's text."""
+        return "history" if self is Kind.NEXT_ITEM else "query"
 
 
 class Data(Form):
@@ -66,6 +80,9 @@ class Examples(Form):
         2, ge=0, le=50, description="pair: BM25 neighbours of the query, per positive."
     )
     max_examples: int = Field(20_000, ge=100, description="Newest examples kept for training.")
+    misspell: Share = Field(
+        0.0, description="Share of the training texts (pair: queries) that are read with one misspelt word."
+    )
 
 
 class Model(Form):
@@ -79,10 +96,27 @@ class Model(Form):
     max_length: int = Field(
         64, ge=8, le=512, description="Tokens per text (or per pair), special tokens included."
     )
+    layers: int | None = Field(
+        None, ge=1, le=96, description="Encoder layers kept, the lowest; empty keeps all. Fewer are faster."
+    )
+
+
+class Adapter(Form):
+    """Train small matrices beside the encoder's instead of the encoder; they are merged into it before it is saved."""
+
+    kind: Literal["none", "lora", "adalora"] = Field(
+        "none", description="adalora moves rank to where it matters; both want a higher learning_rate."
+    )
+    rank: int = Field(8, ge=1, le=256, description="Rank of each matrix (adalora: on average, at the end).")
+    alpha: int = Field(16, gt=0, le=1024, description="The change is scaled by alpha / rank.")
 
 
 class Training(Form):
     """Fine-tuning under Horovod."""
+
+    warm_start: bool = Field(
+        True, description="Start from the champion's weights, if it is of an older partition and fits."
+    )
 
     epochs: float = Field(1.0, gt=0, le=100, description="Passes over the training examples.")
     batch_size: int = Field(32, ge=1, le=4096, description="Examples per step and process.")
@@ -102,6 +136,31 @@ class Training(Form):
         1, ge=1, le=64, description="Horovod processes on this host, one per accelerator where there are any."
     )
     seed: int = Field(17, description="Decides the initial weights and the order of the examples.")
+    validations: int = Field(
+        2, ge=0, le=1000, description="Validations within training, beside those before and after it."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Validations without improvement after which training stops; the best weights are kept.",
+    )
+    average: Literal["none", "ema"] = Field(
+        "none", description="ema: a moving average of the weights is kept where it validates better."
+    )
+    average_decay: float = Field(0.99, gt=0, lt=1, description="What the average keeps of itself per step.")
+    loss: Literal["pointwise", "squared", "pairwise", "listwise"] = Field(
+        "pointwise", description="pair: what is minimised. pairwise and listwise compare within a query."
+    )
+    accumulate: int = Field(
+        1, ge=1, le=1024, description="Batches per step: a larger batch in the same memory."
+    )
+    adversarial: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Also learn from embeddings moved by this share of their length (FGM); doubles the cost.",
+    )
+    adapter: Adapter = Adapter()  # type: ignore[call-arg]
 
 
 class LogUniform(Form):
@@ -122,17 +181,60 @@ class Choice(Form):
     choice: tuple[float | int | str, ...] = Field(min_length=2)
 
 
+class Halving(Form):
+    """Trials begin small, and only the best go on."""
+
+    eta: int = Field(3, ge=2, le=10, description="The best 1/eta go on, with eta times the budget.")
+    min_share: float = Field(
+        gt=0, le=1, description="Least share of a full training that a trial begins with."
+    )
+
+
 class Search(Form):
     """The hyperparameter search of a night."""
 
     trials: int = Field(4, ge=0, le=500, description="0 trains with the file's own values.")
-    parallel: int = Field(2, ge=1, le=64, description="Trials asked for at once.")
+    parallel: int = Field(2, ge=1, le=MOST_PARALLEL, description="Trials asked for at once.")
     budget_share: float = Field(0.2, gt=0, le=1, description="Share of a full training that one trial costs.")
-    max_minutes: float = Field(10, gt=0, le=1440, description="No trial starts after this many minutes.")
+    halving: Halving | None = Field(
+        None,
+        description="`{eta: 3, min_share: 0.02}`: trials begin with about that share of a full training, the best "
+        "third go on with three times that, up to `budget_share`.",
+    )
+    nights: int = Field(
+        14, ge=0, le=365, description="Newest past nights whose trials tonight learns from; 0 for none."
+    )
+    latency_weight: float = Field(
+        0,
+        ge=0,
+        description="Loss that a millisecond of the compressed model's latency weighs; needs `model.layers` in the space.",
+    )
+    max_minutes: float = Field(
+        10,
+        gt=0,
+        le=1440,
+        description="No trial starts after this many minutes, and those that run are stopped.",
+    )
+    price_per_hour: float = Field(
+        0,
+        ge=0,
+        description="What an hour of one trial costs, in any currency: the machine's price, shared by its trials.",
+    )
+    max_cost: float | None = Field(
+        None, ge=0, description="Most that a search may cost, in that currency; stops as `max_minutes` does."
+    )
     seed: int = Field(17, description="Decides the order of the proposals.")
     space: dict[str, LogUniform | Uniform | Choice] = Field(
         default_factory=dict, description="Dotted path of a ranker key (training.learning_rate) → its range."
     )
+
+    @model_validator(mode="after")
+    def _budgets_fit(self) -> Search:
+        if self.halving and self.halving.min_share > self.budget_share:
+            raise ValueError("halving.min_share is more than budget_share")
+        if self.max_cost is not None and not self.price_per_hour:
+            raise ValueError("max_cost needs price_per_hour")
+        return self
 
 
 class Compression(Form):
@@ -149,15 +251,32 @@ class Gates(Form):
     """What a challenger must show on the newest held-out slice."""
 
     metric: str = Field(
-        pattern=r"^(map|recall|ndcg|mrr)@\d+$",
-        examples=["map@5", "recall@20"],
-        description="What decides: map, recall, ndcg or mrr at a depth, as in recall@20.",
+        pattern=r"^((map|recall|ndcg|mrr)@\d+|mrr|auc)$",
+        examples=["map@5", "recall@20", "mrr"],
+        description="What decides: map, recall, ndcg or mrr at a depth, as in recall@20; mrr of whole answers; "
+        "pair: auc of whole shortlists.",
     )
     beats: tuple[Literal["popularity", "bm25", "cooccurrence"], ...] = Field(
         ("popularity",), description="Baselines it must beat; the others are reported beside it."
     )
     champion_tolerance: Share = Field(
         0.01, description="Promoted unless the metric may have fallen by more than this (95 % interval)."
+    )
+    slice_tolerance: float | None = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Rejected where a slice is surely worse than the champion by more than this; null: slices are "
+        "only reported.",
+    )
+    slice_queries: int = Field(
+        30, ge=1, description="Least questions of a slice that is held to it; fewer are only reported."
+    )
+    max_calibration_error: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Most expected calibration error of the scores, read as probabilities; null: only reported.",
     )
     max_queries: int = Field(1000, ge=10, description="Queries of the slice that are scored.")
 
@@ -203,6 +322,24 @@ class Ranker(Form):
                 or key not in type(getattr(self, section)).model_fields
             ):
                 raise ValueError(f"search.space: {path!r} is no key of training, model or examples")
+        if "training.loss" in self.search.space:
+            raise ValueError(
+                "search.space: training.loss cannot be searched: losses of two kinds do not compare"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits_the_kind(self) -> Ranker:
+        if self.kind.over_catalogue and self.training.loss != "pointwise":
+            raise ValueError(f"training.loss: {self.training.loss} is for pair; next_item has one loss")
+        return self
+
+    @model_validator(mode="after")
+    def _metric_fits_the_kind(self) -> Ranker:
+        if self.gates.metric == "auc" and self.kind.over_catalogue:
+            raise ValueError(
+                "gates.metric: auc needs every candidate's place, and next_item answers its best only"
+            )
         return self
 
     def digest(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from reshelve.rankers import Search
 from reshelve_airflow.params import ParamsError, RetrainParams, refuse_unknown
 from reshelve_airflow.partitions import PartitionError, partition_of
 
@@ -33,10 +34,10 @@ class NightOperator(BaseOperator):
     may not release; empty where it may) and `note`.
     """
 
-    def __init__(self, *, rounds: int, parallel: int, automatic: bool, **kwargs: Any) -> None:
+    def __init__(self, *, rounds: int, search: Search, automatic: bool, **kwargs: Any) -> None:
         super().__init__(multiple_outputs=True, **kwargs)
         self.rounds = rounds
-        self.parallel = parallel
+        self.search = search
         self.automatic = automatic
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -46,7 +47,7 @@ class NightOperator(BaseOperator):
             params = RetrainParams.read(context["params"])
         except ParamsError as error:
             raise AirflowFailException(str(error)) from error
-        partition, values = _partition(context), params.values(rounds=self.rounds, parallel=self.parallel)
+        partition, values = _partition(context), params.values(rounds=self.rounds, search=self.search)
         self.log.info("partition %s, %s", partition, " ".join(values) or "the ranker file as it is")
         refusal = release_refusal(context["dag_run"].run_type, automatic=self.automatic, asked=params.release)
         return {

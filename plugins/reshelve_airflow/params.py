@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from reshelve.rankers import Search
+from reshelve.tuning.plan import width
+
 if TYPE_CHECKING:
     from airflow.sdk import Context, Param
 
@@ -78,10 +81,11 @@ class RetrainParams(Params):
         None, max_length=500, description="Why this run; it becomes the release's reason."
     )
 
-    def values(self, *, rounds: int, parallel: int) -> list[str]:
+    def values(self, *, rounds: int, search: Search) -> list[str]:
         """`path=value` for every stage of the run, the same list for each: it is part of the run's identity.
 
-        The DAG has a fixed number of `rounds`; more trials than those hold make each round wider.
+        The DAG has a fixed number of `rounds`, enough for the ranker file's `search`; more trials than those hold make
+        each round wider.
         """
         found: dict[str, Any] = {
             "training.epochs": self.epochs,
@@ -90,8 +94,9 @@ class RetrainParams(Params):
             "search.max_minutes": self.search_minutes,
             "model.base": self.base,
         }
-        if self.trials is not None and self.trials > rounds * parallel:
-            found["search.parallel"] = -(-self.trials // rounds)
+        if self.trials is not None:
+            parallel = width(search.model_copy(update={"trials": self.trials}), rounds)
+            found["search.parallel"] = parallel if parallel > search.parallel else None
         return [f"{path}={value}" for path, value in found.items() if value is not None]
 
 

@@ -76,6 +76,32 @@ def test_the_search_space_may_only_name_ranker_keys(rankers: Path) -> None:
         load_ranker("shelf", directory=rankers)
 
 
+def test_auc_is_a_metric_of_shortlists_alone(rankers: Path) -> None:
+    (rankers / "shelf.yaml").write_text(MINIMAL.replace("recall@20", "auc"))
+    with pytest.raises(ConfigurationError, match=r"gates\.metric: auc needs every candidate's place"):
+        load_ranker("shelf", directory=rankers)
+    (rankers / "shelf.yaml").write_text(MINIMAL.replace("recall@20", "auc").replace("next_item", "pair"))
+    assert load_ranker("shelf", directory=rankers).gates.metric == "auc"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("training: {loss: listwise}\n", r"listwise is for pair"),
+        (
+            "search: {space: {training.loss: {choice: [pointwise, pairwise]}}}\n",
+            r"training\.loss cannot be searched",
+        ),
+        ("training: {adapter: {kind: prefix}}\n", r"training\.adapter\.kind"),
+    ],
+    ids=["loss of another kind", "searched loss", "unknown adapter"],
+)
+def test_training_options_that_do_not_fit_are_refused(rankers: Path, more: str, words: str) -> None:
+    (rankers / "shelf.yaml").write_text(MINIMAL + more)
+    with pytest.raises(ConfigurationError, match=words):
+        load_ranker("shelf", directory=rankers)
+
+
 def test_the_digest_follows_the_meaning_not_the_layout(rankers: Path) -> None:
     plain = load_ranker("shelf", directory=rankers)
     (rankers / "shelf.yaml").write_text(

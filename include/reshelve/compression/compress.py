@@ -7,6 +7,7 @@ verdict is spoken on held-out questions that neither has seen.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +32,9 @@ from reshelve.rankers import Kind
 ALPHAS = (0.5, 0.7, 0.85)
 _SHAPES = {
     Kind.NEXT_ITEM: (1, 32),
+    Kind.SEARCH: (1, 16),
     Kind.PAIR: (32, 64),
-}  # the batch a request brings: one history, or a shortlist
+}  # the batch a request brings: one history or query, or a shortlist
 _ROUNDS = {1: 15, 32: 5}
 _HELD_OUT = 48  # questions
 _SHORTLIST = 20  # candidates per question
@@ -107,6 +109,20 @@ def _int8(
     return step, quantized, alpha
 
 
+def request_milliseconds(model: TrainedModel, rows: list[Encoded], steps: Sequence[str]) -> float:
+    """What the batch of a request takes in the model, compressed by `steps` where that is faster. Weights do not matter."""
+    shape = _SHAPES[model.document.kind]
+    layers = Int8Layers(model, quantize(model, calibrate(model, batches(rows)), ALPHAS[1]))
+    measured = latency(
+        scorer(model, FloatLayers(model)),
+        scorer(model, layers),
+        *_fitting(shape, model),
+        model.document.architecture.vocab_size,
+        _ROUNDS[shape[0]] * 3,
+    )
+    return min(measured.before, measured.after) if "int8" in steps else measured.before
+
+
 def _choose(
     model: TrainedModel, ranges: ActivationRanges, rows: list[Encoded], reference: Scorer
 ) -> tuple[QuantizedModel, float]:
@@ -124,7 +140,7 @@ def _choose(
     tried = {alpha: agrees(alpha) for alpha in ALPHAS}
     alpha = max(tried, key=lambda value: (tried[value].spearman + tried[value].pearson, -value))
     items = (
-        model.document.kind is not Kind.NEXT_ITEM
+        not model.document.kind.over_catalogue
         or agrees(alpha, items=False).spearman - tried[alpha].spearman <= _SLACK
     )
     return quantize(model, ranges, alpha, items), alpha
@@ -136,7 +152,7 @@ def _scores(score: Scorer, rows: list[Encoded]) -> Array:
 
 def _questions(model: TrainedModel, before: Array, after: Array) -> tuple[list[Array], list[Array]]:
     """Scores per question: each row of a next-item model is one, all pairs together are one."""
-    if model.document.kind is Kind.NEXT_ITEM:
+    if model.document.kind.over_catalogue:
         return list(before), list(after)
     return [before], [after]
 
@@ -147,7 +163,7 @@ def _held_out_agreement(
     catalogue = Catalogue.load(examples / "catalogue.parquet")
     questions = read_questions(examples, catalogue, _HELD_OUT)
     tokenizer, length = train / "tokenizer.json", model.document.max_length
-    if model.document.kind is Kind.NEXT_ITEM:
+    if model.document.kind.over_catalogue:
         rows = text_rows(tokenizer, length, [q.text for q in questions])
         return agreement(list(_scores(reference, rows)), list(_scores(after, rows)))
     titles = dict(zip(catalogue.items, catalogue.titles, strict=True))

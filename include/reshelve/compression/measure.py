@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from scipy.stats import spearmanr
 
+from reshelve.evaluation.graded import spearman
 from reshelve.packaging.graph import Layers, RankerGraph
 from reshelve.packaging.tokenizer import Batch
 from reshelve.packaging.trained import Array, TrainedModel
@@ -66,9 +66,9 @@ def agreement(before: Sequence[Array], after: Sequence[Array]) -> Agreement:
     ]
     if not pairs:
         return Agreement(0.0, 0.0)
-    spearman = [float(spearmanr(b, a).statistic) for b, a in pairs]
+    ranks = [spearman(b, a) for b, a in pairs]
     pearson = [float(np.corrcoef(b, a)[0, 1]) for b, a in pairs]
-    return Agreement(round(statistics.fmean(spearman), 5), round(statistics.fmean(pearson), 5))
+    return Agreement(round(statistics.fmean(ranks), 5), round(statistics.fmean(pearson), 5))
 
 
 def latency(before: Scorer, after: Scorer, batch: int, length: int, vocabulary: int, rounds: int) -> Latency:

@@ -27,7 +27,7 @@ class Baselines:
         self.catalogue = past.catalogue
         self._titles = TextIndex(past.catalogue.titles)
         self._popularity = past.popularity()
-        if kind is Kind.PAIR:
+        if kind is not Kind.NEXT_ITEM:
             self._searches = past.searches()
         else:
             self._together = Together(past.baskets(), len(past.catalogue))
@@ -47,7 +47,7 @@ class Baselines:
         return [self._titles.scores(query.text), self._popularity]
 
     def _by_choices(self, query: HoldoutQuery) -> list[np.ndarray]:
-        """next_item: baskets shared with the history; pair: choices under this query, then BM25. Then popularity."""
+        """next_item: baskets shared with the history; else: choices under this query, then BM25. Then popularity."""
         if self._kind is Kind.NEXT_ITEM:
             known = [
                 self.catalogue.index[item] for item in query.history_items if item in self.catalogue.index

@@ -6,7 +6,7 @@ interval would be narrower than the truth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,9 @@ class Interval:
 
 
 def bootstrap(
-    values: Sequence[float],
-    weights: Sequence[float],
-    clusters: Sequence[str],
+    values: Sequence[float] | np.ndarray,
+    weights: Sequence[float] | np.ndarray,
+    clusters: Sequence[str] | np.ndarray,
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Interval:
@@ -35,15 +35,28 @@ def bootstrap(
 
     Paired comparison: pass the differences of two rankers on the same queries.
     """
-    _, members = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
+    members, count = cluster_numbers(clusters)
     weight = np.bincount(members, weights=np.asarray(weights, dtype=np.float64))
     total = np.bincount(members, weights=np.asarray(values, dtype=np.float64) * np.asarray(weights))
-    count = len(weight)
+    means = [(drawn @ total) / (drawn @ weight) for drawn in draws(count, seed, resamples)]
+    return percentiles(float(total.sum() / weight.sum()), means)
+
+
+def cluster_numbers(clusters: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int]:
+    """int64[rows]: each row's cluster, numbered from 0; and how many there are."""
+    names, members = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
+    return members, len(names)
+
+
+def draws(count: int, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """int64[≤ resamples, count], some at a time: how often each of `count` clusters is drawn."""
     generator = np.random.default_rng(seed)
-    means = []
     chunk = max(1, _CHUNK_CELLS // count)
     for start in range(0, resamples, chunk):
-        drawn = generator.multinomial(count, np.full(count, 1 / count), size=min(chunk, resamples - start))
-        means.append((drawn @ total) / (drawn @ weight))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(float(total.sum() / weight.sum()), float(low), float(high))
+        yield generator.multinomial(count, np.full(count, 1 / count), size=min(chunk, resamples - start))
+
+
+def percentiles(value: float, resampled: Sequence[np.ndarray]) -> Interval:
+    """`value` with the middle 95 % of what the resamples gave."""
+    low, high = np.quantile(np.concatenate(resampled), [0.025, 0.975])
+    return Interval(value, float(low), float(high))

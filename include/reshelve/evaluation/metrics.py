@@ -51,39 +51,68 @@ def ndcg(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
     return ndcg_of_gains(ranked, dict.fromkeys(relevant, 1.0), k)
 
 
-_FUNCTIONS: dict[str, Callable[[Sequence[str], Collection[str], int], float]] = {
-    "recall": recall,
-    "mrr": mrr,
-    "map": average_precision,
-    "ndcg": ndcg,
-}
+def auc(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+    """Share of the pairs (relevant, other) in the right order: the area under one list's ROC curve (Fawcett, 2006).
+
+    Of the first k; a relevant item beyond them, or that the list lacks, stands behind every other.
+    """
+    wanted = set(relevant)
+    others = sum(item not in wanted for item in ranked[:k])
+    if not wanted or not others:
+        return recall(ranked, wanted, k)
+    behind, ordered = others, 0
+    for item in ranked[:k]:
+        if item in wanted:
+            ordered += behind
+        else:
+            behind -= 1
+    return ordered / (len(wanted) * others)
+
+
+Function = Callable[[Sequence[str], Collection[str], int], float]
+_AT_DEPTH: dict[str, Function] = {"recall": recall, "mrr": mrr, "map": average_precision, "ndcg": ndcg}
+_OF_WHOLE_LISTS: dict[str, Function] = {"mrr": mrr, "auc": auc}
+_DEPTH = 10  # of the metrics beside one that has none
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with its depth, as in `recall@20`."""
+    """A metric with its depth, as in `recall@20`; without one, as in `mrr`, it looks at the whole list."""
 
     name: str
-    k: int
+    k: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Metric:
-        """`map@5` → Metric("map", 5). Raises ConfigurationError."""
+        """`map@5` → Metric("map", 5), `auc` → Metric("auc"). Raises ConfigurationError."""
+        if text in _OF_WHOLE_LISTS:
+            return cls(text)
         name, at, k = text.partition("@")
-        if name not in _FUNCTIONS or not at or not k.isdigit() or int(k) < 1:
+        if name not in _AT_DEPTH or not at or not k.isdigit() or int(k) < 1:
             raise ConfigurationError(
-                f"{text!r} is no metric", f"expected one of {', '.join(_FUNCTIONS)}, then @ and a depth"
+                f"{text!r} is no metric",
+                f"expected one of {', '.join(_AT_DEPTH)}, then @ and a depth; or {' or '.join(_OF_WHOLE_LISTS)}",
             )
         return cls(name, int(k))
 
+    @property
+    def depth(self) -> int:
+        """Places that are looked at, where a list must be cut: 10 for a metric that looks at all."""
+        return self.k or _DEPTH
+
     def of(self, ranked: Sequence[str], relevant: Collection[str]) -> float:
         """One query's value."""
-        return _FUNCTIONS[self.name](ranked, relevant, self.k)
+        if self.k is None:
+            return _OF_WHOLE_LISTS[self.name](ranked, relevant, len(ranked))
+        return _AT_DEPTH[self.name](ranked, relevant, self.k)
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.k}"
+        return self.name if self.k is None else f"{self.name}@{self.k}"
 
 
-def reported(metric: Metric) -> list[Metric]:
-    """The gate's metric, and the four at its depth that are reported beside it."""
-    return [metric, *(other for name in _FUNCTIONS if (other := Metric(name, metric.k)) != metric)]
+def reported(metric: Metric, *, whole_lists: bool = False) -> list[Metric]:
+    """The gate's metric, and those at its depth that are reported beside it; the AUC where `whole_lists` are ranked."""
+    others = [Metric(name, metric.depth) for name in _AT_DEPTH]
+    if whole_lists:
+        others.append(Metric("auc"))
+    return [metric, *(other for other in others if other != metric)]

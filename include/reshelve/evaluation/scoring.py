@@ -31,9 +31,13 @@ _VERSION = 1  # as the gate's own model server numbers a version's directory
 
 @dataclass(frozen=True)
 class Answers:
-    """Each question's items, best first; and how many were answered with a score that is no number."""
+    """Each question's items, best first, with their scores; and how many were answered with a score that is no number.
+
+    An item that the version's catalogue does not know has the score NaN.
+    """
 
     ranked: list[list[str]]
+    scores: list[list[float]]
     broken: int
 
 
@@ -53,33 +57,40 @@ class ServedModel:
         """
         log = logger(stage="gate", servable=self._servable)
         ranked: list[list[str]] = []
+        scores: list[list[float]] = []
         broken = 0
         said = time.monotonic()
-        answers = self._next_items(queries) if self._kind is Kind.NEXT_ITEM else self._shortlists(queries)
-        for items, sound in answers:
+        answers = self._catalogue_answers(queries) if self._kind.over_catalogue else self._shortlists(queries)
+        for items, item_scores, sound in answers:
             ranked.append(items)
+            scores.append(item_scores)
             broken += not sound
             if time.monotonic() - said > _PROGRESS_SECONDS:
                 said = time.monotonic()
                 log.info("answering", queries=f"{len(ranked)}/{len(queries)}")
-        return Answers(ranked, broken)
+        return Answers(ranked, scores, broken)
 
-    def _next_items(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], bool]]:
+    def _catalogue_answers(
+        self, queries: Sequence[HoldoutQuery]
+    ) -> Iterator[tuple[list[str], list[float], bool]]:
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
             items, scores = self._ask(
-                {"history": [query.text for query in batch]}, ["item", "score"], len(batch)
+                {self._kind.text_input: [query.text for query in batch]}, ["item", "score"], len(batch)
             )
             for row, row_scores in zip(items, scores, strict=True):
-                yield [text(item) for item in row], finite(row_scores)
+                yield [text(item) for item in row], row_scores.tolist(), finite(row_scores)
 
-    def _shortlists(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], bool]]:
+    def _shortlists(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], list[float], bool]]:
         # Neighbours in the file ask the same text of the same shortlist: one request answers them all.
         for (query, candidates), same in groupby(queries, key=lambda q: (q.text, tuple(q.candidates))):
             (scores,) = self._ask({"query": [query], "item": list(candidates)}, ["score"], len(candidates))
-            ordered = order(candidates, scores.reshape(-1).tolist(), self._known)
+            values = scores.reshape(-1).tolist()
+            ordered = order(candidates, values, self._known)
+            given = dict(zip(candidates, values, strict=True))
+            sound = [given[item] if item in self._known else math.nan for item in ordered]
             for _ in same:
-                yield ordered, finite(scores)
+                yield ordered, sound, finite(scores)
 
     def _ask(self, inputs: dict[str, list[str]], outputs: list[str], rows: int) -> list[NDArray[Any]]:
         answer = self._client.predict(self._servable, inputs, version=_VERSION, timeout=_SECONDS)
@@ -115,3 +126,12 @@ def catalogue_of(version: Path) -> frozenset[str]:
             return frozenset(json.loads(line)["item"] for line in lines)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: the version's catalogue cannot be read", str(error)) from error
+
+
+def kind_of(version: Path) -> Kind:
+    """The kind of ranker that a version answers as. Raises DataError."""
+    path = version / "assets.extra" / "reshelve.json"
+    try:
+        return Kind(json.loads(path.read_bytes())["kind"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: the version's description cannot be read", str(error)) from error

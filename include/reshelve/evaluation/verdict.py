@@ -6,6 +6,11 @@ The rules, in one place:
 - champion: promote where the difference may not have fallen below −tolerance (its lower bound), reject where it
   surely has (its upper bound), hold between. The first night has no champion, and the baselines decide.
 - a champion of a newer partition may have been trained on this very slice: no comparison, and at best a hold.
+- slices: none that has enough questions may surely be worse than the champion by more than `gates.slice_tolerance`
+  (the upper bound of its difference); one that is, is a reject. Doubt is no objection here: of many small slices one
+  is always in doubt.
+- calibration: an expected calibration error above `gates.max_calibration_error` is a hold, and a reject where its
+  whole interval lies above.
 - a score that is not a number is a reject.
 The verdict is the worst of its parts.
 """
@@ -61,14 +66,23 @@ def decide(
     baselines: Sequence[Comparison],
     champion: Champion | None,
     tolerance: float,
+    slices: Sequence[Comparison] = (),
+    slice_tolerance: float | None = None,
+    calibration_error: Interval | None = None,
+    max_calibration_error: float | None = None,
     broken: int = 0,
 ) -> Decision:
-    """The verdict on a challenger. `baselines` are those it must beat; `broken` counts answers that are no numbers."""
+    """The verdict on a challenger. `baselines` are those it must beat; `broken` counts answers that are no numbers.
+
+    `slices` are those with enough questions, against the champion. A rule whose bound is None is not applied.
+    """
     parts = [_against_baseline(metric, rival) for rival in baselines]
     if broken:
         parts.append((Verdict.REJECT, f"{broken} answers hold a score that is not a finite number"))
     if champion is None:
-        parts.append((Verdict.PROMOTE, "no version serves yet: there is no champion to compare with"))
+        parts.append(
+            (Verdict.PROMOTE, "no version of this kind serves yet: there is no champion to compare with")
+        )
     elif champion.comparison is None:
         parts.append(
             (
@@ -78,6 +92,10 @@ def decide(
         )
     else:
         parts.append(_against_champion(metric, champion.version, champion.comparison, tolerance))
+    if slices and slice_tolerance is not None:
+        parts += _slices(metric, slices, slice_tolerance)
+    if max_calibration_error is not None:
+        parts.append(_calibrated(calibration_error, max_calibration_error))
     worst = max((verdict for verdict, _ in parts), key=_SEVERITY.index)
     return Decision(worst, [reason for _, reason in parts])
 
@@ -99,6 +117,34 @@ def _against_champion(metric: str, version: int, rival: Comparison, tolerance: f
     if rival.difference.high < -tolerance:
         return Verdict.REJECT, f"worse than the champion by more than {tolerance:g}: {said}"
     return Verdict.HOLD, f"may be worse than the champion by more than {tolerance:g}: {said}"
+
+
+def _slices(metric: str, slices: Sequence[Comparison], tolerance: float) -> list[tuple[Verdict, str]]:
+    worse = [rival for rival in slices if rival.difference.high < -tolerance]
+    if not worse:
+        said = (
+            f"no slice is surely worse than the champion by more than {tolerance:g} ({len(slices)} looked at)"
+        )
+        return [(Verdict.PROMOTE, said)]
+    return [
+        (
+            Verdict.REJECT,
+            f"slice {rival.name} is worse than the champion by more than {tolerance:g}: "
+            f"{_difference(rival.difference)} in {metric} against {rival.value:.4f}",
+        )
+        for rival in worse
+    ]
+
+
+def _calibrated(error: Interval | None, most: float) -> tuple[Verdict, str]:
+    if error is None:
+        return Verdict.HOLD, "no answer holds a score that calibration could be measured on"
+    said = f"calibration error {error.value:.4f} (95 % interval {error.low:.4f} to {error.high:.4f})"
+    if error.value <= most:
+        return Verdict.PROMOTE, f"calibrated within {most:g}: {said}"
+    if error.low <= most:
+        return Verdict.HOLD, f"may not be calibrated within {most:g}: {said}"
+    return Verdict.REJECT, f"not calibrated within {most:g}: {said}"
 
 
 def _difference(interval: Interval) -> str:

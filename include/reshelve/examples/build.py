@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from reshelve.clickstream.events import catalogue_key
 from reshelve.clickstream.verdicts import good_rows_key
 from reshelve.errors import DataError
-from reshelve.examples import next_item, pair
+from reshelve.examples import next_item, pair, search
 from reshelve.examples.catalogue import Catalogue, build_catalogue
 from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, PAIR, write_batches, write_rows
+from reshelve.examples.misspelling import Misspelling
 from reshelve.examples.partitions import Split, choose_partitions
 from reshelve.examples.past import Past
 from reshelve.examples.shortlists import Shortlists
@@ -30,7 +31,7 @@ from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.window import open_window
 from reshelve.lineage import Run
 from reshelve.logs import logger
-from reshelve.rankers import Kind
+from reshelve.rankers import Kind, Ranker
 from reshelve.training.base import resolve_base
 
 _VALIDATION_SHARE = 0.25  # of max_examples: enough to compare trials, cheap enough to do it often
@@ -76,14 +77,14 @@ def build_examples(run: Run) -> dict[str, Any]:
 
     labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
     connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
-    is_pair = run.ranker.kind is Kind.PAIR
-    catalogue = build_catalogue(connection, split.holdout[0], run.ranker.data.catalogue_days, listed=is_pair)
+    searched = run.ranker.kind is not Kind.NEXT_ITEM  # what nobody has clicked yet can be searched for
+    catalogue = build_catalogue(connection, split.holdout[0], run.ranker.data.catalogue_days, listed=searched)
     catalogue.write(directory / "catalogue.parquet")
     events = _write_events(connection, directory / "events.parquet")
     log.info("catalogue", items=len(catalogue), events=events)
 
     workspace = Workspace(run, directory, scratch, split, connection, catalogue)
-    counts = _pair_files(workspace, labels) if is_pair else _next_item_files(workspace)
+    counts = _FILES[run.ranker.kind](workspace)
     connection.close()
     _require_examples(run, split, counts)
     shutil.rmtree(scratch)
@@ -143,8 +144,8 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
     )
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
 
-    def rows(asked: list[next_item.Question]) -> Iterator[dict[str, Any]]:
-        encodings = encode(tokenizer, (question.text for question in asked))
+    def rows(asked: list[next_item.Question], reading: Misspelling) -> Iterator[dict[str, Any]]:
+        encodings = encode(tokenizer, (reading.of(question.text) for question in asked))
         for question, encoding in zip(asked, encodings, strict=True):
             known = [
                 (work.catalogue.index[item], weight)
@@ -156,24 +157,50 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
             yield {"input_ids": encoding.ids, "targets": list(targets), "weight": weight}
 
     return {
-        "train": write_rows(work.directory / "train.parquet", NEXT_ITEM, rows(questions.train)),
-        "validation": write_rows(
-            work.directory / "validation.parquet", NEXT_ITEM, rows(questions.validation)
-        ),
+        part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(asked, _reading(ranker, part)))
+        for part, asked in (("train", questions.train), ("validation", questions.validation))
+    } | {
         "holdout": write_rows(
             work.directory / "holdout.parquet", HOLDOUT, (q.held_out().row() for q in questions.holdout)
         ),
     }
 
 
-def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
+def _search_files(work: Workspace) -> dict[str, int]:
     ranker = work.run.ranker
+    tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
+
+    def rows(part: str, limit: int) -> Iterator[dict[str, Any]]:
+        reading = _reading(ranker, part)
+        found = list(search.choices(work.connection, work.catalogue, part, limit))
+        encodings = encode(tokenizer, (reading.of(choice.query) for choice in found))
+        return (choice.row(encoding.ids) for choice, encoding in zip(found, encodings, strict=True))
+
+    counts = {
+        part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(part, limit))
+        for part, limit in _limits(ranker).items()
+    }
+    asked = pair.held_out(work.connection, lambda _: [], ranker.gates.max_queries, ranker.training.seed)
+    counts["holdout"] = write_rows(
+        work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
+    )
+    return counts
+
+
+def _limits(ranker: Ranker) -> dict[str, int]:
+    most = ranker.examples.max_examples
+    return {"train": most, "validation": int(most * _VALIDATION_SHARE)}
+
+
+def _pair_files(work: Workspace) -> dict[str, int]:
+    ranker = work.run.ranker
+    labels = {str(name): weight for name, weight in ranker.data.events.items()}
     sampler = pair.PairSampler(work.connection, work.catalogue, ranker.examples, ranker.training.seed)
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
 
-    def rows(pairs: Iterable[pair.Pair]) -> Iterator[dict[str, Any]]:
+    def rows(pairs: Iterable[pair.Pair], reading: Misspelling) -> Iterator[dict[str, Any]]:
         found = list(pairs)  # at most max_examples
-        encodings = encode(tokenizer, ((one.query, one.title) for one in found))
+        encodings = encode(tokenizer, ((reading.of(one.query), one.title) for one in found))
         for one, encoding in zip(found, encodings, strict=True):
             yield {
                 "input_ids": encoding.ids,
@@ -183,13 +210,11 @@ def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
                 "group": one.group,
             }
 
-    limits = {
-        "train": ranker.examples.max_examples,
-        "validation": int(ranker.examples.max_examples * _VALIDATION_SHARE),
-    }
     counts = {
-        part: write_rows(work.directory / f"{part}.parquet", PAIR, rows(sampler.pairs(part, limit)))
-        for part, limit in limits.items()
+        part: write_rows(
+            work.directory / f"{part}.parquet", PAIR, rows(sampler.pairs(part, limit), _reading(ranker, part))
+        )
+        for part, limit in _limits(ranker).items()
     }
     past = Past(
         work.directory / "events.parquet",
@@ -198,19 +223,29 @@ def _pair_files(work: Workspace, labels: dict[str, float]) -> dict[str, int]:
         work.split.holdout[0],
         work.scratch / "spill",
     )
-    asked = pair.held_out(work.connection, Shortlists(past), ranker.gates.max_queries, ranker.training.seed)
+    asked = pair.held_out(
+        work.connection, Shortlists(past).of, ranker.gates.max_queries, ranker.training.seed
+    )
     counts["holdout"] = write_rows(
         work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
     )
     return counts
 
 
+_FILES = {Kind.NEXT_ITEM: _next_item_files, Kind.SEARCH: _search_files, Kind.PAIR: _pair_files}
+
+
+def _reading(ranker: Ranker, part: str) -> Misspelling:
+    """Only training texts are misspelt: what is measured stays what customers typed."""
+    return Misspelling(ranker.examples.misspell if part == "train" else 0.0, ranker.training.seed)
+
+
 def _require_examples(run: Run, split: Split, counts: dict[str, int]) -> None:
     days: dict[str, tuple[date, ...]] = {
         "train": split.train, "validation": split.validation, "holdout": split.holdout
     }  # fmt: skip
-    is_pair = run.ranker.kind is Kind.PAIR
-    expected = "searches (query and item)" if is_pair else "baskets or customers with two items"
+    baskets = run.ranker.kind is Kind.NEXT_ITEM
+    expected = "baskets or customers with two items" if baskets else "searches (query and item)"
     for part, number in counts.items():
         if number == 0:
             raise DataError(

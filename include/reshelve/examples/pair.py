@@ -6,7 +6,7 @@ What was shown beside a choice is unknown, so the others are sampled, and are ca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -15,7 +15,6 @@ import numpy as np
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.sampling import stable_hash
-from reshelve.examples.shortlists import Shortlists
 from reshelve.examples.titles import TextIndex
 from reshelve.examples.window import stream
 from reshelve.rankers import Examples
@@ -121,15 +120,15 @@ class PairSampler:
 
 
 def held_out(
-    connection: duckdb.DuckDBPyConnection, shortlists: Shortlists, limit: int, seed: int
+    connection: duckdb.DuckDBPyConnection, shortlist: Callable[[str], list[str]], limit: int, seed: int
 ) -> Iterator[HoldoutQuery]:
-    """The holdout's choices, each with the shortlist that was possible before it."""
+    """The holdout's choices, each with the `shortlist` that was possible before it."""
     candidates: list[str] = []
     previous = ""
     rows = connection.execute(_HELD_OUT, {"seed": seed, "limit": limit}).fetchall()
     for norm, item, query, weight in rows:
         if norm != previous:
-            candidates, previous = shortlists.of(query), norm
+            candidates, previous = shortlist(query), norm
         yield HoldoutQuery(
             query_id=f"{stable_hash(norm, item):016x}",
             text=query,

@@ -5,8 +5,10 @@ Shortlists and baselines count here and nowhere else, so that no holdout event c
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -66,6 +68,31 @@ class Past:
                 if position is not None:
                     found.setdefault(norm, []).append((position, weight))
         return found
+
+    def more_frequent(
+        self, column: Literal["norm", "item_id"], names: Collection[str] | None = None
+    ) -> dict[str, float]:
+        """For each query (normalised) or item, of `names` where given: the share of all weight on more frequent ones.
+
+        In [0, 1): 0 for the most frequent. What was never seen is not in it.
+        """
+        wanted = "" if names is None else "WHERE name IN (SELECT unnest(?))"
+        rows = self._connection.execute(
+            f"""WITH counts AS (SELECT {column} AS name, sum(weight) AS total FROM past
+                                WHERE {column} <> '' GROUP BY 1),
+                shares AS (SELECT name, CAST(sum(total) OVER (ORDER BY total DESC, name) - total AS DOUBLE)
+                                        / CAST(sum(total) OVER () AS DOUBLE) AS before FROM counts)
+                SELECT name, before FROM shares {wanted}""",
+            [] if names is None else [sorted(names)],
+        ).fetchall()
+        return dict(rows)
+
+    def known_before(self, days: int) -> frozenset[str]:
+        """Items with an event older than `days` before the holdout, whether or not they are still in the catalogue."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT item_id FROM past WHERE event_time < ?", [self._now - timedelta(days=days)]
+        ).fetchall()
+        return frozenset(item for (item,) in rows)
 
     def baskets(self) -> list[np.ndarray]:
         """int64[n] for each basket: the catalogue indices of its distinct items."""

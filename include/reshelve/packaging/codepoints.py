@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 from tokenizers import Tokenizer
 
 LAST = 0x110000
@@ -53,11 +54,33 @@ def probe(tokenizer: Tokenizer) -> CodePoints:
         points = [c for c in range(start, start + _CHUNK) if c not in _SURROGATES]
         for point, answer in zip(points, _answers(tokenizer, points), strict=True):
             kind_of[point] = kinds.setdefault(answer, len(kinds))
+    return paged(kind_of, list(kinds))
+
+
+def paged(kind_of: np.ndarray, kinds: list[tuple[int, ...]]) -> CodePoints:
+    """The table of `kind_of` int32 [LAST], where kind k is replaced by the code points `kinds[k]`."""
     cells, pages = np.unique(kind_of.reshape(-1, PAGE), axis=0, return_inverse=True)
     symbols = np.full((len(kinds), max(map(len, kinds))), NOTHING, np.int32)
-    for answer, row in kinds.items():
+    for row, answer in enumerate(kinds):
         symbols[row, : len(answer)] = answer
     return CodePoints(pages.reshape(-1).astype(np.int32), cells.astype(np.int32), symbols)
+
+
+def substitute(texts: tf.Tensor, points: CodePoints) -> tf.Tensor:
+    """String `texts` [n] with every code point replaced, in the graph."""
+    splits, codes = tf.raw_ops.UnicodeDecode(
+        input=texts, input_encoding="UTF-8", errors="replace", Tsplits=tf.int32
+    )
+    page = tf.gather(tf.constant(points.pages), codes // PAGE)
+    kind = tf.gather(tf.constant(points.cells.reshape(-1)), page * PAGE + codes % PAGE)
+    symbols = tf.gather(tf.constant(points.symbols), kind)
+    symbols = tf.where(symbols == ITSELF, codes[:, tf.newaxis], symbols)
+    kept = symbols >= 0
+    before = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int32), 1))
+    splits = tf.gather(tf.concat([[0], before], 0), splits)
+    return tf.raw_ops.UnicodeEncode(
+        input_values=tf.boolean_mask(symbols, kept), input_splits=splits, output_encoding="UTF-8"
+    )
 
 
 def _answers(tokenizer: Tokenizer, points: list[int]) -> list[tuple[int, ...]]:

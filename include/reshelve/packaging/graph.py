@@ -12,7 +12,6 @@ from typing import Protocol
 import tensorflow as tf
 
 from reshelve.packaging.trained import Array, TrainedModel
-from reshelve.rankers import Kind
 
 
 class Layers(Protocol):
@@ -83,7 +82,7 @@ class RankerGraph:
     def logits(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor | None) -> tf.Tensor:
         """`ids` int32 [batch, length], `lengths` int32 [batch], `types` int32 [batch, length] or None."""
         pooled = self.pooled(ids, lengths, types)
-        if self.model.document.kind is Kind.NEXT_ITEM:
+        if self.model.document.kind.over_catalogue:
             return self.layers.next_item(pooled)
         weight, bias = self.model.dense("head")
         return tf.squeeze(tf.matmul(pooled, held(weight)) + held(bias), 1)

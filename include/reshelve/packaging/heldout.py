@@ -36,7 +36,7 @@ def read_questions(examples: Path, catalogue: Catalogue, limit: int) -> list[Que
 
 def request(kind: Kind, questions: list[Question], size: int, start: int = 0) -> dict[str, list[str]]:
     """The inputs of one request of batch `size`: histories, or one query and its candidates."""
-    if kind is Kind.NEXT_ITEM:
-        return {"history": [q.text for q in islice(cycle(questions), start, start + size)]}
+    if kind.over_catalogue:
+        return {kind.text_input: [q.text for q in islice(cycle(questions), start, start + size)]}
     question = questions[start % len(questions)]
     return {"query": [question.text], "item": list(islice(cycle(question.candidates), size))}

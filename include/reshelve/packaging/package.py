@@ -29,7 +29,7 @@ from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.heldout import Question, read_questions, request
 from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.signatures import NextItemModule, PairModule, ranker_module, signatures
+from reshelve.packaging.signatures import Module, SearchModule, ranker_module, signatures
 from reshelve.packaging.trained import Array, TrainedModel
 from reshelve.packaging.warmup import BATCHES, Request, write_warmup
 from reshelve.rankers import Kind
@@ -51,14 +51,16 @@ def package(run: Run) -> dict[str, Any]:
     questions = read_questions(examples, catalogue, _QUESTIONS)
     top = run.ranker.release.top
 
-    module = ranker_module(model, FloatLayers(model), train / "tokenizer.json", catalogue, top)
+    blend = run.stage("blend").files() if model.document.kind is Kind.SEARCH else None
+    module = ranker_module(model, FloatLayers(model), train / "tokenizer.json", catalogue, top, blend)
     probe = request(model.document.kind, questions, 16)
     difference = check_against_torch(module, train, catalogue, probe)
     log.info("equals torch", max_logit_difference=difference)
     compression = read_compression(compressed)
     if compression.precision == "int8":
         quantized = QuantizedModel.load(compressed / "quantized.safetensors")
-        module = ranker_module(model, Int8Layers(model, quantized), train / "tokenizer.json", catalogue, top)
+        layers = Int8Layers(model, quantized)
+        module = ranker_module(model, layers, train / "tokenizer.json", catalogue, top, blend)
 
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
@@ -97,14 +99,14 @@ def warmup_requests(kind: Kind, questions: list[Question]) -> Iterator[tuple[str
             yield signature, request(kind, questions, size, place)
 
 
-def check_against_torch(
-    module: NextItemModule | PairModule, train: Path, catalogue: Catalogue, inputs: Request
-) -> float:
+def check_against_torch(module: Module, train: Path, catalogue: Catalogue, inputs: Request) -> float:
     """The largest difference of the float graph's logits to torch's, on real text, tokenizer included.
 
     Raises DataError where it is more than LARGEST_DIFFERENCE.
     """
-    found = _logits(module, inputs)
+    # The blend after it is TensorFlow's alone; torch knows what it starts from.
+    traced = module.encoder if isinstance(module, SearchModule) else module.logits
+    found = _answer(traced, inputs)
     difference = float(np.abs(found - torch_logits(train, catalogue, inputs)).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise DataError(
@@ -121,8 +123,8 @@ def torch_logits(train: Path, catalogue: Catalogue, inputs: Request) -> Array:
     from reshelve.training.model import RankerModel
 
     document = TrainedModel.load(train).document
-    if document.kind is Kind.NEXT_ITEM:
-        rows = text_rows(train / "tokenizer.json", document.max_length, inputs["history"])
+    if document.kind.over_catalogue:
+        rows = text_rows(train / "tokenizer.json", document.max_length, inputs[document.kind.text_input])
     else:
         titles = dict(zip(catalogue.items, catalogue.titles, strict=True))
         pairs = [(inputs["query"][0], titles.get(item, item)) for item in inputs["item"]]
@@ -151,21 +153,20 @@ def check_operations(version: Path) -> list[str]:
 
 def _check_fit(model: TrainedModel, catalogue: Catalogue) -> None:
     expected = model.document.items
-    if model.document.kind is Kind.NEXT_ITEM and expected != len(catalogue.items):
+    if model.document.kind.over_catalogue and expected != len(catalogue.items):
         raise DataError(f"the model scores {expected} items and the catalogue has {len(catalogue.items)}")
 
 
-def _check_reloaded(served: Any, module: NextItemModule | PairModule, inputs: Request) -> None:
+def _check_reloaded(served: Any, module: Module, inputs: Request) -> None:
     tensors = {name: tf.constant(texts) for name, texts in inputs.items()}
     again = served.signatures["logits"](**tensors)["logits"].numpy()
-    if not np.allclose(again, _logits(module, inputs), rtol=1e-5, atol=1e-5):
+    if not np.allclose(again, _answer(module.logits, inputs), rtol=1e-5, atol=1e-5):
         raise DataError("the SavedModel on disk answers differently from the graph it was made from")
 
 
-def _logits(module: NextItemModule | PairModule, inputs: Request) -> Array:
-    return np.asarray(
-        module.logits(**{name: tf.constant(texts) for name, texts in inputs.items()})["logits"].numpy()
-    )
+def _answer(function: Any, inputs: Request) -> Array:
+    tensors = {name: tf.constant(texts) for name, texts in inputs.items()}
+    return np.asarray(function(**tensors)["logits"].numpy())
 
 
 def _latency(served: Any, kind: Kind, questions: list[Question]) -> dict[str, float]:

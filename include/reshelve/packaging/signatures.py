@@ -11,6 +11,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from reshelve.errors import DataError
+from reshelve.memory.evidence import SearchEvidence
+from reshelve.memory.stage import read_blend
+from reshelve.memory.tables import SearchTables
 from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import Layers, RankerGraph
 from reshelve.packaging.tokenizer import GraphTokenizer, Rows
@@ -39,16 +43,63 @@ class NextItemModule(tf.Module):
             return {"logits": scores(batch.ids, batch.lengths)}
 
         def serving_default(history: tf.Tensor) -> Answer:
-            probabilities = tf.nn.softmax(self.logits(history)["logits"])
-            score, index = tf.math.top_k(probabilities, min(top, len(catalogue.items)))
-            item, title = (
-                tf.gather(tf.constant(texts), index) for texts in (catalogue.items, catalogue.titles)
-            )
-            return {"item": item, "title": title, "score": score}
+            return _best(self.logits(history)["logits"], catalogue, top)
 
         history = tf.TensorSpec([None], tf.string, name="history")
         self.logits = _traced(logits, history)
         self.serving_default = _traced(serving_default, history)
+
+
+class SearchModule(tf.Module):
+    """query string[B] → the K best items of the catalogue; and the score of items that the caller names.
+
+    What the shop remembers travels inside, so that one version is one memory. The transformer is in the graph only
+    where the blend found it worth its time.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        layers: Layers,
+        tokenizer: Path,
+        catalogue: Catalogue,
+        top: int,
+        blend: Path,
+    ) -> None:
+        super().__init__()
+        graph = RankerGraph(model, layers)
+        document, fitted = read_blend(blend)
+        self.evidence = SearchEvidence(SearchTables.read(blend))
+        self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
+        self.table = _places(catalogue.items)
+        scores = _traced(lambda ids, lengths: graph.logits(ids, lengths, None), _IDS, _LENGTHS)
+        popularity = tf.constant(model["items.bias"])
+
+        def encoder(query: tf.Tensor) -> Answer:
+            batch = self.tokenizer.single(self.tokenizer.tokens(query))
+            return {"logits": scores(batch.ids, batch.lengths)}
+
+        def logits(query: tf.Tensor) -> Answer:
+            features = self.evidence.features(query)
+            if document.encoder:
+                read = self.encoder(query)["logits"] - popularity
+                features = tf.concat([features, read[..., tf.newaxis]], axis=-1)
+            return {"logits": fitted.scores(features)}
+
+        def serving_default(query: tf.Tensor) -> Answer:
+            return _best(self.logits(query)["logits"], catalogue, top)
+
+        def score(query: tf.Tensor, item: tf.Tensor) -> Answer:
+            # One query, encoded once, whatever the number of items. An unknown item has no chance.
+            place = self.table.lookup(item)
+            likely = tf.nn.softmax(self.logits(query[:1])["logits"])[0]
+            return {"score": tf.where(place >= 0, tf.gather(likely, tf.maximum(place, 0)), 0.0)}
+
+        query = tf.TensorSpec([None], tf.string, name="query")
+        self.encoder = _traced(encoder, query)
+        self.logits = _traced(logits, query)
+        self.serving_default = _traced(serving_default, query)
+        self.score = _traced(score, query, tf.TensorSpec([None], tf.string, name="item"))
 
 
 class PairModule(tf.Module):
@@ -62,12 +113,7 @@ class PairModule(tf.Module):
         super().__init__()
         graph = RankerGraph(model, layers)
         self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
-        self.table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(
-                tf.constant(catalogue.items), tf.range(len(catalogue.items), dtype=tf.int32)
-            ),
-            -1,
-        )
+        self.table = _places(catalogue.items)
         kept = [rows.numpy() for rows in self.tokenizer.tokens(tf.constant(catalogue.titles))]
         scores = _traced(graph.logits, _IDS, _LENGTHS, _IDS)
 
@@ -108,15 +154,40 @@ def _traced(
     return tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
 
 
-def signatures(module: NextItemModule | PairModule) -> dict[str, tf.types.experimental.ConcreteFunction]:
+def _places(items: list[str]) -> tf.lookup.StaticHashTable:
+    """Item id → its place in the catalogue, -1 where it is not there."""
+    places = tf.range(len(items), dtype=tf.int32)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(items), places), -1)
+
+
+def _best(logits: tf.Tensor, catalogue: Catalogue, top: int) -> Answer:
+    score, index = tf.math.top_k(tf.nn.softmax(logits), min(top, len(catalogue.items)))
+    item, title = (tf.gather(tf.constant(texts), index) for texts in (catalogue.items, catalogue.titles))
+    return {"item": item, "title": title, "score": score}
+
+
+def signatures(module: Module) -> dict[str, tf.types.experimental.ConcreteFunction]:
     """By name, for tf.saved_model.save."""
-    return {"serving_default": module.serving_default, "logits": module.logits}
+    found = {"serving_default": module.serving_default, "logits": module.logits}
+    return {**found, "score": module.score} if isinstance(module, SearchModule) else found
 
 
 def ranker_module(
-    model: TrainedModel, layers: Layers, tokenizer: Path, catalogue: Catalogue, top: int
-) -> NextItemModule | PairModule:
-    """The module of the model's kind."""
+    model: TrainedModel,
+    layers: Layers,
+    tokenizer: Path,
+    catalogue: Catalogue,
+    top: int,
+    blend: Path | None = None,
+) -> Module:
+    """The module of the model's kind; `blend` is the directory of a search ranker's blend stage."""
+    if model.document.kind is Kind.SEARCH:
+        if blend is None:
+            raise DataError("a search ranker needs its blend", "expected the blend stage before this one")
+        return SearchModule(model, layers, tokenizer, catalogue, top, blend)
     if model.document.kind is Kind.NEXT_ITEM:
         return NextItemModule(model, layers, tokenizer, catalogue, top)
     return PairModule(model, layers, tokenizer, catalogue)
+
+
+Module = NextItemModule | SearchModule | PairModule

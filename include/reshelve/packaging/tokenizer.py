@@ -15,7 +15,7 @@ import tensorflow as tf
 from tokenizers import Tokenizer
 
 from reshelve.errors import ConfigurationError
-from reshelve.packaging.codepoints import ITSELF, CodePoints, probe
+from reshelve.packaging.codepoints import CodePoints, probe, substitute
 
 _MISSING = -1
 _SPECIAL_IN_PAIR = 3
@@ -120,20 +120,7 @@ class GraphTokenizer(tf.Module):
 
     def _words(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Normalised words [words] and the text each belongs to [words]."""
-        points = self.form.points
-        splits, codes = tf.raw_ops.UnicodeDecode(
-            input=texts, input_encoding="UTF-8", errors="replace", Tsplits=tf.int32
-        )
-        page = tf.gather(tf.constant(points.pages), codes // 256)
-        kind = tf.gather(tf.constant(points.cells.reshape(-1)), page * 256 + codes % 256)
-        symbols = tf.gather(tf.constant(points.symbols), kind)
-        symbols = tf.where(symbols == ITSELF, codes[:, tf.newaxis], symbols)
-        kept = symbols >= 0
-        before = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int32), 1))
-        splits = tf.gather(tf.concat([[0], before], 0), splits)
-        text = tf.raw_ops.UnicodeEncode(
-            input_values=tf.boolean_mask(symbols, kept), input_splits=splits, output_encoding="UTF-8"
-        )
+        text = substitute(texts, self.form.points)
         place, words, _ = tf.raw_ops.StringSplitV2(input=text, sep="", maxsplit=-1)
         near = place[:, 1] < _WORDS_READ * self.max_length
         return tf.boolean_mask(words, near), tf.cast(tf.boolean_mask(place[:, 0], near), tf.int32)

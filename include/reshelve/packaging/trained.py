@@ -71,7 +71,7 @@ class TrainedModel:
             for name, t in load_file(directory / "model.safetensors").items()
         }
         model = cls(document, tensors)
-        expected = set(model.sites()) if document.kind is Kind.NEXT_ITEM else {*model.sites(), "head"}
+        expected = set(model.sites()) if document.kind.over_catalogue else {*model.sites(), "head"}
         for site in expected:
             model.dense(site)
         return model
@@ -92,7 +92,7 @@ class TrainedModel:
             for n in range(self.document.architecture.num_hidden_layers)
             for name in names
         ]
-        return [*found, "hidden", "items"] if self.document.kind is Kind.NEXT_ITEM else found
+        return [*found, "hidden", "items"] if self.document.kind.over_catalogue else found
 
     def dense(self, site: str) -> tuple[Array, Array]:
         """(weight [inputs, outputs], bias [outputs]) of one matrix product.

@@ -155,11 +155,11 @@ def _answer(run: Run) -> tuple[str, dict[str, Any]] | None:
     held_out = pq.read_table(
         run.stage("examples").files() / "holdout.parquet", columns=["text", "history_items"]
     )
-    pair = run.ranker.kind is Kind.PAIR
-    texts = [row["text"] for row in held_out.to_pylist() if pair or len(row["history_items"]) >= 2]
+    asked = run.ranker.kind is not Kind.NEXT_ITEM
+    texts = [row["text"] for row in held_out.to_pylist() if asked or len(row["history_items"]) >= 2]
     if not texts:
         return None
-    question = {"query": texts[0]} if pair else {"history": " ; ".join(texts[0].split(" ; ")[:3])}
+    question = {"query": texts[0]} if asked else {"history": " ; ".join(texts[0].split(" ; ")[:3])}
     try:
         answer = predict(
             run.ranker, **{"history": None, "query": None, **question}, items=None, top=5, version=None

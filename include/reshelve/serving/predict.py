@@ -34,9 +34,9 @@ def predict(
     _fits(ranker, history, query, items)
     with RankingClient(settings().model_server) as client:
         try:
-            if ranker.kind is Kind.NEXT_ITEM:
-                return _next_items(client, ranker, str(history), top, version)
-            return _pairs(client, ranker, str(query), items, top, version)
+            if ranker.kind.over_catalogue and not items:
+                return _of_catalogue(client, ranker, str(history or query), top, version)
+            return _of_candidates(client, ranker, str(query), items, top, version)
         except NothingServesError as error:
             what = "no stable version" if version is None else f"no version {version}"
             detail = f"{error.detail}\nrelease one: reshelve release --ranker {ranker.name} --version …; see reshelve status"
@@ -62,17 +62,17 @@ def _fits(ranker: Ranker, history: str | None, query: str | None, items: list[st
             )
 
 
-def _next_items(
-    client: RankingClient, ranker: Ranker, history: str, top: int, version: int | None
+def _of_catalogue(
+    client: RankingClient, ranker: Ranker, text: str, top: int, version: int | None
 ) -> dict[str, Any]:
-    answer = client.predict(ranker.name, {"history": [history]}, version=version)
+    answer = client.predict(ranker.name, {ranker.kind.text_input: [text]}, version=version)
     names, titles, scores = (_output(answer, name)[0] for name in ("item", "title", "score"))
     order = np.argsort(-scores, kind="stable")[:top]
     found = [{"item": names[i], "title": titles[i], "score": float(scores[i])} for i in order]
     return {"version": answer.version, "items": found}
 
 
-def _pairs(
+def _of_candidates(
     client: RankingClient, ranker: Ranker, query: str, items: list[str] | None, top: int, version: int | None
 ) -> dict[str, Any]:
     store = object_store()
@@ -80,7 +80,9 @@ def _pairs(
     catalogue = read_catalogue(store, ranker.name, serving)
     candidates = items or shortlist(catalogue, query)
     # Candidates and scores must be of one version: ask for it by number, not by a label that may move meanwhile.
-    answer = client.predict(ranker.name, {"query": [query], "item": candidates}, version=serving)
+    signature = "score" if ranker.kind is Kind.SEARCH else "serving_default"
+    inputs = {"query": [query], "item": candidates}
+    answer = client.predict(ranker.name, inputs, version=serving, signature=signature)
     scores = _output(answer, "score").ravel()
     if len(scores) != len(candidates):
         raise DataError(f"{ranker.name} version {serving}: {len(scores)} scores for {len(candidates)} items")

@@ -41,6 +41,8 @@ def probe(ranker: Ranker, version: int, server: str, items: list[Item], timeout:
 def probe_inputs(kind: Kind, items: list[Item]) -> dict[str, list[str]]:
     """Signature inputs from the most wanted items of the catalogue."""
     wanted = sorted(items, key=lambda item: -item.events)
+    if kind is Kind.SEARCH:
+        return {"query": [wanted[0].title]}
     if kind is Kind.NEXT_ITEM:
         return {"history": [" ; ".join(item.title for item in wanted[:_HISTORY])]}
     return {"query": [wanted[0].title], "item": [item.id for item in wanted[:_CANDIDATES]]}
@@ -56,7 +58,7 @@ def _problem(kind: Kind, answer: Answer, inputs: dict[str, list[str]], version: 
         return "its scores are empty or not finite"
     if kind is Kind.PAIR and scores.size != len(inputs["item"]):
         return f"{scores.size} scores for {len(inputs['item'])} items"
-    if kind is Kind.NEXT_ITEM and answer.outputs["item"].shape != scores.shape:
+    if kind.over_catalogue and answer.outputs["item"].shape != scores.shape:
         return f"items {answer.outputs['item'].shape} and scores {scores.shape} do not fit each other"
     return None
 

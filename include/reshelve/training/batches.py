@@ -92,6 +92,47 @@ class Examples:
         return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
+@dataclass(frozen=True)
+class Units:
+    """What is dealt into batches: examples, or whole groups of them where the loss compares within a group.
+
+    `lengths` [U] tokens of a unit's longest example; `size` units to a batch; unit u holds the examples
+    order[starts[u] : starts[u + 1]].
+    """
+
+    lengths: np.ndarray
+    size: int
+    order: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, examples: Examples, batch_size: int, grouped: bool) -> Units:
+        """Units for batches of `batch_size` examples, of about so many where groups differ in size.
+
+        A group that fills a batch alone is dealt in parts, in the order of its rows.
+        """
+        if not grouped:
+            everyone = np.arange(len(examples) + 1)
+            return cls(examples.lengths, batch_size, everyone[:-1], everyone)
+        order = np.argsort(examples.groups, kind="stable")
+        first = np.flatnonzero(np.diff(examples.groups[order], prepend=-1))
+        ends = np.append(first[1:], len(order))
+        starts = np.concatenate(
+            [np.arange(start, end, batch_size) for start, end in zip(first, ends, strict=True)]
+        )
+        size = max(1, round(batch_size * len(starts) / len(order)))
+        longest = np.maximum.reduceat(examples.lengths[order], starts)
+        return cls(longest, size, order, np.append(starts, len(order)))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def examples(self, chosen: np.ndarray) -> np.ndarray:
+        """The examples of the units `chosen`."""
+        parts = [self.order[self.starts[unit] : self.starts[unit + 1]] for unit in chosen]
+        return np.concatenate(parts)
+
+
 def read_examples(path: Path, kind: Kind) -> Examples:
     """The examples in `path`. Raises DataError where there are none or the file is not as agreed."""
     try:

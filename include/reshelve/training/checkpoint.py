@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reshelve.logs import logger
+from reshelve.training.adapters import Adapter
+from reshelve.training.averaging import Average
 
 
 @dataclass
@@ -25,17 +27,39 @@ class Place:
 
     step: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of rank 0
     examples: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)  # validation before any training
+    best: dict[str, Any] = field(
+        default_factory=dict
+    )  # with patience: step and validation of the best weights
+    stale: int = 0  # with patience: validations since
 
 
-def save_checkpoint(
-    path: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place
-) -> None:
-    """Write all of a job's state to `path`, by way of a temporary name."""
-    tensors = {f"model.{name}": value.detach() for name, value in model.state_dict().items()}
-    tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(model, optimizer).items()}
+@dataclass
+class State:
+    """All that changes while a job trains, beside its place."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average | None = None
+    adapter: Adapter | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The live tensors, equal on every process: what is copied into one of them is there."""
+        parts = {
+            "model": {name: value.detach() for name, value in self.model.state_dict().items()},
+            "optimizer": optimizer_tensors(self.model, self.optimizer),
+            "average": self.average.values if self.average else {},
+            "adapter": self.adapter.tensors() if self.adapter else {},
+        }
+        return {f"{part}.{name}": value for part, found in parts.items() for name, value in found.items()}
+
+
+def save_checkpoint(path: Path, digest: str, state: State, best: dict[str, Tensor], place: Place) -> None:
+    """Write all of a job's state, and the best weights put aside, to `path`, by way of a temporary name."""
+    tensors = state.tensors() | {f"best.{name}": value for name, value in best.items()}
     partial = path.with_name(f"{path.name}.partial")
     save_file(
         {name: value.cpu().contiguous() for name, value in tensors.items()},
@@ -47,35 +71,33 @@ def save_checkpoint(
     partial.rename(path)
 
 
-def load_checkpoint(
-    path: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Place | None:
-    """Put `path`'s state into model and optimizer and give its place; None, with a log line, where it does not fit."""
+def load_checkpoint(path: Path, digest: str, state: State) -> tuple[Place, dict[str, Tensor]]:
+    """Put `path`'s tensors into `state`; its place, and the best weights put aside.
+
+    The place of a start, and a log line, where the file does not fit.
+    """
     if not path.is_file():
-        return None
+        return Place(), {}
     log = logger(stage="train")
     try:
         with safe_open(path, framework="pt") as found:
             metadata = found.metadata() or {}
             if metadata.get("digest") != digest:
                 log.info("checkpoint of another spec ignored")
-                return None
+                return Place(), {}
             place = Place(**json.loads(metadata["place"]))
             tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         log.warning("torn checkpoint ignored", reason=str(error))
-        return None
-    model.load_state_dict(_under("model.", tensors))
-    begin_optimizer(model, optimizer)
-    saved = _under("optimizer.", tensors)
-    for name, value in optimizer_tensors(model, optimizer).items():
-        value.copy_(saved[name])
-    return place
+        return Place(), {}
+    for name, value in state.tensors().items():
+        value.copy_(tensors[name])
+    return place, _under("best.", tensors)
 
 
 def begin_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Make AdamW's state as its first step would, so that there is something to fill or to broadcast."""
-    for parameter in model.parameters():
+    for parameter in (value for value in model.parameters() if value.requires_grad):
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
@@ -88,6 +110,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return {
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
+        if parameter.requires_grad
         for key, value in optimizer.state[parameter].items()
     }
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -23,11 +24,16 @@ from reshelve.rankers import Ranker
 from reshelve.training import spec as names
 from reshelve.training.base import BaseModel, resolve_base
 from reshelve.training.spec import TrainingSpec, training_spec
+from reshelve.training.start import choose_start, start_files
 
 _ERRORS: dict[int, type[ReshelveError]] = {
     error.exit_code: error for error in (DataError, ConfigurationError, TryAgainError)
 }
 _LAST_LINES = 15  # of the workers' output, shown when they fail
+
+
+class JobStoppedError(ReshelveError):
+    """A job reached the time it was given, and was stopped."""
 
 
 def train(run: Run) -> Result:
@@ -40,11 +46,22 @@ def train(run: Run) -> Result:
     examples = run.stage("examples").files()
     base = checked_base(ranker, examples, run)
     output = run.stage("train").directory
-    job = training_spec(ranker, identity=run.id, base=base.path, examples=examples, output=output)
+    start = choose_start(run, base)
+    job = training_spec(
+        ranker,
+        identity=run.id,
+        base=base.path,
+        start=start_files(run, start),
+        start_version=start.version,
+        examples=examples,
+        output=output,
+    )
     found = run_job(job, threads=threads_each(ranker.training.processes))
+    if job.start is not None:
+        shutil.rmtree(job.start)  # the weights of an earlier night are of no more use to this one
     for name in ("tokenizer.json", "base.json"):
         shutil.copyfile(examples / name, output / name)
-    return {**found, "values": values, "base": base.record()}
+    return {**found, "values": values, "base": base.record(), "start": start.record()}
 
 
 def tuned(run: Run) -> tuple[Ranker, dict[str, Any]]:
@@ -72,10 +89,11 @@ def threads_each(processes: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
-def run_job(job: TrainingSpec, threads: int) -> Result:
+def run_job(job: TrainingSpec, threads: int, seconds: float | None = None) -> Result:
     """Run one training job to its end, resuming what is there; a job that is done is not done again.
 
-    Raises TryAgainError where a worker was killed or the launcher failed.
+    Raises TryAgainError where a worker was killed or the launcher failed, JobStoppedError where it was not done after
+    `seconds`: by then its processes are gone.
     """
     job.output.mkdir(parents=True, exist_ok=True)
     _wait_for_earlier_workers(job.output)
@@ -87,7 +105,7 @@ def run_job(job: TrainingSpec, threads: int) -> Result:
     spec_path = job.output / names.SPEC
     spec_path.write_text(job.model_dump_json(indent=1))
     last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-    with _launched(job, spec_path, threads) as launcher:
+    with _launched(job, spec_path, threads) as launcher, _stopped_after(seconds, launcher.pid) as late:
         assert launcher.stdout is not None
         for line in launcher.stdout:  # ends when the launcher and all that it started have closed it
             text = _without_prefix(line.decode(errors="replace"))
@@ -95,9 +113,30 @@ def run_job(job: TrainingSpec, threads: int) -> Result:
             sys.stderr.write(text)
         code = launcher.wait()
     found = _result(job)
+    if found is None and late.is_set():
+        raise JobStoppedError(f"{job.identity}: stopped after {seconds:.0f} seconds")
     if found is None:
         raise _failure(job, code, last_lines)
     return found
+
+
+@contextmanager
+def _stopped_after(seconds: float | None, group: int) -> Iterator[threading.Event]:
+    """Stop the process group after `seconds`, unless this ends before; the event says that it was stopped."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        stop_group(group)
+
+    timer = threading.Timer(seconds, stop) if seconds is not None else None
+    if timer:
+        timer.start()
+    try:
+        yield late
+    finally:
+        if timer:
+            timer.cancel()
 
 
 def _result(job: TrainingSpec) -> Result | None:
@@ -131,11 +170,11 @@ def _launched(job: TrainingSpec, spec_path: Path, threads: int) -> Iterator[subp
         stderr=subprocess.STDOUT,  # stdout belongs to the verb's result
         start_new_session=True,
         env={
+            "HOROVOD_CYCLE_TIME": "10",  # the default polls a small host's CPU away; a host's own setting wins
             **os.environ,
             "RESHELVE_DIE_WITH_PARENT": "1",
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning starve a small host's other services
-            "HOROVOD_CYCLE_TIME": "10",  # the default polls a small host's CPU away
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",  # the base is resolved: workers read files, never the network
         },

@@ -8,13 +8,12 @@ On disk a model is `model.json` (its form) and `model.safetensors`; nothing is e
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import pydantic
 import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -22,41 +21,12 @@ from torch import Tensor, nn
 
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.rankers import Kind
+from reshelve.training.form import ModelForm, base_architecture, read_form
 
 # How many nats one typical unit of text similarity is worth against log popularity before any training.
 SIMILARITY_SCALE = 20.0
 # Added to every item's count, so that an item without events still has a finite log popularity.
 POPULARITY_PRIOR = 1.0
-
-_SUPPORTED = "BERT encoders (model_type bert, absolute positions), such as MiniLM"
-
-
-class _Frozen(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
-
-
-class Architecture(_Frozen):
-    """The encoder's sizes, by the names of Hugging Face's BertConfig."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    vocab_size: int
-    max_position_embeddings: int
-    type_vocab_size: int
-    layer_norm_eps: float
-    hidden_act: str
-
-
-class ModelForm(_Frozen):
-    """`model.json`: everything but the weights. `items` is the size of the catalogue, null for pair."""
-
-    kind: Kind
-    pooling: Literal["cls", "mean"]
-    max_length: int
-    architecture: Architecture
-    items: int | None = None
 
 
 class RankerModel(nn.Module):
@@ -95,13 +65,49 @@ class RankerModel(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Token ids [B, T] → one vector per text [B, H]: the first token's state, or the mean of the real tokens'."""
+        if self.form.pooling == "cls":
+            return self._first_state(input_ids, attention_mask, token_type_ids)
         states: Tensor = self.encoder(
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
         ).last_hidden_state
-        if self.form.pooling == "cls":
-            return states[:, 0]
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    @property
+    def _layers(self) -> Any:
+        return self.encoder.encoder.layer
+
+    def _first_state(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None
+    ) -> Tensor:
+        """The first token's last state [B, H].
+
+        The last layer is worked out for that token alone: keys and values of the others are all that it reads of them,
+        which spares most of one layer in six (docs/decisions/0084).
+        """
+        before, last = self._layers[:-1], self._layers[-1]
+        states = self.encoder.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        allowed: Tensor | None = attention_mask.bool()[
+            :, None, None, :
+        ]  # of every head and every reading token
+        if attention_mask.device.type == "cpu" and bool(attention_mask.all()):
+            allowed = None  # asking an accelerator would wait for it
+        for layer in before:
+            states = layer(states, allowed)
+        attention, first = last.attention.self, states[:, :1]
+
+        def heads(values: Tensor) -> Tensor:
+            return values.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+
+        read = F.scaled_dot_product_attention(
+            heads(attention.query(first)),
+            heads(attention.key(states)),
+            heads(attention.value(states)),
+            attn_mask=allowed,
+            scale=attention.scaling,
+        )
+        mixed = last.attention.output(read.transpose(1, 2).flatten(2), first)
+        return last.feed_forward_chunk(mixed)[:, 0]
 
     @classmethod
     def load(cls, directory: Path) -> RankerModel:
@@ -113,10 +119,11 @@ class RankerModel(nn.Module):
             raise DataError(f"{directory}: model.safetensors does not fit model.json", str(error)) from error
         return model.eval()
 
-    def save(self, directory: Path) -> None:
-        """Write `model.safetensors` and, last, `model.json`; each appears whole."""
+    def save(self, directory: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write `model.safetensors` (`weights`, or its own) and, last, `model.json`; each appears whole."""
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        weights = self.state_dict() if weights is None else weights
+        tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
         partial = directory / ".model.safetensors.partial"
         save_file(tensors, partial)
         partial.rename(directory / "model.safetensors")
@@ -132,6 +139,7 @@ class RankerModel(nn.Module):
         kind: Kind,
         pooling: Literal["cls", "mean"],
         max_length: int,
+        layers: int | None = None,
         titles: Sequence[str] | None = None,
         events: Sequence[int] | None = None,
         seed: int = 17,
@@ -147,8 +155,8 @@ class RankerModel(nn.Module):
             kind=kind,
             pooling=pooling,
             max_length=max_length,
-            architecture=base_architecture(base, max_length),
-            items=len(titles or ()) if kind is Kind.NEXT_ITEM else None,
+            architecture=base_architecture(base, max_length, layers),
+            items=len(titles or ()) if kind.over_catalogue else None,
         )
         torch.manual_seed(seed)
         model = cls(form)
@@ -163,56 +171,26 @@ class RankerModel(nn.Module):
         return model
 
     def _start_from_titles(self, base: Path, titles: list[str], events: list[int]) -> None:
-        embedded = embed(self, base, titles)
-        lengths = embedded.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        items = embedded / lengths
-        width = items.shape[1]
-        # Pooled states are not normalised; their typical length is taken out, so that a score is scale · cosine.
-        items *= SIMILARITY_SCALE / lengths.mean()
-        self.items.weight.copy_(torch.cat([items, -items], dim=1))
-        counts = torch.tensor(events or [0] * len(titles), dtype=torch.float32) + POPULARITY_PRIOR
-        self.items.bias.copy_(torch.log(counts / counts.sum()))
-        identity = torch.eye(width)
+        self.items.weight.copy_(rows_of_titles(self, base, titles))
+        self.items.bias.copy_(log_popularity(events or [0] * len(titles)))
+        identity = torch.eye(self.form.architecture.hidden_size)
         self.hidden.weight.copy_(torch.cat([identity, -identity]))
         self.hidden.bias.zero_()
 
 
-def read_form(directory: Path) -> ModelForm:
-    """`model.json` of `directory`. Raises DataError where it is missing or no form of ours."""
-    try:
-        return ModelForm.model_validate_json((directory / "model.json").read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{directory}: no readable model.json", str(error)) from error
+def rows_of_titles(model: RankerModel, base: Path, titles: Sequence[str]) -> Tensor:
+    """next_item: the softmax's rows [E, -E] for items known by their titles alone [N, 2H]."""
+    embedded = embed(model, base, titles)
+    lengths = embedded.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    # Pooled states are not normalised; their typical length is taken out, so that a score is scale · cosine.
+    items = embedded / lengths * (SIMILARITY_SCALE / lengths.mean())
+    return torch.cat([items, -items], dim=1)
 
 
-def base_architecture(base: Path, max_length: int) -> Architecture:
-    """The sizes in the base model's `config.json`. Raises ConfigurationError for what is not supported."""
-    config = json.loads((base / "config.json").read_text())
-    kind = config.get("model_type")
-    if (
-        kind != "bert"
-        or config.get("position_embedding_type", "absolute") != "absolute"
-        or config.get("is_decoder")
-    ):
-        raise ConfigurationError(f"model.base: {kind!r} models are not supported", f"supported: {_SUPPORTED}")
-    defaults = {
-        "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
-        "hidden_act": "gelu",
-        "max_position_embeddings": 512,
-    }
-    try:
-        found = Architecture.model_validate({**defaults, **config})
-    except pydantic.ValidationError as error:
-        problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(
-            f"model.base: {base / 'config.json'} is no BERT configuration", problems
-        ) from error
-    if max_length > found.max_position_embeddings:
-        raise ConfigurationError(
-            f"model.max_length: {max_length} is more than the base model's {found.max_position_embeddings} positions"
-        )
-    return found
+def log_popularity(events: Sequence[int]) -> Tensor:
+    """The log of each item's share of all events [N]; an item without any has a finite one too."""
+    counts = torch.tensor(events, dtype=torch.float32) + POPULARITY_PRIOR
+    return torch.log(counts / counts.sum())
 
 
 def embed(model: RankerModel, base: Path, texts: Sequence[str], batch: int = 128) -> Tensor:

@@ -25,6 +25,8 @@ class TrainingSpec(Form):
     model: Model
     training: Training
     base: Path  # the resolved base model
+    start: Path | None = None  # the champion's weights, where training starts from them and not from the base
+    start_version: int | None = None  # which champion
     examples: Path  # the examples stage's directory
     output: Path  # model, curves, progress and checkpoint are written here
     budget_share: float = 1.0  # share of a full training's steps; the rate falls to 0 over these
@@ -35,6 +37,7 @@ class TrainingSpec(Form):
         document = self.model_dump_json(
             exclude={
                 "base": True,
+                "start": True,
                 "examples": True,
                 "output": True,
                 "training": {"max_minutes", "checkpoint_seconds"},

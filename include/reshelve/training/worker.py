@@ -20,41 +20,33 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import horovod.torch as hvd
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from reshelve.errors import ConfigurationError, ReshelveError
 from reshelve.logs import configure_logs, logger
 from reshelve.processes import die_with_parent
-from reshelve.rankers import Kind
 from reshelve.training import spec as names
-from reshelve.training.batches import (
-    Examples,
-    evaluation_order,
-    read_examples,
-    steps_per_epoch,
-    training_order,
-)
-from reshelve.training.checkpoint import (
-    Place,
-    begin_optimizer,
-    load_checkpoint,
-    optimizer_tensors,
-    save_checkpoint,
-)
-from reshelve.training.curves import Curves, write_json
+from reshelve.training.adapters import Adapter, plain_weights
+from reshelve.training.adversary import Adversary
+from reshelve.training.averaging import Average
+from reshelve.training.batches import Batch, Units, read_examples, steps_per_epoch, training_order
+from reshelve.training.checkpoint import Place, State, begin_optimizer, load_checkpoint, save_checkpoint
+from reshelve.training.curves import write_json
 from reshelve.training.device import Device, choose_device
-from reshelve.training.losses import METRICS, example_losses, mean_reciprocal_rank, recalls, weighted_mean
-from reshelve.training.model import ModelForm, RankerModel, base_architecture
+from reshelve.training.initial import build_model
+from reshelve.training.keeping import Keeper
+from reshelve.training.losses import losses, weighted_mean
+from reshelve.training.model import RankerModel
+from reshelve.training.report import Reporter
 from reshelve.training.spec import TrainingSpec
+from reshelve.training.validation import validate
+from reshelve.training.vocabulary import Vocabulary
 
 AGREE_EVERY = 5  # steps between agreements on the time limit: each costs all processes a small message
-REPORT_SECONDS = 3.0  # a person who waits sees something move
-VALIDATION_EXAMPLES = 1000  # enough to compare rates by, a small part of the time
-VALIDATIONS = 2  # within training, besides the ones before and after
 GRADIENT_NORM = 1.0  # longer gradients are scaled down: one odd batch must not undo a night
 BETAS = (0.9, 0.98)  # AdamW; the second is short because a night has hundreds of steps, not millions
 
@@ -69,126 +61,164 @@ def train(spec: TrainingSpec) -> None:
     # Data. Every process reads the (small) files and takes its own share of each batch.
     examples = read_examples(spec.examples / "train.parquet", spec.kind)
     validation = read_examples(spec.examples / "validation.parquet", spec.kind)
-    full = training.epochs * steps_per_epoch(len(examples), training.batch_size, processes)
+    vocabulary = Vocabulary.of(examples, validation)
+    vocabulary.renumber(examples)
+    vocabulary.renumber(validation)
+    units = Units.of(examples, training.batch_size, grouped=training.loss in ("pairwise", "listwise"))
+    full = training.epochs * steps_per_epoch(len(units), units.size, processes) / training.accumulate
     steps = max(1, round(full * spec.budget_share))  # fixed beforehand: the rate never depends on a clock
 
-    # Model. Rank 0 reads the pretrained weights; the others get them by broadcast.
-    model = build_model(spec, rank).to(device.torch_device).train()
-    head = [value for name, value in model.named_parameters() if not name.startswith("encoder.")]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": list(model.encoder.parameters()), "peak": training.learning_rate},
-            {"params": head, "peak": training.head_learning_rate},
-        ],
-        betas=BETAS,
-        weight_decay=training.weight_decay,
-        fused=True,  # one pass over the weights instead of a dozen
+    # Model. Rank 0 reads its first weights; the others get them by broadcast.
+    model = build_model(spec, rank)
+    table = vocabulary.shrink(model)
+    adapter = (
+        Adapter(model, training.adapter, steps, training.seed) if training.adapter.kind != "none" else None
     )
-    # Wrapped before it gets any state: Horovod makes a new optimizer of the old one's groups.
-    optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
-    begin_optimizer(model, optimizer)
+    model = model.to(device.torch_device).train()
+    adversary = Adversary(model, training.adversarial) if training.adversarial else None
+    passes = training.accumulate * (2 if adversary else 1)  # backward passes of one step
+    optimizer = make_optimizer(spec, model, passes)
 
     # Resume. Rank 0 reads the checkpoint; everyone takes over its weights, its optimizer and its place.
     checkpoint = spec.output / names.CHECKPOINT
-    place = (load_checkpoint(checkpoint, spec.digest(), model, optimizer) if rank == 0 else None) or Place()
-    hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-    hvd.broadcast_parameters(optimizer_tensors(model, optimizer), root_rank=0)
+    average = Average(model, training.average_decay) if training.average == "ema" else None
+    state = State(model, optimizer, average, adapter)
+    place, best = load_checkpoint(checkpoint, spec.digest(), state) if rank == 0 else (Place(), {})
+    hvd.broadcast_parameters(state.tensors(), root_rank=0)
     step = int(hvd.broadcast(torch.tensor(place.step), root_rank=0, name="step"))
     if rank == 0 and step:
         log.info("resumed from checkpoint", step=step, steps=steps)
+    keeper = Keeper(spec.kind, training, place, best, lambda: plain_weights(model))
 
     order = training_order(
-        examples.lengths,
-        batch_size=training.batch_size,
+        units.lengths,
+        batch_size=units.size,
         processes=processes,
         rank=rank,
         seed=training.seed,
-        first_step=step,
-        steps=steps,
+        first_step=step * training.accumulate,
+        steps=steps * training.accumulate,
     )
-    validate_at = (
-        {round(steps * part / (VALIDATIONS + 1)) for part in range(1, VALIDATIONS + 1)}
-        if spec.save
-        else set()
-    )
+    parts = training.validations + 1
+    validate_at = {round(steps * part / parts) for part in range(1, parts)} if spec.save else set()
     with Reporter(spec, steps, place, quiet=rank != 0) as report:
-        if step == 0 and spec.save:
-            place.first = validate(spec, model, validation, device)
-            report.validation(0, place.first)
 
-        for chosen in order:
+        def validated() -> dict[str, float]:
+            with report.not_counted():
+                found = validate(spec, model, validation, device)
+            report.validation(step, found)
+            return found
+
+        found: dict[str, float] | None = None  # the validation of the present weights
+        if step == 0 and spec.save:
+            place.first = validated()
+            keeper.validated(0, place.first)
+
+        stopped = "patience" if agreed(keeper.exhausted) else None
+        while step < steps and not stopped:
             rates(optimizer, step, steps, training.warmup_share)
             torch.manual_seed(hash((training.seed, step, rank)) % 2**63)  # draws depend on the place alone
-            batch = examples.batch(chosen).to(device.torch_device)
-            with device.autocast():
-                logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
-            loss = weighted_mean(example_losses(spec.kind, logits.float(), batch), batch.weights)
             optimizer.zero_grad()
-            loss.backward()
+            loss, seen = torch.zeros(()), 0
+            for _ in range(training.accumulate):
+                batch = examples.batch(units.examples(next(order))).to(device.torch_device)
+                part = backward(spec, model, batch, device, 1 / passes, adversary, adapter)
+                loss, seen = loss + part / training.accumulate, seen + len(batch.weights)
             optimizer.synchronize()  # the sum over all processes, before its length is taken
             torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
             with optimizer.skip_synchronize():
                 optimizer.step()
-            step += 1
-            report.step(step, loss, len(chosen) * processes)
+            step, found = step + 1, None
+            if adapter:
+                adapter.after_step(step)
+            if average:
+                average.update(step)
+            report.step(step, loss, seen * processes)
 
             if step in validate_at:
-                report.validation(step, validate(spec, model, validation, device))
+                found = validated()
+                keeper.validated(step, found)
+                stopped = "patience" if agreed(keeper.exhausted) else None
             if rank == 0 and step < steps and report.checkpoint_due(training.checkpoint_seconds):
-                save_checkpoint(checkpoint, spec.digest(), model, optimizer, report.place(step))
+                save_checkpoint(checkpoint, spec.digest(), state, keeper.best, report.place(step))
             if step % AGREE_EVERY == 0 and agreed(report.seconds() > training.max_minutes * 60):
-                if rank == 0:
-                    log.warning(
-                        "stopped by training.max_minutes",
-                        step=step,
-                        steps=steps,
-                        minutes=training.max_minutes,
-                    )
-                break
+                stopped = stopped or "max_minutes"
 
-        last = validate(spec, model, validation, device)
-        report.validation(step, last)
+        if stopped and rank == 0:
+            log.warning(f"stopped by training.{stopped}", step=step, steps=steps)
+        found = found or validated()
+        weights, found, kept = keeper.last_or_best(step, found)
+        if average and spec.save:
+            with average.in_place():
+                averaged = validated()
+                if keeper.better(averaged, found):
+                    weights, found, kept = (
+                        plain_weights(model),
+                        averaged,
+                        {"weights": "average", "step": step},
+                    )
+                    weights = {name: value.clone() for name, value in weights.items()}
+        spent = torch.tensor(report.cpu_seconds())
     drift = rank_difference(model)
+    cpu = float(hvd.allreduce(spent, op=hvd.Sum, name="cpu"))
 
     if rank == 0:
-        if not math.isfinite(last["loss"]):
+        if not math.isfinite(found["loss"]):
             raise ConfigurationError(
-                f"training diverged: the validation loss is {last['loss']}",
+                f"training diverged: the validation loss is {found['loss']}",
                 "lower training.learning_rate or head_learning_rate",
             )
         if spec.save:
-            model.save(spec.output)
-        write_json(
-            spec.output / names.RESULT,
-            report.result(step, last, str(device)) | {"processes": processes, "rank_difference": drift},
-        )
+            model.save(spec.output, vocabulary.whole(weights, table))
+        more = {"processes": processes, "rank_difference": drift, "cpu_seconds": round(cpu, 3)}
+        more |= {"kept": kept, "stopped_by": stopped}
+        write_json(spec.output / names.RESULT, report.result(step, found, str(device)) | more)
         checkpoint.unlink(missing_ok=True)
 
 
-def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
-    """The ranker before training: on rank 0 with the pretrained weights, elsewhere of the same shape."""
-    catalogue = None
-    if spec.kind is Kind.NEXT_ITEM:
-        catalogue = pq.read_table(spec.examples / "catalogue.parquet").sort_by("index").to_pydict()
-    pooling, max_length = spec.model.pooling, spec.model.max_length
-    if rank != 0:
-        architecture = base_architecture(spec.base, max_length)
-        items = len(catalogue["title"]) if catalogue else None
-        form = ModelForm(
-            kind=spec.kind, pooling=pooling, max_length=max_length, architecture=architecture, items=items
-        )
-        return RankerModel(form)
-    return RankerModel.initialise(
-        spec.base,
-        kind=spec.kind,
-        pooling=pooling,
-        max_length=max_length,
-        titles=[title or item for title, item in zip(catalogue["title"], catalogue["item_id"], strict=True)]
-        if catalogue
-        else None,
-        events=catalogue["events"] if catalogue else None,
-        seed=spec.training.seed,
+def make_optimizer(spec: TrainingSpec, model: RankerModel, passes: int) -> Any:
+    """AdamW over what is trained, its gradients averaged over all processes after so many backward passes."""
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    encoder = [value for name, value in trained if name.startswith("encoder.")]
+    head = [value for name, value in trained if not name.startswith("encoder.")]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": encoder, "peak": spec.training.learning_rate},
+            {"params": head, "peak": spec.training.head_learning_rate},
+        ],
+        betas=BETAS,
+        weight_decay=spec.training.weight_decay,
+        fused=True,  # one pass over the weights instead of a dozen
     )
+    # Wrapped before it gets any state: Horovod makes a new optimizer of the old one's groups.
+    optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=trained, backward_passes_per_step=passes)
+    begin_optimizer(model, optimizer)
+    return optimizer
+
+
+def backward(
+    spec: TrainingSpec,
+    model: RankerModel,
+    batch: Batch,
+    device: Device,
+    share: float,
+    adversary: Adversary | None,
+    adapter: Adapter | None,
+) -> Tensor:
+    """Add `share` of the batch's gradient, and as much of its adversarial one, to what is there; gives its loss."""
+
+    def once() -> Tensor:
+        with device.autocast():
+            logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        loss = weighted_mean(*losses(spec.kind, spec.training.loss, logits.float(), batch))
+        (share * (loss + (adapter.penalty() if adapter else 0.0))).backward()
+        return loss.detach()
+
+    loss = once()
+    if adversary:
+        with adversary.attacking(batch.attention_mask):
+            once()
+    return loss
 
 
 def rates(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup_share: float) -> None:
@@ -209,135 +239,6 @@ def rank_difference(model: RankerModel) -> float:
     own = torch.stack([value.detach().double().abs().sum().cpu() for value in model.parameters()])
     sums = hvd.allgather(own.unsqueeze(0), name="weights")
     return float((sums.max(0).values - sums.min(0).values).max())
-
-
-@torch.no_grad()
-def validate(spec: TrainingSpec, model: RankerModel, examples: Examples, device: Device) -> dict[str, float]:
-    """Weighted mean loss and ranking metric over the validation examples, each process having done its share."""
-    model.eval()
-    sums = torch.zeros(4)  # loss·weight, weight, metric, examples
-    scored: list[Tensor] = []
-    order = evaluation_order(
-        examples, batch_size=64, processes=hvd.size(), rank=hvd.rank(), most=VALIDATION_EXAMPLES
-    )
-    for chosen in order:
-        batch = examples.batch(chosen).to(device.torch_device)
-        with device.autocast():
-            logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        logits = logits.float()
-        losses = example_losses(spec.kind, logits, batch)
-        sums[0] += (losses * batch.weights).sum().cpu()
-        sums[1] += batch.weights.sum().cpu()
-        if spec.kind is Kind.NEXT_ITEM:
-            sums[2] += recalls(logits, batch).sum().cpu()
-        else:
-            scored.append(
-                torch.stack([batch.groups.double(), batch.labels.double(), logits.double()], dim=1).cpu()
-            )
-        sums[3] += len(chosen)
-    model.train()
-    sums = hvd.allreduce(sums, op=hvd.Sum, name="validation")
-    metric = float(sums[2] / sums[3])
-    if spec.kind is Kind.PAIR:
-        rows = torch.cat(scored) if scored else torch.zeros(0, 3, dtype=torch.float64)
-        rows = hvd.allgather(rows, name="scored")
-        metric = mean_reciprocal_rank(rows[:, 0].long(), rows[:, 1], rows[:, 2])
-    return {"loss": float(sums[0] / sums[1]), METRICS[spec.kind]: metric}
-
-
-class Reporter:
-    """Keeps time and losses; on rank 0 also says so: log lines, `.progress.json`, curves."""
-
-    def __init__(self, spec: TrainingSpec, steps: int, place: Place, quiet: bool) -> None:
-        self._spec, self._steps, self._place, self._quiet = spec, steps, place, quiet
-        self._started = self._reported = self._saved = time.monotonic()
-        self._first_step, self._first_examples = place.step, place.examples
-        self._losses: list[Tensor] = []  # tensors: reading one waits for the accelerator
-        self._curves = None if quiet else Curves(spec.output, place.curve)
-        self._log = logger(stage="train" if spec.save else "trial")
-
-    def seconds(self) -> float:
-        """Seconds of training, over all attempts."""
-        return self._place.seconds + time.monotonic() - self._started
-
-    def step(self, step: int, loss: Tensor, examples: int) -> None:
-        """Note one step; every few seconds say so."""
-        self._losses.append(loss.detach())
-        self._place.examples += examples
-        due = time.monotonic() - self._reported > REPORT_SECONDS
-        if not self._quiet and (due or step in (1, self._steps)):
-            mean = float(torch.stack(self._losses).mean())
-            self._losses.clear()
-            self._tell(step, mean)
-            if self._curves:
-                self._curves.add(step, self.seconds(), loss=mean)
-
-    def _tell(self, step: int, loss: float) -> None:
-        self._reported = time.monotonic()
-        spent = self._reported - self._started
-        left = spent / max(1, step - self._first_step) * (self._steps - step)
-        rate = (self._place.examples - self._first_examples) / spent
-        self._log.info(
-            "step",
-            step=f"{step}/{self._steps}",
-            loss=round(loss, 4),
-            examples_per_second=round(rate, 1),
-            seconds_left=round(left),
-        )
-        write_json(
-            self._spec.output / names.PROGRESS,
-            {"step": step, "steps": self._steps, "loss": round(loss, 4), "seconds_left": round(left)},
-        )
-
-    def validation(self, step: int, found: dict[str, float]) -> None:
-        """Note a validation."""
-        if self._curves:
-            self._curves.add(
-                step, self.seconds(), **{f"validation_{name}": value for name, value in found.items()}
-            )
-            shown = {name: round(value, 4) for name, value in found.items()}
-            self._log.info("validation", step=f"{step}/{self._steps}", **shown)
-
-    def checkpoint_due(self, every: float) -> bool:
-        """Whether the last checkpoint is that many seconds old."""
-        if time.monotonic() - self._saved < every:
-            return False
-        self._saved = time.monotonic()
-        return True
-
-    def place(self, step: int) -> Place:
-        """What a checkpoint at `step` has to remember."""
-        points = self._curves.points if self._curves else []
-        return Place(step, self.seconds(), self._place.examples, points, self._place.first)
-
-    def result(self, step: int, last: dict[str, float], device: str) -> dict[str, object]:
-        """The job's result, for the stage's."""
-        losses = [point["loss"] for point in (self._curves.points if self._curves else []) if "loss" in point]
-        metric = METRICS[self._spec.kind]
-        return {
-            "digest": self._spec.digest(),
-            "loss": losses[-1],
-            "first_loss": losses[0],
-            "validation_loss": last["loss"],
-            "validation_metric": {
-                "name": metric,
-                "value": last[metric],
-                "first": self._place.first.get(metric),
-            },
-            "first_validation_loss": self._place.first.get("loss"),
-            "steps": step,
-            "steps_planned": self._steps,
-            "examples": self._place.examples,
-            "samples_per_second": round(self._place.examples / max(self.seconds(), 1e-9), 1),
-            "device": device,
-        }
-
-    def __enter__(self) -> Reporter:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        if self._curves:
-            self._curves.__exit__(None, None, None)
 
 
 def end_with(launcher: int) -> None:

@@ -1,25 +1,34 @@
 """The tune stage: ask for trials, evaluate them side by side, tell the best.
 
-A round is `search.parallel` trials that saw the same finished trials. The next round is asked when all of this one are
-evaluated, so what a trial saw never depends on which of its neighbours was quicker: a search that was stopped and
-goes on gives the trials it would have given.
+The next wave is asked when all of this one are evaluated, so what a trial saw never depends on which of its neighbours
+was quicker: a search that was stopped and goes on gives the trials it would have given. See `plan` for the waves.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.lineage import Result, Run
 from reshelve.logs import logger
-from reshelve.training.launch import checked_base, run_job, threads_each
+from reshelve.rankers import Search
+from reshelve.training.launch import JobStoppedError, checked_base, run_job, threads_each
 from reshelve.training.spec import training_spec
-from reshelve.tuning.history import History, Status, Trial
+from reshelve.training.start import choose_start, start_files
+from reshelve.tuning.budget import MAX_COST, MAX_MINUTES, Left, cost, left
+from reshelve.tuning.history import History
+from reshelve.tuning.latency import latency_ms
+from reshelve.tuning.observations import observations
+from reshelve.tuning.past import Past, best_of, past, remember
+from reshelve.tuning.plan import Standing, elapsed, rungs, standing, wave_count
 from reshelve.tuning.space import check_space, hyperopt_space, plain_values
 from reshelve.tuning.suggest import suggest
+from reshelve.tuning.trial import Status, Trial
 
 # A trial whose workers were killed is tried again once; then it counts as failed, and the search goes on.
 _ATTEMPTS = 2
@@ -28,7 +37,7 @@ _ATTEMPTS = 2
 def search(run: Run) -> Result:
     """The whole search in this process; ends with `tell`'s result."""
     parallel = run.ranker.search.parallel
-    for _ in range(run.ranker.search.trials + 1):
+    for _ in range(wave_count(run.ranker.search) + 1):
         asked = ask(run)["trials"]
         if not asked:
             break
@@ -40,48 +49,64 @@ def search(run: Run) -> Result:
 def ask(run: Run) -> Result:
     """The ids to evaluate next, `search.parallel` at most; an empty list when the search is over.
 
-    Trials that were asked and not yet evaluated are given again. Asking twice gives the same ids. No trial starts
-    after `search.max_minutes` of evaluating.
+    Trials that were asked and not yet evaluated are given again. Asking twice gives the same ids. No wave starts
+    once `search.max_minutes` of evaluating or `search.max_cost` are spent.
     """
     form = run.ranker.search
     check_space(run.ranker)
     history = History(run)
     trials = history.trials()
-    pending = [trial.id for trial in trials if trial.status is Status.ASKED]
-    # A round that was only partly written (its asker died) is completed before anyone goes on.
-    missing = form.parallel - len(trials) % form.parallel if len(trials) % form.parallel else 0
-    fresh = missing if pending or missing else form.parallel
-    if not pending and not missing and _seconds(trials, form.parallel) > form.max_minutes * 60:
-        logger(stage="tune").info("no more trials: search.max_minutes", trials=len(trials))
-        fresh = 0
-    if not form.space:
-        fresh = 0
-    first = len(trials)
-    start = first // form.parallel * form.parallel  # of the round
-    finished = [trial for trial in trials if trial.id < start]
-    space = hyperopt_space(form)
-    for identifier in range(first, min(first + fresh, form.trials)):
-        draws = suggest(form, identifier, finished)
-        history.add(
-            Trial(
-                id=identifier,
-                draws=draws,
-                values=plain_values(space, draws),
-                seen=tuple(trial.id for trial in finished),
-            )
-        )
-        pending.append(identifier)
+    at = standing(form, trials)
+    asked: list[int] = []
+    if at is not None:
+        known = {(trial.id, trial.rung): trial for trial in trials}
+        here = [known.get((identifier, at.wave.rung)) for identifier in at.ids]
+        # A wave that was only partly written (its asker died) is completed before anyone goes on.
+        if any(here) or _affordable(left(form, at), len(trials)):
+            for trial in proposals(form, past(run), at, trials):
+                history.add(_timed(run, trial))
+            asked = [
+                identifier
+                for identifier, trial in zip(at.ids, here, strict=True)
+                if trial is None or trial.status is Status.ASKED
+            ]
     return {
-        "trials": sorted(pending),
-        "finished": len(trials) - len([t for t in trials if t.status is Status.ASKED]),
+        "trials": asked,
+        "finished": sum(trial.status is not Status.ASKED for trial in trials),
     }
 
 
-def evaluate(run: Run, trial: int) -> Result:
-    """Train one trial on its share of the steps and record its validation loss; one that was evaluated stays as it is.
+def proposals(form: Search, before: Past, at: Standing, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials of the wave that are not known yet. A function of its arguments alone."""
+    known = {(trial.id, trial.rung): trial for trial in trials}
+    missing = [identifier for identifier in at.ids if (identifier, at.wave.rung) not in known]
+    share = rungs(form)[at.wave.rung]
+    if at.wave.rung:
+        fields = {"draws", "values", "latency_ms", "seen"}
+        below = [known[identifier, at.wave.rung - 1].model_dump(include=fields) for identifier in missing]
+        return [
+            Trial(id=identifier, rung=at.wave.rung, share=share, **same)
+            for identifier, same in zip(missing, below, strict=True)
+        ]
+    observed = [*before.observed, *observations(at.finished)]
+    seen = tuple(sorted({trial.id for trial in at.finished}))
+    space = hyperopt_space(form)
+    found = []
+    for identifier in missing:
+        # The first trial is the best of the newest night: nights stay comparable, and none falls behind the last.
+        again = before.best if identifier == 0 else None
+        draws = again or suggest(form, identifier, observed)
+        values = plain_values(space, draws)
+        found.append(Trial(id=identifier, share=share, draws=draws, values=values, seen=seen))
+    return found
 
-    A trial that cannot be trained (it diverged, its data is bad) counts as failed. Raises TryAgainError where its
-    workers were killed for the first time (a retry resumes), ConfigurationError for an id that was never asked.
+
+def evaluate(run: Run, trial: int) -> Result:
+    """Train one trial on its share of the steps and record its loss; one that was evaluated stays as it is.
+
+    A trial that cannot be trained (it diverged, its data is bad) counts as failed; one that the search's budget ends
+    counts as stopped. Raises TryAgainError where its workers were killed for the first time (a retry resumes),
+    ConfigurationError for an id that was never asked.
     """
     history = History(run)
     with run.stage(f"tune-trial-{trial}").lock():
@@ -92,6 +117,7 @@ def evaluate(run: Run, trial: int) -> Result:
         "trial": found.id,
         "loss": found.loss,
         "values": found.values,
+        "share": found.share,
         "seconds": found.seconds,
         "status": found.status.value,
         "reason": found.reason,
@@ -99,64 +125,125 @@ def evaluate(run: Run, trial: int) -> Result:
 
 
 def tell(run: Run) -> Result:
-    """Close the search: the best values among the trials evaluated so far.
+    """Close the search: the best values among the trials of the largest budget evaluated so far.
 
-    With `search.trials: 0` or an empty space there is nothing to tell: `best` is empty and training uses the file's
-    own values. Raises TryAgainError where trials were wanted and none succeeded.
+    With `search.trials: 0`, an empty space, or a budget that ended before any trial did there is nothing to tell:
+    `best` is empty and training uses the file's own values. Raises TryAgainError where all trials failed.
     """
     form = run.ranker.search
     trials = History(run).trials()
-    done = [trial for trial in trials if trial.loss is not None]
-    if form.trials and form.space and not done:
+    best = best_of(trials)
+    at = standing(form, trials)
+    ended = _ended(form, at, trials)
+    if best is None and form.trials and form.space and ended not in (MAX_MINUTES, MAX_COST):
         reasons = "\n".join(f"trial {trial.id}: {trial.reason or trial.status.value}" for trial in trials)
         raise TryAgainError(f"{run.id}: no trial of the search succeeded", reasons or "none was evaluated")
-    best = min(done, key=lambda trial: (trial.loss, trial.id)) if done else None
-    keys = {"id": "trial", "loss": "loss", "values": "values", "status": "status", "seconds": "seconds"}
-    documents = [trial.model_dump(mode="json") for trial in trials]
+    if best:
+        remember(run, trials)
     return {
         "best": best.values if best else {},
         "loss": best.loss if best else None,
-        "trials": len(trials),
+        "trials": len({trial.id for trial in trials}),
         "failed": sum(trial.status is Status.FAILED for trial in trials),
-        "seconds_searched": round(_seconds(trials, form.parallel), 1),
-        "history": [{keys[name]: document[name] for name in keys} for document in documents],
+        "stopped": sum(trial.status is Status.STOPPED for trial in trials),
+        "ended": ended,
+        "trial_epochs": round(
+            sum(t.share for t in trials if t.status is Status.DONE) * run.ranker.training.epochs, 4
+        ),
+        "minutes": round(elapsed(form, trials) / 60, 2),
+        "cost": round(cost(form, sum(trial.seconds for trial in trials)), 4),
+        "nights": list(past(run).nights) if trials else [],
+        "history": [_entry(trial) for trial in trials],
     }
+
+
+def _ended(form: Search, at: Standing | None, trials: Sequence[Trial]) -> str:
+    """The key of the ranker file that ended the search; empty where it was told before its end."""
+    stopped = [trial.reason for trial in trials if trial.status is Status.STOPPED]
+    if stopped:
+        return stopped[0]
+    if at is None:
+        return "search.trials"
+    found = left(form, at)
+    return found.limit if found.seconds <= 0 else ""
+
+
+def _entry(trial: Trial) -> dict[str, Any]:
+    keys = ("rung", "share", "loss", "validation_loss", "latency_ms", "values", "status", "seconds")
+    document = trial.model_dump(mode="json")
+    return {"trial": trial.id, **{key: document[key] for key in keys}}
+
+
+def _affordable(found: Left, trials: int) -> bool:
+    if found.seconds > 0:
+        return True
+    logger(stage="tune").info("no more trials", limit=found.limit, trials=trials)
+    return False
+
+
+def _timed(run: Run, trial: Trial) -> Trial:
+    if not run.ranker.search.latency_weight or trial.latency_ms is not None:
+        return trial
+    return trial.model_copy(update={"latency_ms": latency_ms(run, trial.values)})
 
 
 def _evaluate(run: Run, history: History, trial: Trial) -> Trial:
     log = logger(stage="tune", trial=trial.id)
-    ranker = run.ranker.with_values(trial.values)
-    with run.stage("examples").lock():  # neighbours must not fetch the same files at once
-        examples = run.stage("examples").files()
-    output = run.stage("tune").directory / f".trial-{trial.id}"
-    job = training_spec(
-        ranker,
-        identity=f"{run.id}/trial-{trial.id}",
-        base=checked_base(ranker, examples, run).path,
-        examples=examples,
-        output=output,
-        budget_share=run.ranker.search.budget_share,
-        save=False,
-    )
+    form = run.ranker.search
+    at = standing(form, history.trials())
+    assert at is not None and trial.id in at.ids  # it is asked, so its wave is the one that is not finished
+    allowed = left(form, at)
+    seconds = allowed.seconds - trial.seconds
     # Counted before it starts: an attempt that is killed has been one.
     trial = history.update(trial.model_copy(update={"attempts": trial.attempts + 1}))
-    log.info("trial started", **trial.values)
+    log.info("trial started", share=trial.share, seconds_left=round(seconds), **trial.values)
     started = time.monotonic()
     outcome: dict[str, Any]
     try:
-        result = run_job(job, threads_each(run.ranker.search.parallel * ranker.training.processes))
-        outcome = {"status": Status.DONE, "loss": result["validation_loss"]}
+        if seconds <= 0:
+            raise JobStoppedError("nothing was left for this trial")
+        found = _train(run, trial, seconds)["validation_loss"]
+        slow = form.latency_weight * (trial.latency_ms or 0.0)
+        outcome = {"status": Status.DONE, "validation_loss": found, "loss": found + slow}
+    except JobStoppedError:
+        outcome = {"status": Status.STOPPED, "reason": allowed.limit}
     except TryAgainError as error:
         if trial.attempts < _ATTEMPTS:
+            spent = round(trial.seconds + time.monotonic() - started, 1)
+            history.update(trial.model_copy(update={"seconds": spent}))
             raise
         outcome = {"status": Status.FAILED, "reason": error.headline}
     except ReshelveError as error:
         outcome = {"status": Status.FAILED, "reason": error.headline}
     outcome["seconds"] = round(trial.seconds + time.monotonic() - started, 1)
     trial = history.update(trial.model_copy(update=outcome))
-    shutil.rmtree(output, ignore_errors=True)  # its loss is all that a trial leaves
+    shutil.rmtree(_directory(run, trial), ignore_errors=True)  # its loss is all that a trial leaves
     log.info("trial ended", status=trial.status.value, loss=trial.loss, seconds=trial.seconds)
     return trial
+
+
+def _train(run: Run, trial: Trial, seconds: float) -> Result:
+    ranker = run.ranker.with_values(trial.values)
+    with run.stage("examples").lock():  # neighbours must not fetch the same files at once
+        examples = run.stage("examples").files()
+    base = checked_base(ranker, examples, run)
+    start = choose_start(run, base)  # the training's own: the best rate depends on where it starts
+    job = training_spec(
+        ranker,
+        identity=f"{run.id}/trial-{trial.id}",
+        base=base.path,
+        start=start_files(run, start),
+        start_version=start.version,
+        examples=examples,
+        output=_directory(run, trial),
+        budget_share=trial.share,
+        save=False,
+    )
+    return run_job(job, threads_each(run.ranker.search.parallel * ranker.training.processes), seconds)
+
+
+def _directory(run: Run, trial: Trial) -> Path:
+    return run.stage("tune").directory / f".trial-{trial.id}-{trial.rung}"
 
 
 def _evaluate_persistently(run: Run, trial: int) -> None:
@@ -169,11 +256,3 @@ def _evaluate_persistently(run: Run, trial: int) -> None:
             if attempt + 1 == _ATTEMPTS:
                 raise
             logger(stage="tune", trial=trial).warning("tried again", reason=error.headline)
-
-
-def _seconds(trials: list[Trial], parallel: int) -> float:
-    """Seconds of evaluating so far, trials of one round counted as running side by side."""
-    rounds: dict[int, float] = {}
-    for trial in trials:
-        rounds[trial.id // parallel] = max(rounds.get(trial.id // parallel, 0.0), trial.seconds)
-    return sum(rounds.values())

@@ -9,20 +9,28 @@ from hyperopt import hp, space_eval
 
 from reshelve.errors import ConfigurationError
 from reshelve.rankers import Choice, LogUniform, Ranker, Search
+from reshelve.tuning.trial import Draws
 
-Draws = dict[str, float | int]  # Hyperopt's own values: for a choice the index of the option
+# What may differ by trial beside training: it changes the model that is served and not the examples.
+SERVED = ("model.layers",)
 
 
 def check_space(ranker: Ranker) -> None:
-    """Raise ConfigurationError where a key of the space is no key of `training`, or an end of its range does not fit."""
+    """Raise ConfigurationError where a key cannot be searched, or an end of its range does not fit."""
     for path, form in ranker.search.space.items():
-        if not path.startswith("training."):
-            # The examples are made before the search, the model's shape decides them: neither may differ by trial.
+        if not path.startswith("training.") and path not in SERVED:
+            # The examples are made before the search: what they depend on may not differ by trial.
             raise ConfigurationError(
-                f"ranker {ranker.name}: search.space: {path} cannot be searched", "expected a key of training"
+                f"ranker {ranker.name}: search.space: {path} cannot be searched",
+                f"expected a key of training, or {', '.join(SERVED)}",
             )
         for value in _ends(form):
             ranker.with_values({path: value})
+    if ranker.search.latency_weight and not set(SERVED) & set(ranker.search.space):
+        raise ConfigurationError(
+            f"ranker {ranker.name}: search.latency_weight has nothing to weigh: all trials would be equally fast",
+            f"expected one of {', '.join(SERVED)} in search.space",
+        )
 
 
 def hyperopt_space(search: Search) -> dict[str, Any]:

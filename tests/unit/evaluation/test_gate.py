@@ -98,6 +98,12 @@ def test_a_better_version_is_promoted_and_a_worse_one_rejected(store, tmp_path, 
     assert first["challenger"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert first["baselines"] == {"popularity": 0.0, "bm25": 0.0, "cooccurrence": 0.0}
     assert json.loads((run.stage("gate").directory / "report.json").read_text()) == first
+    assert first["slices"]["item/tail"]["values"]["challenger"] == 1.0
+    assert first["slices"]["item/tail"]["difference"] is None
+    assert first["calibration"]["challenger"]["predictions"] == (
+        40 if kind == "next_item" else 40 * len(ITEMS)
+    )
+    assert first["exposure"]["shown"]["challenger"]["coverage"] == pytest.approx(5 / 30)
     champion = serve(run)
 
     package_model(run, [*ITEMS[25:27], *ITEMS[:10]])
@@ -107,6 +113,10 @@ def test_a_better_version_is_promoted_and_a_worse_one_rejected(store, tmp_path, 
     assert worse["champion"]["value"] == 1.0
     assert worse["champion"]["difference"] == pytest.approx(worse["challenger"]["value"] - 1.0)
     assert any("worse than the champion" in reason for reason in worse["reasons"])
+    assert any("slice item/tail is worse" in reason for reason in worse["reasons"])
+    assert worse["slices"]["item/tail"]["difference"]["high"] < -0.05
+    assert worse["slices"]["item/tail"]["values"]["champion"] == 1.0
+    assert worse["calibration"]["champion"] == first["calibration"]["challenger"]
 
 
 @pytest.mark.slow

@@ -9,9 +9,13 @@ BETTER, UNSURE, WORSE = Interval(0.05, 0.02, 0.08), Interval(0.01, -0.02, 0.04),
 EQUAL = Interval(0.0, 0.0, 0.0)
 SLIGHTLY_WORSE = Interval(-0.003, -0.009, 0.003)
 SURELY_WITHIN = Interval(-0.004, -0.008, -0.001)
+SURELY_BAD, PERHAPS_BAD = Interval(-0.2, -0.3, -0.06), Interval(-0.2, -0.4, 0.01)
+NO_SCORES = "none"
 
 
-def judged(*, baseline=BETTER, champion=None, newer=False, broken=0):
+def judged(
+    *, baseline=BETTER, champion=None, newer=False, slices=None, slice_tolerance=0.05, error=None, broken=0
+):
     serving = None
     if champion or newer:
         serving = Champion(20110829001, Comparison("champion", 0.2, champion) if champion else None)
@@ -20,6 +24,10 @@ def judged(*, baseline=BETTER, champion=None, newer=False, broken=0):
         baselines=[Comparison("popularity", 0.1, baseline)],
         champion=serving,
         tolerance=0.01,
+        slices=[Comparison(name, 0.3, difference) for name, difference in (slices or {}).items()],
+        slice_tolerance=slice_tolerance,
+        calibration_error=error if isinstance(error, Interval) else None,
+        max_calibration_error=0.1 if error else None,
         broken=broken,
     )
 
@@ -48,6 +56,40 @@ def judged(*, baseline=BETTER, champion=None, newer=False, broken=0):
         pytest.param({"newer": True}, Verdict.HOLD, "newer partition", id="champion-of-a-newer-partition"),
         pytest.param({"broken": 3}, Verdict.REJECT, "3 answers hold a score", id="not-a-number"),
         pytest.param(
+            {"champion": BETTER, "slices": {"item/new": SURELY_BAD, "query/tail": BETTER}},
+            Verdict.REJECT,
+            "slice item/new is worse than the champion by more than 0.05",
+            id="one-slice-pays",
+        ),
+        pytest.param(
+            {"champion": BETTER, "slices": {"item/new": PERHAPS_BAD, "query/tail": BETTER}},
+            Verdict.PROMOTE,
+            "no slice is surely worse than the champion by more than 0.05 (2 looked at)",
+            id="a-slice-in-doubt",
+        ),
+        pytest.param(
+            {"champion": BETTER, "slices": {"item/new": SURELY_BAD}, "slice_tolerance": None},
+            Verdict.PROMOTE,
+            "better than the champion",
+            id="slices-only-reported",
+        ),
+        pytest.param(
+            {"error": Interval(0.08, 0.05, 0.12)}, Verdict.PROMOTE, "calibrated within 0.1", id="calibrated"
+        ),
+        pytest.param(
+            {"error": Interval(0.12, 0.09, 0.2)},
+            Verdict.HOLD,
+            "may not be calibrated",
+            id="unsure-of-calibration",
+        ),
+        pytest.param(
+            {"error": Interval(0.2, 0.15, 0.3)},
+            Verdict.REJECT,
+            "not calibrated within 0.1",
+            id="not-calibrated",
+        ),
+        pytest.param({"error": NO_SCORES}, Verdict.HOLD, "could be measured on", id="nothing-to-calibrate"),
+        pytest.param(
             {"baseline": UNSURE, "champion": WORSE}, Verdict.REJECT, "not shown", id="the-worst-part-decides"
         ),
         pytest.param(
@@ -66,6 +108,19 @@ def test_a_reason_shows_the_numbers():
         "may be worse than the champion by more than 0.01: +0.0100 (95 % interval -0.0200 to +0.0400) "
         "in recall@20 against champion 20110829001 (0.2000)"
     )
+
+
+def test_each_slice_that_pays_is_named_with_its_numbers():
+    reasons = judged(champion=BETTER, slices={"item/new": SURELY_BAD, "query/tail": SURELY_BAD}).reasons
+    assert reasons[2] == (
+        "slice item/new is worse than the champion by more than 0.05: "
+        "-0.2000 (95 % interval -0.3000 to -0.0600) in recall@20 against 0.3000"
+    )
+    assert reasons[3].startswith("slice query/tail ")
+
+
+def test_without_slices_or_a_bound_nothing_is_said_of_them():
+    assert not [said for said in judged(champion=BETTER).reasons if "slice" in said or "calibrat" in said]
 
 
 def test_nothing_to_beat_is_still_a_verdict():

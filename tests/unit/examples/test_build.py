@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -86,6 +87,30 @@ def test_a_pair_is_compared_with_items_nobody_chose_for_the_query(trading_shop, 
     for query in read_holdout(directory / "holdout.parquet"):
         assert len(query.candidates) == len(set(query.candidates)) > 0
         assert query.weight >= 1
+
+
+@pytest.mark.parametrize("kind", ["pair", "next_item"])
+def test_only_training_texts_are_misspelt(trading_shop, day_of, kind):
+    found = {}
+    for share in (0.0, 1.0):
+        run = trading_shop.run(kind, day_of(5))
+        run = replace(run, ranker=run.ranker.with_values({"examples.misspell": share}))
+        build_examples(run)
+        directory = run.stage("examples").directory
+        found[share] = {
+            part: list(read_rows(directory / f"{part}.parquet"))
+            for part in ("train", "validation", "holdout")
+        }
+    assert found[0.0]["validation"] == found[1.0]["validation"]
+    assert found[0.0]["holdout"] == found[1.0]["holdout"]
+    plain, misspelt = found[0.0]["train"], found[1.0]["train"]
+    assert len(plain) == len(misspelt)
+    different = [one for one, other in zip(plain, misspelt, strict=True) if one != other]
+    assert len(different) > 0.9 * len(plain)
+    for one, other in zip(plain, misspelt, strict=True):  # and nothing but the text
+        assert {k: v for k, v in one.items() if "ids" not in k} == {
+            k: v for k, v in other.items() if "ids" not in k
+        }
 
 
 def test_data_without_questions_says_what_was_expected(shop, day_of):

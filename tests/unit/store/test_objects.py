@@ -71,9 +71,7 @@ def test_a_store_that_is_away_says_try_again(store: ObjectStore, monkeypatch: py
         ObjectStore("reshelve").get("key")
 
 
-def test_a_new_store_uses_the_credentials_of_now(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_store_uses_the_credentials_of_now(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as other:
         other.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
         with pytest.raises(TryAgainError, match="Forbidden"):

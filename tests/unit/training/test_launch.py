@@ -135,6 +135,40 @@ def test_two_processes_learn_the_same_weights(make_run: MakeRun) -> None:
     assert result["rank_difference"] == 0.0
 
 
+EVERY_OPTION = {
+    "training.processes": 2,
+    "training.epochs": 12,
+    "training.validations": 10,
+    "training.patience": 9,
+    "training.average": "ema",
+    "training.accumulate": 2,
+    "training.adversarial": 0.1,
+    "training.adapter.kind": "adalora",
+    "training.adapter.rank": 2,
+}
+
+
+def test_two_processes_with_every_option_stay_equal_and_resume_exactly(make_run: MakeRun) -> None:
+    undisturbed = make_run("one", **EVERY_OPTION)
+    wanted_result = run_stage(undisturbed, "train", train)
+    wanted = load_file(undisturbed.stage("train").directory / "model.safetensors")
+    assert wanted_result["rank_difference"] == 0.0
+    assert wanted_result["validation_loss"] < wanted_result["first_validation_loss"]
+
+    disturbed = make_run("two", **EVERY_OPTION, **{"training.checkpoint_seconds": 0.02})
+    output = disturbed.stage("train").directory
+    killer = when_training(output, lambda: [worker.kill() for worker in workers_of(output)])
+    with pytest.raises(TryAgainError, match="cut off"):
+        run_stage(disturbed, "train", train)
+    killer.join()
+    result = run_stage(disturbed, "train", train)
+    assert (result["steps"], result["kept"]) == (wanted_result["steps"], wanted_result["kept"])
+    assert result["start"] == {"from": "base", "version": None, "run": None, "reason": "there is no champion"}
+    found = load_file(output / "model.safetensors")
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 @pytest.mark.parametrize("whom", ["verb", "launcher"])
 def test_no_process_is_left_when_a_night_is_stopped(

@@ -19,7 +19,7 @@ from reshelve.training.batches import (
     steps_per_epoch,
     training_order,
 )
-from reshelve.training.losses import example_losses, mean_reciprocal_rank, recalls
+from reshelve.training.losses import losses, mean_reciprocal_rank, recalls
 
 
 def test_next_item_loss_is_cross_entropy_with_the_nearest_item_first(
@@ -34,7 +34,7 @@ def test_next_item_loss_is_cross_entropy_with_the_nearest_item_first(
         first, second = examples.targets[start], examples.targets[start + 1]
         logs = torch.log_softmax(logits[row], 0)
         wanted = -(near * logs[first] + far * logs[second])
-        torch.testing.assert_close(example_losses(Kind.NEXT_ITEM, logits, batch)[row], wanted)
+        torch.testing.assert_close(losses(Kind.NEXT_ITEM, "pointwise", logits, batch)[0][row], wanted)
     scores = torch.zeros(2, 17)
     scores[0, examples.targets[examples.target_starts[3]]] = 1
     scores[1, (examples.targets[examples.target_starts[0]] + 3) % 17] = 1

@@ -16,8 +16,10 @@ from reshelve.errors import ConfigurationError, DataError
 from reshelve.rankers import Kind, Ranker
 from reshelve.training import spec as names
 from reshelve.training import worker
+from reshelve.training.initial import build_model
 from reshelve.training.model import RankerModel
 from reshelve.training.spec import TrainingSpec, training_spec
+from reshelve.training.vocabulary import TABLE
 
 MakeJob = Callable[..., TrainingSpec]
 
@@ -129,6 +131,93 @@ def test_stopping_and_resuming_gives_the_weights_of_not_stopping(
         other["examples"],
         other["first_validation_loss"],
     )
+
+
+# Every option that has a state of its own, or takes part in the order of things.
+OPTIONS = {
+    "patience": {"training.patience": 3, "training.validations": 12},
+    "average": {"training.average": "ema", "training.average_decay": 0.9},
+    "accumulate": {"training.accumulate": 3},
+    "adversarial": {"training.adversarial": 0.2},
+    "squared": {"training.loss": "squared"},
+    "pairwise": {"training.loss": "pairwise"},
+    "listwise": {"training.loss": "listwise"},
+    "lora": {"training.adapter.kind": "lora", "training.adapter.rank": 2},
+    "adalora": {"training.adapter.kind": "adalora", "training.adapter.rank": 2},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_learns_and_resumes_exactly(
+    job: MakeJob, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {**OPTIONS[option], "training.checkpoint_seconds": 1e-9}
+    whole, stopped = job("whole", Kind.PAIR, **values), job("stopped", Kind.PAIR, **values)
+    worker.train(whole)
+    for checkpoints in (4, 5):
+        with monkeypatch.context() as context, pytest.raises(StoppedError):
+            stop_after(context, checkpoints)
+            worker.train(stopped)
+    worker.train(stopped)
+    assert_same_weights(whole.output, stopped.output)
+    one, other = result_of(whole), result_of(stopped)
+    for key in ("steps", "examples", "kept", "stopped_by"):
+        assert one[key] == other[key]
+    assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-5)
+    assert one["validation_loss"] < one["first_validation_loss"]
+    # Nothing after training knows of options: the files hold a plain model that answers as it was validated.
+    plain = RankerModel.load(whole.output)
+    assert set(load_file(whole.output / "model.safetensors")) == set(plain.state_dict())
+
+
+def test_patience_ends_a_job_that_gets_no_better_and_keeps_its_best_weights(job: MakeJob) -> None:
+    patient = {"training.patience": 2, "training.validations": 19, "training.epochs": 4}
+    wild = {"training.learning_rate": 0.3, "training.head_learning_rate": 0.3, "training.warmup_share": 0.0}
+    spec = job("wild", **patient, **wild)
+    worker.train(spec)
+    result = result_of(spec)
+    assert result["stopped_by"] == "patience" and result["steps"] < result["steps_planned"]
+    points = json.loads((spec.output / "curve.json").read_text())
+    seen = {point["step"]: point["validation_recall@20"] for point in points if "validation_loss" in point}
+    assert result["kept"]["weights"] == "best"
+    assert result["validation_metric"]["value"] == pytest.approx(max(seen.values()), abs=1e-5)
+    assert seen[result["kept"]["step"]] == max(seen.values())
+    if result["kept"]["step"] == 0:  # the weights are those of step 0, too
+        untrained = build_model(spec, 0).state_dict()
+        saved = load_file(spec.output / "model.safetensors")
+        torch.testing.assert_close(saved["items.weight"], untrained["items.weight"])
+
+
+def test_the_average_is_kept_where_it_validates_better(job: MakeJob) -> None:
+    # A rate that is far too high leaves the last weights anywhere; their average still answers.
+    noisy = {"training.learning_rate": 0.02, "training.head_learning_rate": 0.1, "training.epochs": 3}
+    with_average = job("with", Kind.PAIR, **noisy, **{"training.average": "ema"})
+    without = job("without", Kind.PAIR, **noisy)
+    worker.train(with_average)
+    worker.train(without)
+    one, other = result_of(with_average), result_of(without)
+    order = lambda result: (result["validation_metric"]["value"], -result["validation_loss"])  # noqa: E731
+    assert one["kept"]["weights"] in ("average", "last")
+    assert order(one) >= order(other)
+    if one["kept"]["weights"] == "last":
+        assert_same_weights(with_average.output, without.output)
+
+
+def test_tokens_that_no_example_holds_keep_their_pretrained_rows(job: MakeJob) -> None:
+    spec = job("night")
+    worker.train(spec)
+    saved = load_file(spec.output / "model.safetensors")[TABLE]
+    base = load_file(spec.base / "model.safetensors")["embeddings.word_embeddings.weight"]
+    used = set(
+        pq.read_table(spec.examples / "train.parquet")["input_ids"].combine_chunks().values.to_pylist()
+    )
+    used |= set(
+        pq.read_table(spec.examples / "validation.parquet")["input_ids"].combine_chunks().values.to_pylist()
+    )
+    unused = sorted(set(range(len(base))) - used)
+    assert unused and used
+    torch.testing.assert_close(saved[unused], base[unused], rtol=0, atol=0)
+    assert all(not torch.equal(saved[token], base[token]) for token in used)
 
 
 @pytest.mark.parametrize("damage", ["torn", "of another spec"])

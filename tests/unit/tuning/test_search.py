@@ -14,8 +14,11 @@ from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.lineage import Run, run_stage
 from reshelve.rankers import Kind, Ranker
 from reshelve.store.objects import ObjectStore
-from reshelve.tuning.history import History, Status
+from reshelve.tuning.history import History
+from reshelve.tuning.observations import observations
+from reshelve.tuning.past import past, remember
 from reshelve.tuning.search import ask, evaluate, search, tell
+from reshelve.tuning.trial import Status, Trial
 
 MakeRun = Callable[..., Run]
 
@@ -24,9 +27,9 @@ MakeRun = Callable[..., Run]
 def make_run(store: ObjectStore, tmp_path: Path, make_ranker: Callable[..., Ranker]) -> MakeRun:
     """A run whose search has a store of its own name; nothing is trained."""
 
-    def make(name: str = "a", **values: object) -> Run:
+    def make(name: str = "a", day: int = 30, **values: object) -> Run:
         ranker = make_ranker(Kind.NEXT_ITEM, **{"name": f"tiny_{name}", "search.trials": 10, **values})
-        return Run(ranker, date(2011, 8, 30), store, tmp_path / "work")
+        return Run(ranker, date(2011, 8, day), store, tmp_path / "work")
 
     return make
 
@@ -89,7 +92,7 @@ def test_a_round_that_was_only_partly_asked_is_completed_as_it_would_have_been(m
     play(whole)
     play(torn, rounds=3)
     ask(torn)
-    torn.store.delete([f"{torn.prefix}/tune-trials/000007.json"])  # the asker died between its two writes
+    torn.store.delete([f"{torn.prefix}/tune-trials/000007-00.json"])  # the asker died between its two writes
     assert ask(torn)["trials"] == [6, 7]
     play(torn)
     assert draws(whole) == draws(torn)
@@ -121,7 +124,9 @@ def test_the_best_values_are_plain_python_and_fit_the_ranker(make_run: MakeRun) 
 def test_no_trial_starts_after_the_time_is_over(make_run: MakeRun) -> None:
     run = make_run(**{"search.max_minutes": 0.05})  # three seconds; each round counts one
     play(run)
-    assert len(draws(run)) == 8
+    assert len(draws(run)) == 6
+    told = tell(run)
+    assert (told["trials"], told["ended"], told["minutes"]) == (6, "search.max_minutes", 0.05)
 
 
 def test_without_trials_there_is_nothing_to_tell(make_run: MakeRun) -> None:
@@ -142,11 +147,12 @@ def test_a_search_without_a_success_says_why(make_run: MakeRun) -> None:
     ("values", "message"),
     [
         ({"search.space": {"examples.hard_negatives": {"choice": [1, 2]}}}, "expected a key of training"),
+        ({"search.latency_weight": 0.1}, "nothing to weigh"),
         ({"search.space": {"training.learning_rte": {"uniform": [0.1, 0.2]}}}, "learning_rte"),
         ({"search.space": {"training.learning_rate": {"loguniform": [0, 0.1]}}}, "learning_rate"),
         ({"search.space": {"training.warmup_share": {"uniform": [0.3, 0.1]}}}, "low < high"),
     ],
-    ids=["not of training", "unknown key", "zero under a logarithm", "upside down"],
+    ids=["not of training", "all equally fast", "unknown key", "zero under a logarithm", "upside down"],
 )
 def test_a_space_that_cannot_be_searched_is_refused(
     make_run: MakeRun, values: dict[str, object], message: str
@@ -159,6 +165,64 @@ def test_a_space_that_cannot_be_searched_is_refused(
 def test_a_trial_that_was_never_asked_is_refused(make_run: MakeRun) -> None:
     with pytest.raises(ConfigurationError, match="there is no trial 7"):
         evaluate(make_run(), 7)
+
+
+def night(make_run, day: int, **values: object):
+    run = make_run(day=day, **{"search.trials": 4, **values})
+    play(run)
+    tell(run)
+    return run
+
+
+def test_tonight_begins_with_the_best_of_the_newest_night_and_models_all(make_run: MakeRun) -> None:
+    first, second = night(make_run, 20), night(make_run, 21)
+    tonight = make_run(day=22, **{"search.trials": 4})
+    assert ask(tonight)["trials"] == [0, 1]
+    learned = past(tonight)
+    assert learned.nights == ("2011-08-20", "2011-08-21") and len(learned.observed) == 8
+    assert History(tonight).trial(0).values == tell(second)["best"]
+    assert (
+        History(tonight).trial(1).draws != History(first).trial(1).draws
+    )  # no random beginning: it is modelled
+
+
+def test_a_night_learns_neither_from_its_future_nor_from_another_space(make_run: MakeRun) -> None:
+    night(make_run, 25)
+    night(make_run, 20, **{"search.budget_share": 0.25})
+    backfill = make_run(day=22)
+    ask(backfill)
+    assert past(backfill).nights == ()
+
+
+def test_what_the_first_ask_saw_stays_whatever_is_closed_later(make_run: MakeRun) -> None:
+    night(make_run, 20)
+    calm, stirred = make_run(day=22, **{"search.seed": 1}), make_run(day=22, **{"search.seed": 1})
+    ask(calm)
+    seen = past(calm)
+    late = night(make_run, 21)
+    ask(stirred)
+    assert past(stirred) == seen
+    remember(late, History(late).trials())  # told again: the same document
+    play(calm)
+    assert past(calm) == seen and tell(calm)["nights"] == ["2011-08-20"]
+
+
+def test_nights_limits_how_far_back(make_run: MakeRun) -> None:
+    for day in (18, 19, 20):
+        night(make_run, day)
+    few, none = make_run(day=22, **{"search.nights": 2}), make_run(day=22, **{"search.nights": 0})
+    assert past(few).nights == ("2011-08-19", "2011-08-20")
+    assert past(none).nights == () and past(none).best is None
+
+
+def test_losses_are_distances_from_the_best_of_their_own_night() -> None:
+    def trial(number: int, loss: float | None, status: Status = Status.DONE) -> Trial:
+        return Trial(id=number, share=1, draws={"x": number}, values={}, loss=loss, status=status)
+
+    found = observations(
+        [trial(2, 5.0), trial(0, 4.0), trial(1, None, Status.FAILED), trial(3, None, Status.STOPPED)]
+    )
+    assert [observation.loss for observation in found] == [0.0, None, 0.25]
 
 
 @pytest.mark.slow
@@ -181,3 +245,34 @@ def test_a_real_search_trains_its_trials_side_by_side_and_training_takes_the_bes
     assert not list(run.stage("tune").directory.glob(".trial-*"))
     result = run_stage(run, "train", train)
     assert result["values"] == told["best"]
+
+
+@pytest.mark.slow
+def test_halving_latency_and_a_hard_stop_on_real_training(
+    make_run: MakeRun, write_examples: Callable[..., Path]
+) -> None:
+    space = {"training.learning_rate": {"choice": [1e-3, 1e-2]}, "model.layers": {"choice": [1, 2]}}
+    values = {"search.space": space, "search.trials": 2, "search.latency_weight": 0.5}
+    run = make_run(
+        **values, **{"search.halving": {"eta": 2, "min_share": 0.25}, "search.price_per_hour": 3.6}
+    )
+    write_examples(run.stage("examples").directory)
+    run.stage("examples").commit({"train": 160})
+    told = run_stage(run, "tune", search)
+    assert [entry["rung"] for entry in told["history"]] in ([0, 1, 0], [0, 0, 1])
+    for entry in told["history"]:
+        assert entry["latency_ms"] > 0
+        assert entry["loss"] == pytest.approx(entry["validation_loss"] + 0.5 * entry["latency_ms"])
+    measured = list(run.store.list(f"{run.prefix}/tune-latency/"))
+    assert len(measured) == len({entry["values"]["model.layers"] for entry in told["history"]})
+    assert told["cost"] == pytest.approx(sum(e["seconds"] for e in told["history"]) / 1000, abs=1e-3)
+    poor = make_run("poor", **{"search.trials": 2, "search.price_per_hour": 3600.0, "search.max_cost": 4.0})
+    write_examples(poor.stage("examples").directory)
+    poor.stage("examples").commit({"train": 160})
+    assert ask(poor)["trials"] == [0, 1]
+    stopped = evaluate(poor, 0)  # two seconds are its half of the money: less than its workers need to start
+    assert (stopped["status"], stopped["reason"]) == ("stopped", "search.max_cost")
+    assert stopped["seconds"] < 8
+    evaluate(poor, 1)
+    ended = tell(poor)
+    assert (ended["best"], ended["ended"], ended["stopped"]) == ({}, "search.max_cost", 2)

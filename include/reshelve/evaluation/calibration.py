@@ -1,0 +1,105 @@
+"""Does a score of 0.3 come true three times in ten? The reliability table and the expected calibration error.
+
+What counts as one prediction depends on the kind. pair: each candidate of each question, and whether it was chosen.
+next_item: the first item of each answer, and whether it came next (the confidence calibration of Guo et al., 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reshelve.evaluation.bootstrap import Interval, cluster_numbers, draws, percentiles
+from reshelve.evaluation.scoring import Answers
+from reshelve.examples.formats import HoldoutQuery
+from reshelve.rankers import Kind
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """N probabilities and what became of them."""
+
+    probability: np.ndarray  # float64[N] in [0, 1]
+    outcome: np.ndarray  # bool[N]
+    weight: np.ndarray  # float64[N]
+    cluster: Sequence[str]  # N: rows of one rise and fall together
+
+    def __len__(self) -> int:
+        return len(self.probability)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One row of the reliability table: predictions from `low` (included) to `high` (only 1 itself is included)."""
+
+    low: float
+    high: float
+    predictions: int
+    share: float  # of the weight
+    predicted: float  # weighted mean probability
+    observed: float  # weighted share that came true
+
+
+def predictions(answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind) -> Predictions:
+    """The predictions in a version's answers. A score outside [0, 1], or that is no number, predicts nothing."""
+    rows = list(_rows(answers, queries, kind))
+    probability, outcome, weight, cluster = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Predictions(
+        np.array(probability, dtype=np.float64),
+        np.array(outcome, dtype=bool),
+        np.array(weight, dtype=np.float64),
+        cluster,
+    )
+
+
+def _rows(
+    answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind
+) -> Iterator[tuple[float, bool, float, str]]:
+    depth = 1 if kind.over_catalogue else None
+    for items, scores, query in zip(answers.ranked, answers.scores, queries, strict=True):
+        for item, score in zip(items[:depth], scores[:depth], strict=True):
+            if 0 <= score <= 1:
+                yield score, item in query.relevant, query.weight, query.cluster
+
+
+def reliability(found: Predictions, bins: int = BINS) -> list[Bin]:
+    """The table over `bins` equally wide bins of [0, 1] (Murphy and Winkler, 1977); empty bins are left out."""
+    places, table = _places(found, bins), []
+    for place in np.unique(places):
+        inside = places == place
+        weight = found.weight[inside]
+        table.append(
+            Bin(
+                low=float(place / bins),
+                high=float((place + 1) / bins),
+                predictions=int(inside.sum()),
+                share=float(weight.sum() / found.weight.sum()),
+                predicted=float(np.average(found.probability[inside], weights=weight)),
+                observed=float(np.average(found.outcome[inside], weights=weight)),
+            )
+        )
+    return table
+
+
+def expected_calibration_error(found: Predictions, seed: int, bins: int = BINS) -> Interval | None:
+    """Mean over the bins of |predicted − observed|, by their weight (Naeini et al., 2015), with its 95 % interval.
+
+    In [0, 1]; few predictions in a bin make it, and its interval, larger than the truth. None of no predictions.
+    """
+    if not len(found):
+        return None
+    members, count = cluster_numbers(found.cluster)
+    gap = found.weight * (found.probability - found.outcome)
+    cells = np.bincount(members * bins + _places(found, bins), weights=gap, minlength=count * bins)
+    gaps, weight = cells.reshape(count, bins), np.bincount(members, weights=found.weight)
+    resampled = [np.abs(drawn @ gaps).sum(axis=1) / (drawn @ weight) for drawn in draws(count, seed)]
+    return percentiles(float(np.abs(gaps.sum(axis=0)).sum() / weight.sum()), resampled)
+
+
+def _places(found: Predictions, bins: int) -> np.ndarray:
+    """int64[N]: the bin of each prediction."""
+    return np.minimum((found.probability * bins).astype(np.int64), bins - 1)

@@ -1,0 +1,111 @@
+"""What the gate reports beside its metric: slices, calibration and exposure, of every ranker it asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from reshelve.evaluation import classification
+from reshelve.evaluation.bootstrap import Interval
+from reshelve.evaluation.calibration import expected_calibration_error, predictions, reliability
+from reshelve.evaluation.comparison import HeldOut, Lists
+from reshelve.evaluation.exposure import exposures
+from reshelve.evaluation.scoring import Answers
+from reshelve.evaluation.slices import Known, enough, labels, masks
+from reshelve.evaluation.verdict import Comparison
+from reshelve.examples.catalogue import Catalogue
+from reshelve.rankers import Kind
+
+
+@dataclass(frozen=True)
+class SliceFinding:
+    """One slice: every ranker's mean in it, and challenger minus champion where one was asked."""
+
+    name: str
+    questions: int
+    clusters: int
+    enough: bool  # to be held to the bound
+    values: dict[str, float]
+    against_champion: Comparison | None
+
+    def shown(self) -> dict[str, Any]:
+        """As the report has it."""
+        compared = self.against_champion
+        return {
+            "queries": self.questions,
+            "clusters": self.clusters,
+            "enough": self.enough,
+            "values": self.values,
+            "difference": asdict(compared.difference) if compared else None,
+        }
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far one version's scores can be read as probabilities."""
+
+    error: Interval | None
+    report: dict[str, Any]
+
+
+def slice_findings(
+    held: HeldOut, values: Mapping[str, np.ndarray], kind: Kind, known: Known, least: int
+) -> list[SliceFinding]:
+    """Every slice that has a question. `values` (float64[Q]) by ranker, among them challenger and maybe champion."""
+    found = []
+    for name, mask in masks([labels(query, kind, known) for query in held.queries]).items():
+        champion = None
+        if "champion" in values:
+            champion = held.compare(name, values["challenger"], values["champion"], mask)
+        found.append(
+            SliceFinding(
+                name=name,
+                questions=int(mask.sum()),
+                clusters=len(set(held.clusters[mask].tolist())),
+                enough=enough(mask, held.clusters, least),
+                values={ranker: held.mean(each, mask) for ranker, each in values.items()},
+                against_champion=champion,
+            )
+        )
+    return found
+
+
+def calibration(held: HeldOut, answers: Answers, kind: Kind) -> Calibration:
+    """One version's calibration error and reliability table, with the AUC and the log loss of the same predictions."""
+    found = predictions(answers, held.queries, kind)
+    error = expected_calibration_error(found, held.seed)
+    report = {
+        "predictions": len(found),
+        "error": asdict(error) if error else None,
+        "auc": classification.auc(found.outcome, found.probability, found.weight),
+        "log_loss": classification.log_loss(found.outcome, found.probability, found.weight),
+        "reliability": [asdict(row) for row in reliability(found)],
+    }
+    return Calibration(error, report)
+
+
+def exposure_report(
+    held: HeldOut, ranked: Mapping[str, Lists], known: Known, catalogue: Catalogue
+) -> dict[str, Any]:
+    """The shares of new and rare items in what each ranker shows, in what was chosen, and in the catalogue."""
+    depth, weights = held.metrics[0].depth, held.weights.tolist()
+    chosen = [query.relevant for query in held.queries]
+    items = set(catalogue.items).union(*chosen)
+    new, rare = known.new(items), known.rare(items)
+
+    def shares(lists: Lists) -> dict[str, float]:
+        return asdict(exposures(lists, weights, new=new, rare=rare, catalogue=catalogue.items, k=depth))
+
+    return {
+        "depth": depth,
+        "shown": {ranker: shares(lists) for ranker, lists in ranked.items()},
+        "chosen": shares(chosen),
+        "catalogue": {
+            "items": len(catalogue),
+            "new": len(new.intersection(catalogue.items)) / len(catalogue),
+            "rare": len(rare.intersection(catalogue.items)) / len(catalogue),
+        },
+    }

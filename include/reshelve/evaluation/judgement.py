@@ -1,0 +1,93 @@
+"""From answers to the gate's report: everything is compared, and the verdict's rules are applied. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from reshelve.evaluation.baselines import BASELINES
+from reshelve.evaluation.comparison import HeldOut, Lists
+from reshelve.evaluation.findings import calibration, exposure_report, slice_findings
+from reshelve.evaluation.scoring import Answers
+from reshelve.evaluation.slices import Known
+from reshelve.evaluation.verdict import Champion, decide
+from reshelve.examples.catalogue import Catalogue
+from reshelve.rankers import Ranker
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was asked, what was answered, and what the past knew."""
+
+    held: HeldOut
+    answers: Mapping[str, Answers]  # of CHALLENGER; of CHAMPION where it is compared
+    baselines: Mapping[str, Lists]
+    known: Known
+    catalogue: Catalogue
+    champion: int | None  # the version that serves, compared or not
+
+    @property
+    def ranked(self) -> dict[str, Lists]:
+        """The lists of every ranker."""
+        return {**{name: answers.ranked for name, answers in self.answers.items()}, **self.baselines}
+
+
+def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
+    """The gate's report, all but `holdout_partitions`."""
+    held, gates, ranked = evidence.held, ranker.gates, evidence.ranked
+    metric = str(held.metrics[0])
+    values = {name: held.values(lists) for name, lists in ranked.items()}
+    baselines = {name: held.compare(name, values[CHALLENGER], values[name]) for name in BASELINES}
+    champion = None
+    if evidence.champion is not None:
+        compared = (
+            held.compare(CHAMPION, values[CHALLENGER], values[CHAMPION]) if CHAMPION in values else None
+        )
+        champion = Champion(evidence.champion, compared)
+    slices = slice_findings(held, values, ranker.kind, evidence.known, gates.slice_queries)
+    calibrations = {
+        name: calibration(held, answers, ranker.kind) for name, answers in evidence.answers.items()
+    }
+    decision = decide(
+        metric=metric,
+        baselines=[baselines[name] for name in gates.beats],
+        champion=champion,
+        tolerance=gates.champion_tolerance,
+        slices=[found.against_champion for found in slices if found.enough and found.against_champion],
+        slice_tolerance=gates.slice_tolerance,
+        calibration_error=calibrations[CHALLENGER].error,
+        max_calibration_error=gates.max_calibration_error,
+        broken=evidence.answers[CHALLENGER].broken,
+    )
+    return {
+        "verdict": decision.verdict.value,
+        "reasons": decision.reasons,
+        "metric": metric,
+        "challenger": asdict(held.interval(values[CHALLENGER])),
+        "champion": _shown(champion),
+        "baselines": {name: rival.value for name, rival in baselines.items()},
+        "differences": {name: asdict(rival.difference) for name, rival in baselines.items()},
+        "metrics": {name: held.all_metrics(lists) for name, lists in ranked.items()},
+        "slices": {found.name: found.shown() for found in slices},
+        "calibration": {name: found.report for name, found in calibrations.items()},
+        "exposure": exposure_report(held, ranked, evidence.known, evidence.catalogue),
+        "queries": len(held.queries),
+        "clusters": len(set(held.clusters.tolist())),
+    }
+
+
+def _shown(champion: Champion | None) -> dict[str, Any] | None:
+    if champion is None:
+        return None
+    compared = champion.comparison
+    return {
+        "version": champion.version,
+        "value": compared.value if compared else None,
+        "difference": compared.difference.value if compared else None,
+        "difference_low": compared.difference.low if compared else None,
+        "difference_high": compared.difference.high if compared else None,
+    }

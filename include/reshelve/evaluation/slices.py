@@ -1,0 +1,83 @@
+"""Slices of the held-out questions: a mean can rise while one kind of customer loses.
+
+Head, torso and tail carry a third of the past's weight each, most frequent first: the same rule for queries and for
+items. A next_item question has no query; the newest item of its history stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reshelve.examples.formats import HoldoutQuery
+from reshelve.examples.past import Past, normalised
+from reshelve.rankers import Kind
+
+NEW_DAYS = 7  # an item is new while its first known event is no older, counted back from the holdout
+LEAST_CLUSTERS = 10  # of fewer, resampled, an interval is too narrow to be believed
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the past knew of the queries asked and of the items.
+
+    The mappings give the share of the past's weight that more frequent ones carry, in [0, 1).
+    """
+
+    queries: Mapping[str, float]  # by `subject`
+    items: Mapping[str, float]
+    settled: Collection[str]  # items known for more than NEW_DAYS
+
+    @classmethod
+    def of(cls, past: Past, queries: Sequence[HoldoutQuery], kind: Kind) -> Known:
+        """Counted over `past`, which holds nothing of the holdout."""
+        items = past.more_frequent("item_id")
+        asked = (
+            items
+            if kind is Kind.NEXT_ITEM
+            else past.more_frequent("norm", {subject(query, kind) for query in queries})
+        )
+        return cls(asked, items, past.known_before(NEW_DAYS))
+
+    def new(self, items: Collection[str]) -> set[str]:
+        """Those of `items` that were not known before the last NEW_DAYS."""
+        return {item for item in items if item not in self.settled}
+
+    def rare(self, items: Collection[str]) -> set[str]:
+        """Those of `items` that are in the tail, or were never chosen at all."""
+        return {item for item in items if tier(self.items.get(item, 1.0)) == "tail"}
+
+
+def tier(more_frequent: float) -> str:
+    """head, torso or tail, from the share of the weight that more frequent ones carry."""
+    return "head" if more_frequent < 1 / 3 else "torso" if more_frequent < 2 / 3 else "tail"
+
+
+def subject(query: HoldoutQuery, kind: Kind) -> str:
+    """What was asked: the query, or the newest item of the history."""
+    if kind is Kind.NEXT_ITEM:
+        return query.history_items[0] if query.history_items else ""
+    return normalised(query.text)
+
+
+def labels(query: HoldoutQuery, kind: Kind, known: Known) -> set[str]:
+    """The slices that a question is in, as in `query/head`, `query/seen`, `item/new`."""
+    asked = known.queries.get(subject(query, kind))
+    found = {"query/unseen"} if asked is None else {"query/seen", f"query/{tier(asked)}"}
+    found |= {f"item/{tier(known.items.get(item, 1.0))}" for item in query.relevant}
+    if known.new(query.relevant):
+        found.add("item/new")
+    return found
+
+
+def masks(labelled: Sequence[Collection[str]]) -> dict[str, np.ndarray]:
+    """bool[Q] for every label that a question has, by name. Labels of any source (a category) can be among them."""
+    names = sorted({name for found in labelled for name in found})
+    return {name: np.array([name in found for found in labelled]) for name in names}
+
+
+def enough(mask: np.ndarray, clusters: np.ndarray, least: int) -> bool:
+    """Whether a slice has `least` questions, out of LEAST_CLUSTERS clusters. Both arrays are [Q]."""
+    return int(mask.sum()) >= least and len(set(clusters[mask].tolist())) >= LEAST_CLUSTERS

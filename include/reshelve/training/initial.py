@@ -1,0 +1,89 @@
+"""The ranker before training: on the pretrained base, or on what the champion had learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from reshelve.training.form import ModelForm, base_architecture
+from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
+from reshelve.training.spec import TrainingSpec
+
+
+def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
+    """The ranker before training: on rank 0 with its first weights, elsewhere of the same shape."""
+    catalogue = _catalogue(spec.examples) if spec.kind.over_catalogue else None
+    pooling, max_length = spec.model.pooling, spec.model.max_length
+    if rank == 0 and spec.start is None:
+        return RankerModel.initialise(
+            spec.base,
+            kind=spec.kind,
+            pooling=pooling,
+            max_length=max_length,
+            layers=spec.model.layers,
+            titles=catalogue["title"] if catalogue else None,
+            events=catalogue["events"] if catalogue else None,
+            seed=spec.training.seed,
+        )
+    form = ModelForm(
+        kind=spec.kind,
+        pooling=pooling,
+        max_length=max_length,
+        architecture=base_architecture(spec.base, max_length, spec.model.layers),
+        items=len(catalogue["title"]) if catalogue else None,
+    )
+    model = RankerModel(form)
+    return model if rank or spec.start is None else continued(model, spec.start, spec.base, catalogue)
+
+
+@torch.no_grad()
+def continued(
+    model: RankerModel, start: Path, base: Path, catalogue: dict[str, list[Any]] | None
+) -> RankerModel:
+    """`model` with the weights in `start`, an earlier night's, which the train stage has found to fit.
+
+    next_item: an item that both catalogues have keeps its row, and of its bias what lay above its popularity then; it gets
+    today's popularity. A new item starts from its title, with the bias of its popularity.
+    """
+    model.eval()
+    earlier = load_file(start / "model.safetensors")
+    if catalogue is not None:
+        earlier |= _items(model, earlier, _catalogue(start), base, catalogue)
+    model.load_state_dict(earlier)
+    return model
+
+
+def _items(
+    model: RankerModel,
+    earlier: dict[str, Tensor],
+    before: dict[str, list[Any]],
+    base: Path,
+    now: dict[str, list[Any]],
+) -> dict[str, Tensor]:
+    places = {item: place for place, item in enumerate(before["item_id"])}
+    kept = [place for place, item in enumerate(now["item_id"]) if item in places]
+    fresh = [place for place, item in enumerate(now["item_id"]) if item not in places]
+    were = [places[now["item_id"][place]] for place in kept]
+    above = earlier["items.bias"] - log_popularity(before["events"])
+    weight, bias = model.items.weight.detach().clone(), log_popularity(now["events"])
+    weight[kept] = earlier["items.weight"][were]
+    # What all items have in common changes no softmax; the new ones get it too, to stand level with the others.
+    bias += above[were].mean() if were else 0.0
+    bias[kept] += above[were] - above[were].mean() if were else 0.0
+    if fresh:
+        encoder = {name: value for name, value in earlier.items() if name.startswith("encoder.")}
+        model.load_state_dict(encoder, strict=False)
+        weight[fresh] = rows_of_titles(model, base, [now["title"][place] for place in fresh])
+    return {"items.weight": weight, "items.bias": bias}
+
+
+def _catalogue(directory: Path) -> dict[str, list[Any]]:
+    """The columns of `catalogue.parquet`, in the order of the softmax; an item without title is called by its id."""
+    found: dict[str, list[Any]] = pq.read_table(directory / "catalogue.parquet").sort_by("index").to_pydict()
+    found["title"] = [title or item for title, item in zip(found["title"], found["item_id"], strict=True)]
+    return found

@@ -1,0 +1,133 @@
+"""The report from answers alone, with every number worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from reshelve.evaluation.comparison import HeldOut
+from reshelve.evaluation.judgement import Evidence, judge
+from reshelve.evaluation.metrics import Metric, reported
+from reshelve.evaluation.scoring import Answers
+from reshelve.evaluation.slices import Known
+from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.formats import HoldoutQuery
+from reshelve.rankers import Ranker
+
+ITEMS = ["old", "fresh", "spare"]
+# 30 customers want the old item and 40 the fresh one, under a query that is known and one that is not.
+ASKED = [
+    HoldoutQuery(str(n), "known" if n < 30 else "strange", ["old" if n < 30 else "fresh"], 1.0, str(n),
+                 candidates=ITEMS)
+    for n in range(70)
+]  # fmt: skip
+KNOWN = Known(queries={"known": 0.0}, items={"old": 0.0, "spare": 0.9}, settled={"old", "spare"})
+OLD_FIRST, FRESH_FIRST = ["old", "fresh", "spare"], ["fresh", "old", "spare"]
+
+
+def answering(*lists: list[str]) -> Answers:
+    return Answers(list(lists), [[0.5, 0.25, 0.25]] * len(lists), 0)
+
+
+FRIEND_OF_THE_OLD = answering(*[OLD_FIRST] * 70)
+FRIEND_OF_THE_NEW = answering(*[FRESH_FIRST] * 70)
+FRIEND_OF_ALL = answering(*[OLD_FIRST] * 30, *[FRESH_FIRST] * 40)
+
+
+def evidence(challenger: Answers, champion: Answers | None) -> Evidence:
+    answers = {"challenger": challenger} | ({"champion": champion} if champion else {})
+    return Evidence(
+        held=HeldOut(ASKED, reported(Metric("recall", 1), whole_lists=True), seed=1),
+        answers=answers,
+        baselines={name: [["spare", "old", "fresh"]] * 70 for name in ("popularity", "bm25", "cooccurrence")},
+        known=KNOWN,
+        catalogue=Catalogue(ITEMS, ITEMS, [1] * 3, [1] * 3),
+        champion=20110830001 if champion else None,
+    )
+
+
+def ranker(**gates) -> Ranker:
+    return Ranker.model_validate(
+        {"name": "shelf", "title": "A shelf", "kind": "pair", "data": {"source": "shop"},
+         "gates": {"metric": "recall@1", **gates}}
+    )  # fmt: skip
+
+
+def test_the_first_night_is_judged_against_the_baselines_and_reports_its_slices():
+    result = judge(ranker(), evidence(FRIEND_OF_ALL, None))
+    assert (result["verdict"], result["champion"]) == ("promote", None)
+    assert set(result["slices"]) == {
+        "query/head",
+        "query/seen",
+        "query/unseen",
+        "item/head",
+        "item/tail",
+        "item/new",
+    }
+    unseen = result["slices"]["query/unseen"]
+    assert (unseen["queries"], unseen["clusters"], unseen["enough"]) == (40, 40, True)
+    assert unseen["values"] == {"challenger": 1, "popularity": 0, "bm25": 0, "cooccurrence": 0}
+    assert unseen["difference"] is None
+    assert not [said for said in result["reasons"] if "slice" in said]
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_better_mean_does_not_pay_for_a_slice():
+    champion, challenger = FRIEND_OF_THE_OLD, FRIEND_OF_THE_NEW
+    paid = evidence(challenger, champion)
+    result = judge(ranker(champion_tolerance=1.0), paid)
+    assert result["champion"]["difference"] == pytest.approx(10 / 70)
+    assert result["verdict"] == "reject"
+    assert result["slices"]["item/head"]["difference"] == {"value": -1, "low": -1, "high": -1}
+    assert [said.split(" is worse")[0] for said in result["reasons"] if "slice" in said] == [
+        "slice item/head", "slice query/head", "slice query/seen",
+    ]  # fmt: skip
+    for gates in ({"slice_tolerance": None}, {"slice_queries": 31}, {"slice_tolerance": 1.0}):
+        assert judge(ranker(champion_tolerance=1.0, **gates), paid)["verdict"] == "promote"
+
+
+def test_a_challenger_that_is_better_everywhere_is_promoted():
+    result = judge(ranker(), evidence(FRIEND_OF_ALL, FRIEND_OF_THE_OLD))
+    assert result["verdict"] == "promote"
+    assert "no slice is surely worse than the champion by more than 0.05 (6 looked at)" in result["reasons"]
+
+
+def test_calibration_of_every_version_is_reported_and_held_to_its_bound():
+    # The first of three is said to be right half of the time, and is always; the others a quarter, and never are.
+    result = judge(ranker(), evidence(FRIEND_OF_ALL, FRIEND_OF_THE_NEW))
+    calibration = result["calibration"]["challenger"]
+    assert calibration["predictions"] == 210
+    assert calibration["error"]["value"] == pytest.approx((0.5 + 0.25 + 0.25) / 3)
+    assert calibration["auc"] == 1
+    assert [(row["predictions"], row["observed"]) for row in calibration["reliability"]] == [
+        (140, 0),
+        (70, 1),
+    ]
+    # 40 of the champion's 70 firsts are right, and 30 of its 70 seconds.
+    champion = result["calibration"]["champion"]
+    assert [row["observed"] for row in champion["reliability"]] == pytest.approx([30 / 140, 40 / 70])
+
+    strict = judge(ranker(max_calibration_error=0.1), evidence(FRIEND_OF_ALL, None))
+    assert strict["verdict"] == "reject"
+    assert any("not calibrated within 0.1" in said for said in strict["reasons"])
+    lenient = judge(ranker(max_calibration_error=0.4), evidence(FRIEND_OF_ALL, None))
+    assert lenient["verdict"] == "promote"
+
+
+def test_exposure_beside_what_was_chosen_and_what_there_is():
+    found = judge(ranker(), evidence(FRIEND_OF_ALL, FRIEND_OF_THE_OLD))["exposure"]
+    assert found["depth"] == 1
+    assert found["shown"]["challenger"] == pytest.approx({"new": 40 / 70, "rare": 40 / 70, "coverage": 2 / 3})
+    assert found["shown"]["champion"] == {"new": 0, "rare": 0, "coverage": pytest.approx(1 / 3)}
+    assert found["shown"]["popularity"]["rare"] == 1
+    assert found["chosen"]["new"] == pytest.approx(40 / 70)
+    assert found["catalogue"] == pytest.approx({"items": 3, "new": 1 / 3, "rare": 2 / 3})
+
+
+def test_a_champion_that_was_not_asked_leaves_the_slices_uncompared():
+    uncompared = replace(evidence(FRIEND_OF_ALL, None), champion=20110831001)
+    result = judge(ranker(), uncompared)
+    assert result["verdict"] == "hold"
+    assert all(found["difference"] is None for found in result["slices"].values())
