@@ -289,7 +289,7 @@ class Release(Form):
     keep: int = Field(
         5, ge=2, description="Published versions that housekeeping keeps beside those that serve."
     )
-    top: int = Field(100, ge=1, le=1000, description="next_item: items in an answer.")
+    top: int = Field(100, ge=1, le=1000, description="next_item, search: items in an answer.")
 
 
 class Ranker(Form):
@@ -298,7 +298,8 @@ class Ranker(Form):
     name: Name = Field(description="The file's name without .yaml: it names the DAGs and the served model.")
     title: str = Field(min_length=3, max_length=120, description="For people, in the pages and the summary.")
     kind: Kind = Field(
-        description="pair: a query and an item give a score. next_item: a history gives items."
+        description="next_item: a history gives items. search: a query gives items, from what was chosen before too. "
+        "pair: a query and an item give a score."
     )
     schedule: str = Field(
         "0 3 * * *", description="Cron, UTC: when the night of the previous day's partition starts."
@@ -331,14 +332,16 @@ class Ranker(Form):
     @model_validator(mode="after")
     def _loss_fits_the_kind(self) -> Ranker:
         if self.kind.over_catalogue and self.training.loss != "pointwise":
-            raise ValueError(f"training.loss: {self.training.loss} is for pair; next_item has one loss")
+            raise ValueError(
+                f"training.loss: {self.training.loss} is for pair; {self.kind.value} has one loss"
+            )
         return self
 
     @model_validator(mode="after")
     def _metric_fits_the_kind(self) -> Ranker:
         if self.gates.metric == "auc" and self.kind.over_catalogue:
             raise ValueError(
-                "gates.metric: auc needs every candidate's place, and next_item answers its best only"
+                "gates.metric: auc needs every candidate's place, and a catalogue is answered with its best only"
             )
         return self
 

@@ -91,13 +91,30 @@ def test_a_night_runs_its_stages_in_order_and_searches_in_rounds(bag: DagBag) ->
         "tune.ask_2",
         "tune.evaluate_2",
     ]
-    stages += ["tune.tell", "train", "compress", "package", "gate", "publish", "decide_release", "release"]
+    stages += [
+        "tune.tell",
+        "train",
+        "blend",
+        "compress",
+        "package",
+        "gate",
+        "publish",
+        "decide_release",
+        "release",
+    ]
     assert order == stages
     assert night.get_task("train").pool == Pool.ACCELERATOR
     for task in night.tasks:
         if task.task_id in ("examples", "tune.evaluate_1", "tune.tell", "train", "publish"):
             given = task.partial_kwargs if task.is_mapped else vars(task)
             assert given["options_from"] == "night", "the stages of a run must share one identity"
+
+
+def test_only_a_search_is_blended(bag: DagBag) -> None:
+    assert dag(bag, "retrain_search").get_task("compress").upstream_task_ids == {"blend"}
+    night = dag(bag, "retrain_recommend")
+    assert "blend" not in night.task_ids
+    assert night.get_task("compress").upstream_task_ids == {"train"}
 
 
 def test_a_skipped_night_skips_its_search(bag: DagBag) -> None:

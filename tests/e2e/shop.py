@@ -25,7 +25,7 @@ from reshelve.store.objects import ObjectStore
 SMALL = {
     "data": {"window_days": 14, "catalogue_days": 14},
     "examples": {"max_examples": 600},
-    "model": {"max_length": 32},
+    "model": {"max_length": 32, "layers": 2},
     "training": {"max_minutes": 2, "checkpoint_seconds": 2},
     "search": {"trials": 2, "parallel": 2, "max_minutes": 2},
     "compression": {"calibration_examples": 32},

@@ -30,7 +30,9 @@ class Postings:
         first.eliminate_zeros()
         first.sort_indices()
         rows = np.repeat(np.arange(first.shape[0]), np.diff(first.indptr))
-        weights = [first.data, *(np.asarray(m[rows, first.indices]).ravel() for m in others)]
+        weights = [first.data]
+        for matrix in others:  # scipy makes a matrix of an empty selection
+            weights.append(np.asarray(matrix[rows, first.indices]).ravel() if len(rows) else first.data)
         return cls(
             first.indptr.astype(np.int32),
             first.indices.astype(np.int32),

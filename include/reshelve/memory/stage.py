@@ -77,6 +77,7 @@ def blend(run: Run) -> dict[str, Any]:
         age = (days[-1].day - day.day).days
         lists.append(_lists(corpus, day, reader, weight=2.0 ** (-age / _HALF_LIFE)))
         log.info("day", day=str(day.day), queries=len(day.queries), done=f"{number}/{len(days)}")
+    _require_choices(Lists.joined(lists), days)
     losses = _compare(lists, run.ranker.training.seed)
     encoder = losses["with_encoder"] < losses["memory"]
     everything = Lists.joined(lists)
@@ -94,6 +95,14 @@ def blend(run: Run) -> dict[str, Any]:
         "partitions": [str(day.day) for day in days],
         "queries_remembered": len(corpus.keys),
     }
+
+
+def _require_choices(lists: Lists, days: list[_Day]) -> None:
+    if not lists.chosen.any():
+        raise DataError(
+            "nothing that was chosen on the validation days is near its query",
+            f"expected choices among the best {_SHORTLIST} items between {days[0].day} and {days[-1].day}",
+        )
 
 
 def read_searches(examples: Path, catalogue: Catalogue, run: Run) -> Searches:
@@ -181,7 +190,11 @@ def _shortlist(features: Array) -> Array:
 def _compare(lists: list[Lists], seed: int) -> dict[str, float]:
     """Losses on the newest days of blends fitted on the others; on the same day where there is one."""
     tested = max(1, round(len(lists) * _TESTED_SHARE))
-    earlier, newest = Lists.joined(lists[:-tested] or lists), Lists.joined(lists[-tested:])
+    everything = Lists.joined(lists)
+    earlier, newest = (
+        found if len(found.weights) else everything
+        for found in (Lists.joined(lists[:-tested] or lists), Lists.joined(lists[-tested:]))
+    )
     without = len(FEATURES)
     return {
         "memory": fit(earlier.without(without), seed).loss(newest.without(without)),

@@ -114,13 +114,9 @@ class Corpus:
         self.titles = found.matrix[len(texts) :]
         self.keys = sorted(set(found.compact[: len(texts)]))
         key_place = {key: number for number, key in enumerate(self.keys)}
-        key_of_text = np.array([key_place[key] for key in found.compact[: len(texts)]], np.int64)
-        ones = np.ones(len(texts), np.float32)
-        spelled = sparse.csr_matrix(
-            (ones, (key_of_text, np.arange(len(texts)))), (len(self.keys), len(texts))
-        )
-        self.spellings = (spelled @ found.matrix[: len(texts)]).sign().tocsr()
-        self.key_of = key_of_text[[place[query] for query in searches.queries]]
+        self.key_of_text = np.array([key_place[key] for key in found.compact[: len(texts)]], np.int64)
+        self.texts = found.matrix[: len(texts)]
+        self.text_of = np.array([place[query] for query in searches.queries], np.int64)
 
     @property
     def items(self) -> int:
@@ -131,14 +127,15 @@ class Corpus:
         """What was known at the first instant of `as_of`."""
         past = self.searches.days < as_of.toordinal()
         age = (as_of.toordinal() - 1 - self.searches.days[past]).astype(np.float64)
-        items, keys, weights = self.searches.items[past], self.key_of[past], self.searches.weights[past]
+        items, texts, weights = self.searches.items[past], self.text_of[past], self.searches.weights[past]
+        keys = self.key_of_text[texts]
         decayed = [weights * 2.0 ** (-age / half_life) for half_life in HALF_LIVES]
         asked = np.bincount(keys, decayed[0], len(self.keys))
         kept = np.sort(np.argsort(-asked, kind="stable")[: min(MOST_KEYS, np.count_nonzero(asked))])
         shape = (len(self.keys), self.items)
         chosen = [sparse.csr_matrix((w, (keys, items)), shape)[kept] for w in decayed]
         popularity = _popularity([np.bincount(items, w, self.items) for w in decayed])
-        spellings = self.spellings[kept]
+        spellings = self._spellings(np.unique(texts))[kept]
         used = np.flatnonzero(np.asarray(spellings.sum(0) + self.titles.sum(0)).ravel())
         spellings, titles, is_word = spellings[:, used], self.titles[:, used], self.is_word[used]
         counts = np.asarray(spellings.sum(0) + titles.sum(0)).ravel()
@@ -170,6 +167,14 @@ class Corpus:
             idf_unseen=float(np.log1p(documents)),
         )
 
+    def _spellings(self, texts: Array) -> sparse.csr_matrix:
+        """1 where a key was spelled with the n-gram in one of these texts: [keys, grams]."""
+        place = (self.key_of_text[texts], texts)
+        spelled = sparse.csr_matrix(
+            (np.ones(len(texts), np.float32), place), (len(self.keys), self.texts.shape[0])
+        )
+        return (spelled @ self.texts).sign().tocsr()
+
 
 @dataclass(frozen=True)
 class _Cut:
@@ -194,7 +199,9 @@ def _cut(texts: list[str], batch: int = 4096) -> _Cut:
     matrix = sparse.csr_matrix(
         (np.ones(len(place[0]), np.float32), place), (len(texts), len(vocabulary))
     ).sign()
-    return _Cut(compact, [gram.decode() for gram in vocabulary], matrix)
+    # Sorted: no text may decide the order in which another's n-grams are summed.
+    grams = sorted(vocabulary)
+    return _Cut(compact, [gram.decode() for gram in grams], matrix[:, [vocabulary[gram] for gram in grams]])
 
 
 def _popularity(counts: list[Array]) -> Array:

@@ -53,8 +53,7 @@ class TextKeys(tf.Module):
 
         Lower case without accents; letters and digits part; Roman numerals to IX are digits; no plural s.
         """
-        short = tf.strings.substr(texts, 0, _LONGEST, unit="UTF8_CHAR")
-        plain = substitute(short, self.points)
+        plain = substitute(_short(texts), self.points)
         for pattern in (r"(\pL)(\pN)", r"(\pN)(\pL)"):
             plain = tf.strings.regex_replace(plain, pattern, r"\1 \2")
         place, words, _ = tf.raw_ops.StringSplitV2(input=plain, sep="", maxsplit=-1)
@@ -72,8 +71,9 @@ class TextKeys(tf.Module):
         ragged = tf.RaggedTensor.from_row_splits(words, tf.cast(splits, tf.int64), validate=False)
         compact = tf.strings.reduce_join(ragged, axis=1)
         # What has no letter or digit is remembered as it was typed.
-        compact = tf.where(compact == "", tf.strings.strip(texts), compact)
-        characters = tf.strings.unicode_split(tf.strings.join(["^", compact, "$"]), "UTF-8")
+        compact = tf.where(compact == "", tf.strings.strip(_short(texts)), compact)
+        framed = tf.where(compact == "", "", tf.strings.join(["^", compact, "$"]))
+        characters = tf.strings.unicode_split(framed, "UTF-8")
         grams = tf.strings.ngrams(characters, list(GRAMS), separator="")
         whole = tf.strings.join(["w:", words])
         return Keys(
@@ -83,6 +83,10 @@ class TextKeys(tf.Module):
             tf.concat([grams.flat_values, whole], 0),
             tf.concat([tf.cast(grams.value_rowids(), tf.int32), rows], 0),
         )
+
+
+def _short(texts: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(texts, 0, _LONGEST, unit="UTF8_CHAR")
 
 
 @lru_cache(maxsize=1)

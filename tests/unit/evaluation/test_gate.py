@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.errors import ConfigurationError
+from reshelve.errors import ConfigurationError, DataError
 from reshelve.evaluation.gate import gate
-from reshelve.evaluation.scoring import order
+from reshelve.evaluation.scoring import kind_of, order
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import EVENTS, HOLDOUT, HoldoutQuery, write_rows
 from reshelve.lineage import Run
-from reshelve.rankers import Ranker
+from reshelve.rankers import Kind, Ranker
 from reshelve.store.deployments import Offer, Promote, move_pointer
 from reshelve.store.versions import publish
 
@@ -76,6 +76,7 @@ def package_model(run: Run, best: list[str]) -> None:
     (directory / "assets.extra").mkdir()
     lines = [json.dumps({"item": item, "title": item, "events": 1}) for item in ITEMS]
     (directory / "assets.extra" / "catalogue.jsonl").write_text("\n".join(lines))
+    (directory / "assets.extra" / "reshelve.json").write_text(json.dumps({"kind": run.ranker.kind}))
     run.stage("package").commit({})
 
 
@@ -130,6 +131,34 @@ def test_a_champion_of_a_newer_partition_is_not_compared(store, tmp_path):
     assert result["verdict"] == "hold"
     assert result["champion"]["value"] is None
     assert any("newer partition" in reason for reason in result["reasons"])
+
+
+@pytest.mark.slow
+def test_a_champion_of_another_kind_is_not_compared(store, tmp_path):
+    earlier = run_of(store, tmp_path, "next_item", partition=date(2011, 8, 29))
+    package_model(earlier, ITEMS[25:])
+    serve(earlier)
+    run = run_of(store, tmp_path, "pair")
+    package_model(run, ITEMS[25:])
+    result = gate(run)
+    assert (result["verdict"], result["champion"]) == ("promote", None)
+    assert any("no version of this kind serves yet" in reason for reason in result["reasons"])
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_version_says_its_kind(tmp_path, kind):
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "reshelve.json").write_text(json.dumps({"kind": kind.value}))
+    assert kind_of(tmp_path) is kind
+
+
+@pytest.mark.parametrize("body", [None, "{", "{}", '{"kind": "oracle"}'])
+def test_a_version_that_does_not_say_its_kind_is_bad_data(tmp_path, body):
+    (tmp_path / "assets.extra").mkdir()
+    if body is not None:
+        (tmp_path / "assets.extra" / "reshelve.json").write_text(body)
+    with pytest.raises(DataError, match=r"reshelve\.json: the version's description cannot be read"):
+        kind_of(tmp_path)
 
 
 def test_a_metric_deeper_than_the_answer_is_a_wrong_configuration(store, tmp_path):

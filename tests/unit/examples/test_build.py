@@ -89,7 +89,7 @@ def test_a_pair_is_compared_with_items_nobody_chose_for_the_query(trading_shop, 
         assert query.weight >= 1
 
 
-@pytest.mark.parametrize("kind", ["pair", "next_item"])
+@pytest.mark.parametrize("kind", ["pair", "next_item", "search"])
 def test_only_training_texts_are_misspelt(trading_shop, day_of, kind):
     found = {}
     for share in (0.0, 1.0):

@@ -22,7 +22,7 @@ def bytes_of(directory: Path, names=FILES) -> dict[str, bytes]:
     return {name: (directory / name).read_bytes() for name in names}
 
 
-@pytest.mark.parametrize("kind", ["next_item", "pair"])
+@pytest.mark.parametrize("kind", ["next_item", "pair", "search"])
 def test_another_holdout_changes_nothing_that_is_learnt_from(trading_shop, day_of, trade_of, kind):
     before = bytes_of(built(trading_shop.run(kind, day_of(5))))
     other = [
@@ -33,7 +33,7 @@ def test_another_holdout_changes_nothing_that_is_learnt_from(trading_shop, day_o
     assert bytes_of(built(trading_shop.run(kind, day_of(5)))) == before
 
 
-@pytest.mark.parametrize("kind", ["next_item", "pair"])
+@pytest.mark.parametrize("kind", ["next_item", "pair", "search"])
 def test_another_validation_day_changes_no_training_example(trading_shop, day_of, trade_of, kind):
     def training(directory: Path) -> list[tuple]:
         items = Catalogue.read(directory / "catalogue.parquet").items
@@ -71,7 +71,7 @@ def test_a_shortlist_is_drawn_from_the_past_and_misses_what_is_new(trading_shop,
 
 
 def test_equal_inputs_give_equal_bytes(trading_shop, day_of):
-    for kind in ("next_item", "pair"):
+    for kind in ("next_item", "pair", "search"):
         first, second = (built(trading_shop.run(kind, day_of(5))) for _ in range(2))
         names = sorted(path.name for path in first.iterdir())
         assert bytes_of(first, names) == bytes_of(second, names)

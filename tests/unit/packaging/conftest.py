@@ -137,7 +137,8 @@ def trained_run(store: ObjectStore, tmp_path: Path) -> Callable[..., Run]:
     def make(kind: str, pooling: str, overrides: dict[str, object] | None = None, real: bool = False) -> Run:
         name = "recommend" if kind == "next_item" else "search"
         ranker = load_ranker(
-            name, {"release.top": 7, "compression.calibration_examples": 32, **(overrides or {})}
+            name,
+            {"kind": kind, "release.top": 7, "compression.calibration_examples": 32, **(overrides or {})},
         )
         run = dataclasses.replace(Run.of(ranker, date(2011, 8, 30)), store=store, work=tmp_path / "work")
         write_examples(run.stage("examples").directory, kind)

