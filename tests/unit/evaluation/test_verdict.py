@@ -35,7 +35,7 @@ def judged(
 @pytest.mark.parametrize(
     ("case", "verdict", "reason"),
     [
-        pytest.param({}, Verdict.PROMOTE, "no version serves yet", id="first-night"),
+        pytest.param({}, Verdict.PROMOTE, "no version of this kind serves yet", id="first-night"),
         pytest.param({"baseline": UNSURE}, Verdict.HOLD, "not shown to be better", id="unsure-of-baseline"),
         pytest.param({"baseline": WORSE}, Verdict.REJECT, "no better than the baseline", id="below-baseline"),
         pytest.param(
