@@ -5,6 +5,8 @@ SHELL := /bin/bash
 RANKER ?= recommend
 PARTITION ?=
 RESHELVE := .venv/bin/reshelve
+# Tests that are slow to load already: TensorFlow graphs, whole platforms.
+HEAVY := contract e2e unit/compression unit/memory unit/packaging
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
 .PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality docs
@@ -38,7 +40,7 @@ test: setup ## Run every test (about 25 minutes): on two workers what needs no p
 	@.venv/bin/pytest -m platform
 
 test-fast: setup ## Run the tests that need neither the platform nor much time (about 2 minutes)
-	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform"
+	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform" $(addprefix --ignore=tests/,$(HEAVY))
 
 lint: setup ## Check style, formatting and types
 	@.venv/bin/ruff check $(CODE)

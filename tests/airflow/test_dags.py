@@ -18,6 +18,8 @@ from reshelve_airflow.policies import Pool, Tag
 from reshelve_airflow.settings_file import SettingsFile
 from reshelve_airflow.timetable import NightTimetable
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).resolve().parents[2]
 DAG_FILES = sorted((HERE / "dags").glob("*.py"))
 HEAVY = {"torch", "tensorflow", "great_expectations", "boto3"}

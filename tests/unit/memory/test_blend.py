@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from reshelve.memory.blend import HIDDEN, Blend, Lists, fit
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS, ITEMS, FEATURES, TELLING = 3000, 10, 5, 3
 
 

@@ -12,6 +12,8 @@ import tensorflow as tf
 from reshelve.memory.evidence import FEATURES, SearchEvidence
 from reshelve.memory.tables import Corpus
 
+pytestmark = pytest.mark.slow
+
 TITLES = ["red lantern", "garden gnome", "", "mama's cup"]
 ROWS = [
     (1, 0, 1.0, "lantern"), (2, 0, 1.0, "red lantern"), (1, 1, 3.0, "garden"), (3, 1, 1.0, "gnome"),

@@ -17,6 +17,8 @@ from reshelve.memory.evidence import SearchEvidence
 from reshelve.memory.postings import Postings
 from reshelve.memory.tables import GRAM_PRIOR, HALF_LIVES, PRIOR_AGE, Corpus, SearchTables
 
+pytestmark = pytest.mark.slow
+
 TITLES = ["red cup", "blue mug", ""]
 # Yesterday, the day before and four days before that: three ages under one key, and another key.
 ROWS = [

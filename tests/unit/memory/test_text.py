@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from reshelve.memory.text import _LONGEST, Keys, TextKeys
 
+pytestmark = pytest.mark.slow
+
 TEXTS = TextKeys()
 TRACED = tf.function(
     TEXTS.keys, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False

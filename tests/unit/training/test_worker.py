@@ -21,6 +21,8 @@ from reshelve.training.model import RankerModel
 from reshelve.training.spec import TrainingSpec, training_spec
 from reshelve.training.vocabulary import TABLE
 
+pytestmark = pytest.mark.slow
+
 MakeJob = Callable[..., TrainingSpec]
 
 
