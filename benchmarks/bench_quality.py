@@ -247,8 +247,7 @@ def report(ranker: Ranker, nights: list[Night]) -> None:
     mean = questions.interval(values["reshelve"])
     total = {name: f"{questions.mean(values[name]):.4f}" for name in names}
     table.add_row("all", f"{questions.weights.sum():.0f}", *total.values(), "", "", style="bold")
-    console = Console()
-    console.print(table)
+    Console(width=120).print(table)
     document = {
         "benchmark": "quality", "ranker": ranker.name, "metric": ranker.gates.metric,
         "days": [str(night.day) for night in nights], "questions": float(questions.weights.sum()),
