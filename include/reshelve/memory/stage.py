@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy import sparse
 
 from reshelve.errors import DataError
 from reshelve.examples.catalogue import Catalogue
@@ -49,11 +50,11 @@ class BlendDocument(BaseModel):
 
 @dataclass(frozen=True)
 class _Day:
-    """One validation day: its distinct queries, and how often each item was chosen under each [Q, C]."""
+    """One validation day: its distinct queries, and the weight of each item's choices under each [Q, C]."""
 
     day: date
     queries: list[str]
-    chosen: Array
+    chosen: sparse.csr_matrix
 
 
 def blend(run: Run) -> dict[str, Any]:
@@ -152,12 +153,11 @@ def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
             key=lambda query: stable_hash(run.ranker.training.seed, query),
         )[:most]
         row = {query: number for number, query in enumerate(asked)}
-        chosen = np.zeros((len(asked), corpus.items), np.float32)
-        for place in places:
-            if (query := searches.queries[place]) in row:
-                chosen[row[query], searches.items[place]] += searches.weights[place]
+        drawn = [place for place in places if searches.queries[place] in row]
+        cells = ([row[searches.queries[place]] for place in drawn], searches.items[drawn])
+        shape = (len(asked), corpus.items)
         if asked:
-            found.append(_Day(day, asked, chosen))
+            found.append(_Day(day, asked, sparse.csr_matrix((searches.weights[drawn], cells), shape)))
     return found
 
 
@@ -171,7 +171,8 @@ def _lists(corpus: Corpus, day: _Day, reader: _Encoder, weight: float) -> Lists:
         found = np.concatenate([found, reader.logits(queries)[..., None]], axis=-1)
         kept = _shortlist(found)[..., None]
         features.append(np.take_along_axis(found, kept, axis=1))
-        chosen.append(np.take_along_axis(day.chosen[start : start + step], kept[..., 0], axis=1))
+        weights = day.chosen[start : start + step].toarray()
+        chosen.append(np.take_along_axis(weights, kept[..., 0], axis=1))
     return Lists(
         np.concatenate(features), np.concatenate(chosen), np.full(len(day.queries), weight, np.float32)
     )
