@@ -10,6 +10,8 @@ from reshelve.examples.build import build_examples
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import read_holdout, read_rows
 
+pytestmark = pytest.mark.slow
+
 FILES = ("catalogue.parquet", "train.parquet", "validation.parquet", "events.parquet")
 
 

@@ -26,6 +26,8 @@ from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
 from reshelve.training.spec import training_spec
 from reshelve.training.start import choose_start, start_files
 
+pytestmark = pytest.mark.slow
+
 YESTERDAY, TODAY = date(2011, 8, 29), date(2011, 8, 30)
 MakeRun = Callable[..., Run]
 

@@ -20,6 +20,8 @@ from reshelve.tuning.past import past, remember
 from reshelve.tuning.search import ask, evaluate, search, tell
 from reshelve.tuning.trial import Status, Trial
 
+pytestmark = pytest.mark.slow
+
 MakeRun = Callable[..., Run]
 
 
