@@ -5,8 +5,8 @@ SHELL := /bin/bash
 RANKER ?= recommend
 PARTITION ?=
 RESHELVE := .venv/bin/reshelve
-# Tests that are slow to load already: TensorFlow graphs, whole platforms.
-HEAVY := contract e2e unit/compression unit/memory unit/packaging
+# Tests that are slow to load already: TensorFlow graphs, servers, Airflow.
+HEAVY := airflow contract e2e unit/compression unit/memory unit/packaging unit/serving
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
 .PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality docs
