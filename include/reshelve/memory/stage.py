@@ -57,6 +57,15 @@ class _Day:
     chosen: sparse.csr_matrix
 
 
+@dataclass(frozen=True)
+class PastQuestions:
+    """What was searched until the morning of the judged day, and the shortlists of each validation day, oldest first."""
+
+    corpus: Corpus
+    days: list[date]
+    lists: list[Lists]
+
+
 def blend(run: Run) -> dict[str, Any]:
     """Write `memory.*`, `blend.safetensors` and `blend.json`.
 
@@ -64,27 +73,15 @@ def blend(run: Run) -> dict[str, Any]:
     """
     log = logger(stage="blend", run=run.id)
     directory = run.stage("blend").directory
-    examples, train = run.stage("examples").files(), run.stage("train").files()
     known = run.stage("examples").required()
-    catalogue = Catalogue.read(examples / "catalogue.parquet")
-    corpus = Corpus(read_searches(examples, catalogue, run), _titles(catalogue))
-    log.info("searches", events=len(corpus.searches.items), queries=len(corpus.keys), grams=len(corpus.grams))
-    days = _days(corpus, [date.fromisoformat(day) for day in known["validation_partitions"]], run)
-    if not days:
-        raise DataError("the validation days hold no search", "expected label events with a query")
-    reader = _Encoder(train)
-    lists = []
-    for number, day in enumerate(days, 1):
-        age = (days[-1].day - day.day).days
-        lists.append(_lists(corpus, day, reader, weight=2.0 ** (-age / _HALF_LIFE)))
-        log.info("day", day=str(day.day), queries=len(day.queries), done=f"{number}/{len(days)}")
-    _require_choices(Lists.joined(lists), days)
+    asked = past_questions(run, run.stage("train").files())
+    lists = asked.lists
     losses = _compare(lists, run.ranker.training.seed)
     encoder = losses["with_encoder"] < losses["memory"]
     everything = Lists.joined(lists)
     everything = everything if encoder else everything.without(len(FEATURES))
     fitted = fit(everything, run.ranker.training.seed)
-    corpus.tables(date.fromisoformat(known["holdout_partitions"][0])).write(directory)
+    asked.corpus.tables(date.fromisoformat(known["holdout_partitions"][0])).write(directory)
     fitted.write(directory / "blend.safetensors")
     document = BlendDocument(encoder=encoder, features=(*FEATURES, "encoder") if encoder else FEATURES)
     (directory / "blend.json").write_text(document.model_dump_json(indent=1))
@@ -93,9 +90,32 @@ def blend(run: Run) -> dict[str, Any]:
         "encoder": encoder,
         "losses": losses,
         "questions": len(everything.weights),
-        "partitions": [str(day.day) for day in days],
-        "queries_remembered": len(corpus.keys),
+        "partitions": [str(day) for day in asked.days],
+        "queries_remembered": len(asked.corpus.keys),
     }
+
+
+def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
+    """Every validation day asked as it came, a question weighed by its age. Last feature: the encoder in `train`, if any.
+
+    Raises DataError where these days hold no search, or choices only that are far from their queries.
+    """
+    log = logger(stage="blend", run=run.id)
+    examples, known = run.stage("examples").files(), run.stage("examples").required()
+    catalogue = Catalogue.read(examples / "catalogue.parquet")
+    corpus = Corpus(read_searches(examples, catalogue, run), _titles(catalogue))
+    log.info("searches", events=len(corpus.searches.items), queries=len(corpus.keys), grams=len(corpus.grams))
+    days = _days(corpus, [date.fromisoformat(day) for day in known["validation_partitions"]], run)
+    if not days:
+        raise DataError("the validation days hold no search", "expected label events with a query")
+    reader = None if train is None else _Encoder(train)
+    lists = []
+    for number, day in enumerate(days, 1):
+        age = (days[-1].day - day.day).days
+        lists.append(_lists(corpus, day, reader, weight=2.0 ** (-age / _HALF_LIFE)))
+        log.info("day", day=str(day.day), queries=len(day.queries), done=f"{number}/{len(days)}")
+    _require_choices(Lists.joined(lists), days)
+    return PastQuestions(corpus, [day.day for day in days], lists)
 
 
 def _require_choices(lists: Lists, days: list[_Day]) -> None:
@@ -161,15 +181,16 @@ def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
     return found
 
 
-def _lists(corpus: Corpus, day: _Day, reader: _Encoder, weight: float) -> Lists:
+def _lists(corpus: Corpus, day: _Day, reader: _Encoder | None, weight: float) -> Lists:
     evidence = SearchEvidence(corpus.tables(day.day))
     step = max(1, min(256, _CELLS // corpus.items))
     features, chosen = [], []
     for start in range(0, len(day.queries), step):
         queries = day.queries[start : start + step]
         found = evidence.features(tf.constant(queries)).numpy()
-        found = np.concatenate([found, reader.logits(queries)[..., None]], axis=-1)
-        kept = _shortlist(found)[..., None]
+        if reader is not None:
+            found = np.concatenate([found, reader.logits(queries)[..., None]], axis=-1)
+        kept = shortlist(found)[..., None]
         features.append(np.take_along_axis(found, kept, axis=1))
         weights = day.chosen[start : start + step].toarray()
         chosen.append(np.take_along_axis(weights, kept[..., 0], axis=1))
@@ -178,8 +199,8 @@ def _lists(corpus: Corpus, day: _Day, reader: _Encoder, weight: float) -> Lists:
     )
 
 
-def _shortlist(features: Array) -> Array:
-    """Item places [Q, K] by the sum of 1 / (offset + rank) over the rough features."""
+def shortlist(features: Array) -> Array:
+    """Places [Q, K] of the best items, from float32 [Q, C, F], by the sum of 1 / (offset + rank) over the rough features."""
     fused = np.zeros(features.shape[:2], np.float32)
     for name in _ROUGH:
         order = np.argsort(-features[..., FEATURES.index(name)], axis=1, kind="stable")
