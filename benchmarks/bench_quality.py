@@ -3,8 +3,10 @@
     python benchmarks/bench_quality.py --ranker search --from 2011-09-26 --to 2011-10-09 [--data DIR] [--served]
 
 The directory (RESHELVE_DATA, or --data) and the ranker file are all it needs. Each night runs the product's own stages
-on a store of its own; the day itself is the held-out partition, every one of its questions is asked. Ranked is the float
-graph of the SavedModel; with --served, the quantized package behind the model server. Prints a table, then one JSON line.
+on a store of its own, in a process of its own (quality_night); the day itself is the held-out partition, every one of its
+questions is asked. Ranked is the float graph of the SavedModel; with --served, the quantized package behind the model
+server. Beside a search ranker stand its peers (quality_peer). Prints a table, then one JSON line (quality_report).
+With --home, a night that is finished is read back, and one that broke off goes on.
 """
 
 from __future__ import annotations
@@ -12,48 +14,31 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import numpy as np
+import quality_night
+from quality_night import Night, night_file
+from quality_report import report, summary
 from rich.console import Console
-from rich.table import Table
 
-from reshelve.evaluation.baselines import BASELINES, Baselines
-from reshelve.evaluation.comparison import HeldOut
-from reshelve.evaluation.metrics import Metric, reported
-from reshelve.examples.catalogue import Catalogue
-from reshelve.examples.formats import HoldoutQuery, read_holdout
-from reshelve.examples.past import Past
-from reshelve.lineage import Run, run_stage
+from reshelve.errors import EXIT_TRY_AGAIN
+from reshelve.lineage import Run
 from reshelve.logs import configure_logs
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, stop_group
-from reshelve.rankers import Kind, Ranker, load_ranker
+from reshelve.rankers import Ranker, load_ranker
 from reshelve.settings import settings
 from reshelve.store.objects import object_store
 
-Lists = list[list[str]]
 _ALL = 1_000_000  # questions: every one of the day
-_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Night:
-    """One day's questions, the lists of each ranker, and what it cost."""
-
-    day: date
-    queries: list[HoldoutQuery]
-    ranked: dict[str, Lists]
-    seconds: dict[str, float]
 
 
 def main() -> None:
@@ -69,10 +54,14 @@ def main() -> None:
         land_and_validate(ranker, options.first, options.last)
         nights = []
         for day in days(options.first, options.last):
-            night = run_night(ranker, day, served=options.served)
+            night = night_of(Run.of(ranker, day), values, options.served)
             if night is not None:
                 nights.append(night)
-                Console(stderr=True).print(f"{day}: {summary(ranker, [night])}", highlight=False)
+                Console(stderr=True).print(
+                    f"{day}: {summary(ranker, [night])}", highlight=False, soft_wrap=True
+                )
+    if not nights:
+        raise SystemExit("no partition between the two days")
     report(ranker, nights)
 
 
@@ -130,135 +119,33 @@ def land_and_validate(ranker: Ranker, first: date, last: date) -> None:
     validate_range(ranker.data.source, begin, last)
 
 
-def run_night(ranker: Ranker, day: date, served: bool) -> Night | None:
-    """The stages of one night, None where the shop was closed."""
-    run = Run.of(ranker, day)
-    if not object_store().exists(f"clickstream/{ranker.data.source}/dt={day}/part-0.parquet"):
+def night_of(run: Run, values: dict[str, Any], served: bool) -> Night | None:
+    """One night, in a child process where it is not kept from an earlier run; None where the shop was closed.
+
+    A night that fails is named, and its exit code is this program's: nothing is reported of part of the days.
+    """
+    if not object_store().exists(f"clickstream/{run.ranker.data.source}/dt={run.partition}/part-0.parquet"):
         return None
-    seconds = {name: run_stage(run, name, work)["seconds"] for name, work in stages(ranker.kind, served)}
-    examples = run.stage("examples").files()
-    queries = read_holdout(examples / "holdout.parquet")
-    catalogue = Catalogue.read(examples / "catalogue.parquet")
-    labels = {str(name): weight for name, weight in ranker.data.events.items()}
-    with tempfile.TemporaryDirectory() as spill:
-        past = Past(examples / "events.parquet", catalogue, labels, day, Path(spill))
-        baselines = Baselines(past, ranker.kind)
-        ranked = {
-            name: [baselines.rank(name, query, ranker.release.top) for query in queries] for name in BASELINES
-        }
-    began = time.monotonic()
-    ranked["reshelve"] = answers(run, queries, catalogue, served)
-    return Night(day, queries, ranked, {**seconds, "ranking": round(time.monotonic() - began, 1)})
+    kept = night_file(run, served)
+    if not kept.is_file():
+        command = [sys.executable, quality_night.__file__, "--ranker", run.ranker.name]
+        command += ["--day", str(run.partition), "--file", str(kept), "--values", json.dumps(values)]
+        command += ["--served"] if served else []
+        # Stdout is the report's alone; a night ends with the program that asked for it.
+        child = subprocess.run(
+            command, stdout=sys.stderr, env={**os.environ, "RESHELVE_DIE_WITH_PARENT": "1"}, check=False
+        )
+        if child.returncode:
+            end_at(run.partition, child.returncode)
+    return Night.read(kept)
 
 
-def stages(kind: Kind, served: bool) -> Iterator[tuple[str, Callable[[Run], dict[str, Any]]]]:
-    """The stages that a figure needs, in order."""
-    from reshelve.examples.build import build_examples
-    from reshelve.training.launch import train
-
-    yield "examples", build_examples
-    yield "train", train
-    if kind is Kind.SEARCH:
-        from reshelve.memory.stage import blend
-
-        yield "blend", blend
-    if served:
-        from reshelve.compression.compress import compress
-        from reshelve.packaging.package import package
-
-        yield "compress", compress
-        yield "package", package
-
-
-def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served: bool) -> Lists:
-    """The ranked items of each question, best first."""
-    kind, name = run.ranker.kind, run.ranker.name
-    if served:
-        from reshelve.evaluation.scoring import ServedModel, catalogue_of
-        from reshelve.serving.client import RankingClient
-        from reshelve.serving.local_server import running_model_server
-
-        version = run.stage("package").files() / "version"
-        with running_model_server({name: version}) as addresses, RankingClient(addresses.grpc) as client:
-            return ServedModel(client, name, kind, catalogue_of(version)).answer(queries).ranked
-    import tensorflow as tf
-
-    from reshelve.evaluation.scoring import order
-    from reshelve.packaging import signatures
-    from reshelve.packaging.catalogue import Catalogue as PackagedCatalogue
-    from reshelve.packaging.graph import FloatLayers
-    from reshelve.packaging.trained import TrainedModel
-
-    train, examples = run.stage("train").files(), run.stage("examples").files()
-    model = TrainedModel.load(train)
-    blend = run.stage("blend").files() if kind is Kind.SEARCH else None
-    items = PackagedCatalogue.load(examples / "catalogue.parquet")
-    module = signatures.ranker_module(
-        model, FloatLayers(model), train / "tokenizer.json", items, run.ranker.release.top, blend
-    )
-    found: Lists = []
-    if not kind.over_catalogue:
-        for query in queries:
-            inputs = {"query": tf.constant([query.text]), "item": tf.constant(query.candidates)}
-            found.append(
-                order(query.candidates, module.logits(**inputs)["logits"].numpy(), frozenset(items.items))
-            )
-        return found
-    for start in range(0, len(queries), _BATCH):
-        texts = tf.constant([query.text for query in queries[start : start + _BATCH]])
-        logits = module.logits(**{kind.text_input: texts})["logits"].numpy()
-        best = np.argsort(-logits, axis=1, kind="stable")[:, : run.ranker.release.top]
-        found += [[items.items[place] for place in row] for row in best]
-    return found
-
-
-def held(ranker: Ranker, nights: list[Night]) -> HeldOut:
-    """The questions of all nights; those of one cluster and day rise and fall together."""
-    queries = [query for night in nights for query in night.queries]
-    metric = Metric.parse(ranker.gates.metric)
-    return HeldOut(queries, reported(metric, whole_lists=ranker.kind is Kind.PAIR), ranker.training.seed)
-
-
-def summary(ranker: Ranker, nights: list[Night]) -> dict[str, float]:
-    """The gate's metric of every ranker."""
-    questions = held(ranker, nights)
-    return {
-        name: round(questions.mean(questions.values([r for night in nights for r in night.ranked[name]])), 4)
-        for name in ("reshelve", *BASELINES)
-    }
-
-
-def report(ranker: Ranker, nights: list[Night]) -> None:
-    """The table and the JSON line."""
-    if not nights:
-        raise SystemExit("no partition between the two days")
-    names = ("reshelve", *BASELINES)
-    table = Table(
-        "day", "questions", *names, "train s", "blend s", title=f"{ranker.name}: {ranker.gates.metric}"
-    )
-    for night in nights:
-        row = summary(ranker, [night])
-        weight = sum(query.weight for query in night.queries)
-        costs = [f"{night.seconds.get(name, 0):.0f}" for name in ("train", "blend")]
-        table.add_row(str(night.day), f"{weight:.0f}", *(f"{row[name]:.4f}" for name in names), *costs)
-    questions = held(ranker, nights)
-    lists = {name: [r for night in nights for r in night.ranked[name]] for name in names}
-    values = {name: questions.values(lists[name]) for name in names}
-    mean = questions.interval(values["reshelve"])
-    total = {name: f"{questions.mean(values[name]):.4f}" for name in names}
-    table.add_row("all", f"{questions.weights.sum():.0f}", *total.values(), "", "", style="bold")
-    Console(width=120).print(table)
-    document = {
-        "benchmark": "quality", "ranker": ranker.name, "metric": ranker.gates.metric,
-        "days": [str(night.day) for night in nights], "questions": float(questions.weights.sum()),
-        "value": mean.value, "low": mean.low, "high": mean.high,
-        "metrics": {name: questions.all_metrics(lists[name]) for name in names},
-        "differences": {
-            name: vars(questions.compare(name, values["reshelve"], values[name]).difference) for name in BASELINES
-        },
-        "nights": [{"day": str(n.day), **summary(ranker, [n]), "seconds": n.seconds} for n in nights],
-    }  # fmt: skip
-    print(json.dumps(document))
+def end_at(day: date, code: int) -> NoReturn:
+    """Say which night failed, and end."""
+    killed = code < 0
+    how = f"was ended by {signal.Signals(-code).name}" if killed else f"failed with exit code {code}"
+    print(f"the night of {day} {how}; with --home the same command goes on from here", file=sys.stderr)
+    raise SystemExit(EXIT_TRY_AGAIN if killed else code)
 
 
 if __name__ == "__main__":

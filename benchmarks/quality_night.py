@@ -1,0 +1,206 @@
+"""One night of bench_quality: the product's own stages up to a day, and how each ranker orders that day's questions.
+
+    python benchmarks/quality_night.py --ranker search --day 2011-09-26 --file night.parquet [--served]
+
+bench_quality runs it, a process for every night: TensorFlow keeps each graph until its process ends. What it hands back is
+one Parquet file, written last: a row per question with a ranked list of each ranker, and what the night cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import quality_peer
+
+from reshelve.errors import ReshelveError
+from reshelve.evaluation.baselines import BASELINES, Baselines
+from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.formats import HOLDOUT, HoldoutQuery, read_holdout, write_rows
+from reshelve.examples.past import Past
+from reshelve.lineage import Run, run_stage
+from reshelve.logs import configure_logs
+from reshelve.processes import die_with_parent
+from reshelve.rankers import Kind, load_ranker
+
+Lists = list[list[str]]
+_BATCH = 32
+_LIST = "ranked by "  # begins the name of a ranker's column
+_MIB = 1024  # KiB, the unit of getrusage on Linux
+
+
+@dataclass(frozen=True)
+class Night:
+    """One day's questions, the lists of each ranker (`reshelve` first), and what it cost.
+
+    `peak_mib`: the most memory that one of the night's processes had, in MiB.
+    """
+
+    day: date
+    queries: list[HoldoutQuery]
+    ranked: dict[str, Lists]
+    seconds: dict[str, float]
+    peak_mib: int
+
+    def write(self, path: Path) -> None:
+        """As one Parquet file, which appears when it is whole."""
+        cost = {"day": str(self.day), "seconds": self.seconds, "peak_mib": self.peak_mib}
+        columns = [pa.field(_LIST + name, pa.list_(pa.string())) for name in self.ranked]
+        schema = pa.schema([*HOLDOUT, *columns], metadata={"night": json.dumps(cost)})
+        rows = (
+            query.row() | {_LIST + name: lists[number] for name, lists in self.ranked.items()}
+            for number, query in enumerate(self.queries)
+        )
+        write_rows(path, schema, rows)
+
+    @classmethod
+    def read(cls, path: Path) -> Night:
+        """What `write` wrote."""
+        table = pq.read_table(path)
+        cost = json.loads(table.schema.metadata[b"night"])
+        names = [name.removeprefix(_LIST) for name in table.column_names if name.startswith(_LIST)]
+        return cls(
+            date.fromisoformat(cost["day"]),
+            [HoldoutQuery(**row) for row in table.select(HOLDOUT.names).to_pylist()],
+            {name: table[_LIST + name].to_pylist() for name in names},
+            cost["seconds"],
+            cost["peak_mib"],
+        )
+
+
+def main() -> None:
+    """Run the night that the command line names."""
+    configure_logs()
+    die_with_parent()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ranker", required=True, help="a file in include/rankers/, without .yaml")
+    parser.add_argument("--day", type=date.fromisoformat, required=True, help="YYYY-MM-DD")
+    parser.add_argument("--file", type=Path, required=True, help="what to write: appears when it is whole")
+    parser.add_argument("--values", type=json.loads, default={}, help="ranker keys to override, as JSON")
+    parser.add_argument("--served", action="store_true", help="compress, package and ask the model server")
+    options = parser.parse_args()
+    try:
+        run = Run.of(load_ranker(options.ranker, options.values), options.day)
+        run_night(run, options.served).write(options.file)
+    except ReshelveError as error:
+        print(f"reshelve: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+
+
+def night_file(run: Run, served: bool) -> Path:
+    """Where a night is kept: of this ranker file, this code, these options and the peers at hand, and no other."""
+    digest = hashlib.sha256(json.dumps([served, quality_peer.version()]).encode())
+    for source in (__file__, quality_peer.__file__):
+        digest.update(Path(source).read_bytes())
+    return run.work / run.id / f"quality-{digest.hexdigest()[:12]}.parquet"
+
+
+def run_night(run: Run, served: bool) -> Night:
+    """The stages of one night, then every ranker on the day's questions."""
+    kind = run.ranker.kind
+    seconds = {name: run_stage(run, name, work)["seconds"] for name, work in stages(kind, served)}
+    examples = run.stage("examples").files()
+    queries = read_holdout(examples / "holdout.parquet")
+    catalogue = Catalogue.read(examples / "catalogue.parquet")
+    began = time.monotonic()
+    ranked = {"reshelve": answers(run, queries, catalogue, served)}
+    seconds["ranking"] = round(time.monotonic() - began, 1)
+    if kind is Kind.SEARCH:
+        for name, (lists, took) in quality_peer.answers(run, queries, catalogue).items():
+            ranked[name], seconds[name] = lists, took
+    ranked |= baselines(run, queries, catalogue)
+    # The largest of its processes, this one and those that it waited for: training runs in its own.
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return Night(run.partition, queries, ranked, seconds, round(peak / _MIB))
+
+
+def stages(kind: Kind, served: bool) -> Iterator[tuple[str, Callable[[Run], dict[str, Any]]]]:
+    """The stages that a figure needs, in order."""
+    from reshelve.examples.build import build_examples
+    from reshelve.training.launch import train
+
+    yield "examples", build_examples
+    yield "train", train
+    if kind is Kind.SEARCH:
+        from reshelve.memory.stage import blend
+
+        yield "blend", blend
+    if served:
+        from reshelve.compression.compress import compress
+        from reshelve.packaging.package import package
+
+        yield "compress", compress
+        yield "package", package
+
+
+def baselines(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue) -> dict[str, Lists]:
+    """The lists of each baseline."""
+    labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
+    events, depth = run.stage("examples").files() / "events.parquet", run.ranker.release.top
+    with tempfile.TemporaryDirectory() as spill:
+        found = Baselines(Past(events, catalogue, labels, run.partition, Path(spill)), run.ranker.kind)
+        return {name: [found.rank(name, query, depth) for query in queries] for name in BASELINES}
+
+
+def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served: bool) -> Lists:
+    """The ranked items of each question, best first."""
+    kind, name = run.ranker.kind, run.ranker.name
+    if served:
+        from reshelve.evaluation.scoring import ServedModel, catalogue_of
+        from reshelve.serving.client import RankingClient
+        from reshelve.serving.local_server import running_model_server
+
+        version = run.stage("package").files() / "version"
+        with running_model_server({name: version}) as addresses, RankingClient(addresses.grpc) as client:
+            return ServedModel(client, name, kind, catalogue_of(version)).answer(queries).ranked
+    import tensorflow as tf
+
+    from reshelve.evaluation.scoring import order
+    from reshelve.packaging import signatures
+    from reshelve.packaging.catalogue import Catalogue as PackagedCatalogue
+    from reshelve.packaging.graph import FloatLayers
+    from reshelve.packaging.trained import TrainedModel
+
+    train, examples = run.stage("train").files(), run.stage("examples").files()
+    model = TrainedModel.load(train)
+    blend = run.stage("blend").files() if kind is Kind.SEARCH else None
+    items = PackagedCatalogue.load(examples / "catalogue.parquet")
+    module = signatures.ranker_module(
+        model, FloatLayers(model), train / "tokenizer.json", items, run.ranker.release.top, blend
+    )
+    found: Lists = []
+    if not kind.over_catalogue:
+        for query in queries:
+            inputs = {"query": tf.constant([query.text]), "item": tf.constant(query.candidates)}
+            found.append(
+                order(query.candidates, module.logits(**inputs)["logits"].numpy(), frozenset(items.items))
+            )
+        return found
+    for start in range(0, len(queries), _BATCH):
+        texts = tf.constant([query.text for query in queries[start : start + _BATCH]])
+        logits = module.logits(**{kind.text_input: texts})["logits"].numpy()
+        best = np.argsort(-logits, axis=1, kind="stable")[:, : run.ranker.release.top]
+        found += [[items.items[place] for place in row] for row in best]
+    return found
+
+
+if __name__ == "__main__":
+    main()
