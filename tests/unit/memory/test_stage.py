@@ -1,10 +1,12 @@
-"""A small shop's searches through the real stages: examples, train, blend, compress, package."""
+"""A small shop's searches through the real stages (examples, train, blend, compress, package), and served."""
 
 from __future__ import annotations
 
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -22,13 +24,17 @@ from reshelve.compression.compress import compress
 from reshelve.errors import DataError
 from reshelve.examples.build import build_examples
 from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.formats import read_holdout
 from reshelve.lineage import Run
 from reshelve.memory.evidence import FEATURES, SearchEvidence
 from reshelve.memory.stage import _Encoder, blend, read_blend
 from reshelve.memory.tables import SearchTables
 from reshelve.packaging.package import check_operations, package
 from reshelve.rankers import Ranker
+from reshelve.serving.local_server import running_model_server
+from reshelve.settings import PROJECT
 from reshelve.store.objects import ObjectStore
+from reshelve.store.versions import publish
 from reshelve.training.base import resolve_base
 from reshelve.training.launch import train
 
@@ -183,6 +189,74 @@ def test_a_search_version(make_run: Callable[..., Run], monkeypatch: pytest.Monk
         assert packaged["max_logit_difference"] <= 1e-4
         assert set(packaged["signature"]["score"]["inputs"]) == {"query", "item"}
         assert_answers_well(run, encoder)
+
+
+@pytest.fixture
+def packaged_run(make_run: Callable[..., Run]) -> Run:
+    """A run whose stages are done up to package, as the gate finds it."""
+    run = make_run()
+    for name, work in {
+        "examples": build_examples, "train": train, "blend": blend, "compress": compress, "package": package,
+    }.items():  # fmt: skip
+        run.stage(name).commit(work(run))
+    return run
+
+
+@pytest.mark.slow
+def test_the_model_server_scores_the_items_that_a_caller_names(
+    packaged_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, name = packaged_run, packaged_run.ranker.name
+    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
+    version = int(publish(run)["version"])
+    shutil.copytree(run.stage("package").directory / "version", tmp_path / "models" / str(version))
+    (tmp_path / "rankers").mkdir()
+    (tmp_path / "rankers" / f"{name}.yaml").write_text(json.dumps(run.ranker.model_dump(mode="json")))
+    monkeypatch.setenv("RESHELVE_RANKERS_DIR", str(tmp_path / "rankers"))
+
+    def predicted(*arguments: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "reshelve.cli", "predict", "--ranker", name, "--json", *arguments]
+        done = subprocess.run(
+            [*command, "--version", str(version)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    with running_model_server({name: tmp_path / "models"}) as addresses:
+        monkeypatch.setenv("RESHELVE_MODEL_SERVER", addresses.grpc)
+        asked = ["i0", "not here", "i6", "i3"]
+        named = predicted("--query", "Wooden  heart", *(word for item in asked for word in ("--item", item)))
+        shelf = predicted("--query", "Wooden  heart", "--top", "8")
+
+    assert named["version"] == shelf["version"] == version
+    order = [item["item"] for item in named["items"]]
+    assert sorted(order) == sorted(asked) and (order[0], order[-1]) == ("i3", "not here")
+    whole = {item["item"]: item for item in shelf["items"]}
+    assert len(whole) == run.ranker.release.top
+    for item in named["items"]:
+        if item["item"] in whole:  # named or not, an item has one score and one title
+            assert item["score"] == pytest.approx(whole[item["item"]]["score"], abs=1e-6)
+            assert item["title"] == whole[item["item"]]["title"] == (TITLES[item["item"]] or item["item"])
+    assert named["items"][-1]["score"] == 0, "an item that the version does not know has no chance"
+
+
+@pytest.mark.slow
+def test_quality_is_measured_on_what_would_be_served(
+    packaged_run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    from quality_night import Night, answers
+
+    examples = packaged_run.stage("examples").directory
+    queries = read_holdout(examples / "holdout.parquet")
+    catalogue = Catalogue.read(examples / "catalogue.parquet")
+    ranked = answers(packaged_run, queries, catalogue, served=False)
+    assert [items[0] for items in ranked] == [query.relevant[0] for query in queries]
+    assert answers(packaged_run, queries, catalogue, served=True) == ranked
+
+    night = Night(packaged_run.partition, queries, {"reshelve": ranked, "bm25": ranked}, {"train": 1.5}, 900)
+    night.write(tmp_path / "night.parquet")
+    assert Night.read(tmp_path / "night.parquet") == night
 
 
 def test_validation_days_without_a_search_are_bad_data(make_run: Callable[..., Run]) -> None:
