@@ -40,7 +40,7 @@ def report(ranker: Ranker, nights: list[Night]) -> None:
     lists = {name: [r for night in nights for r in night.ranked[name]] for name in names}
     values = {name: questions.values(lists[name]) for name in names}
     mean = questions.interval(values["reshelve"])
-    # Every day of a night is asked its own questions: the same ones pair what is compared.
+    # Paired, question by question.
     differences = {
         ours: {
             other: questions.compare(other, values[ours], values[other]).difference
