@@ -53,12 +53,13 @@ def main() -> None:
         ranker = load_ranker(options.ranker, values)
         land_and_validate(ranker, options.first, options.last)
         nights = []
-        for day in days(options.first, options.last):
-            night = night_of(Run.of(ranker, day), values, options.served)
+        for name, day, more in asked(ranker, options.first, options.last):
+            run = Run.of(ranker.with_values(more), day)
+            night = night_of(run, {**values, **more}, options.served)
             if night is not None:
-                nights.append(night)
+                nights.append((name, night))
                 Console(stderr=True).print(
-                    f"{day}: {summary(ranker, [night])}", highlight=False, soft_wrap=True
+                    f"{name}: {summary(ranker, [night])}", highlight=False, soft_wrap=True
                 )
     if not nights:
         raise SystemExit("no partition between the two days")
@@ -102,6 +103,13 @@ def store(home: str | None) -> Iterator[None]:
             yield
         finally:
             stop_group(process.pid)
+
+
+def asked(ranker: Ranker, first: date, last: date) -> list[tuple[str, date, dict[str, Any]]]:
+    """Name, day and ranker keys of each night: the days; or the folds of the last day, where queries are held out."""
+    if ranker.data.split == "query":
+        return [(f"fold {fold}", last, {"data.fold": fold}) for fold in range(ranker.data.folds)]
+    return [(str(day), day, {}) for day in days(first, last)]
 
 
 def days(first: date, last: date) -> list[date]:

@@ -211,7 +211,7 @@ def ddp_rank(directory: Path) -> dict[str, float] | None:
         batch = examples.batch(chosen)
         optimizer.zero_grad()
         with device.autocast():
-            logits = wrapped(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+            logits = wrapped(*batch.inputs)
         weighted_mean(*losses(spec.kind, "pointwise", logits.float(), batch)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
         optimizer.step()

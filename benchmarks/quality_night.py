@@ -31,6 +31,7 @@ import quality_peer
 
 from reshelve.errors import ReshelveError
 from reshelve.evaluation.baselines import BASELINES, Baselines
+from reshelve.evaluation.scoring import Answers
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HOLDOUT, HoldoutQuery, read_holdout, write_rows
 from reshelve.examples.past import Past
@@ -42,6 +43,7 @@ from reshelve.rankers import Kind, load_ranker
 Lists = list[list[str]]
 _BATCH = 32
 _LIST = "ranked by "  # begins the name of a ranker's column
+_SCORES = "scores of reshelve"
 _MIB = 1024  # KiB, the unit of getrusage on Linux
 
 
@@ -49,12 +51,13 @@ _MIB = 1024  # KiB, the unit of getrusage on Linux
 class Night:
     """One day's questions, the lists of each ranker (`reshelve` first), and what it cost.
 
-    `peak_mib`: the most memory that one of the night's processes had, in MiB.
+    `peak_mib`: the most memory that one of the night's processes had, in MiB. `scores` are those of `reshelve`'s lists.
     """
 
     day: date
     queries: list[HoldoutQuery]
     ranked: dict[str, Lists]
+    scores: list[list[float]]
     seconds: dict[str, float]
     peak_mib: int
 
@@ -62,9 +65,12 @@ class Night:
         """As one Parquet file, which appears when it is whole."""
         cost = {"day": str(self.day), "seconds": self.seconds, "peak_mib": self.peak_mib}
         columns = [pa.field(_LIST + name, pa.list_(pa.string())) for name in self.ranked]
+        columns.append(pa.field(_SCORES, pa.list_(pa.float64())))
         schema = pa.schema([*HOLDOUT, *columns], metadata={"night": json.dumps(cost)})
         rows = (
-            query.row() | {_LIST + name: lists[number] for name, lists in self.ranked.items()}
+            query.row()
+            | {_LIST + name: lists[number] for name, lists in self.ranked.items()}
+            | {_SCORES: self.scores[number]}
             for number, query in enumerate(self.queries)
         )
         write_rows(path, schema, rows)
@@ -79,6 +85,7 @@ class Night:
             date.fromisoformat(cost["day"]),
             [HoldoutQuery(**row) for row in table.select(HOLDOUT.names).to_pylist()],
             {name: table[_LIST + name].to_pylist() for name in names},
+            table[_SCORES].to_pylist(),
             cost["seconds"],
             cost["peak_mib"],
         )
@@ -121,7 +128,8 @@ def run_night(run: Run, served: bool) -> Night:
     queries = read_holdout(examples / "holdout.parquet")
     catalogue = Catalogue.read(examples / "catalogue.parquet")
     began = time.monotonic()
-    ranked = {"reshelve": answers(run, queries, catalogue, served)}
+    answered = answers(run, queries, catalogue, served)
+    ranked = {"reshelve": answered.ranked}
     seconds["ranking"] = round(time.monotonic() - began, 1)
     if kind is Kind.SEARCH:
         for name, (lists, took) in quality_peer.answers(run, queries, catalogue).items():
@@ -129,7 +137,7 @@ def run_night(run: Run, served: bool) -> Night:
     ranked |= baselines(run, queries, catalogue)
     # The largest of its processes, this one and those that it waited for: training runs in its own.
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return Night(run.partition, queries, ranked, seconds, round(peak / _MIB))
+    return Night(run.partition, queries, ranked, answered.scores, seconds, round(peak / _MIB))
 
 
 def stages(kind: Kind, served: bool) -> Iterator[tuple[str, Callable[[Run], dict[str, Any]]]]:
@@ -156,12 +164,13 @@ def baselines(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue) -> di
     labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
     events, depth = run.stage("examples").files() / "events.parquet", run.ranker.release.top
     with tempfile.TemporaryDirectory() as spill:
-        found = Baselines(Past(events, catalogue, labels, run.partition, Path(spill)), run.ranker.kind)
+        begins = date.fromisoformat(run.stage("examples").required()["holdout_begins"])
+        found = Baselines(Past(events, catalogue, labels, begins, Path(spill)), run.ranker.kind)
         return {name: [found.rank(name, query, depth) for query in queries] for name in BASELINES}
 
 
-def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served: bool) -> Lists:
-    """The ranked items of each question, best first."""
+def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served: bool) -> Answers:
+    """The ranked items of each question, best first, with their scores."""
     kind, name = run.ranker.kind, run.ranker.name
     if served:
         from reshelve.evaluation.scoring import ServedModel, catalogue_of
@@ -170,10 +179,11 @@ def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served:
 
         version = run.stage("package").files() / "version"
         with running_model_server({name: version}) as addresses, RankingClient(addresses.grpc) as client:
-            return ServedModel(client, name, kind, catalogue_of(version)).answer(queries).ranked
+            return ServedModel(client, name, kind, catalogue_of(version)).answer(queries)
     import tensorflow as tf
 
     from reshelve.evaluation.scoring import order
+    from reshelve.memory.features import read_features
     from reshelve.packaging import signatures
     from reshelve.packaging.catalogue import Catalogue as PackagedCatalogue
     from reshelve.packaging.graph import FloatLayers
@@ -183,23 +193,26 @@ def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served:
     model = TrainedModel.load(train)
     blend = run.stage("blend").files() if kind is Kind.SEARCH else None
     items = PackagedCatalogue.load(examples / "catalogue.parquet")
-    module = signatures.ranker_module(
-        model, FloatLayers(model), train / "tokenizer.json", items, run.ranker.release.top, blend
-    )
-    found: Lists = []
+    names = run.ranker.examples.features
+    features = read_features(examples, names) if names else None
+    tokenizer, top = train / "tokenizer.json", run.ranker.release.top
+    module = signatures.ranker_module(model, FloatLayers(model), tokenizer, items, top, blend, features)
+    found, scores = Lists(), list[list[float]]()
     if not kind.over_catalogue:
         for query in queries:
             inputs = {"query": tf.constant([query.text]), "item": tf.constant(query.candidates)}
-            found.append(
-                order(query.candidates, module.logits(**inputs)["logits"].numpy(), frozenset(items.items))
-            )
-        return found
+            given = module.serving_default(**inputs)["score"].numpy().tolist()
+            of_item = dict(zip(query.candidates, given, strict=True))
+            found.append(order(query.candidates, given, frozenset(items.items)))
+            scores.append([of_item[item] for item in found[-1]])
+        return Answers(found, scores, 0)
     for start in range(0, len(queries), _BATCH):
         texts = tf.constant([query.text for query in queries[start : start + _BATCH]])
-        logits = module.logits(**{kind.text_input: texts})["logits"].numpy()
-        best = np.argsort(-logits, axis=1, kind="stable")[:, : run.ranker.release.top]
+        likely = tf.nn.softmax(module.logits(**{kind.text_input: texts})["logits"]).numpy()
+        best = np.argsort(-likely, axis=1, kind="stable")[:, :top]
         found += [[items.items[place] for place in row] for row in best]
-    return found
+        scores += np.take_along_axis(likely, best, axis=1).tolist()
+    return Answers(found, scores, 0)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import quality_peer
 from quality_night import Night
 from rich.console import Console
 from rich.table import Table
 
+from reshelve.evaluation import graded
 from reshelve.evaluation.bootstrap import Interval
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.metrics import Metric, reported
@@ -34,8 +36,27 @@ def summary(ranker: Ranker, nights: list[Night]) -> dict[str, float]:
     }
 
 
-def report(ranker: Ranker, nights: list[Night]) -> None:
-    """The table and the JSON line."""
+def grading(ranker: Ranker, nights: list[Night]) -> dict[str, float]:
+    """Of judgements: Spearman's correlation and, in grades, the error of every pair's score; else nothing."""
+    if ranker.examples.labels != "judgements":
+        return {}
+    low, high = ranker.examples.grades
+    rows = [
+        (score, query.gain.get(item, 0.0) / (high - low))
+        for night in nights
+        for query, items, scores in zip(night.queries, night.ranked["reshelve"], night.scores, strict=True)
+        for item, score in zip(items, scores, strict=True)
+    ]
+    score, grade = np.array(rows).T
+    return {
+        "spearman": round(graded.spearman(score, grade), 4),
+        "rmse": round((high - low) * graded.rmse(score, grade), 4),
+    }
+
+
+def report(ranker: Ranker, named: list[tuple[str, Night]]) -> None:
+    """The table and the JSON line, of nights by their names."""
+    nights = [night for _, night in named]
     names, questions = list(nights[0].ranked), held(ranker, nights)
     lists = {name: [r for night in nights for r in night.ranked[name]] for name in names}
     values = {name: questions.values(lists[name]) for name in names}
@@ -49,39 +70,39 @@ def report(ranker: Ranker, nights: list[Night]) -> None:
         for ours in _OURS
         if ours in names
     }
-    show(ranker, nights, differences)
+    show(ranker, named, differences)
     document = {
         "benchmark": "quality", "ranker": ranker.name, "metric": ranker.gates.metric,
-        "days": [str(night.day) for night in nights], "questions": float(questions.weights.sum()),
-        "value": mean.value, "low": mean.low, "high": mean.high,
+        "days": [name for name, _ in named], "questions": float(questions.weights.sum()),
+        **grading(ranker, nights), "value": mean.value, "low": mean.low, "high": mean.high,
         "metrics": {name: questions.all_metrics(lists[name]) for name in names},
         "differences": {name: vars(of) for name, of in differences["reshelve"].items()},
         "network_differences": {n: vars(of) for n, of in differences.get(quality_peer.NETWORK, {}).items()},
         "nights": [
-            {"day": str(n.day), **summary(ranker, [n]), "seconds": n.seconds, "peak_mib": n.peak_mib}
-            for n in nights
+            {"day": name, **summary(ranker, [n]), **grading(ranker, [n]), "seconds": n.seconds, "peak_mib": n.peak_mib}
+            for name, n in named
         ],
     }  # fmt: skip
     print(json.dumps(document))
 
 
-def show(ranker: Ranker, nights: list[Night], differences: dict[str, dict[str, Interval]]) -> None:
+def show(ranker: Ranker, named: list[tuple[str, Night]], differences: dict[str, dict[str, Interval]]) -> None:
     """The table: a row for each night, one for all of them, and what each of ours is ahead by."""
-    names = list(nights[0].ranked)
+    nights = [night for _, night in named]
+    names, graded_by = list(nights[0].ranked), list(grading(ranker, nights[:1]))
     costs = [name for name in ("train", "blend", quality_peer.LIGHTGBM) if name in nights[0].seconds]
     table = Table(
-        "day", "questions", *names, *(f"{name} s" for name in costs), "peak MiB",
+        "day", "questions", *names, *graded_by, *(f"{name} s" for name in costs), "peak MiB",
         title=f"{ranker.name}: {ranker.gates.metric}",
     )  # fmt: skip
-    for shown in [*([night] for night in nights), nights]:
-        row = summary(ranker, shown)
+    for title, shown in [*((name, [night]) for name, night in named), ("all", nights)]:
+        row = grading(ranker, shown) | summary(ranker, shown)
         weight = sum(query.weight for night in shown for query in night.queries)
         spent = [f"{sum(night.seconds[name] for night in shown):.0f}" for name in costs]
         peak = max(night.peak_mib for night in shown)
         table.add_row(
-            str(shown[0].day) if shown is not nights else "all", f"{weight:.0f}",
-            *(f"{row[name]:.4f}" for name in names), *spent, str(peak),
-            style="bold" if shown is nights else None,
+            title, f"{weight:.0f}", *(f"{row[name]:.4f}" for name in (*names, *graded_by)), *spent, str(peak),
+            style="bold" if title == "all" else None,
         )  # fmt: skip
     console = Console(width=_WIDTH)
     console.print(table)

@@ -62,8 +62,16 @@ class Data(Form):
     catalogue_days: int = Field(
         28, ge=1, le=1000, description="An item is a candidate if it had an event in these days."
     )
-    events: dict[Literal["click", "cart", "purchase"], float] = Field(
+    events: dict[Literal["click", "cart", "purchase", "judgement"], float] = Field(
         {"click": 1.0}, min_length=1, description="Label events and their weights."
+    )
+    split: Literal["time", "query"] = Field(
+        "time",
+        description="What is held out: the newest partitions; or, where time says nothing (judgements), queries by hash.",
+    )
+    folds: int = Field(5, ge=2, le=100, description="split by query: parts, one of which is held out.")
+    fold: int | None = Field(
+        None, ge=0, description="split by query: which part, from 0; empty: another one each day."
     )
 
 
@@ -73,11 +81,30 @@ class Examples(Form):
     history_items: int = Field(
         8, ge=1, le=50, description="next_item: newest items of the history that are read."
     )
+    labels: Literal["choices", "impressions", "judgements"] = Field(
+        "choices",
+        description="pair: what was chosen is 1 and what is drawn against it 0; or what was shown, 1 where it was chosen; "
+        "or what a person graded.",
+    )
     sampled_negatives: int = Field(
-        2, ge=0, le=50, description="pair: negatives drawn by popularity, per positive."
+        2, ge=0, le=50, description="pair, choices: negatives drawn by popularity, per positive."
     )
     hard_negatives: int = Field(
-        2, ge=0, le=50, description="pair: BM25 neighbours of the query, per positive."
+        2, ge=0, le=50, description="pair, choices: BM25 neighbours of the query, per positive."
+    )
+    attribution_minutes: float = Field(
+        30,
+        gt=0,
+        le=10_080,
+        description="pair, impressions: a choice counts for what was shown so long before it.",
+    )
+    grades: tuple[float, float] = Field(
+        (1, 3), description="pair, judgements: the lowest and the highest grade; a score of 0 and of 1."
+    )
+    features: tuple[Literal["text", "behaviour", "position"], ...] = Field(
+        (),
+        description="pair: what the model reads beside the texts. text: the words and n-grams they share. impressions: "
+        "behaviour: how often the item was chosen where it was shown; position: where it was shown, the top when serving.",
     )
     max_examples: int = Field(20_000, ge=100, description="Newest examples kept for training.")
     misspell: Share = Field(
@@ -327,6 +354,27 @@ class Ranker(Form):
             raise ValueError(
                 "search.space: training.loss cannot be searched: losses of two kinds do not compare"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit_the_kind(self) -> Ranker:
+        labels, data = self.examples.labels, self.data
+        if self.kind is not Kind.PAIR and (labels != "choices" or self.examples.features):
+            raise ValueError(
+                f"examples.labels and examples.features are for pair; {self.kind.value} has its own"
+            )
+        if (labels == "judgements") != (set(data.events) == {"judgement"}):
+            raise ValueError(
+                "examples.labels: judgements go with data.events: {judgement: 1.0}, and with no other event"
+            )
+        if data.split == "query" and self.kind is not Kind.PAIR:
+            raise ValueError("data.split: only pairs can be split by query")
+        if data.fold is not None and data.fold >= data.folds:
+            raise ValueError(f"data.fold: expected less than data.folds ({data.folds}), got {data.fold}")
+        if labels != "impressions" and {"behaviour", "position"} & set(self.examples.features):
+            raise ValueError("examples.features: behaviour and position are known of impressions alone")
+        if self.examples.grades[0] >= self.examples.grades[1]:
+            raise ValueError("examples.grades: expected the lowest grade, then the highest")
         return self
 
     @model_validator(mode="after")

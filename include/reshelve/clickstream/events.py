@@ -16,6 +16,7 @@ class EventType(StrEnum):
     CART = "cart"
     PURCHASE = "purchase"
     RETURN = "return"
+    JUDGEMENT = "judgement"  # a person graded how well the item answers the query
 
 
 EVENT_SCHEMA = pa.schema(
@@ -31,6 +32,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("position", pa.int64()),  # 1-based shelf position, null where unknown
         pa.field("quantity", pa.int64()),  # null where it does not apply
         pa.field("price", pa.float64()),  # per unit, the shop's currency
+        pa.field("grade", pa.float64()),  # of a judgement; null for all else
     ]
 )
 

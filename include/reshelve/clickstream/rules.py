@@ -30,13 +30,13 @@ Tolerated = Annotated[
 ]
 EventColumn = Literal[
     "event_id", "event_time", "event_type", "user_id", "session_id", "query",
-    "item_id", "item_title", "position", "quantity", "price",
+    "item_id", "item_title", "position", "quantity", "price", "grade",
 ]  # fmt: skip
 TextColumn = Literal["event_id", "event_type", "user_id", "session_id", "query", "item_id", "item_title"]
 ColumnType = Literal[
     "BIGINT", "BOOLEAN", "DATE", "DOUBLE", "FLOAT", "INTEGER", "SMALLINT", "TIMESTAMP", "VARCHAR"
 ]  # fmt: skip
-NumberColumn = Literal["position", "quantity", "price"]
+NumberColumn = Literal["position", "quantity", "price", "grade"]
 
 _MOST_QUARANTINE_RULES = 63  # one bit each of a BIGINT
 

@@ -1,6 +1,7 @@
 """Does a score of 0.3 come true three times in ten? The reliability table and the expected calibration error.
 
-What counts as one prediction depends on the kind. pair: each candidate of each question, and whether it was chosen.
+What counts as one prediction depends on the kind. pair: each candidate of each question, and whether it was chosen, or
+the place of its grade between the lowest and the highest.
 next_item: the first item of each answer, and whether it came next (the confidence calibration of Guo et al., 2017).
 """
 
@@ -24,7 +25,7 @@ class Predictions:
     """N probabilities and what became of them."""
 
     probability: np.ndarray  # float64[N] in [0, 1]
-    outcome: np.ndarray  # bool[N]
+    outcome: np.ndarray  # bool[N]; of judgements float64[N] in [0, 1]
     weight: np.ndarray  # float64[N]
     cluster: Sequence[str]  # N: rows of one rise and fall together
 
@@ -44,26 +45,32 @@ class Bin:
     observed: float  # weighted share that came true
 
 
-def predictions(answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind) -> Predictions:
-    """The predictions in a version's answers. A score outside [0, 1], or that is no number, predicts nothing."""
-    rows = list(_rows(answers, queries, kind))
+def predictions(
+    answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind, span: float = 1.0
+) -> Predictions:
+    """The predictions in a version's answers. A score outside [0, 1], or that is no number, predicts nothing.
+
+    A gain of `span` is the highest there is.
+    """
+    rows = list(_rows(answers, queries, kind, span))
     probability, outcome, weight, cluster = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Predictions(
         np.array(probability, dtype=np.float64),
-        np.array(outcome, dtype=bool),
+        np.array(outcome, dtype=float if any(query.gains for query in queries) else bool),
         np.array(weight, dtype=np.float64),
         cluster,
     )
 
 
 def _rows(
-    answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind
-) -> Iterator[tuple[float, bool, float, str]]:
+    answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind, span: float
+) -> Iterator[tuple[float, float, float, str]]:
     depth = 1 if kind.over_catalogue else None
     for items, scores, query in zip(answers.ranked, answers.scores, queries, strict=True):
+        gain = query.gain
         for item, score in zip(items[:depth], scores[:depth], strict=True):
             if 0 <= score <= 1:
-                yield score, item in query.relevant, query.weight, query.cluster
+                yield score, gain.get(item, 0.0) / span, query.weight, query.cluster
 
 
 def reliability(found: Predictions, bins: int = BINS) -> list[Bin]:

@@ -26,8 +26,8 @@ class HeldOut:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """float64[Q]."""
-        return np.array([query.weight for query in self.queries], dtype=np.float64)
+        """float64[Q]; 0 for a question that no order answers better than another."""
+        return np.array([query.weight * query.orders for query in self.queries], dtype=np.float64)
 
     @cached_property
     def clusters(self) -> np.ndarray:
@@ -38,16 +38,20 @@ class HeldOut:
         """float64[Q]: a metric of each question, the gate's where none is named."""
         chosen = metric or self.metrics[0]
         pairs = zip(ranked, self.queries, strict=True)
-        return np.array([chosen.of(items, query.relevant) for items, query in pairs])
+        return np.array([chosen.of(items, query.gain) for items, query in pairs])
+
+    def _asked(self, where: np.ndarray | None) -> np.ndarray:
+        asked = self.weights > 0
+        return asked if where is None else asked & where
 
     def interval(self, values: np.ndarray, where: np.ndarray | None = None) -> Interval:
         """The weighted mean of values, with its 95 % interval; of the questions in `where` (bool[Q])."""
-        inside = slice(None) if where is None else where
+        inside = self._asked(where)
         return bootstrap(values[inside], self.weights[inside], self.clusters[inside], self.seed)
 
     def mean(self, values: np.ndarray, where: np.ndarray | None = None) -> float:
         """The weighted mean alone."""
-        inside = slice(None) if where is None else where
+        inside = self._asked(where)
         return float(np.average(values[inside], weights=self.weights[inside]))
 
     def compare(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reshelve.evaluation import classification
+from reshelve.evaluation import classification, graded
 from reshelve.evaluation.bootstrap import Interval
 from reshelve.evaluation.calibration import expected_calibration_error, predictions, reliability
 from reshelve.evaluation.comparison import HeldOut, Lists
@@ -56,7 +56,9 @@ def slice_findings(
 ) -> list[SliceFinding]:
     """Every slice that has a question. `values` (float64[Q]) by ranker, among them challenger and maybe champion."""
     found = []
-    for name, mask in masks([labels(query, kind, known) for query in held.queries]).items():
+    for name, mask in masks(
+        [labels(query, kind, known) if query.orders else () for query in held.queries]
+    ).items():
         champion = None
         if "champion" in values:
             champion = held.compare(name, values["challenger"], values["champion"], mask)
@@ -73,15 +75,25 @@ def slice_findings(
     return found
 
 
-def calibration(held: HeldOut, answers: Answers, kind: Kind) -> Calibration:
-    """One version's calibration error and reliability table, with the AUC and the log loss of the same predictions."""
-    found = predictions(answers, held.queries, kind)
+def calibration(
+    held: HeldOut, answers: Answers, kind: Kind, grades: tuple[float, float] | None
+) -> Calibration:
+    """One version's calibration error and reliability table, and how the same predictions did.
+
+    Those of yes or no by AUC and log loss; those of judgements (`grades`: the lowest and the highest) by Spearman's
+    correlation and, in grades, the root of the mean squared error.
+    """
+    span = grades[1] - grades[0] if grades else 1.0
+    found = predictions(answers, held.queries, kind, span)
     error = expected_calibration_error(found, held.seed)
+    numbers = (found.outcome, found.probability, found.weight)
     report = {
         "predictions": len(found),
         "error": asdict(error) if error else None,
-        "auc": classification.auc(found.outcome, found.probability, found.weight),
-        "log_loss": classification.log_loss(found.outcome, found.probability, found.weight),
+        "auc": None if grades else classification.auc(*numbers),
+        "log_loss": None if grades else classification.log_loss(*numbers),
+        "spearman": graded.spearman(found.probability, found.outcome) if grades else None,
+        "rmse": span * graded.rmse(found.probability, found.outcome) if grades and len(found) else None,
         "reliability": [asdict(row) for row in reliability(found)],
     }
     return Calibration(error, report)

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from reshelve.errors import ConfigurationError
+from reshelve.errors import ConfigurationError, DataError
 from reshelve.evaluation.baselines import BASELINES, Baselines
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.judgement import CHALLENGER, CHAMPION, Evidence, judge
@@ -43,6 +43,11 @@ def gate(run: Run) -> dict[str, Any]:
     examples, version = run.stage("examples").files(), run.stage("package").files() / "version"
     metrics = reported(metric, whole_lists=ranker.kind is Kind.PAIR)
     held = HeldOut(read_holdout(examples / "holdout.parquet"), metrics, ranker.training.seed)
+    if not held.weights.any():
+        raise DataError(
+            f"no held-out question of {ranker.name} can tell a better order from a worse one",
+            "expected questions with a choice, or with three judged items",
+        )
     directory = run.stage("gate").directory
     scratch = directory / ".scratch"
     scratch.mkdir(exist_ok=True)
@@ -109,7 +114,7 @@ def _ask(versions: dict[str, Path], kind: Kind, queries: Sequence[HoldoutQuery])
 
 def _past(run: Run, examples: Path) -> Past:
     labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
-    begins = date.fromisoformat(run.stage("examples").required()["holdout_partitions"][0])
+    begins = date.fromisoformat(run.stage("examples").required()["holdout_begins"])
     spill = run.stage("gate").directory / ".scratch" / "spill"
     catalogue = Catalogue.read(examples / "catalogue.parquet")
     return Past(examples / "events.parquet", catalogue, labels, begins, spill)

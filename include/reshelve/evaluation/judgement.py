@@ -49,8 +49,9 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
         )
         champion = Champion(evidence.champion, compared)
     slices = slice_findings(held, values, ranker.kind, evidence.known, gates.slice_queries)
+    grades = ranker.examples.grades if ranker.examples.labels == "judgements" else None
     calibrations = {
-        name: calibration(held, answers, ranker.kind) for name, answers in evidence.answers.items()
+        name: calibration(held, answers, ranker.kind, grades) for name, answers in evidence.answers.items()
     }
     decision = decide(
         metric=metric,

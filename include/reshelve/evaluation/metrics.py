@@ -101,7 +101,9 @@ class Metric:
         return self.k or _DEPTH
 
     def of(self, ranked: Sequence[str], relevant: Collection[str]) -> float:
-        """One query's value."""
+        """One query's value. A mapping of items to gains is graded relevance, which nDCG reads; the others count items."""
+        if self.name == "ndcg" and isinstance(relevant, Mapping):
+            return ndcg_of_gains(ranked, relevant, self.depth)
         if self.k is None:
             return _OF_WHOLE_LISTS[self.name](ranked, relevant, len(ranked))
         return _AT_DEPTH[self.name](ranked, relevant, self.k)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,20 +21,18 @@ from reshelve.clickstream.events import catalogue_key
 from reshelve.clickstream.verdicts import good_rows_key
 from reshelve.errors import DataError
 from reshelve.examples import next_item, pair, search
-from reshelve.examples.catalogue import Catalogue, build_catalogue
-from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, PAIR, write_batches, write_rows
+from reshelve.examples.catalogue import build_catalogue
+from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, write_batches, write_rows
 from reshelve.examples.misspelling import Misspelling
+from reshelve.examples.pair_files import write_pairs
 from reshelve.examples.partitions import Split, choose_partitions
-from reshelve.examples.past import Past
-from reshelve.examples.shortlists import Shortlists
 from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.window import open_window
+from reshelve.examples.workspace import Workspace, reading
 from reshelve.lineage import Run
 from reshelve.logs import logger
-from reshelve.rankers import Kind, Ranker
+from reshelve.rankers import Kind
 from reshelve.training.base import resolve_base
-
-_VALIDATION_SHARE = 0.25  # of max_examples: enough to compare trials, cheap enough to do it often
 
 
 @dataclass(frozen=True)
@@ -44,18 +42,6 @@ class Inputs:
     files: list[Path]
     products: Path | None
     rows: int
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """What every step of the stage needs."""
-
-    run: Run
-    directory: Path
-    scratch: Path
-    split: Split
-    connection: duckdb.DuckDBPyConnection
-    catalogue: Catalogue
 
 
 def build_examples(run: Run) -> dict[str, Any]:
@@ -78,7 +64,7 @@ def build_examples(run: Run) -> dict[str, Any]:
     labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
     connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
     searched = run.ranker.kind is not Kind.NEXT_ITEM  # what nobody has clicked yet can be searched for
-    catalogue = build_catalogue(connection, split.holdout[0], run.ranker.data.catalogue_days, listed=searched)
+    catalogue = build_catalogue(connection, split.begins, run.ranker.data.catalogue_days, listed=searched)
     catalogue.write(directory / "catalogue.parquet")
     events = _write_events(connection, directory / "events.parquet")
     log.info("catalogue", items=len(catalogue), events=events)
@@ -96,6 +82,8 @@ def build_examples(run: Run) -> dict[str, Any]:
         "train_partitions": [str(split.train[0]), str(split.train[-1])],
         "validation_partitions": [str(day) for day in split.validation],
         "holdout_partitions": [str(day) for day in split.holdout],
+        "holdout_begins": str(split.begins),
+        "fold": split.fold.number if split.fold else None,
         "excluded_partitions": {str(day): verdict for day, verdict in split.excluded.items()},
         "rows_read": inputs.rows,
         "verdicts": {str(day): split.digests[day] for day in split.days},
@@ -138,7 +126,7 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
         known=work.catalogue.items,
         history_items=ranker.examples.history_items,
         train=ranker.examples.max_examples,
-        validation=int(ranker.examples.max_examples * _VALIDATION_SHARE),
+        validation=work.limits["validation"],
         holdout=ranker.gates.max_queries,
         seed=ranker.training.seed,
     )
@@ -157,7 +145,7 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
             yield {"input_ids": encoding.ids, "targets": list(targets), "weight": weight}
 
     return {
-        part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(asked, _reading(ranker, part)))
+        part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(asked, reading(ranker, part)))
         for part, asked in (("train", questions.train), ("validation", questions.validation))
     } | {
         "holdout": write_rows(
@@ -171,14 +159,14 @@ def _search_files(work: Workspace) -> dict[str, int]:
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
 
     def rows(part: str, limit: int) -> Iterator[dict[str, Any]]:
-        reading = _reading(ranker, part)
+        misspelt = reading(ranker, part)
         found = list(search.choices(work.connection, work.catalogue, part, limit))
-        encodings = encode(tokenizer, (reading.of(choice.query) for choice in found))
+        encodings = encode(tokenizer, (misspelt.of(choice.query) for choice in found))
         return (choice.row(encoding.ids) for choice, encoding in zip(found, encodings, strict=True))
 
     counts = {
         part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(part, limit))
-        for part, limit in _limits(ranker).items()
+        for part, limit in work.limits.items()
     }
     asked = pair.held_out(work.connection, lambda _: [], ranker.gates.max_queries, ranker.training.seed)
     counts["holdout"] = write_rows(
@@ -187,69 +175,22 @@ def _search_files(work: Workspace) -> dict[str, int]:
     return counts
 
 
-def _limits(ranker: Ranker) -> dict[str, int]:
-    most = ranker.examples.max_examples
-    return {"train": most, "validation": int(most * _VALIDATION_SHARE)}
-
-
-def _pair_files(work: Workspace) -> dict[str, int]:
-    ranker = work.run.ranker
-    labels = {str(name): weight for name, weight in ranker.data.events.items()}
-    sampler = pair.PairSampler(work.connection, work.catalogue, ranker.examples, ranker.training.seed)
-    tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
-
-    def rows(pairs: Iterable[pair.Pair], reading: Misspelling) -> Iterator[dict[str, Any]]:
-        found = list(pairs)  # at most max_examples
-        encodings = encode(tokenizer, ((reading.of(one.query), one.title) for one in found))
-        for one, encoding in zip(found, encodings, strict=True):
-            yield {
-                "input_ids": encoding.ids,
-                "token_type_ids": encoding.type_ids,
-                "label": one.label,
-                "weight": one.weight,
-                "group": one.group,
-            }
-
-    counts = {
-        part: write_rows(
-            work.directory / f"{part}.parquet", PAIR, rows(sampler.pairs(part, limit), _reading(ranker, part))
-        )
-        for part, limit in _limits(ranker).items()
-    }
-    past = Past(
-        work.directory / "events.parquet",
-        work.catalogue,
-        labels,
-        work.split.holdout[0],
-        work.scratch / "spill",
-    )
-    asked = pair.held_out(
-        work.connection, Shortlists(past).of, ranker.gates.max_queries, ranker.training.seed
-    )
-    counts["holdout"] = write_rows(
-        work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
-    )
-    return counts
-
-
-_FILES = {Kind.NEXT_ITEM: _next_item_files, Kind.SEARCH: _search_files, Kind.PAIR: _pair_files}
-
-
-def _reading(ranker: Ranker, part: str) -> Misspelling:
-    """Only training texts are misspelt: what is measured stays what customers typed."""
-    return Misspelling(ranker.examples.misspell if part == "train" else 0.0, ranker.training.seed)
+_FILES = {Kind.NEXT_ITEM: _next_item_files, Kind.SEARCH: _search_files, Kind.PAIR: write_pairs}
 
 
 def _require_examples(run: Run, split: Split, counts: dict[str, int]) -> None:
     days: dict[str, tuple[date, ...]] = {
         "train": split.train, "validation": split.validation, "holdout": split.holdout
     }  # fmt: skip
-    baskets = run.ranker.kind is Kind.NEXT_ITEM
-    expected = "baskets or customers with two items" if baskets else "searches (query and item)"
+    expected = {
+        Kind.NEXT_ITEM: "baskets or customers with two items",
+        Kind.SEARCH: "searches (query and item)",
+        Kind.PAIR: f"{run.ranker.examples.labels} (query and item)",
+    }[run.ranker.kind]
     for part, number in counts.items():
         if number == 0:
             raise DataError(
                 f"{run.ranker.data.source} gave no {part} examples for {run.ranker.name}",
-                f"expected {expected} between {days[part][0]} and {days[part][-1]}, "
+                f"expected {expected} between {(days[part] or split.train)[0]} and {(days[part] or split.train)[-1]}, "
                 f"of type {', '.join(run.ranker.data.events)}",
             )

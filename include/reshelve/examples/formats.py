@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+_FEWEST_JUDGED = 3  # items of a judged query: any order of fewer is nearly right
 _ROWS = 4096  # rows per written batch and row group: bounds memory whatever the number of examples
 
 CATALOGUE = pa.schema(
@@ -35,9 +36,10 @@ PAIR = pa.schema(
     [
         pa.field("input_ids", pa.list_(pa.int32())),
         pa.field("token_type_ids", pa.list_(pa.int8())),
-        pa.field("label", pa.float64()),  # 1 clicked (bought, …), 0 sampled
+        pa.field("label", pa.float64()),  # 1 chosen, 0 not; of a judgement its place between the grades
         pa.field("weight", pa.float64()),
         pa.field("group", pa.int64()),  # rows of one query
+        pa.field("features", pa.list_(pa.float32())),  # `examples.features`, null where there are none
     ]
 )
 
@@ -47,6 +49,9 @@ HOLDOUT = pa.schema(
         pa.field("text", pa.string()),
         pa.field("history_items", pa.list_(pa.string())),
         pa.field("relevant", pa.list_(pa.string())),
+        pa.field(
+            "gains", pa.list_(pa.float64())
+        ),  # of a judgement: grade above the lowest, per relevant item; else empty
         pa.field("candidates", pa.list_(pa.string())),  # empty: the whole catalogue
         pa.field("weight", pa.float64()),
         pa.field("cluster", pa.string()),  # basket or query: rows of one cluster are not independent
@@ -76,6 +81,19 @@ class HoldoutQuery:
     cluster: str
     history_items: list[str] = field(default_factory=list)
     candidates: list[str] = field(default_factory=list)
+    gains: list[float] = field(default_factory=list)
+
+    @property
+    def gain(self) -> dict[str, float]:
+        """By relevant item: 1, or how far its grade is above the lowest."""
+        return dict(zip(self.relevant, self.gains or [1.0] * len(self.relevant), strict=True))
+
+    @property
+    def orders(self) -> bool:
+        """Whether one order of its items can be better than another. Of judgements at least three items are asked for."""
+        if not self.relevant:
+            return False
+        return len(self.candidates) >= _FEWEST_JUDGED if self.gains else True
 
     def row(self) -> dict[str, Any]:
         """As a row of HOLDOUT."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 
 import duckdb
 import numpy as np
@@ -55,6 +56,9 @@ class Pair:
     label: float
     weight: float
     group: int
+    item: str
+    day: date | None = None  # of an impression, with its position where it is known
+    position: int | None = None
 
 
 class PairSampler:
@@ -96,10 +100,11 @@ class PairSampler:
             if position is None:
                 continue  # chosen before the catalogue days, and never since
             weight = math.log2(1 + total)  # the thousandth click says less than the first
-            yield Pair(query, self._catalogue.titles[position], 1.0, weight, group)
+            yield Pair(query, self._catalogue.titles[position], 1.0, weight, group, item)
             for negative in self._negatives(query, norm, item, taken):
                 taken.add(negative)
-                yield Pair(query, self._catalogue.titles[negative], 0.0, weight, group)
+                name = self._catalogue.items[negative]
+                yield Pair(query, self._catalogue.titles[negative], 0.0, weight, group, name)
 
     def _negatives(self, query: str, norm: str, item: str, taken: set[int]) -> list[int]:
         """Catalogue positions that are not `taken`: titles like the query first, then draws by popularity."""

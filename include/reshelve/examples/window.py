@@ -16,9 +16,9 @@ _BATCH = 20_000
 # One row per label event of the window. `day` and `line` order events of one instant as the shop wrote them.
 _EVENTS = """
 CREATE VIEW events AS
-SELECT day, part, line, event_time, files.event_type, weight, user_id, session_id, query,
-       lower(regexp_replace(trim(query), '\\s+', ' ', 'g')) AS norm,
-       files.item_id, nullif(trim(item_title), '') AS own_title
+SELECT lower(regexp_replace(trim(query), '\\s+', ' ', 'g')) AS norm,
+       day, {part} AS part, line, event_time, files.event_type, weight, user_id, session_id, query,
+       files.item_id, nullif(trim(item_title), '') AS own_title, position, grade
 FROM (SELECT *, CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line FROM files) AS files
 JOIN labels USING (event_type) JOIN split USING (day)
 WHERE files.item_id IS NOT NULL
@@ -50,7 +50,7 @@ def open_window(
                FROM read_parquet(?) WHERE item_id IS NOT NULL GROUP BY 1""",
             [str(products)],
         )
-    connection.execute(_EVENTS)
+    connection.execute(_EVENTS.format(part=split.fold.part if split.fold else "split.part"))
     return connection
 
 

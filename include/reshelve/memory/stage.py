@@ -81,7 +81,7 @@ def blend(run: Run) -> dict[str, Any]:
     everything = Lists.joined(lists)
     everything = everything if encoder else everything.without(len(FEATURES))
     fitted = fit(everything, run.ranker.training.seed)
-    asked.corpus.tables(date.fromisoformat(known["holdout_partitions"][0])).write(directory)
+    asked.corpus.tables(date.fromisoformat(known["holdout_begins"])).write(directory)
     fitted.write(directory / "blend.safetensors")
     document = BlendDocument(encoder=encoder, features=(*FEATURES, "encoder") if encoder else FEATURES)
     (directory / "blend.json").write_text(document.model_dump_json(indent=1))

@@ -62,16 +62,14 @@ class TextKeys(tf.Module):
         words = tf.strings.regex_replace(words, r"^(..+[^s])s$", r"\1")
         return words, tf.cast(place[:, 0], tf.int32)
 
+    def compact(self, texts: tf.Tensor) -> tf.Tensor:
+        """`Keys.compact` alone, string [n]."""
+        return _joined(*self.words(texts), texts)
+
     def keys(self, texts: tf.Tensor) -> Keys:
         """The keys of string `texts` [n]."""
         words, rows = self.words(texts)
-        count = tf.size(texts)
-        # A segment join would need sorted, dense segments; rows are sorted already, and an empty text has no words.
-        splits = tf.concat([[0], tf.cumsum(tf.math.bincount(rows, minlength=count, maxlength=count))], 0)
-        ragged = tf.RaggedTensor.from_row_splits(words, tf.cast(splits, tf.int64), validate=False)
-        compact = tf.strings.reduce_join(ragged, axis=1)
-        # What has no letter or digit is remembered as it was typed.
-        compact = tf.where(compact == "", tf.strings.strip(_short(texts)), compact)
+        compact = _joined(words, rows, texts)
         framed = tf.where(compact == "", "", tf.strings.join(["^", compact, "$"]))
         characters = tf.strings.unicode_split(framed, "UTF-8")
         grams = tf.strings.ngrams(characters, list(GRAMS), separator="")
@@ -83,6 +81,16 @@ class TextKeys(tf.Module):
             tf.concat([grams.flat_values, whole], 0),
             tf.concat([tf.cast(grams.value_rowids(), tf.int32), rows], 0),
         )
+
+
+def _joined(words: tf.Tensor, rows: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
+    count = tf.size(texts)
+    # A segment join would need sorted, dense segments; rows are sorted already, and an empty text has no words.
+    splits = tf.concat([[0], tf.cumsum(tf.math.bincount(rows, minlength=count, maxlength=count))], 0)
+    ragged = tf.RaggedTensor.from_row_splits(words, tf.cast(splits, tf.int64), validate=False)
+    compact = tf.strings.reduce_join(ragged, axis=1)
+    # What has no letter or digit is remembered as it was typed.
+    return tf.where(compact == "", tf.strings.strip(_short(texts)), compact)
 
 
 def _short(texts: tf.Tensor) -> tf.Tensor:

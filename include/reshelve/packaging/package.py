@@ -24,12 +24,13 @@ from reshelve.compression.int8 import QuantizedModel
 from reshelve.errors import DataError
 from reshelve.lineage import Run
 from reshelve.logs import logger
+from reshelve.memory.features import PairFeatures, read_features
 from reshelve.packaging.batches import padded, text_rows
 from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.heldout import Question, read_questions, request
 from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.signatures import Module, SearchModule, ranker_module, signatures
+from reshelve.packaging.signatures import Module, PairModule, SearchModule, ranker_module, signatures
 from reshelve.packaging.trained import Array, TrainedModel
 from reshelve.packaging.warmup import BATCHES, Request, write_warmup
 from reshelve.rankers import Kind
@@ -52,7 +53,10 @@ def package(run: Run) -> dict[str, Any]:
     top = run.ranker.release.top
 
     blend = run.stage("blend").files() if model.document.kind is Kind.SEARCH else None
-    module = ranker_module(model, FloatLayers(model), train / "tokenizer.json", catalogue, top, blend)
+    names = run.ranker.examples.features
+    features = read_features(examples, names) if names else None
+    tokenizer = train / "tokenizer.json"
+    module = ranker_module(model, FloatLayers(model), tokenizer, catalogue, top, blend, features)
     probe = request(model.document.kind, questions, 16)
     difference = check_against_torch(module, train, catalogue, probe)
     log.info("equals torch", max_logit_difference=difference)
@@ -60,7 +64,7 @@ def package(run: Run) -> dict[str, Any]:
     if compression.precision == "int8":
         quantized = QuantizedModel.load(compressed / "quantized.safetensors")
         layers = Int8Layers(model, quantized)
-        module = ranker_module(model, layers, train / "tokenizer.json", catalogue, top, blend)
+        module = ranker_module(model, layers, tokenizer, catalogue, top, blend, features)
 
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
@@ -107,7 +111,8 @@ def check_against_torch(module: Module, train: Path, catalogue: Catalogue, input
     # The blend after it is TensorFlow's alone; torch knows what it starts from.
     traced = module.encoder if isinstance(module, SearchModule) else module.logits
     found = _answer(traced, inputs)
-    difference = float(np.abs(found - torch_logits(train, catalogue, inputs)).max())
+    features = module.features if isinstance(module, PairModule) else None
+    difference = float(np.abs(found - torch_logits(train, catalogue, inputs, features)).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise DataError(
             f"the packaged graph differs from the trained model by {difference:.2g}",
@@ -116,25 +121,32 @@ def check_against_torch(module: Module, train: Path, catalogue: Catalogue, input
     return difference
 
 
-def torch_logits(train: Path, catalogue: Catalogue, inputs: Request) -> Array:
+def torch_logits(
+    train: Path, catalogue: Catalogue, inputs: Request, features: PairFeatures | None = None
+) -> Array:
     """The trained model's own answer to a request."""
     import torch
 
     from reshelve.training.model import RankerModel
 
     document = TrainedModel.load(train).document
+    beside = np.zeros((len(next(iter(inputs.values()))), 0), np.float32)
     if document.kind.over_catalogue:
         rows = text_rows(train / "tokenizer.json", document.max_length, inputs[document.kind.text_input])
     else:
         titles = dict(zip(catalogue.items, catalogue.titles, strict=True))
         pairs = [(inputs["query"][0], titles.get(item, item)) for item in inputs["item"]]
         rows = text_rows(train / "tokenizer.json", document.max_length, pairs)
+        if features:
+            texts = [title for _, title in pairs]
+            beside = features.features(*map(tf.constant, (inputs["query"], inputs["item"], texts))).numpy()
     batch = padded(rows)
     present = np.arange(batch.ids.shape[1])[None, :] < batch.lengths[:, None]
     types = np.zeros_like(batch.ids) if batch.types is None else batch.types
     model = RankerModel.load(train).eval()
     with torch.no_grad():
-        logits = model(*(torch.from_numpy(t.astype(np.int64)) for t in (batch.ids, present, types)))
+        tensors = [torch.from_numpy(t.astype(np.int64)) for t in (batch.ids, present, types)]
+        logits = model(*tensors, torch.from_numpy(beside))
     return np.asarray(logits.float().numpy())
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from reshelve.errors import DataError
+from reshelve.memory.blend import Blend
 from reshelve.memory.evidence import SearchEvidence
+from reshelve.memory.features import PairFeatures
 from reshelve.memory.stage import read_blend
 from reshelve.memory.tables import SearchTables
 from reshelve.packaging.catalogue import Catalogue
@@ -106,11 +109,21 @@ class PairModule(tf.Module):
     """query string[1 or B], item string[B] → score float[B].
 
     An item id stands for its title, whose tokens are kept, so that only the query is tokenised; an id
-    the catalogue does not know is taken as the text itself.
+    the catalogue does not know is taken as the text itself. `features` are made of the same strings, by the tables inside.
     """
 
-    def __init__(self, model: TrainedModel, layers: Layers, tokenizer: Path, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        model: TrainedModel,
+        layers: Layers,
+        tokenizer: Path,
+        catalogue: Catalogue,
+        features: PairFeatures | None,
+    ) -> None:
         super().__init__()
+        self.features = features
+        beside = _beside(model) if features else None
+        texts = tf.constant(catalogue.titles)
         graph = RankerGraph(model, layers)
         self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
         self.table = _places(catalogue.items)
@@ -120,7 +133,12 @@ class PairModule(tf.Module):
         def logits(query: tf.Tensor, item: tf.Tensor) -> Answer:
             titles = self._item_tokens(item, Rows(*map(tf.constant, kept)))
             batch = self.tokenizer.pair(self.tokenizer.tokens(query), titles)
-            return {"logits": scores(batch.ids, batch.lengths, batch.types)}
+            read = scores(batch.ids, batch.lengths, batch.types)
+            if features and beside:
+                place = self.table.lookup(item)
+                title = tf.where(place >= 0, tf.gather(texts, tf.maximum(place, 0)), item)
+                read += beside.scores(features.features(query, item, title))
+            return {"logits": read}
 
         def serving_default(query: tf.Tensor, item: tf.Tensor) -> Answer:
             return {"score": tf.sigmoid(self.logits(query, item)["logits"])}
@@ -146,6 +164,13 @@ class PairModule(tf.Module):
             )
 
         return Rows(*tf.cond(tf.reduce_all(known), lambda: found, with_texts))
+
+
+def _beside(model: TrainedModel) -> Blend:
+    """What the features add to a pair's logit, as it was trained."""
+    names = ("mean", "deviation", "linear.weight", "hidden.weight", "hidden.bias", "output.weight")
+    mean, deviation, linear, hidden, bias, output = (model[f"beside.{name}"] for name in names)
+    return Blend(mean, deviation, linear[0], np.ascontiguousarray(hidden.T), bias, output[0])
 
 
 def _traced(
@@ -179,15 +204,21 @@ def ranker_module(
     catalogue: Catalogue,
     top: int,
     blend: Path | None = None,
+    features: PairFeatures | None = None,
 ) -> Module:
-    """The module of the model's kind; `blend` is the directory of a search ranker's blend stage."""
+    """The module of the model's kind; `blend` is the directory of a search ranker's blend stage.
+
+    Raises DataError where a model reads features that it is not given.
+    """
     if model.document.kind is Kind.SEARCH:
         if blend is None:
             raise DataError("a search ranker needs its blend", "expected the blend stage before this one")
         return SearchModule(model, layers, tokenizer, catalogue, top, blend)
     if model.document.kind is Kind.NEXT_ITEM:
         return NextItemModule(model, layers, tokenizer, catalogue, top)
-    return PairModule(model, layers, tokenizer, catalogue)
+    if model.document.features and model.document.features != (features.columns if features else ()):
+        raise DataError("the model reads other features", "expected the examples stage of the same run")
+    return PairModule(model, layers, tokenizer, catalogue, features)
 
 
 Module = NextItemModule | SearchModule | PairModule

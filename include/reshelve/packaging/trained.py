@@ -48,6 +48,7 @@ class ModelDocument(_Document):
     max_length: int = Field(ge=8)
     architecture: Architecture
     items: int | None = None
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

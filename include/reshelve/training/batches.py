@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -41,6 +42,12 @@ class Batch:
     shares: Tensor
     weights: Tensor
     groups: Tensor
+    features: Tensor  # float32 [B, F] of pairs; F is 0 where the model reads none
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the model reads."""
+        return self.input_ids, self.attention_mask, self.token_type_ids, self.features
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -61,8 +68,10 @@ class Examples:
             self.types, _ = _flat(table["token_type_ids"])
             self.labels = table["label"].to_numpy().astype(np.float32)
             self.groups = table["group"].to_numpy().astype(np.int64)
+            self.features = feature_matrix(table)
         else:
             self.targets, self.target_starts = _flat(table["targets"])
+            self.features = np.zeros((len(self.lengths), 0), dtype=np.float32)
         self.weights = table["weight"].to_numpy().astype(np.float32)
 
     def __len__(self) -> int:
@@ -88,7 +97,7 @@ class Examples:
             row_of = np.repeat(np.arange(rows), [len(items) for items in wanted])
             labels, groups = np.stack([row_of, np.concatenate(wanted)]).astype(np.int64), np.asarray(chosen)
             shares = np.concatenate([_shares(len(items)) for items in wanted])
-        arrays = (ids, mask, types, labels, shares, self.weights[chosen], groups)
+        arrays = (ids, mask, types, labels, shares, self.weights[chosen], groups, self.features[chosen])
         return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
@@ -208,6 +217,15 @@ def _shares(count: int) -> np.ndarray:
     """Weights of a row's targets, nearest first; their sum is 1."""
     weights = NEARNESS ** np.arange(count, dtype=np.float32)
     return (weights / weights.sum()).astype(np.float32)
+
+
+def feature_matrix(table: pa.Table) -> np.ndarray:
+    """The features of a table of pairs as float32 [N, F]; F is 0 where there are none."""
+    name = "features"
+    if name not in table.column_names or table[name].null_count == len(table):
+        return np.zeros((len(table), 0), dtype=np.float32)
+    values, _ = _flat(table[name])
+    return values.astype(np.float32).reshape(len(table), -1)
 
 
 def _flat(column: object) -> tuple[np.ndarray, np.ndarray]:

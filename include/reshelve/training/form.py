@@ -33,13 +33,17 @@ class Architecture(_Frozen):
 
 
 class ModelForm(_Frozen):
-    """`model.json`: everything but the weights. `items` is the size of the catalogue, null for pair."""
+    """`model.json`: everything but the weights. `items` is the size of the catalogue, null for pair.
+
+    `features` are the columns that a pair model reads beside its texts.
+    """
 
     kind: Kind
     pooling: Literal["cls", "mean"]
     max_length: int
     architecture: Architecture
     items: int | None = None
+    features: tuple[str, ...] = ()
 
 
 def read_form(directory: Path) -> ModelForm:

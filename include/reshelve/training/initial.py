@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from reshelve.training.batches import feature_matrix
 from reshelve.training.form import ModelForm, base_architecture
 from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
 from reshelve.training.spec import TrainingSpec
@@ -20,7 +21,7 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
     catalogue = _catalogue(spec.examples) if spec.kind.over_catalogue else None
     pooling, max_length = spec.model.pooling, spec.model.max_length
     if rank == 0 and spec.start is None:
-        return RankerModel.initialise(
+        model = RankerModel.initialise(
             spec.base,
             kind=spec.kind,
             pooling=pooling,
@@ -28,14 +29,20 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
             layers=spec.model.layers,
             titles=catalogue["title"] if catalogue else None,
             events=catalogue["events"] if catalogue else None,
+            features=spec.features,
             seed=spec.training.seed,
         )
+        if model.beside is not None:
+            table = pq.read_table(spec.examples / "train.parquet", columns=["features"])
+            model.beside.standardise(torch.from_numpy(feature_matrix(table)))
+        return model
     form = ModelForm(
         kind=spec.kind,
         pooling=pooling,
         max_length=max_length,
         architecture=base_architecture(spec.base, max_length, spec.model.layers),
         items=len(catalogue["title"]) if catalogue else None,
+        features=spec.features,
     )
     model = RankerModel(form)
     return model if rank or spec.start is None else continued(model, spec.start, spec.base, catalogue)

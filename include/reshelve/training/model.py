@@ -1,6 +1,6 @@
 """The ranker: a BERT encoder, one pooled vector, and a head that answers for its kind.
 
-- `pair`: logit = head(pooled), one number per (left text, right text).
+- `pair`: logit = head(pooled) + beside(features), one number per (left text, right text).
 - `next_item`: logits = W·ReLU(h(pooled)) + b, one number per item of the catalogue.
 
 On disk a model is `model.json` (its form) and `model.safetensors`; nothing is ever unpickled.
@@ -44,6 +44,7 @@ class RankerModel(nn.Module):
         )
         config._attn_implementation = "sdpa"
         self.encoder = BertModel(config, add_pooling_layer=False)
+        self.beside = Beside(len(form.features)) if form.features else None
         if form.kind is Kind.PAIR:
             self.head = nn.Linear(width, 1)
         else:
@@ -53,12 +54,17 @@ class RankerModel(nn.Module):
             self.items = nn.Linear(2 * width, form.items)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> Tensor:
-        """Token ids [B, T] → logits [B] (pair) or [B, C] (next_item)."""
+        """Token ids [B, T] → logits [B] (pair, with `features` [B, F] where it reads any) or [B, C] (next_item)."""
         pooled = self.pooled(input_ids, attention_mask, token_type_ids)
         if self.form.kind is Kind.PAIR:
-            return self.head(pooled).squeeze(-1)
+            logits = self.head(pooled).squeeze(-1)
+            return logits if self.beside is None else logits + self.beside(features)
         return self.items(torch.relu(self.hidden(pooled)))
 
     def pooled(
@@ -142,6 +148,7 @@ class RankerModel(nn.Module):
         layers: int | None = None,
         titles: Sequence[str] | None = None,
         events: Sequence[int] | None = None,
+        features: tuple[str, ...] = (),
         seed: int = 17,
     ) -> RankerModel:
         """A ranker on the pretrained encoder in `base`, before any training.
@@ -157,6 +164,7 @@ class RankerModel(nn.Module):
             max_length=max_length,
             architecture=base_architecture(base, max_length, layers),
             items=len(titles or ()) if kind.over_catalogue else None,
+            features=features,
         )
         torch.manual_seed(seed)
         model = cls(form)
@@ -176,6 +184,39 @@ class RankerModel(nn.Module):
         identity = torch.eye(self.form.architecture.hidden_size)
         self.hidden.weight.copy_(torch.cat([identity, -identity]))
         self.hidden.bias.zero_()
+
+
+class Beside(nn.Module):
+    """Features [B, F] → what they add to the logit [B]: a·x + v·silu(A x + c) of the standardised features.
+
+    It begins as 0 for every row. An odd value counts as CLIP deviations.
+    """
+
+    CLIP = 8.0
+    HIDDEN = 64
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.linear = nn.Linear(features, 1, bias=False)
+        self.hidden = nn.Linear(features, self.HIDDEN)
+        self.output = nn.Linear(self.HIDDEN, 1, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.output.weight)
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and deviation from the training examples' features [N, F]."""
+        self.mean.copy_(features.mean(0))
+        self.deviation.copy_(features.std(0, correction=0).clamp(min=1e-3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, F] → [B], in float32 whatever the encoder runs in."""
+        with torch.autocast(features.device.type, enabled=False):
+            x = ((features - self.mean) / self.deviation).clamp(-self.CLIP, self.CLIP)
+            return (self.linear(x) + self.output(F.silu(self.hidden(x)))).squeeze(-1)
 
 
 def rows_of_titles(model: RankerModel, base: Path, titles: Sequence[str]) -> Tensor:

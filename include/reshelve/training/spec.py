@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from reshelve.memory.columns import feature_columns
 from reshelve.rankers import Form, Kind, Model, Ranker, Training
 
 # Names inside a job's directory. They begin with a dot, so they are never uploaded with a stage.
@@ -27,6 +28,7 @@ class TrainingSpec(Form):
     base: Path  # the resolved base model
     start: Path | None = None  # the champion's weights, where training starts from them and not from the base
     start_version: int | None = None  # which champion
+    features: tuple[str, ...] = ()  # columns beside the texts
     examples: Path  # the examples stage's directory
     output: Path  # model, curves, progress and checkpoint are written here
     budget_share: float = 1.0  # share of a full training's steps; the rate falls to 0 over these
@@ -48,4 +50,10 @@ class TrainingSpec(Form):
 
 def training_spec(ranker: Ranker, **keywords: Any) -> TrainingSpec:
     """The job of `ranker`'s kind, model and training values."""
-    return TrainingSpec(kind=ranker.kind, model=ranker.model, training=ranker.training, **keywords)
+    return TrainingSpec(
+        kind=ranker.kind,
+        model=ranker.model,
+        training=ranker.training,
+        features=feature_columns(ranker.examples.features),
+        **keywords,
+    )

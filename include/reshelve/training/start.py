@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from reshelve.errors import DataError
 from reshelve.lineage import Run
 from reshelve.logs import logger
+from reshelve.memory.columns import feature_columns
 from reshelve.store.deployments import read_pointer
 from reshelve.store.objects import PreconditionFailedError
 from reshelve.store.versions import partition_of, read_manifest
@@ -128,6 +129,7 @@ def _check_form(run: Run, base: PretrainedBase, earlier: str, version: int) -> N
         max_length=model.max_length,
         architecture=base_architecture(base.path, model.max_length, model.layers),
         items=found.get("items"),
+        features=feature_columns(run.ranker.examples.features),
     )
     theirs = ModelForm.model_validate(found)
     for name in ModelForm.model_fields:
@@ -137,6 +139,8 @@ def _check_form(run: Run, base: PretrainedBase, earlier: str, version: int) -> N
 
 def _check_days(run: Run, earlier: str, version: int) -> None:
     """What the champion learned from must not be what this run validates on, or is judged by."""
+    if run.ranker.data.split == "query":
+        raise _UnfitError(f"the champion {version} learned from queries that are held out today")
     theirs = run.store.get_json(f"{earlier}/examples/result.json") or {}
     ours = run.stage("examples").required()
     if not theirs.get("train_partitions") or not ours.get("validation_partitions"):

@@ -35,7 +35,7 @@ def validate(spec: TrainingSpec, model: RankerModel, examples: Examples, device:
     for chosen in batches:
         batch = examples.batch(chosen).to(device.torch_device)
         with device.autocast():
-            logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+            logits = model(*batch.inputs)
         logits = logits.float()
         if spec.kind is Kind.PAIR:
             columns = (batch.groups, batch.labels, logits, batch.weights)

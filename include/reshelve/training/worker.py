@@ -209,7 +209,7 @@ def backward(
 
     def once() -> Tensor:
         with device.autocast():
-            logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+            logits = model(*batch.inputs)
         loss = weighted_mean(*losses(spec.kind, spec.training.loss, logits.float(), batch))
         (share * (loss + (adapter.penalty() if adapter else 0.0))).backward()
         return loss.detach()

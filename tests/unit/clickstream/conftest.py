@@ -32,6 +32,7 @@ def event(number: int, **changes: Any) -> dict[str, Any]:
         "position": None,
         "quantity": 2,
         "price": 1.25,
+        "grade": None,
         **changes,
     }
 
@@ -100,6 +101,7 @@ def raw_source(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "position": '"NULL"',
             "quantity": '"NULL"',
             "price": '"NULL"',
+            "grade": '"NULL"',
             **changes,
         }
         lines = [

@@ -243,7 +243,7 @@ def partitions(draw: st.DrawFn) -> list[dict[str, Any]]:
             "event_time": maybe(
                 [None, datetime(2011, 8, 1), datetime(2011, 8, 1, 23, 59, 59), datetime(2011, 8, 2)]
             ),
-            "event_type": maybe([None, "purchase", "return", "click", "", "PURCHASE"]),
+            "event_type": maybe([None, "purchase", "return", "click", "judgement", "", "PURCHASE"]),
             "user_id": maybe([None, "u"]),
             "session_id": maybe([None, "s", ""]),
             "query": maybe([None, "q", "x" * 300]),
@@ -252,6 +252,7 @@ def partitions(draw: st.DrawFn) -> list[dict[str, Any]]:
             "position": maybe([None, 0, 1, 99999]),
             "quantity": maybe([None, -1, 0, 1, 2**40]),
             "price": maybe([None, -1.0, 0.0, 1.0, float("nan"), float("inf")]),
+            "grade": maybe([None, 1.0, 2.33, float("nan")]),
         }
     )
     return draw(st.lists(row, max_size=12))

@@ -42,7 +42,9 @@ def run_of(store, tmp_path: Path, kind: str, partition: date = DAY, **gates) -> 
         for n in range(40)
     ]  # fmt: skip
     write_rows(examples / "holdout.parquet", HOLDOUT, asked)
-    run.stage("examples").commit({"holdout_partitions": [str(partition)], "verdicts": {}})
+    run.stage("examples").commit(
+        {"holdout_partitions": [str(partition)], "holdout_begins": str(partition), "verdicts": {}}
+    )
     run.stage("train").commit({"base": None})
     return run
 
