@@ -363,7 +363,9 @@ class Ranker(Form):
             raise ValueError(
                 f"examples.labels and examples.features are for pair; {self.kind.value} has its own"
             )
-        if (labels == "judgements") != (set(data.events) == {"judgement"}):
+        if (labels == "judgements") != ("judgement" in data.events) or (
+            "judgement" in data.events and len(data.events) > 1
+        ):
             raise ValueError(
                 "examples.labels: judgements go with data.events: {judgement: 1.0}, and with no other event"
             )

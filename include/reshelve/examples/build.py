@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from reshelve.clickstream.events import catalogue_key
 from reshelve.clickstream.verdicts import good_rows_key
 from reshelve.errors import DataError
-from reshelve.examples import next_item, pair, search
+from reshelve.examples import next_item, pair, search, shown
 from reshelve.examples.catalogue import build_catalogue
 from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, write_batches, write_rows
 from reshelve.examples.misspelling import Misspelling
@@ -63,6 +63,8 @@ def build_examples(run: Run) -> dict[str, Any]:
 
     labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
     connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
+    if run.ranker.examples.labels == "impressions":
+        shown.list_shown(connection, split.begins)
     searched = run.ranker.kind is not Kind.NEXT_ITEM  # what nobody has clicked yet can be searched for
     catalogue = build_catalogue(connection, split.begins, run.ranker.data.catalogue_days, listed=searched)
     catalogue.write(directory / "catalogue.parquet")

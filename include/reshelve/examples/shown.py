@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import duckdb
@@ -48,6 +49,20 @@ SELECT event_time, session_id, norm, query, item_id, chosen FROM impressions
 SEMI JOIN lists USING (event_time, session_id, norm) WHERE part = 'holdout'
 ORDER BY event_time, session_id, norm, position, line
 """
+
+
+# What was shown before the holdout is a candidate, whether or not anybody chose it.
+_LISTED = """
+INSERT INTO products
+SELECT item_id, max(nullif(trim(item_title), '')) FROM files
+WHERE event_type = 'impression' AND item_id IS NOT NULL AND CAST(left(parse_filename(filename), 10) AS DATE) < ?
+GROUP BY item_id HAVING item_id NOT IN (SELECT item_id FROM products)
+"""
+
+
+def list_shown(connection: duckdb.DuckDBPyConnection, begins: date) -> None:
+    """Add what was shown before the day `begins` to the table `products`."""
+    connection.execute(_LISTED, [begins])
 
 
 def open_impressions(connection: duckdb.DuckDBPyConnection, part: str, minutes: float) -> None:

@@ -57,7 +57,7 @@ class Shop:
         pq.write_table(pa.table({"item_id": list(titles), "title": list(titles.values())}), body)
         self.store.put(catalogue_key("shop"), body.getvalue())
 
-    def run(self, kind: str, partition: date, **data: Any) -> Run:
+    def run(self, kind: str, partition: date, examples: dict[str, Any] | None = None, **data: Any) -> Run:
         """A run in a work directory of its own."""
         self.runs += 1
         ranker = Ranker.model_validate(
@@ -66,6 +66,7 @@ class Shop:
                 "title": "A shelf",
                 "kind": kind,
                 "data": {"source": "shop", "events": {"click": 1.0, "purchase": 2.0}, **data},
+                "examples": examples or {},
                 "model": {"base": str(self.base)},
                 "gates": {"metric": "recall@5"},
             }

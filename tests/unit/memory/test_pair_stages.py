@@ -1,0 +1,93 @@
+"""The ads of the sample through the real stages, with a small encoder: what is shown is learned from, and served."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from reshelve.clickstream.landing import land
+from reshelve.clickstream.validation import validate_range
+from reshelve.compression.compress import compress
+from reshelve.errors import DataError
+from reshelve.evaluation.gate import gate
+from reshelve.examples.build import build_examples
+from reshelve.examples.formats import read_holdout
+from reshelve.lineage import Run
+from reshelve.memory.columns import feature_columns
+from reshelve.memory.features import PairFeatures, read_features
+from reshelve.packaging.catalogue import Catalogue
+from reshelve.packaging.graph import FloatLayers
+from reshelve.packaging.package import check_operations, package
+from reshelve.packaging.signatures import ranker_module
+from reshelve.packaging.trained import TrainedModel
+from reshelve.rankers import load_ranker
+from reshelve.store.objects import ObjectStore
+from reshelve.training.launch import train
+
+FIRST, LAST = date(2011, 8, 20), date(2011, 8, 31)
+STAGES = {"examples": build_examples, "train": train, "compress": compress, "package": package, "gate": gate}
+
+
+@pytest.fixture
+def ads(store: ObjectStore, tmp_path: Path, small_bert: Path) -> Run:
+    """A run of the project's own ranker file on a small encoder, its sample landed and validated."""
+    land("ads")
+    validate_range("ads", FIRST, LAST)
+    small = {
+        "model.base": str(small_bert), "model.layers": 2, "model.max_length": 16, "training.batch_size": 64,
+        "training.epochs": 1, "examples.max_examples": 6000, "compression.steps": [], "gates.max_queries": 60,
+    }  # fmt: skip
+    return Run(load_ranker("ads", small), LAST, store, tmp_path / "work")
+
+
+@pytest.mark.slow
+def test_ads_are_served_with_what_was_learned_of_them(ads: Run) -> None:
+    results = {name: ads.stage(name).commit(work(ads)) for name, work in STAGES.items()}
+    examples = ads.stage("examples").directory
+    rows = pq.read_table(examples / "train.parquet", columns=["features"]).num_rows
+    assert rows == 6000 and results["package"]["max_logit_difference"] <= 1e-4
+    form = json.loads((ads.stage("train").directory / "model.json").read_text())
+    assert tuple(form["features"]) == feature_columns(ads.ranker.examples.features)
+    assert results["train"]["validation_loss"] < results["train"]["first_validation_loss"]
+    report = results["gate"]
+    # Nothing but the drawn appeal, which only behaviour shows, and the words in common decide what is clicked.
+    assert report["challenger"]["value"] > report["baselines"]["popularity"]
+    assert report["calibration"]["challenger"]["predictions"] > 60, "lists without a click count too"
+
+    version = ads.stage("package").directory / "version"
+    assert check_operations(version)
+    score = tf.saved_model.load(str(version)).signatures["serving_default"]
+    asked = next(query for query in read_holdout(examples / "holdout.parquet") if query.relevant)
+    items = [*asked.candidates, "never seen", ""]
+
+    def scores(query: list[str], item: list[str]) -> np.ndarray:
+        return score(query=tf.constant(query), item=tf.constant(item))["score"].numpy()
+
+    together = scores([asked.text], items)
+    assert np.isfinite(together).all()
+    np.testing.assert_allclose(together, [scores([asked.text], [item])[0] for item in items], atol=1e-5)
+    np.testing.assert_allclose(together, scores([asked.text] * len(items), items), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_model_is_not_packaged_with_other_features_than_it_learned_from(ads: Run) -> None:
+    for name in ("examples", "train"):
+        ads.stage(name).commit(STAGES[name](ads))
+    examples, trained = ads.stage("examples").directory, ads.stage("train").directory
+    model, catalogue = TrainedModel.load(trained), Catalogue.load(examples / "catalogue.parquet")
+
+    def packaged(features: PairFeatures | None) -> object:
+        return ranker_module(
+            model, FloatLayers(model), trained / "tokenizer.json", catalogue, 5, None, features
+        )
+
+    assert packaged(read_features(examples, ads.ranker.examples.features))
+    for features in (None, read_features(examples, ("text", "behaviour"))):
+        with pytest.raises(DataError, match="the model reads other features"):
+            packaged(features)
