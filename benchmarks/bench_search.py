@@ -1,17 +1,20 @@
 """Our search beside random search: best score by trial-epochs, on a real head and real baskets (see head_objective).
 
-    python benchmarks/bench_search.py [--seeds 5] [--trials 18] [--plot search.png]
+    python benchmarks/bench_search.py [--seeds 5] [--first-seed 0] [--trials 18] [--plot search.png]
+                                      [--min-share 0.037] [--rate-exponent 0.3]
 
-Random search trains every trial for one epoch. Ours is what the tune stage does, by its own plan and suggestions: TPE
-with a quarter of random trials first, brackets that begin at a ninth of it, each budget trained from the start on a schedule
-of its own; every epoch of it is counted. Only trials of the full budget count as a score. Ends at random's epochs.
-Prints a table, then one JSON line.
+Random search trains every trial for one epoch. Ours is what the tune stage does, by its own plan, suggestions and rates: TPE
+with ten random trials first, brackets that begin at 1/27 of it, each budget trained from the start on a schedule of its
+own and with its rates carried over to its length (decision 0094); every epoch of it is counted. Only trials of the full
+budget, whose rates are as they were drawn, count as a score. Ends at random's epochs. Seeds 100 to 119 chose the two
+options; report others. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -29,12 +32,15 @@ from hyperopt.base import Domain, trials_from_docs
 from reshelve.rankers import Search
 from reshelve.tuning.past import Past
 from reshelve.tuning.plan import standing
+from reshelve.tuning.rates import rate_factor
 from reshelve.tuning.search import proposals
 from reshelve.tuning.space import hyperopt_space, plain_values
 from reshelve.tuning.trial import Status, Trial
 
 EPOCHS = 1  # of a full training, as a night has: it sees an example about once
-LEAST = 1 / 9  # share of it that a trial begins with
+MIN_SHARE = 1 / 27  # of it, that a trial begins with
+RATE_EXPONENT = 0.3
+RATES = ("training.learning_rate", "training.head_learning_rate")
 SPACE = {
     "training.learning_rate": {"loguniform": [1e-5, 3e-2]},
     "training.head_learning_rate": {"loguniform": [1e-5, 3e-2]},
@@ -53,7 +59,9 @@ def ours(search: Search, score: Score, most: float) -> Curve:
     spent, best = 0.0, float("inf")
     while spent < most and (at := standing(search, trials)):
         for trial in proposals(search, Past(), at, trials):
-            loss = score(trial.values, trial.share * EPOCHS)
+            factor = rate_factor(search, trial.share)
+            rates = {path: trial.values[path] * factor for path in RATES}
+            loss = score(trial.values | rates, trial.share * EPOCHS)
             trials.append(trial.model_copy(update={"status": Status.DONE, "loss": loss}))
             spent += trial.share * EPOCHS
             best = min(best, loss) if trial.share == search.budget_share else best
@@ -102,7 +110,10 @@ def main() -> None:
     """Search, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=18)
+    parser.add_argument("--min-share", type=float, default=MIN_SHARE)
+    parser.add_argument("--rate-exponent", type=float, default=RATE_EXPONENT)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,14 +123,19 @@ def main() -> None:
     runs: list[tuple[Curve, Curve]] = []
     shares: list[float] = []
     print(f"{'seed':>4}{'random':>9}{'epochs':>8}{'ours':>9}{'reached at':>12}{'share':>7}")
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
 
         def score(values: dict[str, float], epochs: float, seed: int = seed) -> float:
             return Training(of, values, epochs, seed).run()
 
         form = {"trials": arguments.trials, "parallel": 1, "budget_share": 1.0, "seed": seed, "space": SPACE}
         random = at_random(Search.model_validate(form), score)
-        halved = {**form, "trials": arguments.trials * 4, "halving": {"eta": 3, "min_share": LEAST}}
+        halved = {
+            **form,
+            "trials": min(500, math.ceil(total / arguments.min_share)),  # more than the epochs allow
+            "halving": {"eta": 3, "min_share": arguments.min_share},
+            "rate_exponent": arguments.rate_exponent,
+        }
         found = ours(Search.model_validate(halved), score, total)
         runs.append((random, found))
         at = reached(found, random[-1][1])

@@ -71,6 +71,8 @@ def space_digest(ranker: Ranker) -> str:
         "kind": ranker.kind.value,
         "base": ranker.model.base,
     }
+    if search.rate_exponent:  # nights from before there was one are those without
+        parts["rate_exponent"] = search.rate_exponent
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -26,6 +26,7 @@ from reshelve.tuning.latency import latency_ms
 from reshelve.tuning.observations import observations
 from reshelve.tuning.past import Past, best_of, past, remember
 from reshelve.tuning.plan import Standing, elapsed, rungs, standing, wave_count
+from reshelve.tuning.rates import at_share
 from reshelve.tuning.space import check_space, hyperopt_space, plain_values
 from reshelve.tuning.suggest import suggest
 from reshelve.tuning.trial import Status, Trial
@@ -223,7 +224,7 @@ def _evaluate(run: Run, history: History, trial: Trial) -> Trial:
 
 
 def _train(run: Run, trial: Trial, seconds: float) -> Result:
-    ranker = run.ranker.with_values(trial.values)
+    ranker = at_share(run.ranker.with_values(trial.values), trial.share)
     with run.stage("examples").lock():  # neighbours must not fetch the same files at once
         examples = run.stage("examples").files()
     base = checked_base(ranker, examples, run)

@@ -191,6 +191,7 @@ def test_tonight_begins_with_the_best_of_the_newest_night_and_models_all(make_ru
 def test_a_night_learns_neither_from_its_future_nor_from_another_space(make_run: MakeRun) -> None:
     night(make_run, 25)
     night(make_run, 20, **{"search.budget_share": 0.25})
+    night(make_run, 19, **{"search.rate_exponent": 0.3})
     backfill = make_run(day=22)
     ask(backfill)
     assert past(backfill).nights == ()
@@ -247,6 +248,26 @@ def test_a_real_search_trains_its_trials_side_by_side_and_training_takes_the_bes
     assert not list(run.stage("tune").directory.glob(".trial-*"))
     result = run_stage(run, "train", train)
     assert result["values"] == told["best"]
+
+
+@pytest.mark.slow
+def test_a_trial_trains_with_its_rates_carried_over_to_its_share(
+    make_run: MakeRun, write_examples: Callable[..., Path]
+) -> None:
+    def loss(rate: float, exponent: float) -> float:
+        values = {"training.learning_rate": rate, "training.head_learning_rate": rate}
+        # 0.25^-0.5 is 2: half the rate, doubled, is the same training to the last bit.
+        more = {"search.budget_share": 0.25, "search.rate_exponent": exponent, "search.trials": 1}
+        space = {"training.batch_size": {"choice": [8, 8]}}
+        run = make_run(f"rate_{exponent}".replace(".", ""), **values, **more, **{"search.space": space})
+        write_examples(run.stage("examples").directory)
+        run.stage("examples").commit({"train": 160})
+        [trial] = ask(run)["trials"]
+        evaluated = evaluate(run, trial)
+        assert set(evaluated["values"]) == {"training.batch_size"}  # what is told is for a full training
+        return float(evaluated["loss"])
+
+    assert loss(1e-3, 0.5) == loss(2e-3, 0.0)
 
 
 @pytest.mark.slow
