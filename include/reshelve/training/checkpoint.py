@@ -27,6 +27,7 @@ class Place:
 
     step: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0  # without validations
     cpu_seconds: float = 0.0  # of rank 0
     examples: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)

@@ -170,7 +170,6 @@ def _launched(job: TrainingSpec, spec_path: Path, threads: int) -> Iterator[subp
         stderr=subprocess.STDOUT,  # stdout belongs to the verb's result
         start_new_session=True,
         env={
-            "HOROVOD_CYCLE_TIME": "10",  # the default polls a small host's CPU away; a host's own setting wins
             **os.environ,
             "RESHELVE_DIE_WITH_PARENT": "1",
             "OMP_NUM_THREADS": str(threads),

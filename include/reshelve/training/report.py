@@ -25,16 +25,20 @@ class Reporter:
 
     def __init__(self, spec: TrainingSpec, steps: int, place: Place, quiet: bool) -> None:
         self._spec, self._steps, self._place, self._quiet = spec, steps, place, quiet
-        self._started = self._reported = self._saved = time.monotonic()
         self._first_step, self._first_examples = place.step, place.examples
-        self._cpu = time.process_time()
         self._losses: list[Tensor] = []  # tensors: reading one waits for the accelerator
         self._curves = None if quiet else Curves(spec.output, place.curve)
         self._log = logger(stage="train" if spec.save else "trial")
+        self._started = self._reported = self._saved = self._stepping = time.monotonic()
+        self._cpu = time.process_time()
 
     def seconds(self) -> float:
         """Seconds of training, over all attempts."""
         return self._place.seconds + time.monotonic() - self._started
+
+    def step_seconds(self) -> float:
+        """Those of the training steps, validations left out."""
+        return self._place.step_seconds + time.monotonic() - self._stepping
 
     def cpu_seconds(self) -> float:
         """CPU seconds of this process's training steps, over all attempts."""
@@ -71,10 +75,11 @@ class Reporter:
 
     @contextmanager
     def not_counted(self) -> Iterator[None]:
-        """CPU time spent within is none of training's."""
-        before = time.process_time()
+        """Time spent within is none of the steps'."""
+        cpu, wall = time.process_time(), time.monotonic()
         yield
-        self._cpu += time.process_time() - before
+        self._cpu += time.process_time() - cpu
+        self._stepping += time.monotonic() - wall
 
     def validation(self, step: int, found: dict[str, float]) -> None:
         """Note a validation."""
@@ -96,7 +101,12 @@ class Reporter:
         """What a checkpoint at `step` has to remember."""
         points = self._curves.points if self._curves else []
         return replace(
-            self._place, step=step, seconds=self.seconds(), curve=points, cpu_seconds=self.cpu_seconds()
+            self._place,
+            step=step,
+            seconds=self.seconds(),
+            step_seconds=self.step_seconds(),
+            cpu_seconds=self.cpu_seconds(),
+            curve=points,
         )
 
     def result(self, step: int, last: dict[str, float], device: str) -> dict[str, object]:

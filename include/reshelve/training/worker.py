@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import horovod.torch as hvd
 import torch
@@ -37,6 +36,7 @@ from reshelve.training.batches import Batch, Units, read_examples, steps_per_epo
 from reshelve.training.checkpoint import Place, State, begin_optimizer, load_checkpoint, save_checkpoint
 from reshelve.training.curves import write_json
 from reshelve.training.device import Device, choose_device
+from reshelve.training.gradients import Gradients, prefer_settings
 from reshelve.training.initial import build_model
 from reshelve.training.keeping import Keeper
 from reshelve.training.losses import losses, weighted_mean
@@ -76,8 +76,9 @@ def train(spec: TrainingSpec) -> None:
     )
     model = model.to(device.torch_device).train()
     adversary = Adversary(model, training.adversarial) if training.adversarial else None
+    optimizer = make_optimizer(spec, model)
     passes = training.accumulate * (2 if adversary else 1)  # backward passes of one step
-    optimizer = make_optimizer(spec, model, passes)
+    gradients = Gradients([value for value in model.parameters() if value.requires_grad], passes)
 
     # Resume. Rank 0 reads the checkpoint; everyone takes over its weights, its optimizer and its place.
     checkpoint = spec.output / names.CHECKPOINT
@@ -118,16 +119,15 @@ def train(spec: TrainingSpec) -> None:
         while step < steps and not stopped:
             rates(optimizer, step, steps, training.warmup_share)
             torch.manual_seed(hash((training.seed, step, rank)) % 2**63)  # draws depend on the place alone
-            optimizer.zero_grad()
+            gradients.clear()
             loss, seen = torch.zeros(()), 0
             for _ in range(training.accumulate):
                 batch = examples.batch(units.examples(next(order))).to(device.torch_device)
-                part = backward(spec, model, batch, device, 1 / passes, adversary, adapter)
+                part = backward(spec, model, batch, device, gradients.share, adversary, adapter)
                 loss, seen = loss + part / training.accumulate, seen + len(batch.weights)
-            optimizer.synchronize()  # the sum over all processes, before its length is taken
+            gradients.add_up()  # over all processes, before the sum's length is taken
             torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-            with optimizer.skip_synchronize():
-                optimizer.step()
+            optimizer.step()
             step, found = step + 1, None
             if adapter:
                 adapter.after_step(step)
@@ -158,7 +158,7 @@ def train(spec: TrainingSpec) -> None:
                         {"weights": "average", "step": step},
                     )
                     weights = {name: value.clone() for name, value in weights.items()}
-        spent = torch.tensor(report.cpu_seconds())
+        spent, seconds = torch.tensor(report.cpu_seconds()), report.step_seconds()
     drift = rank_difference(model)
     cpu = float(hvd.allreduce(spent, op=hvd.Sum, name="cpu"))
 
@@ -171,13 +171,13 @@ def train(spec: TrainingSpec) -> None:
         if spec.save:
             model.save(spec.output, vocabulary.whole(weights, table))
         more = {"processes": processes, "rank_difference": drift, "cpu_seconds": round(cpu, 3)}
-        more |= {"kept": kept, "stopped_by": stopped}
+        more |= {"step_seconds": round(seconds, 3), "kept": kept, "stopped_by": stopped}
         write_json(spec.output / names.RESULT, report.result(step, found, str(device)) | more)
         checkpoint.unlink(missing_ok=True)
 
 
-def make_optimizer(spec: TrainingSpec, model: RankerModel, passes: int) -> Any:
-    """AdamW over what is trained, its gradients averaged over all processes after so many backward passes."""
+def make_optimizer(spec: TrainingSpec, model: RankerModel) -> torch.optim.Optimizer:
+    """AdamW over what is trained."""
     trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     encoder = [value for name, value in trained if name.startswith("encoder.")]
     head = [value for name, value in trained if not name.startswith("encoder.")]
@@ -190,8 +190,6 @@ def make_optimizer(spec: TrainingSpec, model: RankerModel, passes: int) -> Any:
         weight_decay=spec.training.weight_decay,
         fused=True,  # one pass over the weights instead of a dozen
     )
-    # Wrapped before it gets any state: Horovod makes a new optimizer of the old one's groups.
-    optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=trained, backward_passes_per_step=passes)
     begin_optimizer(model, optimizer)
     return optimizer
 
@@ -269,6 +267,7 @@ def main() -> None:
     with (spec.output / names.LOCK).open("w") as alive:
         fcntl.flock(alive, fcntl.LOCK_SH)  # the next attempt waits until every worker of this one is gone
         try:
+            prefer_settings()
             hvd.init()
             train(spec)
             hvd.shutdown()
