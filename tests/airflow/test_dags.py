@@ -40,7 +40,9 @@ def dag(bag: DagBag, name: str) -> DAG:
 def test_every_ranker_has_its_dags(bag: DagBag) -> None:
     common = {"clickstream", "rollback", "housekeeping"}
     assert set(bag.dags) == common | {
-        f"{kind}_{name}" for kind in ("retrain", "release") for name in ("recommend", "search")
+        f"{kind}_{name}"
+        for kind in ("retrain", "release")
+        for name in ("ads", "recommend", "relevance", "search")
     }
 
 
