@@ -156,5 +156,5 @@ class _Features:
 
 
 _SEEN = """
-SELECT norm, item_id, day, CAST(chosen > 0 AS DOUBLE) FROM impressions WHERE part <> 'holdout' ORDER BY event_time, session_id, line
+SELECT norm, item_id, day, chosen_on FROM impressions WHERE part <> 'holdout' ORDER BY event_time, session_id, line
 """

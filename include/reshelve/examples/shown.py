@@ -15,8 +15,8 @@ from reshelve.examples.sampling import stable_hash
 from reshelve.examples.window import stream
 
 # What was shown together: the impressions of one visit, query and instant. A choice belongs to the last impression of its
-# item in its visit; later than the attribution window it belongs to none. Choices made after midnight are in the next
-# partition: one that the window does not hold is a choice not yet known, as it will be on the night itself.
+# item in its visit; later than the attribution window it belongs to none. `chosen_on` is the choice's own partition: on
+# the morning after an impression, a choice that is still to come is not known.
 VIEW = """
 CREATE TABLE impressions AS
 WITH shown AS (
@@ -26,14 +26,18 @@ WITH shown AS (
     JOIN split USING (day) WHERE event_type = 'impression' AND item_id IS NOT NULL
 ),
 chosen AS (
-    SELECT events.session_id, events.item_id, events.weight, max(shown.event_time) AS event_time
+    SELECT events.session_id, events.item_id, events.weight, events.day AS chosen_on,
+           max(shown.event_time) AS event_time
     FROM events JOIN shown ON shown.session_id = events.session_id AND shown.item_id = events.item_id
         AND shown.event_time <= events.event_time
         AND events.event_time <= shown.event_time + to_seconds(CAST(? AS BIGINT))
-    GROUP BY events.session_id, events.item_id, events.weight, events.event_time
+    GROUP BY events.session_id, events.item_id, events.weight, events.day, events.event_time
 ),
-best AS (SELECT session_id, item_id, event_time, max(weight) AS weight FROM chosen GROUP BY ALL)
-SELECT shown.*, coalesce(best.weight, 0) AS chosen FROM shown LEFT JOIN best USING (session_id, item_id, event_time)
+best AS (
+    SELECT session_id, item_id, event_time, max(weight) AS weight, min(chosen_on) AS chosen_on
+    FROM chosen GROUP BY session_id, item_id, event_time
+)
+SELECT shown.*, coalesce(best.weight, 0) AS chosen, chosen_on FROM shown LEFT JOIN best USING (session_id, item_id, event_time)
 """
 _SHOWN = """
 WITH kept AS (SELECT * FROM impressions WHERE part = $part ORDER BY event_time DESC, day DESC, line DESC LIMIT $limit)
@@ -96,12 +100,13 @@ def held_out(
     previous: tuple[Any, ...] | None = None
     for *key, query, item, chosen in stream(connection, _HELD_OUT, {"seed": seed, "limit": limit}):
         if previous is not None and tuple(key) != previous[:3]:
-            yield _question(previous, shown)
+            if shown:  # else the catalogue knows nothing of what was shown
+                yield _question(previous, shown)
             shown = []
         previous = (*key, query)
         if item in catalogue.index:
             shown.append((item, chosen))
-    if previous is not None:
+    if previous is not None and shown:
         yield _question(previous, shown)
 
 

@@ -20,6 +20,7 @@ from reshelve.memory.text import TextKeys
 Array = np.ndarray
 
 HALF_LIVES = (np.inf, 7.0)  # days
+NEVER = date.max.toordinal()
 _SMOOTHING = 30.0  # impressions that the surer rate counts for
 _SMOOTHING_UNDER_QUERY = 10.0
 _PARTS = "\x1f"  # between a query's key and an item: in neither
@@ -27,22 +28,24 @@ _PARTS = "\x1f"  # between a query's key and an item: in neither
 
 @dataclass(frozen=True)
 class Impressions:
-    """N impressions: query key, item, day number, and 1 where it was chosen."""
+    """N impressions: query key, item, the day number of each, int64 [N], and that of its choice, NEVER where there was none."""
 
     keys: list[str]
     items: list[str]
-    days: Array  # date.toordinal(), int64 [N]
-    chosen: Array  # float64 [N]
+    days: Array  # date.toordinal()
+    chosen: Array
 
     @classmethod
-    def of(cls, queries: list[str], items: list[str], days: list[date], chosen: list[float]) -> Impressions:
+    def of(
+        cls, queries: list[str], items: list[str], days: list[date], chosen: list[date | None]
+    ) -> Impressions:
         """From raw queries; each distinct one is normalised once."""
         distinct = sorted(set(queries))
         place = {query: number for number, query in enumerate(distinct)}
         keys = query_keys(distinct)
         return cls(
             [keys[place[query]] for query in queries], items,
-            np.array([day.toordinal() for day in days], np.int64), np.array(chosen, np.float64),
+            np.array([day.toordinal() for day in days], np.int64), np.array([day.toordinal() if day else NEVER for day in chosen], np.int64),
         )  # fmt: skip
 
     def rates(self, as_of: date) -> Rates:
@@ -50,7 +53,8 @@ class Impressions:
         past = np.flatnonzero(self.days < as_of.toordinal())
         age = (as_of.toordinal() - 1 - self.days[past]).astype(np.float64)
         weights = np.stack([2.0 ** (-age / half_life) for half_life in HALF_LIVES], axis=1)
-        shown, chosen = weights, weights * self.chosen[past, None]
+        # What is chosen today of what was shown yesterday is not known this morning.
+        shown, chosen = weights, weights * (self.chosen[past, None] < as_of.toordinal())
         overall = (chosen.sum(0) + 1.0) / (shown.sum(0) + 2.0)  # Laplace: finite of nothing
         items, queries = [self.items[place] for place in past], [self.keys[place] for place in past]
         both = [query + _PARTS + item for query, item in zip(queries, items, strict=True)]

@@ -110,3 +110,22 @@ def test_features_are_what_they_are_called(shop: Shop) -> None:
         np.log([1, 2, 3])
     )
     assert first["words_held"] == 1
+
+
+@pytest.mark.slow
+def test_a_choice_after_midnight_is_unknown_that_morning(shop: Shop) -> None:
+    evening = datetime.combine(day(1), datetime.min.time()) + timedelta(hours=23)
+
+    def features(clicked: bool) -> list[list[float]]:
+        write_days(shop)
+        shop.write(day(1), [*shop.days[day(1)], event("impression", "night", 0, evening, 1)])
+        late = [event("click", "night", 0, evening + timedelta(hours=2))] if clicked else []
+        shop.write(day(2), [*shop.days[day(2)], *late])
+        rows = built(run_of(shop, features=FEATURES, attribution_minutes=600))["train"]
+        assert sum(row["label"] for row in rows) == 12 + clicked, "the label itself waits for its choice"
+        return [row["features"] for row in rows]
+
+    without, late = features(clicked=False), features(clicked=True)
+    second, third = slice(19, 28), slice(28, 37)  # days 2 and 3, after nine, nine and one rows
+    assert without[second] == late[second]
+    assert all(one != other for one, other in zip(without[third], late[third], strict=True))

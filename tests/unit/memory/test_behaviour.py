@@ -17,7 +17,11 @@ YESTERDAY, LAST_WEEK = TODAY - timedelta(days=1), TODAY - timedelta(days=8)
 
 
 def seen(*rows: tuple[str, str, date, float]) -> Impressions:
-    return Impressions.of(*(list(column) for column in zip(*rows, strict=True)))
+    """Query, item, day, and 1 where it was chosen the same day."""
+    queries, items, days, chosen = (list(column) for column in zip(*rows, strict=True))
+    return Impressions.of(
+        queries, items, days, [day if yes else None for day, yes in zip(days, chosen, strict=True)]
+    )
 
 
 def columns(rates: Rates, query: str, item: str) -> dict[str, float]:
@@ -54,6 +58,14 @@ def test_nothing_of_the_day_itself_or_later_is_known() -> None:
     before, after = seen(*past).rates(TODAY), seen(*past, *later).rates(TODAY)
     assert before.names == after.names
     np.testing.assert_array_equal(before.values, after.values)
+
+
+def test_a_choice_that_is_still_to_come_is_not_known_yet() -> None:
+    tomorrow = TODAY + timedelta(days=1)
+    shown = Impressions.of(["lamp", "cup"], ["a", "b"], [YESTERDAY] * 2, [TODAY, None])
+    never = Impressions.of(["lamp", "cup"], ["a", "b"], [YESTERDAY] * 2, [None, None])
+    np.testing.assert_array_equal(shown.rates(TODAY).values, never.rates(TODAY).values)
+    assert (shown.rates(tomorrow).values != never.rates(tomorrow).values).any()
 
 
 def test_spellings_of_one_query_are_one_and_strangers_are_zero() -> None:
