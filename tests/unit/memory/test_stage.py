@@ -229,11 +229,14 @@ def test_quality_is_measured_on_what_would_be_served(
     examples = packaged_run.stage("examples").directory
     queries = read_holdout(examples / "holdout.parquet")
     catalogue = Catalogue.read(examples / "catalogue.parquet")
-    ranked = answers(packaged_run, queries, catalogue, served=False)
+    found = answers(packaged_run, queries, catalogue, served=False)
+    ranked, served = found.ranked, answers(packaged_run, queries, catalogue, served=True)
     assert [items[0] for items in ranked] == [query.relevant[0] for query in queries]
-    assert answers(packaged_run, queries, catalogue, served=True) == ranked
+    assert served.ranked == ranked
+    np.testing.assert_allclose(served.scores, found.scores, atol=1e-4)
 
-    night = Night(packaged_run.partition, queries, {"reshelve": ranked, "bm25": ranked}, {"train": 1.5}, 900)
+    lists = {"reshelve": ranked, "bm25": ranked}
+    night = Night(packaged_run.partition, queries, lists, found.scores, {"train": 1.5}, 900)
     night.write(tmp_path / "night.parquet")
     assert Night.read(tmp_path / "night.parquet") == night
 
