@@ -126,6 +126,11 @@ class Model(Form):
     layers: int | None = Field(
         None, ge=1, le=96, description="Encoder layers kept, the lowest; empty keeps all. Fewer are faster."
     )
+    towers: bool = Field(
+        False,
+        description="pair: read query and title apart, each as one vector whose cosine is a feature, as sentence encoders are "
+        "pretrained; false reads them together (a cross-encoder).",
+    )
 
 
 class Adapter(Form):
@@ -376,6 +381,8 @@ class Ranker(Form):
             raise ValueError(
                 "examples.labels: judgements go with data.events: {judgement: 1.0}, and with no other event"
             )
+        if self.model.towers and self.kind is not Kind.PAIR:
+            raise ValueError(f"model.towers: only a pair has two texts; {self.kind.value} has one")
         if data.split == "query" and self.kind is not Kind.PAIR:
             raise ValueError("data.split: only pairs can be split by query")
         if data.fold is not None and data.fold >= data.folds:

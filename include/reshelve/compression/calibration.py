@@ -21,7 +21,9 @@ class _WatchedLayers(FloatLayers):
         self.between: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
 
     def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
-        self.inputs[site] = tf.reduce_max(tf.abs(rows), axis=0)
+        found = tf.reduce_max(tf.abs(rows), axis=0)
+        # Two towers go through one site.
+        self.inputs[site] = tf.maximum(self.inputs[site], found) if site in self.inputs else found
         return super().project(rows, site)
 
     def feed_forward(self, rows: tf.Tensor, layer: str) -> tf.Tensor:
@@ -32,7 +34,10 @@ class _WatchedLayers(FloatLayers):
         return self.project(self._note("hidden", tf.nn.relu(self.project(pooled, "hidden"))), "items")
 
     def _note(self, site: str, rows: tf.Tensor) -> tf.Tensor:
-        self.between[site] = (tf.reduce_min(rows), tf.reduce_max(rows))
+        low, high = tf.reduce_min(rows), tf.reduce_max(rows)
+        if site in self.between:
+            low, high = tf.minimum(low, self.between[site][0]), tf.maximum(high, self.between[site][1])
+        self.between[site] = (low, high)
         return rows
 
 

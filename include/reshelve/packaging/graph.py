@@ -80,12 +80,32 @@ class RankerGraph:
         self.shape = model.document.architecture
 
     def logits(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor | None) -> tf.Tensor:
-        """`ids` int32 [batch, length], `lengths` int32 [batch], `types` int32 [batch, length] or None."""
+        """`ids` int32 [batch, length], `lengths` int32 [batch], `types` int32 [batch, length] or None.
+
+        Of towers it is the cosine of the two texts, which the features' network reads as one more.
+        """
+        if self.model.document.towers:
+            return self._cosine(ids, lengths, types)
         pooled = self.pooled(ids, lengths, types)
         if self.model.document.kind.over_catalogue:
             return self.layers.next_item(pooled)
         weight, bias = self.model.dense("head")
         return tf.squeeze(tf.matmul(pooled, held(weight)) + held(bias), 1)
+
+    def _cosine(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor) -> tf.Tensor:
+        """[CLS] left [SEP] right [SEP] → cosine [batch] of the vectors of [CLS] left [SEP] and of [CLS] right [SEP]."""
+        of_right = tf.reduce_sum(types, axis=1)
+        of_left = lengths - of_right
+        place = of_left[:, tf.newaxis] + tf.range(tf.reduce_max(of_right))
+        right = tf.gather(ids, tf.minimum(place, tf.shape(ids)[1] - 1), batch_dims=1)
+        one, other = (
+            tf.nn.l2_normalize(self.pooled(text, length, None), axis=1)
+            for text, length in (
+                (ids[:, : tf.reduce_max(of_left)], of_left),
+                (tf.concat([ids[:, :1], right], axis=1), of_right + 1),
+            )
+        )
+        return tf.reduce_sum(one * other, axis=1)
 
     def pooled(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor | None) -> tf.Tensor:
         """One vector per text: [batch, hidden]."""

@@ -122,7 +122,8 @@ class PairModule(tf.Module):
     ) -> None:
         super().__init__()
         self.features = features
-        beside = _beside(model) if features else None
+        towers = model.document.towers
+        beside = _beside(model) if features or towers else None
         texts = tf.constant(catalogue.titles)
         graph = RankerGraph(model, layers)
         self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
@@ -134,10 +135,16 @@ class PairModule(tf.Module):
             titles = self._item_tokens(item, Rows(*map(tf.constant, kept)))
             batch = self.tokenizer.pair(self.tokenizer.tokens(query), titles)
             read = scores(batch.ids, batch.lengths, batch.types)
-            if features and beside:
+            columns = []
+            if features:
                 place = self.table.lookup(item)
                 title = tf.where(place >= 0, tf.gather(texts, tf.maximum(place, 0)), item)
-                read += beside.scores(features.features(query, item, title))
+                columns.append(features.features(query, item, title))
+            if towers:
+                columns.append(read[:, tf.newaxis])
+            if beside:
+                added = beside.scores(tf.concat(columns, axis=1))
+                read = added if towers else read + added
             return {"logits": read}
 
         def serving_default(query: tf.Tensor, item: tf.Tensor) -> Answer:

@@ -49,6 +49,7 @@ class ModelDocument(_Document):
     architecture: Architecture
     items: int | None = None
     features: tuple[str, ...] = ()
+    towers: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class TrainedModel:
             for name, t in load_file(directory / "model.safetensors").items()
         }
         model = cls(document, tensors)
-        expected = set(model.sites()) if document.kind.over_catalogue else {*model.sites(), "head"}
+        headless = document.kind.over_catalogue or document.towers
+        expected = set(model.sites()) if headless else {*model.sites(), "head"}
         for site in expected:
             model.dense(site)
         return model

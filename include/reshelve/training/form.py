@@ -44,6 +44,7 @@ class ModelForm(_Frozen):
     architecture: Architecture
     items: int | None = None
     features: tuple[str, ...] = ()
+    towers: bool = False  # a pair's texts are read apart
 
 
 def read_form(directory: Path) -> ModelForm:

@@ -30,9 +30,10 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
             titles=catalogue["title"] if catalogue else None,
             events=catalogue["events"] if catalogue else None,
             features=spec.features,
+            towers=spec.model.towers,
             seed=spec.training.seed,
         )
-        if model.beside is not None:
+        if model.beside is not None and spec.features:
             table = pq.read_table(spec.examples / "train.parquet", columns=["features"])
             model.beside.standardise(torch.from_numpy(feature_matrix(table)))
         return model
@@ -43,6 +44,7 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
         architecture=base_architecture(spec.base, max_length, spec.model.layers),
         items=len(catalogue["title"]) if catalogue else None,
         features=spec.features,
+        towers=spec.model.towers,
     )
     model = RankerModel(form)
     return model if rank or spec.start is None else continued(model, spec.start, spec.base, catalogue)

@@ -1,6 +1,7 @@
 """The ranker: a BERT encoder, one pooled vector, and a head that answers for its kind.
 
-- `pair`: logit = head(pooled) + beside(features), one number per (left text, right text).
+- `pair`: logit = head(pooled) + beside(features), one number per (left text, right text); with `towers`
+  logit = beside(features, cos(pooled left, pooled right)).
 - `next_item`: logits = W·ReLU(h(pooled)) + b, one number per item of the catalogue.
 
 On disk a model is `model.json` (its form) and `model.safetensors`; nothing is ever unpickled.
@@ -44,8 +45,12 @@ class RankerModel(nn.Module):
         )
         config._attn_implementation = "sdpa"
         self.encoder = BertModel(config, add_pooling_layer=False)
-        self.beside = Beside(len(form.features)) if form.features else None
-        if form.kind is Kind.PAIR:
+        columns = len(form.features) + form.towers
+        self.beside = Beside(columns) if columns else None
+        if form.towers:
+            assert self.beside
+            self.beside.read_cosine()
+        elif form.kind is Kind.PAIR:
             self.head = nn.Linear(width, 1)
         else:
             if not form.items:
@@ -61,6 +66,11 @@ class RankerModel(nn.Module):
         features: Tensor | None = None,
     ) -> Tensor:
         """Token ids [B, T] → logits [B] (pair, with `features` [B, F] where it reads any) or [B, C] (next_item)."""
+        if self.form.towers and self.beside is not None and token_type_ids is not None:
+            columns = [self._cosine(input_ids, attention_mask, token_type_ids)[:, None]]
+            if self.form.features and features is not None:
+                columns.insert(0, features)
+            return self.beside(torch.cat(columns, dim=1))
         pooled = self.pooled(input_ids, attention_mask, token_type_ids)
         if self.form.kind is Kind.PAIR:
             logits = self.head(pooled).squeeze(-1)
@@ -78,6 +88,25 @@ class RankerModel(nn.Module):
         ).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def _cosine(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """[CLS] left [SEP] right [SEP] → cosine [B] of the vectors of [CLS] left [SEP] and of [CLS] right [SEP], float32."""
+        of_right = (token_type_ids * attention_mask).sum(1)
+        of_left = attention_mask.sum(1) - of_right
+        place = torch.arange(input_ids.shape[1], device=input_ids.device)
+        left = place[: int(of_left.max())]
+        right = place[: int(of_right.max())]
+        shifted = (of_left[:, None] + right).clamp(max=input_ids.shape[1] - 1)
+        first = input_ids[:, :1]
+        texts = (
+            (input_ids[:, : len(left)], left < of_left[:, None]),
+            (
+                torch.cat([first, input_ids.gather(1, shifted)], dim=1),
+                torch.cat([torch.ones_like(first), right < of_right[:, None]], dim=1),
+            ),
+        )
+        one, other = (self.pooled(ids, present.to(attention_mask.dtype)).float() for ids, present in texts)
+        return F.cosine_similarity(one, other, dim=1)
 
     @property
     def _layers(self) -> Any:
@@ -149,6 +178,7 @@ class RankerModel(nn.Module):
         titles: Sequence[str] | None = None,
         events: Sequence[int] | None = None,
         features: tuple[str, ...] = (),
+        towers: bool = False,
         seed: int = 17,
     ) -> RankerModel:
         """A ranker on the pretrained encoder in `base`, before any training.
@@ -165,13 +195,16 @@ class RankerModel(nn.Module):
             architecture=base_architecture(base, max_length, layers),
             items=len(titles or ()) if kind.over_catalogue else None,
             features=features,
+            towers=towers,
         )
         torch.manual_seed(seed)
         model = cls(form)
         model.encoder.load_state_dict(_encoder_weights(base, set(model.encoder.state_dict())))
         model.eval()
         with torch.no_grad():
-            if kind is Kind.PAIR:
+            if towers:
+                pass  # the cosine of pretrained vectors says something before any training
+            elif kind is Kind.PAIR:
                 model.head.weight.normal_(std=0.02)
                 model.head.bias.zero_()
             else:
@@ -194,6 +227,7 @@ class Beside(nn.Module):
 
     CLIP = 8.0
     HIDDEN = 64
+    COSINE = (0.4, 0.2)  # about the mean and deviation between a query and the titles it is shown with
     mean: Tensor
     deviation: Tensor
 
@@ -208,9 +242,16 @@ class Beside(nn.Module):
         nn.init.zeros_(self.output.weight)
 
     def standardise(self, features: Tensor) -> None:
-        """Take mean and deviation from the training examples' features [N, F]."""
-        self.mean.copy_(features.mean(0))
-        self.deviation.copy_(features.std(0, correction=0).clamp(min=1e-3))
+        """Take mean and deviation of the first columns from the training examples' features [N, F]."""
+        columns = features.shape[1]
+        self.mean[:columns] = features.mean(0)
+        self.deviation[:columns] = features.std(0, correction=0).clamp(min=1e-3)
+
+    def read_cosine(self) -> None:
+        """Make the last column a cosine: what is near counts from the start, and a gradient reaches the encoder."""
+        with torch.no_grad():
+            self.mean[-1], self.deviation[-1] = self.COSINE
+            self.linear.weight[0, -1] = 1.0
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, F] → [B], in float32 whatever the encoder runs in."""

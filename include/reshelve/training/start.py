@@ -130,6 +130,7 @@ def _check_form(run: Run, base: PretrainedBase, earlier: str, version: int) -> N
         architecture=base_architecture(base.path, model.max_length, model.layers),
         items=found.get("items"),
         features=feature_columns(run.ranker.examples.features),
+        towers=model.towers,
     )
     theirs = ModelForm.model_validate(found)
     for name in ModelForm.model_fields:

@@ -48,6 +48,7 @@ def measure(run: Run, ranker: Ranker, examples: Path) -> float:
         max_length=model.max_length,
         architecture=base_architecture(base, model.max_length, model.layers),
         items=items if ranker.kind.over_catalogue else None,
+        towers=model.towers,
     )
     tensors = {name: tensor.numpy() for name, tensor in RankerModel(form).state_dict().items()}
     trained = TrainedModel(ModelDocument.model_validate(form.model_dump(mode="json")), tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -47,7 +48,21 @@ def ads(store: ObjectStore, tmp_path: Path, small_bert: Path) -> Run:
 
 
 @pytest.mark.slow
-def test_ads_are_served_with_what_was_learned_of_them(ads: Run) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {
+            "model.towers": True,
+            "model.pooling": "mean",
+            "compression.steps": ["int8"],
+            "compression.min_agreement": 0,
+        },
+    ],
+    ids=["together", "apart, int8"],
+)
+def test_ads_are_served_with_what_was_learned_of_them(ads: Run, values: dict[str, object]) -> None:
+    ads = replace(ads, ranker=ads.ranker.with_values(values))
     results = {name: ads.stage(name).commit(work(ads)) for name, work in STAGES.items()}
     examples = ads.stage("examples").directory
     rows = pq.read_table(examples / "train.parquet", columns=["features"]).num_rows

@@ -53,6 +53,40 @@ def test_a_saved_model_is_the_model_that_is_loaded(tiny_base: Path, tmp_path: Pa
         RankerModel.load(tmp_path)
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_towers_read_each_text_as_if_it_were_alone(tiny_base: Path, pooling: str) -> None:
+    model = RankerModel.initialise(tiny_base, kind=Kind.PAIR, pooling=pooling, max_length=16, towers=True)
+    # [CLS] red mug [SEP] blue [SEP] and [CLS] star [SEP] paper star small [SEP], one shorter than the other
+    ids = torch.tensor([[2, 5, 8, 3, 6, 3, 0], [2, 17, 3, 11, 17, 18, 3]])
+    mask, types = (ids != 0).long(), torch.tensor([[0, 0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1, 1]])
+    with torch.no_grad():
+        found = model._cosine(ids, mask, types)
+        for row, (left, right) in enumerate([([2, 5, 8, 3], [2, 6, 3]), ([2, 17, 3], [2, 11, 17, 18, 3])]):
+            alone = [
+                model.pooled(torch.tensor([t]), torch.ones(1, len(t), dtype=torch.long))
+                for t in (left, right)
+            ]
+            wanted = torch.nn.functional.cosine_similarity(*alone)
+            torch.testing.assert_close(found[row : row + 1], wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(ids, mask, types), (found - 0.4) / 0.2)
+
+
+def test_features_count_for_nothing_before_training(tiny_base: Path) -> None:
+    plain = RankerModel.initialise(tiny_base, kind=Kind.PAIR, pooling="cls", max_length=16)
+    model = RankerModel.initialise(
+        tiny_base, kind=Kind.PAIR, pooling="cls", max_length=16, features=("a", "b")
+    )
+    seen = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    assert model.beside is not None
+    model.beside.standardise(seen)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    ids, mask = torch.tensor([[2, 5, 8, 3]] * 2), torch.ones(2, 4, dtype=torch.long)
+    torch.testing.assert_close(model(ids, mask, None, seen), plain(ids, mask))
+    assert model.beside.mean.tolist() == [2.0, 5.0] and model.beside.deviation.tolist() == pytest.approx(
+        [1.0, 1e-3]
+    )
+
+
 def test_an_architecture_that_is_not_supported_names_those_that_are(tiny_base: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
     config = json.loads((base / "config.json").read_text())
