@@ -46,7 +46,7 @@ def _rows(
     ranker = work.run.ranker
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
     queries = [misspelt.of(one.query) for one in found]
-    beside = features.of(found, queries) if features else None
+    beside = features.of(found, queries) if features and found else None
     encodings = encode(tokenizer, ((query, one.title) for query, one in zip(queries, found, strict=True)))
     for place, (one, encoding) in enumerate(zip(found, encodings, strict=True)):
         yield {

@@ -17,7 +17,7 @@ from reshelve.examples.window import stream
 # What was shown together: the impressions of one visit, query and instant. A choice belongs to the last impression of its
 # item in its visit; later than the attribution window it belongs to none. `chosen_on` is the choice's own partition: on
 # the morning after an impression, a choice that is still to come is not known.
-VIEW = """
+_IMPRESSIONS = """
 CREATE TABLE impressions AS
 WITH shown AS (
     SELECT coalesce(lower(regexp_replace(trim(query), '\\s+', ' ', 'g')), '') AS norm,
@@ -71,7 +71,7 @@ def list_shown(connection: duckdb.DuckDBPyConnection, begins: date) -> None:
 
 def open_impressions(connection: duckdb.DuckDBPyConnection, part: str, minutes: float) -> None:
     """The table `impressions` over the window's files: weight of the choice that each led to within `minutes`, or 0."""
-    connection.execute(VIEW.format(part=part), [int(minutes * 60)])
+    connection.execute(_IMPRESSIONS.format(part=part), [int(minutes * 60)])
 
 
 def pairs(

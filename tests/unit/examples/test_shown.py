@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from reshelve.errors import DataError
 from reshelve.examples.build import build_examples
 from reshelve.examples.formats import read_holdout
 from reshelve.lineage import Run
@@ -97,6 +98,14 @@ def test_features_of_an_example_know_nothing_of_its_day_or_later(shop: Shop) -> 
         row["features"][rate] for row in before[later]
     ]
     assert (moved != 0).all(), "what was chosen on day 2 is known on day 3"
+
+
+@pytest.mark.slow
+def test_a_validation_day_that_showed_nothing_is_bad_data_with_features_too(shop: Shop) -> None:
+    write_days(shop)
+    shop.write(day(4), [event("click", "4-0", 0, datetime.combine(day(4), datetime.min.time()))])
+    with pytest.raises(DataError, match="gave no validation examples"):
+        build_examples(run_of(shop, features=FEATURES))
 
 
 @pytest.mark.slow
