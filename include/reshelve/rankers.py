@@ -19,6 +19,7 @@ from reshelve.settings import settings
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Group = Literal["category", "segment"]  # of items, of customers
 MOST_PARALLEL = 64  # trials of a search side by side
 
 
@@ -316,6 +317,11 @@ class Gates(Form):
         ge=0,
         le=1,
         description="Most expected calibration error of the scores, read as probabilities; null: only reported.",
+    )
+    group: Group | None = Field(
+        None,
+        description="Report demographic parity and equalized odds between items' categories or customers' segments; "
+        "null: not reported.",
     )
     max_queries: int = Field(1000, ge=10, description="Queries of the slice that are scored.")
 

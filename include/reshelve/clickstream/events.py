@@ -33,6 +33,8 @@ EVENT_SCHEMA = pa.schema(
         pa.field("quantity", pa.int64()),  # null where it does not apply
         pa.field("price", pa.float64()),  # per unit, the shop's currency
         pa.field("grade", pa.float64()),  # of a judgement; null for all else
+        pa.field("category", pa.string()),  # the item's, null where unknown
+        pa.field("segment", pa.string()),  # the customer's group (country, device), null where unknown
     ]
 )
 

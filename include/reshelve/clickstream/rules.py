@@ -30,9 +30,11 @@ Tolerated = Annotated[
 ]
 EventColumn = Literal[
     "event_id", "event_time", "event_type", "user_id", "session_id", "query",
-    "item_id", "item_title", "position", "quantity", "price", "grade",
+    "item_id", "item_title", "position", "quantity", "price", "grade", "category", "segment",
 ]  # fmt: skip
-TextColumn = Literal["event_id", "event_type", "user_id", "session_id", "query", "item_id", "item_title"]
+TextColumn = Literal[
+    "event_id", "event_type", "user_id", "session_id", "query", "item_id", "item_title", "category", "segment"
+]
 ColumnType = Literal[
     "BIGINT", "BOOLEAN", "DATE", "DOUBLE", "FLOAT", "INTEGER", "SMALLINT", "TIMESTAMP", "VARCHAR"
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the gate reports beside its metric: slices, calibration and exposure, of every ranker it asked."""
+"""What the gate reports beside its metric: slices, calibration, fairness and exposure, of every ranker it asked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from reshelve.evaluation.bootstrap import Interval
 from reshelve.evaluation.calibration import expected_calibration_error, predictions, reliability
 from reshelve.evaluation.comparison import HeldOut, Lists
 from reshelve.evaluation.exposure import exposures
+from reshelve.evaluation.fairness import fairness, tally
 from reshelve.evaluation.scoring import Answers
 from reshelve.evaluation.slices import Known, enough, labels, masks
 from reshelve.evaluation.verdict import Comparison
 from reshelve.examples.catalogue import Catalogue
-from reshelve.rankers import Kind
+from reshelve.rankers import Group, Kind
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,22 @@ def calibration(
         "reliability": [asdict(row) for row in reliability(found)],
     }
     return Calibration(error, report)
+
+
+def fairness_report(
+    held: HeldOut, ranked: Mapping[str, Lists], known: Known, catalogue: Catalogue, group: Group
+) -> dict[str, Any]:
+    """Every ranker's selection and error rates by category or by segment, among the first places that the gate looks at."""
+    depth = held.metrics[0].depth
+    category = known.categories if group == "category" else None
+    return {
+        "group": group,
+        "depth": depth,
+        "rankers": {
+            name: asdict(fairness(tally(lists, held.queries, catalogue.items, depth, category)))
+            for name, lists in ranked.items()
+        },
+    }
 
 
 def exposure_report(

@@ -8,7 +8,7 @@ from typing import Any
 
 from reshelve.evaluation.baselines import BASELINES
 from reshelve.evaluation.comparison import HeldOut, Lists
-from reshelve.evaluation.findings import calibration, exposure_report, slice_findings
+from reshelve.evaluation.findings import calibration, exposure_report, fairness_report, slice_findings
 from reshelve.evaluation.scoring import Answers
 from reshelve.evaluation.slices import Known
 from reshelve.evaluation.verdict import Champion, decide
@@ -76,6 +76,11 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
         "slices": {found.name: found.shown() for found in slices},
         "calibration": {name: found.report for name, found in calibrations.items()},
         "exposure": exposure_report(held, ranked, evidence.known, evidence.catalogue),
+        "fairness": (
+            fairness_report(held, ranked, evidence.known, evidence.catalogue, gates.group)
+            if gates.group
+            else None
+        ),
         "queries": len(held.queries),
         "clusters": len(set(held.clusters.tolist())),
     }

@@ -6,8 +6,9 @@ items. A next_item question has no query; the newest item of its history stands 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from reshelve.examples.past import Past, normalised
 from reshelve.rankers import Kind
 
 NEW_DAYS = 7  # an item is new while its first known event is no older, counted back from the holdout
+MOST_NAMED = 20  # slices of the shop's own names: each costs a bootstrap, and a line in the report
 LEAST_CLUSTERS = 10  # of fewer, resampled, an interval is too narrow to be believed
 
 
@@ -29,6 +31,7 @@ class Known:
     queries: Mapping[str, float]  # by `subject`
     items: Mapping[str, float]
     settled: Collection[str]  # items known for more than NEW_DAYS
+    categories: Mapping[str, str] = field(default_factory=dict)  # by item, where it is known
 
     @classmethod
     def of(cls, past: Past, queries: Sequence[HoldoutQuery], kind: Kind) -> Known:
@@ -39,7 +42,7 @@ class Known:
             if kind is Kind.NEXT_ITEM
             else past.more_frequent("norm", {subject(query, kind) for query in queries})
         )
-        return cls(asked, items, past.known_before(NEW_DAYS))
+        return cls(asked, items, past.known_before(NEW_DAYS), past.catalogue.category)
 
     def new(self, items: Collection[str]) -> set[str]:
         """Those of `items` that were not known before the last NEW_DAYS."""
@@ -63,18 +66,34 @@ def subject(query: HoldoutQuery, kind: Kind) -> str:
 
 
 def labels(query: HoldoutQuery, kind: Kind, known: Known) -> set[str]:
-    """The slices that a question is in, as in `query/head`, `query/seen`, `item/new`."""
+    """The slices that a question is in, as in `query/head`, `item/new`, `category/lamps`, `segment/France`."""
     asked = known.queries.get(subject(query, kind))
     found = {"query/unseen"} if asked is None else {"query/seen", f"query/{tier(asked)}"}
     found |= {f"item/{tier(known.items.get(item, 1.0))}" for item in query.relevant}
     if known.new(query.relevant):
         found.add("item/new")
+    found |= {
+        f"category/{category}"
+        for item in query.relevant
+        if (category := known.categories.get(item)) is not None
+    }
+    if query.segment is not None:
+        found.add(f"segment/{query.segment}")
     return found
 
 
 def masks(labelled: Sequence[Collection[str]]) -> dict[str, np.ndarray]:
-    """bool[Q] for every label that a question has, by name. Labels of any source (a category) can be among them."""
-    names = sorted({name for found in labelled for name in found})
+    """bool[Q] by label, for every label that a question has; of categories and of segments the MOST_NAMED commonest."""
+    counts = Counter(name for found in labelled for name in found)
+    named = {
+        prefix: [name for name in counts if name.startswith(prefix)] for prefix in ("category/", "segment/")
+    }
+    dropped = {
+        name
+        for names in named.values()
+        for name in sorted(names, key=lambda name: (-counts[name], name))[MOST_NAMED:]
+    }
+    names = sorted(counts.keys() - dropped)
     return {name: np.array([name in found for found in labelled]) for name in names}
 
 

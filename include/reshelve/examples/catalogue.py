@@ -27,9 +27,12 @@ named AS (SELECT item_id, own_title, count(*) AS times, max(event_time) AS last 
           WHERE own_title IS NOT NULL GROUP BY ALL),
 titles AS (SELECT item_id, own_title FROM named
            QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY times DESC, last DESC, own_title) = 1),
+categories AS (SELECT item_id, category FROM past WHERE category IS NOT NULL GROUP BY item_id, category
+               QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY count(*) DESC, max(event_time) DESC, category) = 1),
 items AS (SELECT item_id FROM counts UNION SELECT item_id FROM products WHERE $listed)
-SELECT item_id, coalesce(products.title, own_title, item_id), coalesce(events, 0), coalesce(events_train, 0)
+SELECT item_id, coalesce(products.title, own_title, item_id), coalesce(events, 0), coalesce(events_train, 0), category
 FROM items LEFT JOIN counts USING (item_id) LEFT JOIN titles USING (item_id) LEFT JOIN products USING (item_id)
+    LEFT JOIN categories USING (item_id)
 ORDER BY 3 DESC, 1
 """
 
@@ -42,11 +45,17 @@ class Catalogue:
     titles: Sequence[str]
     events: Sequence[int]
     events_train: Sequence[int]
+    categories: Sequence[str | None] = ()  # of every item, or of none
 
     @cached_property
     def index(self) -> dict[str, int]:
         """Item id → position."""
         return {item: position for position, item in enumerate(self.items)}
+
+    @cached_property
+    def category(self) -> dict[str, str]:
+        """Item id → category, where it is known."""
+        return {item: found for item, found in zip(self.items, self.categories, strict=False) if found}
 
     @cached_property
     def places(self) -> np.ndarray:
@@ -60,7 +69,8 @@ class Catalogue:
 
     def write(self, path: Path) -> None:
         """Write `catalogue.parquet`."""
-        rows = zip(self.items, self.titles, self.events, self.events_train, strict=True)
+        categories = self.categories or [None] * len(self)
+        rows = zip(self.items, self.titles, self.events, self.events_train, categories, strict=True)
         write_rows(
             path,
             CATALOGUE,
@@ -71,7 +81,8 @@ class Catalogue:
     def read(cls, path: Path) -> Catalogue:
         """Read `catalogue.parquet`."""
         table = pq.read_table(path).sort_by("index")
-        return cls(*(table[name].to_pylist() for name in ("item_id", "title", "events", "events_train")))
+        columns = ("item_id", "title", "events", "events_train", "category")
+        return cls(*(table[name].to_pylist() for name in columns))
 
 
 def build_catalogue(

@@ -21,6 +21,7 @@ CATALOGUE = pa.schema(
         pa.field("title", pa.string()),  # never null: an untitled item is called by its id
         pa.field("events", pa.int64()),  # label events in the catalogue days before the holdout
         pa.field("events_train", pa.int64()),  # those of training partitions alone
+        pa.field("category", pa.string()),  # null where unknown
     ]
 )
 
@@ -55,6 +56,7 @@ HOLDOUT = pa.schema(
         pa.field("candidates", pa.list_(pa.string())),  # empty: the whole catalogue
         pa.field("weight", pa.float64()),
         pa.field("cluster", pa.string()),  # basket or query: rows of one cluster are not independent
+        pa.field("segment", pa.string()),  # the customer's group, null where unknown
     ]
 )
 
@@ -82,6 +84,7 @@ class HoldoutQuery:
     history_items: list[str] = field(default_factory=list)
     candidates: list[str] = field(default_factory=list)
     gains: list[float] = field(default_factory=list)
+    segment: str | None = None
 
     @property
     def gain(self) -> dict[str, float]:

@@ -29,7 +29,7 @@ _LONGEST = 20_000  # events of one customer: beyond it is a robot, and the rest 
 # first as its history: no training target can come out of a later partition.
 _SQL = """
 SELECT coalesce('u' || user_id, 's' || session_id), day, coalesce(session_id, user_id), part, event_time,
-       events.item_id, coalesce(own_title, title, events.item_id), weight
+       events.item_id, coalesce(own_title, title, events.item_id), weight, segment
 FROM events LEFT JOIN products USING (item_id)
 WHERE coalesce(user_id, session_id) IS NOT NULL
 ORDER BY 1, event_time, day, line
@@ -47,6 +47,7 @@ class Line(NamedTuple):
     item: str
     title: str
     weight: float
+    segment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Question:
     history_titles: list[str]
     rest: list[str]
     weights: list[float]
+    segment: str | None
 
     @property
     def text(self) -> str:
@@ -76,6 +78,7 @@ class Question:
             weight=self.weights[0],
             cluster=self.cluster,
             history_items=self.history,
+            segment=self.segment,
         )
 
 
@@ -154,6 +157,7 @@ def ask(lines: list[Line], history_items: int, seed: int) -> Iterator[Question]:
                 history_titles=list(reversed(recent.values())),
                 rest=rest,
                 weights=[weights[line.day, line.basket, item] for item in rest],
+                segment=line.segment,
             )
         recent.pop(line.item, None)
         recent[line.item] = line.title

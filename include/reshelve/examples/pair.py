@@ -35,15 +35,15 @@ chosen AS (
 SELECT norm, item_id, trim(query), total, items FROM kept JOIN chosen USING (norm) ORDER BY norm, item_id
 """
 
-# A sample of events, then one row for equal ones: heavier queries are drawn, and weigh, as often as customers ask them.
+# A sample of events, then one row for equal ones of one segment: heavier queries are drawn, and weigh, as often as customers ask them.
 _HELD_OUT = """
 WITH drawn AS (
     SELECT * FROM events WHERE part = 'holdout' AND norm <> ''
     ORDER BY md5(concat_ws('/', $seed, day, line)), day, line LIMIT $limit
 )
 SELECT norm, item_id, first(trim(query) ORDER BY event_time, day, line),
-       CAST(sum(CAST(weight AS DECIMAL(18, 6))) AS DOUBLE)
-FROM drawn GROUP BY norm, item_id ORDER BY norm, item_id
+       CAST(sum(CAST(weight AS DECIMAL(18, 6))) AS DOUBLE), segment
+FROM drawn GROUP BY norm, item_id, segment ORDER BY norm, item_id, segment
 """
 
 
@@ -131,14 +131,15 @@ def held_out(
     candidates: list[str] = []
     previous = ""
     rows = connection.execute(_HELD_OUT, {"seed": seed, "limit": limit}).fetchall()
-    for norm, item, query, weight in rows:
+    for norm, item, query, weight, segment in rows:
         if norm != previous:
             candidates, previous = shortlist(query), norm
         yield HoldoutQuery(
-            query_id=f"{stable_hash(norm, item):016x}",
+            query_id=f"{stable_hash(norm, item, *([segment] if segment else [])):016x}",
             text=query,
             relevant=[item],
             candidates=candidates,
             weight=weight,
             cluster=f"{stable_hash(norm):016x}",
+            segment=segment,
         )

@@ -21,7 +21,8 @@ _IMPRESSIONS = """
 CREATE TABLE impressions AS
 WITH shown AS (
     SELECT coalesce(lower(regexp_replace(trim(query), '\\s+', ' ', 'g')), '') AS norm,
-           day, {part} AS part, line, event_time, session_id, trim(query) AS query, item_id, position
+           day, {part} AS part, line, event_time, session_id, trim(query) AS query, item_id, position,
+           nullif(trim(segment), '') AS segment
     FROM (SELECT *, CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line FROM files)
     JOIN split USING (day) WHERE event_type = 'impression' AND item_id IS NOT NULL
 ),
@@ -49,7 +50,7 @@ WITH lists AS (
     SELECT DISTINCT event_time, session_id, norm FROM impressions WHERE part = 'holdout'
     ORDER BY md5(concat_ws('/', $seed, session_id, event_time, norm)) LIMIT $limit
 )
-SELECT event_time, session_id, norm, query, item_id, chosen FROM impressions
+SELECT event_time, session_id, norm, query, segment, item_id, chosen FROM impressions
 SEMI JOIN lists USING (event_time, session_id, norm) WHERE part = 'holdout'
 ORDER BY event_time, session_id, norm, position, line
 """
@@ -98,12 +99,12 @@ def held_out(
     """At most `limit` lists that were shown, with what was chosen of each: nothing, of most."""
     shown: list[tuple[str, float]] = []
     previous: tuple[Any, ...] | None = None
-    for *key, query, item, chosen in stream(connection, _HELD_OUT, {"seed": seed, "limit": limit}):
+    for *key, query, segment, item, chosen in stream(connection, _HELD_OUT, {"seed": seed, "limit": limit}):
         if previous is not None and tuple(key) != previous[:3]:
             if shown:  # else the catalogue knows nothing of what was shown
                 yield _question(previous, shown)
             shown = []
-        previous = (*key, query)
+        previous = (*key, query, segment)
         if item in catalogue.index:
             shown.append((item, chosen))
     if previous is not None and shown:
@@ -111,10 +112,10 @@ def held_out(
 
 
 def _question(of: tuple[Any, ...], shown: list[tuple[str, float]]) -> HoldoutQuery:
-    event_time, session, norm, query = of
+    event_time, session, norm, query, segment = of
     candidates = list(dict.fromkeys(item for item, _ in shown))
     chosen = dict.fromkeys(item for item, weight in shown if weight > 0)
     return HoldoutQuery(
         query_id=f"{stable_hash(event_time, session, norm):016x}", text=query or "", relevant=list(chosen),
-        candidates=candidates, weight=1.0, cluster=f"{stable_hash(session):016x}",
+        candidates=candidates, weight=1.0, cluster=f"{stable_hash(session):016x}", segment=segment,
     )  # fmt: skip

@@ -18,7 +18,8 @@ _EVENTS = """
 CREATE VIEW events AS
 SELECT lower(regexp_replace(trim(query), '\\s+', ' ', 'g')) AS norm,
        day, {part} AS part, line, event_time, files.event_type, weight, user_id, session_id, query,
-       files.item_id, nullif(trim(item_title), '') AS own_title, position, grade
+       files.item_id, nullif(trim(item_title), '') AS own_title, position, grade,
+       nullif(trim(category), '') AS category, nullif(trim(segment), '') AS segment
 FROM (SELECT *, CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line FROM files) AS files
 JOIN labels USING (event_type) JOIN split USING (day)
 WHERE files.item_id IS NOT NULL

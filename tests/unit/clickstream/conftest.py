@@ -33,6 +33,8 @@ def event(number: int, **changes: Any) -> dict[str, Any]:
         "quantity": 2,
         "price": 1.25,
         "grade": None,
+        "category": None,
+        "segment": None,
         **changes,
     }
 
@@ -102,6 +104,8 @@ def raw_source(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "quantity": '"NULL"',
             "price": '"NULL"',
             "grade": '"NULL"',
+            "category": '"NULL"',
+            "segment": '"NULL"',
             **changes,
         }
         lines = [

@@ -253,6 +253,8 @@ def partitions(draw: st.DrawFn) -> list[dict[str, Any]]:
             "quantity": maybe([None, -1, 0, 1, 2**40]),
             "price": maybe([None, -1.0, 0.0, 1.0, float("nan"), float("inf")]),
             "grade": maybe([None, 1.0, 2.33, float("nan")]),
+            "category": maybe([None, "c"]),
+            "segment": maybe([None, "s"]),
         }
     )
     return draw(st.lists(row, max_size=12))

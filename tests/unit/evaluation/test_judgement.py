@@ -131,3 +131,16 @@ def test_a_champion_that_was_not_asked_leaves_the_slices_uncompared():
     result = judge(ranker(), uncompared)
     assert result["verdict"] == "hold"
     assert all(found["difference"] is None for found in result["slices"].values())
+
+
+def test_parity_between_groups_is_reported_where_the_ranker_file_names_one():
+    found = evidence(FRIEND_OF_ALL, None)
+    assert judge(ranker(), found)["fairness"] is None
+    known = replace(KNOWN, categories={"old": "used", "fresh": "new"})
+    result = judge(ranker(group="category"), replace(found, known=known))["fairness"]
+    assert (result["group"], result["depth"]) == ("category", 1)
+    # All that was wanted was shown: 30 of 70 times the used one, 40 of 70 times the new one, the spare one never.
+    shown = result["rankers"]["challenger"]
+    assert shown["selection"] == pytest.approx({"used": 30 / 70, "new": 40 / 70, "unknown": 0})
+    assert shown["demographic_parity"] == pytest.approx(40 / 70)
+    assert shown["equalized_odds"] == 0

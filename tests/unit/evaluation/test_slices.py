@@ -73,6 +73,19 @@ def test_the_newest_item_of_a_history_stands_for_its_query(past):
     assert asked() == {"query/unseen"}
 
 
+def test_categories_and_segments_are_slices():
+    known = Known({}, {}, ITEMS, {"lamp": "light"})
+    query = HoldoutQuery("q", "bright", ["lamp", "cup"], 1.0, "c", segment="France")
+    assert {"category/light", "segment/France"} == {
+        name for name in labels(query, Kind.PAIR, known) if name.startswith(("category", "segment"))
+    }
+
+
+def test_only_the_commonest_names_of_a_shop_become_slices():
+    labelled = [{f"category/{place}", "query/seen"} for place in range(30) for _ in range(place + 1)]
+    assert list(masks(labelled)) == sorted([*(f"category/{place}" for place in range(10, 30)), "query/seen"])
+
+
 def test_new_and_rare_items(past):
     known = Known.of(past, [], Kind.NEXT_ITEM)
     assert known.new([*ITEMS, "hat"]) == {"bag", "hat"}

@@ -119,3 +119,18 @@ def test_data_without_questions_says_what_was_expected(shop, day_of):
     with pytest.raises(DataError, match=r"gave no train examples") as error:
         build_examples(shop.run("next_item", day_of(2)))
     assert "baskets or customers with two items" in error.value.detail
+
+
+def test_an_item_has_the_category_it_mostly_had_and_a_question_the_segment_of_who_asked(shop, day_of):
+    def line(number: int, item: str, category: str | None, segment: str | None) -> dict:
+        return sale(day_of(number), f"b{number}{segment}", item, category=category, segment=segment)
+
+    for number, category in enumerate(("toys", "lamps", "lamps", "tomorrow's")):
+        rows = [line(number, item, category, "France") for item in ("z", "m")]
+        shop.write(day_of(number), [*rows, line(number, "z", None, None), line(number, "q", " ", None)])
+    run = shop.run("next_item", day_of(3))
+    build_examples(run)
+    directory = run.stage("examples").directory
+    assert Catalogue.read(directory / "catalogue.parquet").category == {"z": "lamps", "m": "lamps"}
+    holdout = read_holdout(directory / "holdout.parquet")
+    assert {(query.relevant[0], query.segment) for query in holdout} == {("m", "France"), ("q", None)}

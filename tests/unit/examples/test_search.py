@@ -82,3 +82,18 @@ def test_what_nobody_chose_yet_can_be_found_if_it_is_listed(trading_shop, day_of
     build_examples(run)
     items = Catalogue.read(run.stage("examples").directory / "catalogue.parquet").items
     assert ("unsold" in items) is listed
+
+
+def test_a_held_out_question_is_of_one_segment(shop, day_of):
+    for number in range(3):
+        rows = [
+            {**choice(day_of(number), minute, "red lamp", "lamp"), "segment": segment}
+            for minute, segment in enumerate(("France", "France", "Spain", None))
+        ]
+        shop.write(day_of(number), rows)
+    run = shop.run("search", day_of(2))
+    build_examples(run)
+    holdout = read_holdout(run.stage("examples").directory / "holdout.parquet")
+    assert {query.segment: query.weight for query in holdout} == {"France": 2.0, "Spain": 1.0, None: 1.0}
+    assert len({query.query_id for query in holdout}) == 3
+    assert len({query.cluster for query in holdout}) == 1
