@@ -5,7 +5,7 @@
 The directory (RESHELVE_DATA, or --data) and the ranker file are all it needs. Each night runs the product's own stages
 on a store of its own, in a process of its own (quality_night); the day itself is the held-out partition, every one of its
 questions is asked. Ranked is the float graph of the SavedModel; with --served, the quantized package behind the model
-server. Beside a search ranker stand its peers (quality_peer). Prints a table, then one JSON line (quality_report).
+server, and the float graph in a column of its own. Beside a search ranker stand its peers (quality_peer). Prints a table, then one JSON line (quality_report).
 With --home, a night that is finished is read back, and one that broke off goes on.
 """
 

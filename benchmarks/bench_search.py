@@ -1,13 +1,13 @@
 """Our search beside random search: best score by trial-epochs, on a real head and real baskets (see head_objective).
 
     python benchmarks/bench_search.py [--seeds 5] [--first-seed 0] [--trials 18] [--plot search.png]
-                                      [--min-share 0.037] [--rate-exponent 0.3]
+                                      [--min-share 0.037] [--bracket 27] [--finalists 6] [--rate-exponent 0.3]
 
 Random search trains every trial for one epoch. Ours is what the tune stage does, by its own plan, suggestions and rates: TPE
-with ten random trials first, brackets that begin at 1/27 of it, each budget trained from the start on a schedule of its
-own and with its rates carried over to its length (decision 0094); every epoch of it is counted. Only trials of the full
-budget, whose rates are as they were drawn, count as a score. Ends at random's epochs. Seeds 100 to 119 chose the two
-options; report others. Prints a table, then one JSON line.
+with ten random trials first, brackets of 27 trials at 1/27 of it, the best six of them in full, each budget trained from the
+start on a schedule of its own and with its rates carried over to its length (decision 0094); every epoch of it is counted. Only
+trials of the full budget, whose rates are as they were drawn, count as a score. Ends at random's epochs. Seeds 100 to 119
+chose the options; report others. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from reshelve.tuning.space import hyperopt_space, plain_values
 from reshelve.tuning.trial import Status, Trial
 
 EPOCHS = 1  # of a full training, as a night has: it sees an example about once
-MIN_SHARE = 1 / 27  # of it, that a trial begins with
+MIN_SHARE = 1 / 27  # of a full training, that a trial begins with
+BRACKET = 27  # trials begin together, for the epochs of one full training
+FINALISTS = 6  # of them are trained in full
 RATE_EXPONENT = 0.3
 RATES = ("training.learning_rate", "training.head_learning_rate")
 SPACE = {
@@ -113,6 +115,8 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=18)
     parser.add_argument("--min-share", type=float, default=MIN_SHARE)
+    parser.add_argument("--bracket", type=int, default=BRACKET)
+    parser.add_argument("--finalists", type=int, default=FINALISTS)
     parser.add_argument("--rate-exponent", type=float, default=RATE_EXPONENT)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
@@ -133,7 +137,12 @@ def main() -> None:
         halved = {
             **form,
             "trials": min(500, math.ceil(total / arguments.min_share)),  # more than the epochs allow
-            "halving": {"eta": 3, "min_share": arguments.min_share},
+            "halving": {
+                "eta": round(1 / arguments.min_share),
+                "min_share": arguments.min_share,
+                "bracket": arguments.bracket,
+                "finalists": arguments.finalists,
+            },
             "rate_exponent": arguments.rate_exponent,
         }
         found = ours(Search.model_validate(halved), score, total)

@@ -131,6 +131,8 @@ def run_night(run: Run, served: bool) -> Night:
     answered = answers(run, queries, catalogue, served)
     ranked = {"reshelve": answered.ranked}
     seconds["ranking"] = round(time.monotonic() - began, 1)
+    if served:
+        ranked["float"] = answers(run, queries, catalogue, served=False).ranked
     if kind is Kind.SEARCH:
         for name, (lists, took) in quality_peer.answers(run, queries, catalogue).items():
             ranked[name], seconds[name] = lists, took

@@ -217,7 +217,13 @@ class Choice(Form):
 class Halving(Form):
     """Trials begin small, and only the best go on."""
 
-    eta: int = Field(3, ge=2, le=10, description="The best 1/eta go on, with eta times the budget.")
+    eta: int = Field(3, ge=2, le=100, description="The best 1/eta go on, with eta times the budget.")
+    bracket: int | None = Field(
+        None, ge=1, description="Trials that begin together; null: as many as leave one at the full budget."
+    )
+    finalists: int = Field(
+        1, ge=1, description="At least so many of a bracket go on each time, up to the full budget."
+    )
     min_share: float = Field(
         gt=0, le=1, description="Least share of a full training that a trial begins with."
     )

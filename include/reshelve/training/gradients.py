@@ -29,29 +29,39 @@ def prefer_settings() -> None:
 
 
 class Gradients:
-    """The gradients of one job's trained parameters: for each step `clear`, backward passes, `add_up`."""
+    """The gradients of one job's trained parameters: for each step `clear`, backward passes, `add_up`.
+
+    A wish to stop travels with them: a message of its own would make every process wait once more.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], passes: int) -> None:
         """`passes` backward passes make a step; each loss has to be multiplied by `share`."""
         self.share = 1 / (passes * hvd.size())  # so the sum is the mean, without a walk to divide it
         self._parameters = parameters
         self._buffers: list[_Buffer] = []
+        self._wish = torch.zeros(1)
         if hvd.size() > 1:
             self._buffers = [
                 _Buffer(f"gradients.{number}", part, passes) for number, part in enumerate(_parts(parameters))
             ]
+            self._wish = self._buffers[-1].room
 
-    def clear(self) -> None:
-        """Forget the last step's gradients."""
+    def clear(self, stop: bool = False) -> None:
+        """Forget the last step's gradients. `stop`: this process wishes the coming step to be the last."""
         for parameter in self._parameters:
             parameter.grad = None
+        self._wish.fill_(float(stop))
 
-    def add_up(self) -> None:
-        """Wait until each `.grad` is the sum over all processes; a parameter that no pass reached counts as 0."""
+    def add_up(self) -> bool:
+        """Wait until each `.grad` is the sum over all processes; a parameter that no pass reached counts as 0.
+
+        Whether any process wished to stop: the answer is the same on all, so none waits for one that left.
+        """
         for buffer in self._buffers:
             buffer.start()
         for buffer in self._buffers:
             buffer.wait()
+        return bool(self._wish > 0)
 
 
 class _Buffer:
@@ -59,8 +69,9 @@ class _Buffer:
 
     def __init__(self, name: str, parameters: Sequence[Tensor], passes: int) -> None:
         self._name, self._parameters = name, parameters
-        self._values = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
-        parts = self._values.split([p.numel() for p in parameters])
+        sizes = [p.numel() for p in parameters]
+        self._values = torch.zeros(sum(sizes) + 1, device=parameters[0].device)
+        *parts, self.room = self._values.split([*sizes, 1])  # one value more, for what travels along
         self._views = {p: part.view_as(p) for p, part in zip(parameters, parts, strict=True)}
         self._expected = self._missing = passes * len(parameters)
         self._handle: int | None = None

@@ -46,7 +46,6 @@ from reshelve.training.spec import TrainingSpec
 from reshelve.training.validation import validate
 from reshelve.training.vocabulary import Vocabulary
 
-AGREE_EVERY = 5  # steps between agreements on the time limit: each costs all processes a small message
 GRADIENT_NORM = 1.0  # longer gradients are scaled down: one odd batch must not undo a night
 BETAS = (0.9, 0.98)  # AdamW; the second is short because a night has hundreds of steps, not millions
 
@@ -119,13 +118,13 @@ def train(spec: TrainingSpec) -> None:
         while step < steps and not stopped:
             rates(optimizer, step, steps, training.warmup_share)
             torch.manual_seed(hash((training.seed, step, rank)) % 2**63)  # draws depend on the place alone
-            gradients.clear()
+            gradients.clear(stop=report.seconds() > training.max_minutes * 60)
             loss, seen = torch.zeros(()), 0
             for _ in range(training.accumulate):
                 batch = examples.batch(units.examples(next(order))).to(device.torch_device)
                 part = backward(spec, model, batch, device, gradients.share, adversary, adapter)
                 loss, seen = loss + part / training.accumulate, seen + len(batch.weights)
-            gradients.add_up()  # over all processes, before the sum's length is taken
+            late = gradients.add_up()  # over all processes, before the sum's length is taken
             torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
             optimizer.step()
             step, found = step + 1, None
@@ -141,7 +140,7 @@ def train(spec: TrainingSpec) -> None:
                 stopped = "patience" if agreed(keeper.exhausted) else None
             if rank == 0 and step < steps and report.checkpoint_due(training.checkpoint_seconds):
                 save_checkpoint(checkpoint, spec.digest(), state, keeper.best, report.place(step))
-            if step % AGREE_EVERY == 0 and agreed(report.seconds() > training.max_minutes * 60):
+            if late:
                 stopped = stopped or "max_minutes"
 
         if stopped and rank == 0:

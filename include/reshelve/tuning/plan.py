@@ -2,7 +2,7 @@
 
 A wave is up to `search.parallel` trials that are evaluated side by side and saw the same finished waves. Without halving
 a search is waves of new trials. With it, trials come in brackets: all of a bracket at the smallest budget, the best
-1/eta of them again at eta times that, and so on up to `search.budget_share`.
+1/eta of them (and no fewer than the finalists) again at eta times that, and so on up to `search.budget_share`.
 """
 
 from __future__ import annotations
@@ -51,12 +51,13 @@ def waves(search: Search) -> Iterator[Wave]:
         return
     depth = len(rungs(search))
     eta = search.halving.eta if search.halving else 1
-    # As many as leave one at the top, in full waves: a wave costs the same time with a place empty.
-    size = -(-(eta ** (depth - 1)) // search.parallel) * search.parallel
+    least = search.halving.finalists if search.halving else 1
+    size = (search.halving and search.halving.bracket) or eta ** (depth - 1)
+    size = -(-size // search.parallel) * search.parallel  # a wave costs the same time with a place empty
     for start in range(0, search.trials, size):
         bracket = range(start, min(start + size, search.trials))
         for rung in range(depth):
-            count = _places(len(bracket), rung, eta)
+            count = _places(len(bracket), rung, eta, least)
             for first in range(0, count, search.parallel):
                 yield Wave(bracket, rung, first, min(first + search.parallel, count))
 
@@ -110,7 +111,7 @@ def _members(search: Search, wave: Wave, known: dict[tuple[int, int], Trial]) ->
     return tuple(trial.id for trial in best[wave.first : wave.last])
 
 
-def _places(size: int, rung: int, eta: int) -> int:
+def _places(size: int, rung: int, eta: int, least: int) -> int:
     for _ in range(rung):
-        size = max(1, size // eta)
+        size = max(min(least, size), size // eta)
     return size

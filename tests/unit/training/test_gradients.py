@@ -33,10 +33,10 @@ for step in range(3):
 
     whole = sum(loss(data[row], used(row)) for row in range(4)) / 4
     wanted = torch.autograd.grad(whole, weights, allow_unused=True)
-    found.clear()
+    found.clear(stop=step == 1 and hvd.rank() == 1)
     for row in (2 * hvd.rank(), 2 * hvd.rank() + 1):
         (found.share * loss(data[row], used(row))).backward()
-    found.add_up()
+    assert found.add_up() == (step == 1 and hvd.size() > 1)
     for weight, want in zip(weights, wanted):
         torch.testing.assert_close(weight.grad, torch.zeros_like(weight) if want is None else want)
 assert len(found._buffers) == (3 if hvd.size() > 1 else 0)

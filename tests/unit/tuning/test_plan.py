@@ -64,6 +64,17 @@ def test_a_bracket_leaves_one_at_the_top_and_only_the_best_go_on() -> None:
     assert winner is not None and winner.rung == 2  # not a lower loss of another budget
 
 
+def test_several_finalists_are_trained_in_full() -> None:
+    halving = {"eta": 10, "min_share": 0.09, "bracket": 8, "finalists": 3}
+    trials = played(form(parallel=2, trials=16, halving=halving))
+    for bracket in (range(8), range(8, 16)):
+        small, large = ([t for t in trials if t.id in bracket and t.rung == rung] for rung in (0, 1))
+        assert [trial.share for trial in small] == pytest.approx([0.09] * 8)
+        assert {trial.share for trial in large} == {0.9}
+        best = sorted((t for t in small if t.loss is not None), key=lambda t: t.loss)[:3]
+        assert [trial.id for trial in large] == [trial.id for trial in best]
+
+
 def test_failed_trials_are_not_promoted_and_an_empty_wave_is_passed_over() -> None:
     search = form(trials=3, parallel=3, halving={"eta": 3, "min_share": 0.3})
     at = standing(search, [])
@@ -77,10 +88,15 @@ def test_failed_trials_are_not_promoted_and_an_empty_wave_is_passed_over() -> No
     parallel=st.integers(1, 5),
     eta=st.integers(2, 4),
     least=st.sampled_from([0.1, 0.3, 0.9]),
+    bracket=st.none() | st.integers(1, 12),
+    finalists=st.integers(1, 12),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_search_ends_within_its_waves(trials: int, parallel: int, eta: int, least: float) -> None:
-    search = form(trials=trials, parallel=parallel, halving={"eta": eta, "min_share": least})
+def test_every_search_ends_within_its_waves(
+    trials: int, parallel: int, eta: int, least: float, bracket: int | None, finalists: int
+) -> None:
+    halving = {"eta": eta, "min_share": least, "bracket": bracket, "finalists": finalists}
+    search = form(trials=trials, parallel=parallel, halving=halving)
     done: list[Trial] = []
     for _ in range(wave_count(search)):
         at = standing(search, done)
