@@ -12,7 +12,7 @@ import pytest
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, stop_group
 from reshelve.settings import PROJECT, settings
-from reshelve.store import objects
+from reshelve.store import objects, signatures
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +38,7 @@ def store(
     monkeypatch.setenv("RESHELVE_BUCKET", f"test-{os.urandom(6).hex()}")
     settings.cache_clear()
     objects.object_store.cache_clear()
+    signatures.make_key_pair()
     made = objects.object_store()
     made.create_bucket()
     yield made

@@ -330,6 +330,39 @@ def model_server(
     _call("reshelve.serving.model_server:serve", models=models, grpc_address=grpc, rest_address=rest)
 
 
+keys_app = typer.Typer(
+    help="The keys that sign versions: make, show, and sign what is published.", no_args_is_help=True
+)
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("make")
+def keys_make(
+    if_missing: Annotated[bool, typer.Option(help="Keep a private key that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key pair: the private part (mode 0600) signs what is published here, the public part is trusted here."""
+    show(_call("reshelve.store.keys:make", if_missing=if_missing), as_json)
+
+
+@keys_app.command("show")
+def keys_show(as_json: AsJson = False) -> None:
+    """Which key signs here, and which are trusted."""
+    show(_call("reshelve.store.keys:describe"), as_json)
+
+
+@keys_app.command("sign")
+def keys_sign(
+    ranker: RankerName,
+    unsigned: Annotated[
+        bool, typer.Option(help="Also versions that were never signed: the bucket is believed, once.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sign published versions with the present key, as keys are replaced."""
+    show(_call("reshelve.store.keys:sign", ranker, unsigned=unsigned), as_json)
+
+
 platform_app = typer.Typer(help="The platform of one machine: up, down, status, night.", no_args_is_help=True)
 app.add_typer(platform_app, name="platform")
 

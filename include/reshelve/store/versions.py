@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage import Run, code_version
@@ -34,6 +33,15 @@ from reshelve.store.manifest import (
     version_prefix,
 )
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
+from reshelve.store.signatures import (
+    SIGNATURE,
+    Trust,
+    key_name,
+    key_to_sign,
+    signed,
+    signing_key,
+    trust,
+)
 
 __all__ = [
     "Manifest",
@@ -46,6 +54,7 @@ __all__ = [
     "publish",
     "read_manifest",
     "require_manifest",
+    "sign_again",
     "version_number",
     "version_prefix",
 ]
@@ -63,18 +72,14 @@ def list_versions(store: ObjectStore, ranker: str) -> list[int]:
 
 
 def read_manifest(store: ObjectStore, ranker: str, version: int) -> Manifest | None:
-    """The manifest, or None where the version was never published. Raises DataError where it is unreadable."""
+    """The manifest, or None where the version was never published.
+
+    Raises DataError where it is unreadable, another version's, or not signed by a trusted key.
+    """
     found = store.get(f"{version_prefix(ranker, version)}/{MANIFEST}")
     if found is None:
         return None
-    try:
-        manifest = Manifest.model_validate_json(found.body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(
-            f"{ranker} version {version}: its manifest is not valid", f"{where}: {first['msg']}"
-        ) from error
+    manifest = Manifest.parse(found.body, f"{ranker} version {version}", trust())
     if (manifest.ranker, manifest.version) != (ranker, version):
         raise DataError(
             f"{ranker} version {version}: its manifest is another version's",
@@ -214,6 +219,7 @@ def _publish(run: Run, gate: GateVerdict) -> Manifest:
     directory = run.stage("package").files() / "version"
     if not directory.is_dir():
         raise DataError(f"{run.id}: stage package left no version/", f"expected a SavedModel in {directory}")
+    key = key_to_sign()  # before any byte is sent: without a key nobody would load the version
     version = _claim(run)
     manifest = Manifest(
         ranker=run.ranker.name,
@@ -229,7 +235,8 @@ def _publish(run: Run, gate: GateVerdict) -> Manifest:
     for path in manifest.files:
         run.store.upload_file(directory / path, f"{prefix}/{path}")
     check_uploaded(run.store, manifest)
-    run.store.put_json(f"{prefix}/{MANIFEST}", manifest.model_dump(mode="json"), if_absent=True)
+    document = signed(manifest.model_dump(mode="json"), key)
+    run.store.put_json(f"{prefix}/{MANIFEST}", document, if_absent=True)
     logger(ranker=run.ranker.name).info(
         "published", version=version, files=len(manifest.files), bytes=manifest.bytes
     )
@@ -279,3 +286,30 @@ def _sha256(path: Path) -> str:
         return "0" * 64  # a link is never part of a version: make it differ from every manifest
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sign_again(store: ObjectStore, ranker: str, *, unsigned: bool = False) -> list[int]:
+    """Sign the ranker's published versions with the present key, as keys are replaced; those that were.
+
+    A version that no trusted key signed is left alone, unless `unsigned` says that the bucket is to be believed; a
+    damaged one always is. Nothing but the signature changes.
+    """
+    key, trusted, done = signing_key(), trust(), []
+    name = key_name(key.public_key())
+    for version in list_versions(store, ranker):
+        path, what = f"{version_prefix(ranker, version)}/{MANIFEST}", f"{ranker} version {version}"
+        found = store.get(path)
+        if found is None:
+            continue
+        try:
+            bare = unsigned and SIGNATURE not in json.loads(found.body)
+            manifest = Manifest.parse(found.body, what, Trust({}, False) if bare else trusted)
+        except (DataError, ValueError) as error:
+            logger(ranker=ranker, version=version).warning("not signed", problem=str(error))
+            continue
+        document = json.loads(manifest.body)
+        if (document.get(SIGNATURE) or {}).get("key") != name:
+            check_uploaded(store, manifest)
+            store.put_json(path, signed(document, key), if_match=found.etag)
+            done.append(version)
+    return done

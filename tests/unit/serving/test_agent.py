@@ -20,6 +20,7 @@ from reshelve.serving.reports import Report, live_reports, read_reports
 from reshelve.store.deployments import Revert, move_pointer, pointer_key
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
+from reshelve.store.signatures import signed, signing_key
 from reshelve.store.versions import describe_directory
 
 ONE = 20110830001
@@ -43,7 +44,8 @@ def version(store: ObjectStore, tmp_path: Path) -> int:
         }
     )
     store.upload_directory(source, f"models/recommend/{ONE}")
-    store.put_json(f"models/recommend/{ONE}/manifest.json", manifest.model_dump(mode="json"))
+    document = signed(manifest.model_dump(mode="json"), signing_key())
+    store.put_json(f"models/recommend/{ONE}/manifest.json", document)
     move_pointer(store, "recommend", Revert(ONE), by="test", reason="")
     return ONE
 

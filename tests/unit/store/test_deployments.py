@@ -26,6 +26,7 @@ from reshelve.store.deployments import (
     settle,
 )
 from reshelve.store.objects import ObjectStore
+from reshelve.store.signatures import signed, signing_key
 
 ONE, TWO, THREE, NEVER = 20110828001, 20110829001, 20110830001, 20110831001
 
@@ -41,7 +42,7 @@ def publish_manifests(store: ObjectStore, ranker: str = "recommend") -> None:
             "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
             "gate": {"verdict": "promote"},
         }
-        store.put_json(f"models/{ranker}/{version}/manifest.json", manifest)
+        store.put_json(f"models/{ranker}/{version}/manifest.json", signed(manifest, signing_key()))
 
 
 def move(store: ObjectStore, change: Change, ranker: str = "recommend") -> Pointer:

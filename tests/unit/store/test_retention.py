@@ -11,6 +11,7 @@ from reshelve.store import retention
 from reshelve.store.deployments import Offer, Revert, move_pointer
 from reshelve.store.objects import ObjectStore
 from reshelve.store.retention import clean
+from reshelve.store.signatures import signed, signing_key
 from reshelve.store.versions import list_versions
 
 VERSIONS = [20110820001 + 1000 * n for n in range(8)]
@@ -47,7 +48,7 @@ def published(store: ObjectStore) -> ObjectStore:
             "lineage": {"partition": "2011-08-20", "run": "r", "spec_digest": "d", "code_version": "c"},
             "gate": {"verdict": "promote"},
         }
-        store.put_json(f"{prefix}/manifest.json", manifest)
+        store.put_json(f"{prefix}/manifest.json", signed(manifest, signing_key()))
     for change in (Revert(VERSIONS[1]), Revert(VERSIONS[0]), Offer(VERSIONS[2])):
         move_pointer(store, "recommend", change, by="test", reason="")
     for version, age in ((20110901001, timedelta(minutes=1)), (20110902001, timedelta(days=2))):
