@@ -52,6 +52,7 @@ __all__ = [
     "list_versions",
     "partition_of",
     "publish",
+    "read_file",
     "read_manifest",
     "require_manifest",
     "sign_again",
@@ -175,6 +176,19 @@ def _copy(store: ObjectStore, manifest: Manifest, directory: Path) -> None:
         )
     for path in manifest.files:
         store.download_file(f"{version_prefix(manifest.ranker, manifest.version)}/{path}", directory / path)
+
+
+def read_file(store: ObjectStore, manifest: Manifest, path: str) -> bytes | None:
+    """One file of a version, or None where it has none of that name. Raises DataError where its bytes differ."""
+    expected = manifest.files.get(path)
+    if expected is None:
+        return None
+    found = store.get(f"{version_prefix(manifest.ranker, manifest.version)}/{path}")
+    if found is None or hashlib.sha256(found.body).hexdigest() != expected.sha256:
+        raise DataError(
+            f"{manifest.ranker} version {manifest.version}: {path} does not match the manifest's digest"
+        )
+    return found.body
 
 
 def publish(run: Run) -> dict[str, Any]:

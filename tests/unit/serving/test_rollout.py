@@ -19,7 +19,7 @@ from reshelve.serving.client import NothingServesError, RankingClient
 from reshelve.serving.release import release, rollback, status
 from reshelve.serving.reports import live_reports
 from reshelve.store import objects
-from reshelve.store.deployments import Offer, Revert, move_pointer, read_log, read_pointer
+from reshelve.store.deployments import Offer, move_pointer, read_log, read_pointer
 from reshelve.store.objects import ObjectStore
 
 FIRST, SECOND = date(2011, 8, 30), date(2011, 8, 31)
@@ -132,9 +132,11 @@ def test_everything_killed_and_started_again_serves_the_same_version(
 
 
 @pytest.mark.slow
-def test_an_agent_killed_while_copying_starts_clean(store: ObjectStore, publish: Any, host: Any) -> None:
+def test_an_agent_killed_while_copying_starts_clean(
+    store: ObjectStore, publish: Any, make_stable: Any, host: Any
+) -> None:
     one = publish(FIRST, ballast=300_000_000)
-    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    make_stable(store, "recommend", one)
     incoming = host.models / "recommend" / f".incoming-{one}"
     agent = host.start_agent()
     wait_until(incoming.exists, 60, "the copy to begin", every=0.005)
@@ -185,14 +187,14 @@ def test_with_s3_away_serving_goes_on_and_recovers(
 
 @pytest.mark.slow
 def test_two_rankers_in_one_server_do_not_disturb_each_other(
-    store: ObjectStore, publish: Any, host: Any
+    store: ObjectStore, publish: Any, make_stable: Any, host: Any
 ) -> None:
     one, other = publish(FIRST), publish(SECOND, ranker="search")
     host.start_agent()
     host.start_server()
-    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    make_stable(store, "recommend", one)
     wait_for(host, one)
-    move_pointer(store, "search", Revert(other), by="test", reason="")
+    make_stable(store, "search", other)
     wait_until(lambda: serves(host, ranker="search") == other, 60, "the second ranker")
     assert serves(host) == one
 
@@ -211,26 +213,31 @@ def test_without_agents_a_release_says_so_and_frees_its_slot(
 
 
 def test_a_held_version_is_released_only_by_a_person(
-    store: ObjectStore, publish: Any, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, publish: Any, make_stable: Any, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = publish(FIRST, "no_model", verdict="hold")
     with pytest.raises(ConfigurationError, match="the gate said hold"):
         release(ranker, one, by="test")
-    move_pointer(store, "recommend", Revert(one), by="test", reason="so that it is released already")
+    make_stable(store, "recommend", one)
     monkeypatch.setattr(release_module, "_LABEL_SECONDS", 0)
     with pytest.raises(TryAgainError, match="no serving agent"):
         release(ranker, one, by="anna", allow_held=True)
 
 
-def test_a_rollback_needs_somewhere_to_go(store: ObjectStore, publish: Any, ranker: Ranker) -> None:
+def test_a_rollback_needs_somewhere_to_go(
+    store: ObjectStore, publish: Any, make_stable: Any, ranker: Ranker
+) -> None:
     with pytest.raises(DataError, match="nothing was ever released"):
         rollback(ranker, to=None, by="anna")
     one = publish(FIRST, "no_model")
-    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    make_stable(store, "recommend", one)
     with pytest.raises(DataError, match="no previous version"):
         rollback(ranker, to=None, by="anna")
     with pytest.raises(DataError, match="is not published"):
         rollback(ranker, to=20110101001, by="anna")
+    two = publish(SECOND, "no_model")
+    with pytest.raises(DataError, match="never was stable"):
+        rollback(ranker, to=two, by="anna", dry_run=True)
     store.delete([f"models/recommend/{one}/saved_model.pb"])
     with pytest.raises(DataError, match="missing or have another size"):
         rollback(ranker, to=one, by="anna")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -33,7 +35,7 @@ def ranker() -> Ranker:
 
 
 @pytest.fixture
-def published(store: ObjectStore) -> ObjectStore:
+def published(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStore:
     """Eight versions; the oldest stable, the next previous, the third canary; an upload under way and a dead one."""
     for version in VERSIONS:
         prefix = f"models/recommend/{version}"
@@ -49,8 +51,9 @@ def published(store: ObjectStore) -> ObjectStore:
             "gate": {"verdict": "promote"},
         }
         store.put_json(f"{prefix}/manifest.json", signed(manifest, signing_key()))
-    for change in (Revert(VERSIONS[1]), Revert(VERSIONS[0]), Offer(VERSIONS[2])):
-        move_pointer(store, "recommend", change, by="test", reason="")
+    for version in (VERSIONS[4], VERSIONS[1], VERSIONS[0]):
+        make_stable(store, "recommend", version)
+    move_pointer(store, "recommend", Offer(VERSIONS[2]), by="test", reason="")
     for version, age in ((20110901001, timedelta(minutes=1)), (20110902001, timedelta(days=2))):
         claim(store, version, age)
         store.put(f"models/recommend/{version}/saved_model.pb", b"half")
