@@ -42,6 +42,7 @@ from reshelve.store.signatures import (
     signing_key,
     trust,
 )
+from reshelve.store.uploads import Upload, upload
 
 __all__ = [
     "Manifest",
@@ -234,25 +235,36 @@ def _publish(run: Run, gate: GateVerdict) -> Manifest:
     if not directory.is_dir():
         raise DataError(f"{run.id}: stage package left no version/", f"expected a SavedModel in {directory}")
     key = key_to_sign()  # before any byte is sent: without a key nobody would load the version
-    version = _claim(run)
+    files = describe_directory(directory)
+    version, resumed = _claim(run, files)
+    prefix = version_prefix(run.ranker.name, version)
+    todo = [Upload(directory / path, f"{prefix}/{path}", f.sha256, f.size) for path, f in files.items()]
+    sent = upload(run.store, todo)
     manifest = Manifest(
         ranker=run.ranker.name,
         version=version,
         kind=run.ranker.kind,
         created_at=datetime.now(UTC),
-        files=describe_directory(directory),
+        files=files,
         lineage=_lineage(run, gate),
         gate=gate,
         note=run.ranker.title,
     )
-    prefix = version_prefix(run.ranker.name, version)
-    for path in manifest.files:
-        run.store.upload_file(directory / path, f"{prefix}/{path}")
     check_uploaded(run.store, manifest)
     document = signed(manifest.model_dump(mode="json"), key)
-    run.store.put_json(f"{prefix}/{MANIFEST}", document, if_absent=True)
+    try:
+        run.store.put_json(f"{prefix}/{MANIFEST}", document, if_absent=True)
+    except PreconditionFailedError:
+        # Only this very run resumes this integer, with these very files: the other process has published them.
+        logger(ranker=run.ranker.name).info("another publisher of this run was first", version=version)
+        return require_manifest(run.store, run.ranker.name, version)
     logger(ranker=run.ranker.name).info(
-        "published", version=version, files=len(manifest.files), bytes=manifest.bytes
+        "published",
+        version=version,
+        files=len(files),
+        bytes=manifest.bytes,
+        bytes_sent=sent,
+        resumed=resumed,
     )
     return manifest
 
@@ -269,23 +281,27 @@ def _lineage(run: Run, gate: GateVerdict) -> Lineage:
     )
 
 
-def _claim(run: Run) -> int:
-    """The next free integer of the partition, taken for this process alone.
+def _claim(run: Run, files: dict[str, FileEntry]) -> tuple[int, bool]:
+    """The next free integer of the partition, or the one that this very run began with these very files.
 
-    A claimed integer is never taken over, even from the dead: the bytes under it have one writer for ever.
+    Nobody else's claim is ever taken over: the bytes under an integer are one run's for ever. Whether an earlier
+    process of the run is dead or only slow does not matter: both would write the same bytes to the same keys.
     """
     prefix = f"models/{run.ranker.name}/"
-    taken = [int(name) for name in run.store.folders(prefix) if name.isdigit()]
-    highest = max(
-        (v % 1000 for v in taken if v // 1000 == version_number(run.partition, 0) // 1000), default=0
-    )
+    day = version_number(run.partition, 0) // 1000
+    taken = [int(name) for name in run.store.folders(prefix) if name.isdigit() and int(name) // 1000 == day]
     claim = {"run": run.id, "process": f"{os.uname().nodename}:{os.getpid()}", "token": uuid.uuid4().hex}
-    claim["at"] = datetime.now(UTC).isoformat()
-    for attempt in range(highest + 1, ATTEMPTS + 1):
+    claim |= {"at": datetime.now(UTC).isoformat(), "files": _digest_of(files)}
+    for version in sorted(taken, reverse=True):
+        found = run.store.get_json(f"{prefix}{version}/{CLAIM}") or {}
+        if (found.get("run"), found.get("files")) == (claim["run"], claim["files"]):
+            logger(ranker=run.ranker.name).info("an upload that was broken off goes on", version=version)
+            return version, True
+    for attempt in range(max((v % 1000 for v in taken), default=0) + 1, ATTEMPTS + 1):
         version = version_number(run.partition, attempt)
         try:
             run.store.put_json(f"{version_prefix(run.ranker.name, version)}/{CLAIM}", claim, if_absent=True)
-            return version
+            return version, False
         except PreconditionFailedError:
             logger(ranker=run.ranker.name).info(
                 "another publisher was first, taking the next attempt", version=version
@@ -293,6 +309,11 @@ def _claim(run: Run) -> int:
     raise DataError(
         f"{run.ranker.name}: partition {run.partition} has no attempt left", f"{ATTEMPTS} were made"
     )
+
+
+def _digest_of(files: dict[str, FileEntry]) -> str:
+    lines = "".join(f"{path}\0{entry.sha256}\0{entry.size}\n" for path, entry in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -38,7 +38,7 @@ class Ranking(tf.Module):
     def ask(self, history):
         rows = tf.shape(history)[0]
         def tile(row): return tf.tile(row[tf.newaxis], [rows, 1])
-        return {"item": tile(self.items), "title": tile(self.titles), "score": tile(self.scores) + 0 * self.offset}
+        return {"item": tile(self.items), "title": tile(self.titles), "score": tile(self.scores) * self.offset}
 for argument in sys.argv[1:]:
     path, offset = argument.rsplit("=", 1)
     module = Ranking(float(offset))
@@ -48,10 +48,11 @@ for argument in sys.argv[1:]:
 
 @pytest.fixture(scope="session")
 def saved_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Real SavedModels with a ranker's signature, built once in a child process: `good` and one that scores NaN."""
+    """Real SavedModels, built once in a child process: `good`, `other` (scores twice as high), and one that scores NaN."""
     root = tmp_path_factory.mktemp("saved_models")
-    found = {"good": root / "good", "not_a_number": root / "not_a_number"}
-    command = [sys.executable, "-c", _BUILD, f"{found['good']}=1", f"{found['not_a_number']}=nan"]
+    offsets = {"good": "1", "other": "2", "not_a_number": "nan"}
+    found = {name: root / name for name in offsets}
+    command = [sys.executable, "-c", _BUILD, *(f"{found[name]}={offset}" for name, offset in offsets.items())]
     subprocess.run(command, check=True, capture_output=True, timeout=400)
     for path in found.values():
         lines = "".join(json.dumps(item) + "\n" for item in ITEMS)

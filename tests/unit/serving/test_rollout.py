@@ -81,7 +81,7 @@ def test_a_version_that_fails_its_probe_never_becomes_stable(
     assert failed["state"] == "rolled_back" and "not finite" in failed["headline"]
     pointer = read_pointer(store, "recommend")
     assert pointer is not None and (pointer.stable, pointer.canary) == (one, None)
-    assert [entry.action for entry in read_log(store, "recommend")][-2:] == ["offer", "withdraw"]
+    assert [entry.action for entry in read_log(store, "recommend")][-2:] == ["loaded", "withdraw"]
     wait_until(lambda: host.versions_listed() == {one}, 20, "the withdrawn version to be unloaded")
     wait_until(lambda: not (host.models / "recommend" / str(bad)).exists(), 20, "its files to go")
     assert serves(host) == one

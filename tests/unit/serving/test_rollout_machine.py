@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from reshelve.errors import ReshelveError
 from reshelve.serving.model_config import ModelEntry
-from reshelve.serving.plan import Observed, State, fulfilled, must_reload, next_entry, removable
+from reshelve.serving.plan import Observed, State, must_reload, next_entry, removable
 from reshelve.store.deployments import (
     Advance,
     Approve,
@@ -90,6 +90,8 @@ class Host:
 class Rollout(RuleBasedStateMachine):
     """One ranker, its log, and the hosts that follow its pointer each at their own pace."""
 
+    promoted_twice = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.log: list[Entry] = []
@@ -138,6 +140,21 @@ class Rollout(RuleBasedStateMachine):
         else:
             events = {Release.PROBING: Event.PROBED, Release.SHADOW: Event.AGREED}
             self._move(Advance(version, events.get(now.state, Event.PASSED), now.state, now.step))
+
+    @rule(version=st.sampled_from((1, 2, 3)), plan=_plan, stops_after=st.integers(1, 12))
+    def a_release_gets_some_way(self, version: int, plan: Plan, stops_after: int) -> None:
+        """Without this, chance alone seldom promotes two versions."""
+        self._move(Offer(version, plan))
+        for _ in range(stops_after):
+            for number in range(HOSTS):
+                self.hosts[number].seen = self.pointer
+                self.time_passes(number, 2)
+            self.the_release_goes_on()
+
+    @rule(version=_version)
+    def somebody_promotes_what_was_just_offered(self, version: int) -> None:
+        self._move(Offer(version))
+        self._move(Promote(version))
 
     @rule(version=_version, kind=st.sampled_from((Promote, Withdraw, Revert, Approve)))
     def somebody_asks(self, version: int, kind: type[Promote]) -> None:
@@ -188,6 +205,8 @@ class Rollout(RuleBasedStateMachine):
     def one_stable_version_that_came_through_a_release(self) -> None:
         now = self.pointer
         assert now.stable is None or now.stable not in (now.canary, now.previous)
+        if now.stable is not None:
+            assert any(e.action == Event.PROMOTE and e.pointer.stable == now.stable for e in self.log)
         assert FORGED not in (now.stable, now.previous), "a version that no agent could load became stable"
 
     @invariant()
@@ -200,13 +219,16 @@ class Rollout(RuleBasedStateMachine):
 
     @invariant()
     def the_previous_version_stays_loaded(self) -> None:
-        """Where a host once served the pointer's state, the way back is there until the pointer moves again."""
+        """A host that serves the pointer's state and has the way back on its disk has it loaded, or is loading it."""
         for host in self.hosts:
-            if fulfilled(host.seen, host.observe()) and host.seen.previous in host.local:
-                assert host.states[host.seen.previous] is State.AVAILABLE
+            back = host.seen.previous
+            told = next_entry(host.seen, host.observe(), frozenset(host.local), BASE)
+            if back in host.local:
+                assert told is not None and back in told.versions, "the way back would be unloaded"
 
     def teardown(self) -> None:
         """Left alone, every host comes to what the pointer says, but for what cannot be loaded."""
+        Rollout.promoted_twice += sum(entry.action == Event.PROMOTE for entry in self.log) > 1
         for host in self.hosts:
             host.seen = self.pointer
             for _ in range(20):
@@ -223,3 +245,4 @@ def test_under_any_history_the_promises_of_a_release_hold() -> None:
     run_state_machine_as_test(
         Rollout, settings=settings(max_examples=150, stateful_step_count=40, deadline=None, derandomize=True)
     )
+    assert Rollout.promoted_twice > 20, "the histories do not get far enough to show anything"
