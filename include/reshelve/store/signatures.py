@@ -103,6 +103,8 @@ def make_key_pair() -> str:
     Raises ConfigurationError where a private key is there already: it is never written over.
     """
     path = signing_key_path()
+    if path.exists():
+        raise _there_already(path)
     key = Ed25519PrivateKey.generate()
     text = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -112,14 +114,18 @@ def make_key_pair() -> str:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise ConfigurationError(
-            f"{path} is there already", "to replace the key, move it away first: docs/how-to/keys.md"
-        ) from error
+        raise _there_already(path) from error
     with os.fdopen(handle, "wb") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     return key_name(key.public_key())
+
+
+def _there_already(path: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} is there already", "to replace the key, move it away first: docs/how-to/keys.md"
+    )
 
 
 def _trust_public(public: Ed25519PublicKey) -> None:

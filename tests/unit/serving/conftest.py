@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from reshelve.errors import TryAgainError
 from reshelve.lineage import Run
 from reshelve.processes import free_port, start, stop_group, wait_until
 from reshelve.rankers import Ranker
+from reshelve.serving import protocol
 from reshelve.serving.admin import ServerAdmin
 from reshelve.serving.model_config import parse
 from reshelve.store import versions
@@ -54,11 +57,37 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {name: root / name for name in offsets}
     command = [sys.executable, "-c", _BUILD, *(f"{found[name]}={offset}" for name, offset in offsets.items())]
     subprocess.run(command, check=True, capture_output=True, timeout=400)
+    requests = [("serving_default", protocol.to_tensor([f"title {n}"])) for n in range(3)]
     for path in found.values():
         lines = "".join(json.dumps(item) + "\n" for item in ITEMS)
         (path / "assets.extra").mkdir()
         (path / "assets.extra" / "catalogue.jsonl").write_text(lines)
+        (path / "assets.extra" / "tf_serving_warmup_requests").write_bytes(warm_up_file(requests))
     return found
+
+
+def warm_up_file(requests: list[tuple[str, Any]]) -> bytes:
+    """A TFRecord of PredictionLog without TensorFlow: its checksums are CRC-32C, masked."""
+    body = b""
+    for signature, history in requests:
+        log = protocol.prediction_log_pb2.PredictionLog()
+        log.predict_log.request.model_spec.name = "recommend"
+        log.predict_log.request.model_spec.signature_name = signature
+        log.predict_log.request.inputs["history"].CopyFrom(history)
+        record = log.SerializeToString()
+        length = struct.pack("<Q", len(record))
+        body += length + _masked(length) + record + _masked(record)
+    return body
+
+
+def _masked(data: bytes) -> bytes:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_the_private_key_is_its_owners_alone_and_never_written_over(store: Objec
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match="is there already"):
         make_key_pair()
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and len(trust().keys) == 1
     path.chmod(0o640)
     with pytest.raises(ConfigurationError, match="others may read"):
         signing_key()
