@@ -24,7 +24,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends python3.11 libgomp1 make ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 50000 reshelve \
- && install -d -o reshelve /var/lib/reshelve /models
+ && install -d -o reshelve /var/lib/reshelve /models /trusted
 WORKDIR /opt/reshelve
 COPY --from=build /opt/reshelve /opt/reshelve
 COPY . .

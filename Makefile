@@ -9,7 +9,7 @@ RESHELVE := .venv/bin/reshelve
 HEAVY := airflow contract e2e unit/compression unit/memory unit/packaging unit/serving
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
-.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality docs
+.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-roll bench-publish docs
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,12 @@ bench-train: setup ## Compare fine-tuning with Hugging Face Trainer, and Horovod
 
 bench-search: setup ## Measure the search beside random search: best score by trial-epochs (some minutes)
 	@.venv/bin/python benchmarks/bench_search.py $(ARGS)
+
+bench-roll: setup ## Roll two releases, a refused canary and a rollback under constant load (some minutes)
+	@.venv/bin/python benchmarks/bench_roll.py $(ARGS)
+
+bench-publish: setup ## Publish 200 MB beside s5cmd (ARGS="--s5cmd PATH"), else beside boto3's transfer
+	@.venv/bin/python benchmarks/bench_publish.py $(ARGS)
 
 docs: setup ## Write the reference pages and the index of docs/ anew from the code
 	@.venv/bin/python scripts/reference.py

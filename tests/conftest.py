@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
@@ -12,7 +12,8 @@ import pytest
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, stop_group
 from reshelve.settings import PROJECT, settings
-from reshelve.store import objects
+from reshelve.store import deployments, objects, signatures
+from reshelve.store.rollout import Event, State
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,7 @@ def store(
     monkeypatch.setenv("RESHELVE_BUCKET", f"test-{os.urandom(6).hex()}")
     settings.cache_clear()
     objects.object_store.cache_clear()
+    signatures.make_key_pair()
     made = objects.object_store()
     made.create_bucket()
     yield made
@@ -51,6 +53,22 @@ def store(
     ).delete_bucket(Bucket=made.bucket)
     settings.cache_clear()
     objects.object_store.cache_clear()
+
+
+@pytest.fixture
+def make_stable() -> Callable[..., deployments.Pointer]:
+    """`make_stable(store, ranker, version)`: the whole way of a release, without the work behind it."""
+
+    def made(store: objects.ObjectStore, ranker: str, version: int) -> deployments.Pointer:
+        def move(change: deployments.Change) -> deployments.Pointer:
+            return deployments.move_pointer(store, ranker, change, by="test", reason="")
+
+        move(deployments.Offer(version))
+        move(deployments.Advance(version, Event.LOADED, State.LOADING))
+        move(deployments.Advance(version, Event.PROBED, State.PROBING))
+        return move(deployments.Promote(version))
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -223,7 +223,7 @@ def release(
     allow_held: Annotated[bool, typer.Option(help="Release a version that the gate held.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Roll a published version out: load beside, probe, promote; exit 65 where it failed to load or its probe."""
+    """Roll a published version out: load beside, probe, shadow, canary, promote; exit 65 rolled back, 75 held."""
     result = _call(
         "reshelve.serving.release:release",
         load_ranker(ranker),
@@ -233,9 +233,51 @@ def release(
         allow_older=allow_older,
         allow_held=allow_held,
     )
+    _show_release(result, as_json)
+
+
+def _show_release(result: dict[str, Any], as_json: bool) -> None:
     show(result, as_json)
     if result["state"] == "rolled_back":
         raise errors.DataError(str(result["headline"]))
+    if result["state"] == "held":
+        raise errors.TryAgainError(str(result["headline"]))
+
+
+@app.command()
+def approve(
+    ranker: RankerName,
+    version: Annotated[int, typer.Option("--version", "-v", help="The version that waits.")],
+    by: Annotated[str, typer.Option(help="Who approves, for the deployment log.")],
+    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let a release that waits for a person go on, and promote it."""
+    result = _call("reshelve.serving.release:approve", load_ranker(ranker), version, by=by, reason=reason)
+    _show_release(result, as_json)
+
+
+@app.command()
+def withdraw(
+    ranker: RankerName,
+    by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
+    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """End the release under way; the stable version serves on."""
+    show(_call("reshelve.serving.release:withdraw", load_ranker(ranker), by=by, reason=reason), as_json)
+
+
+@app.command()
+def log(ranker: RankerName, as_json: AsJson = False) -> None:
+    """The deployment log: every move with who, why and on what evidence; exit 65 where it explains nothing."""
+    found = _call("reshelve.serving.status:history", ranker)
+    if as_json:
+        show(found, True)
+    for entry in [] if as_json else found["entries"]:
+        Console(soft_wrap=True, highlight=False, markup=False).print(entry["line"])
+    if found["problems"]:
+        raise errors.DataError(f"{ranker}: the deployment log is damaged", "; ".join(found["problems"]))
 
 
 @app.command()
@@ -328,6 +370,39 @@ def model_server(
 ) -> None:
     """The local model server: TensorFlow Serving's gRPC and REST API over real SavedModels."""
     _call("reshelve.serving.model_server:serve", models=models, grpc_address=grpc, rest_address=rest)
+
+
+keys_app = typer.Typer(
+    help="The keys that sign versions: make, show, and sign what is published.", no_args_is_help=True
+)
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("make")
+def keys_make(
+    if_missing: Annotated[bool, typer.Option(help="Keep a private key that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key pair: the private part (mode 0600) signs what is published here, the public part is trusted here."""
+    show(_call("reshelve.store.keys:make", if_missing=if_missing), as_json)
+
+
+@keys_app.command("show")
+def keys_show(as_json: AsJson = False) -> None:
+    """Which key signs here, and which are trusted."""
+    show(_call("reshelve.store.keys:describe"), as_json)
+
+
+@keys_app.command("sign")
+def keys_sign(
+    ranker: RankerName,
+    unsigned: Annotated[
+        bool, typer.Option(help="Also versions that were never signed: the bucket is believed, once.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sign published versions with the present key, as keys are replaced."""
+    show(_call("reshelve.store.keys:sign", ranker, unsigned=unsigned), as_json)
 
 
 platform_app = typer.Typer(help="The platform of one machine: up, down, status, night.", no_args_is_help=True)

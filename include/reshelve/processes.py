@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from reshelve.errors import TryAgainError
 
 _PR_SET_PDEATHSIG = 1
+_LOW_PRIORITY = 15  # of 19
 
 
 def die_with_parent() -> None:
@@ -26,6 +28,11 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() == 1:  # the parent was gone before the kernel knew
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def yield_to_others() -> None:
+    """Give this thread, and those that it starts, a lower priority: what serves on the same processors goes first."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
 
 
 def free_port() -> int:

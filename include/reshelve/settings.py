@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,6 +36,16 @@ class Settings(BaseSettings):
     )
     model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
     model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")
+    signatures: Literal["required", "off"] = Field(
+        "required", description="required: a version that no trusted key signed is never loaded. off: it is."
+    )
+    signing_key: Path | None = Field(
+        None, description="The private key that signs what is published; empty: keys/signing.pem in the home."
+    )
+    trusted_keys: Path | None = Field(
+        None,
+        description="The directory of public keys whose versions are loaded; empty: keys/trusted in the home.",
+    )
     job_timeout_minutes: int = Field(120, description="How long one stage may run before it is stopped.")
 
     @property

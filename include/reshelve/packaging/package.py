@@ -30,6 +30,7 @@ from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.heldout import Question, read_questions, request
 from reshelve.packaging.int8_layers import Int8Layers
+from reshelve.packaging.known_answers import KNOWN, write_known_answers
 from reshelve.packaging.signatures import Module, PairModule, SearchModule, ranker_module, signatures
 from reshelve.packaging.trained import Array, TrainedModel
 from reshelve.packaging.warmup import BATCHES, Request, write_warmup
@@ -81,6 +82,7 @@ def package(run: Run) -> dict[str, Any]:
     check_operations(building)
     served = tf.saved_model.load(str(building))
     _check_reloaded(served, module, probe)
+    write_known_answers(building, served, request(model.document.kind, questions, KNOWN))
     result = {
         "bytes": sum(path.stat().st_size for path in building.rglob("*") if path.is_file()),
         "max_logit_difference": difference,

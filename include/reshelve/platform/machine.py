@@ -25,6 +25,8 @@ from reshelve.platform.configuration import Machine, machine
 from reshelve.platform.services import Service, State, log_tail, memory_mib
 from reshelve.processes import port_is_open, start, wait_until
 from reshelve.settings import PROJECT, settings
+from reshelve.store import keys
+from reshelve.store.objects import ObjectStore
 
 # In the order of starting; stopped the other way round.
 SERVICES = ("postgres", "object-store", *airflow.PROCESSES, *serving.PROCESSES)
@@ -54,11 +56,12 @@ def up() -> dict[str, Any]:
             log.info("the platform runs already", airflow=here.airflow_url)
             return status()
         _check_disk(here)
+        new_keys = keys.make(if_missing=True)["made"]
         for name in missing:
             _stop_leftovers(here, name)
         _check_ports(here, missing)
         here.write_environment_file()
-        _start_missing(here, missing, began)
+        _start_missing(here, missing, began, new_keys)
         _wait_for_health(here, began)
         log.info("the platform is up", seconds=round(time.monotonic() - began, 1), airflow=here.airflow_url)
     return status()
@@ -113,8 +116,11 @@ def restart_dead() -> list[str]:
     return dead
 
 
-def _start_missing(here: Machine, missing: list[str], began: float) -> None:
-    """Storage first, then the database's tables, then everything that needs them."""
+def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bool) -> None:
+    """Storage first, then the database's tables, then everything that needs them.
+
+    With keys that were just made, versions from before there were keys are signed: this store is this machine's own.
+    """
     environment = here.environment()
     secrets = here.secrets
     log = logger(stage="platform")
@@ -130,7 +136,9 @@ def _start_missing(here: Machine, missing: list[str], began: float) -> None:
         _record(here, name, starters[name]())
         log.info("started", service=name, elapsed=_elapsed(began))
     if "object-store" in missing:
-        _create_bucket(environment)
+        store = _create_bucket(environment)
+        if new_keys:
+            keys.sign_all(store)
     # The model server and its agent need no database: they boot while it is being migrated.
     for name in [name for name in missing if name in serving.PROCESSES]:
         _record(here, name, _start_process(here, name, serving.process_command(name, here), environment))
@@ -154,10 +162,8 @@ def _record(here: Machine, name: str, process: Popen[bytes]) -> None:
     State.read(here.home).with_service(service).write(here.home)
 
 
-def _create_bucket(environment: Mapping[str, str]) -> None:
+def _create_bucket(environment: Mapping[str, str]) -> ObjectStore:
     import boto3
-
-    from reshelve.store.objects import ObjectStore
 
     client = boto3.client(
         "s3",
@@ -167,7 +173,9 @@ def _create_bucket(environment: Mapping[str, str]) -> None:
         region_name=environment["AWS_DEFAULT_REGION"],
     )
     wait_until(lambda: _answers(client), 30, "the object store (SeaweedFS)")
-    ObjectStore(settings().bucket, client).create_bucket()
+    store = ObjectStore(settings().bucket, client)
+    store.create_bucket()
+    return store
 
 
 def _answers(client: Any) -> bool:

@@ -27,6 +27,7 @@ from reshelve.serving.pointers import Pointers
 from reshelve.serving.reports import Report, Serving, write_report
 from reshelve.store.deployments import Pointer
 from reshelve.store.objects import ObjectStore, impatient_store, object_store
+from reshelve.store.signatures import trust
 
 _REPORT_SECONDS = 10.0
 _SAME_RELOAD_SECONDS = 2.0
@@ -37,11 +38,16 @@ Entries = dict[str, ModelEntry]
 
 
 def run_agent(models: str, server: str, name: str, every: float) -> None:
-    """Run until SIGTERM or SIGINT. Raises AlreadyRunningError where another agent has the directory."""
+    """Run until SIGTERM or SIGINT.
+
+    Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted.
+    """
     if not name or "/" in name or name.startswith("."):
         raise ConfigurationError(
             f"--name {name!r} is no agent's name", "it becomes a file name in the reports"
         )
+    if not trust().required:  # no key where one is needed: say so now, not at every version
+        logger().warning("signatures are off: unsigned versions are loaded")
     directory = Path(models).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()

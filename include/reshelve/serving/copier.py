@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from reshelve.errors import DataError, ReshelveError
 from reshelve.logs import logger
+from reshelve.processes import yield_to_others
 from reshelve.serving.disk import Disk
 from reshelve.store.objects import ObjectStore
 
@@ -29,7 +30,9 @@ class Copier:
 
     store: ObjectStore
     disk: Disk
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "copier"))
+    _pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "copier", yield_to_others)
+    )
     _under_way: dict[Copy, Future[None]] = field(default_factory=dict)
     _failures: dict[Copy, _Failure] = field(default_factory=dict)
 

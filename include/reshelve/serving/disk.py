@@ -10,12 +10,11 @@ import shutil
 import threading
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from reshelve.errors import DataError
 from reshelve.logs import logger
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
+from reshelve.store.signatures import trust
 from reshelve.store.versions import check_directory, download_version
 
 _LEFT_BEHIND = (".incoming-*", ".removed-*", ".manifest-*.partial")
@@ -50,9 +49,13 @@ class Disk:
 
     def _verifies(self, ranker: str, version: int) -> bool:
         try:
-            manifest = Manifest.model_validate_json(self._manifest(ranker, version).read_bytes())
+            manifest = Manifest.parse(
+                self._manifest(ranker, version).read_bytes(), f"{ranker} version {version}", trust()
+            )
+            if (manifest.ranker, manifest.version) != (ranker, version):
+                raise DataError(f"its manifest is that of {manifest.ranker} {manifest.version}")
             check_directory(manifest, self.base_path(ranker) / str(version))
-        except (OSError, ValidationError, DataError) as error:
+        except (OSError, DataError) as error:
             problem = f"{type(error).__name__}: {error}".splitlines()
             logger(ranker=ranker, version=version).warning(
                 "a local version does not verify, removed", problem=problem
@@ -68,7 +71,7 @@ class Disk:
         manifest = download_version(store, ranker, version, directory)
         path = self._manifest(ranker, version)
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(manifest.model_dump_json())
+        partial.write_bytes(manifest.body)
         partial.rename(path)
         with self._lock:
             self.verified[ranker] = self.of(ranker) | {version}

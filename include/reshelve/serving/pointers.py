@@ -1,4 +1,8 @@
-"""The agent's view of the pointers on S3: one conditional GET per ranker and look, quiet while S3 is away."""
+"""The agent's view of the pointers on S3: one conditional GET per ranker and look, quiet while S3 is away.
+
+A pointer that changed is believed only as far as the deployment log explains it: one that was put back from
+yesterday leads to the newest entry, one that nobody logged is damaged.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass, field
 
 from reshelve.errors import DataError, TryAgainError
 from reshelve.logs import logger
-from reshelve.store.deployments import Pointer, deployed_rankers, parse_pointer, pointer_key
+from reshelve.store.deployments import Pointer, deployed_rankers, newest, parse_pointer, pointer_key
 from reshelve.store.objects import ObjectStore
 
 _LIST_SECONDS = 5.0
@@ -54,12 +58,19 @@ class Pointers:
         found, changed = self.store.get_if_changed(pointer_key(ranker), self._tags.get(ranker))
         if found is None or not changed:
             return  # unchanged; or gone, and then the last one read stays in force
-        self._tags[ranker] = found.etag
         try:
-            self.known[ranker] = parse_pointer(found.body, ranker)
+            pointer = newest(self.store, parse_pointer(found.body, ranker))
+            known = self.known.get(ranker)
+            if known is not None and pointer.sequence < known.sequence:
+                raise DataError(
+                    f"{pointer_key(ranker)} is older than the one before it",
+                    f"{pointer.sequence} after {known.sequence}",
+                )
+            self.known[ranker] = pointer
             self.damaged.pop(ranker, None)
         except DataError as error:
             logger(ranker=ranker).error(
                 "the pointer is damaged, the last good one stays in force", problem=str(error)
             )
             self.damaged[ranker] = error.headline
+        self._tags[ranker] = found.etag

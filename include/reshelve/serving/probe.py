@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from reshelve.errors import ConfigurationError
 from reshelve.rankers import Kind, Ranker
 from reshelve.serving.catalogue import Item
 from reshelve.serving.client import Answer, RankingClient, finite
+from reshelve.serving.recorded import Known, Recorded
 
 _HISTORY = 3
 _CANDIDATES = 8
+_RELATIVE, _ABSOLUTE = 0.05, 1e-3
 
 
 @dataclass(frozen=True)
@@ -23,19 +27,59 @@ class Probe:
     problem: str | None
 
 
-def probe(ranker: Ranker, version: int, server: str, items: list[Item], timeout: float = 30) -> Probe:
-    """Ask for what the version must know: items of its own catalogue.
+@dataclass(frozen=True)
+class Questions:
+    """What a version has to answer: about its own catalogue, its warm-up requests, and what is known to come out."""
+
+    items: list[Item]
+    warm_up: list[Recorded] = field(default_factory=list)
+    known: Known | None = None
+
+
+def probe(ranker: Ranker, version: int, server: str, asked: Questions, timeout: float = 30) -> Probe:
+    """Ask all of it.
 
     Raises TryAgainError where the server is away or too slow; that says nothing of the version.
     """
-    inputs = probe_inputs(ranker.kind, items)
-    started = time.monotonic()
+    inputs = probe_inputs(ranker.kind, asked.items)
     with RankingClient(server) as client:
         try:
+            started = time.monotonic()
             answer = client.predict(ranker.name, inputs, version=version, timeout=timeout)
+            took = _milliseconds(started)
+            problem = _problem(ranker.kind, answer, inputs, version)
+            for request in asked.warm_up if problem is None else ():
+                problem = problem or _not_finite(_ask(client, ranker, version, request, timeout))
+            if problem is None and asked.known is not None:
+                problem = _other_answer(
+                    asked.known, _ask(client, ranker, version, asked.known.request, timeout)
+                )
         except ConfigurationError as error:
             return Probe(server, _milliseconds(started), f"{error.headline}: {error.detail}")
-    return Probe(server, _milliseconds(started), _problem(ranker.kind, answer, inputs, version))
+    return Probe(server, took, problem)
+
+
+def _ask(client: RankingClient, ranker: Ranker, version: int, request: Recorded, timeout: float) -> Answer:
+    return client.predict(
+        ranker.name, request.inputs, version=version, signature=request.signature, timeout=timeout
+    )
+
+
+def _not_finite(answer: Answer) -> str | None:
+    numbers = [array for array in answer.outputs.values() if array.dtype.kind == "f"]
+    if numbers and all(finite(array) for array in numbers):
+        return None
+    return "a warm-up request is answered with numbers that are missing or not finite"
+
+
+def _other_answer(known: Known, answer: Answer) -> str | None:
+    """Hosts differ in the last digits (int8 kernels most): near is equal, as the gate's metrics are equal then."""
+    found = answer.outputs.get("score")
+    if found is None or found.shape != known.score.shape:
+        return "its known answer has another form here"
+    if not np.allclose(found, known.score, rtol=_RELATIVE, atol=_ABSOLUTE):
+        return f"its known answer differs here by {float(np.abs(found - known.score).max()):.3g}"
+    return None
 
 
 def probe_inputs(kind: Kind, items: list[Item]) -> dict[str, list[str]]:

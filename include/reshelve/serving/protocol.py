@@ -45,6 +45,7 @@ with bare_tensorflow():
         model_pb2,
         model_service_pb2_grpc,
         predict_pb2,
+        prediction_log_pb2,
         prediction_service_pb2_grpc,
     )
     from tensorflow_serving.config import model_server_config_pb2
@@ -58,6 +59,7 @@ __all__ = [
     "model_server_config_pb2",
     "model_service_pb2_grpc",
     "predict_pb2",
+    "prediction_log_pb2",
     "prediction_service_pb2_grpc",
     "to_tensor",
 ]

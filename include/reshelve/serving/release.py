@@ -11,18 +11,28 @@ from typing import Any
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.logs import logger
 from reshelve.rankers import Ranker
-from reshelve.serving import fleet
-from reshelve.serving.catalogue import read_catalogue
 from reshelve.serving.fleet import require_live, summary, wait_for_agents
-from reshelve.serving.probe import probe
+from reshelve.serving.judge import Finding, Verdict
 from reshelve.serving.reports import Report
+from reshelve.serving.stages import STAGES, Stage, Work
 from reshelve.serving.status import status
-from reshelve.store.deployments import Offer, Pointer, Promote, Revert, Withdraw, move_pointer, settle
+from reshelve.store.deployments import (
+    Advance,
+    Approve,
+    Offer,
+    Pointer,
+    Promote,
+    Revert,
+    Withdraw,
+    move_pointer,
+    settle,
+)
 from reshelve.store.manifest import Manifest, partition_of
 from reshelve.store.objects import ObjectStore, object_store
+from reshelve.store.rollout import Event, Plan, State
 from reshelve.store.versions import check_uploaded, require_manifest
 
-__all__ = ["release", "rollback", "status"]
+__all__ = ["approve", "release", "rollback", "status", "withdraw"]
 
 _LABEL_SECONDS = 60.0
 
@@ -52,31 +62,117 @@ def release(
     allow_older: bool = False,
     allow_held: bool = False,
 ) -> dict[str, Any]:
-    """Check, load beside, probe, promote, and wait until every live agent serves the version as stable.
+    """Take a version the way its plan says (`store.rollout`), until every live agent serves it as stable.
 
-    The answer's `state`: promoted; unchanged (it was stable already); rolled_back (it could not be loaded or failed
-    its probe; the version before serves on, `headline` says why). Raises ConfigurationError or DataError where the
-    version may not be released, TryAgainError where agents are away or slow, or another release is under way.
+    The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
+    serve; the version before serves on, `headline` says why); held (a step cannot tell yet, or a person has to
+    approve: the same call goes on from there). Raises ConfigurationError or DataError where the version may not be
+    released, TryAgainError where agents are away or slow, or another release is under way.
     """
     store, name = object_store(), ranker.name
     steps = _Steps(name, version)
     pointer = settle(store, name) or Pointer(ranker=name)
     manifest = _check(store, pointer, version, allow_older=allow_older, allow_held=allow_held)
-    unchanged = pointer.stable == version
     steps.add(
         "check",
         f"published from partition {manifest.lineage.partition}, gate verdict {manifest.gate.verdict}",
     )
+    unchanged = pointer.stable == version
     if not unchanged:
-        problem = _load_and_probe(store, ranker, version, steps, by=by, reason=reason)
-        if problem is not None:
-            return _result(name, version, "rolled_back", steps, require_live(store, name), problem)
-        pointer = move_pointer(store, name, Promote(version), by=by, reason=reason or "its probe was good")
-        steps.add("promote", f"stable is {version}, previous is {pointer.previous}")
+        if pointer.sequence:
+            require_live(store, name)
+        offer = Offer(version, _plan(ranker))
+        pointer = move_pointer(store, name, offer, by=by, reason=reason or "release")
+        ended = _go(store, ranker, pointer, version, steps, by=by, reason=reason)
+        if ended is not None:
+            state, why = ended
+            return _result(name, version, state, steps, require_live(store, name), why)
+        pointer = settle(store, name) or pointer
     reports = _wait_for_label(store, name, pointer, version)
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
     headline = f"{name} version {version} serves" + (" already" if unchanged else "")
     return _result(name, version, "unchanged" if unchanged else "promoted", steps, reports, headline)
+
+
+def _plan(ranker: Ranker) -> Plan:
+    rules = ranker.release
+    return Plan(shadow=rules.shadow.requests > 0, shares=rules.canary.shares, approval=rules.approval)
+
+
+def _go(
+    store: ObjectStore, ranker: Ranker, pointer: Pointer, version: int, steps: _Steps, *, by: str, reason: str
+) -> tuple[str, str] | None:
+    """From state to state until the version is stable (None), or (`rolled_back` or `held`, why).
+
+    The pointer alone says where the release is: another process may have taken it there. What goes wrong on the way
+    to the first customer takes the offer back, so that the next release is not locked out.
+    """
+    name = ranker.name
+    while pointer.stable != version:
+        if pointer.state is State.READY:
+            pointer = move_pointer(
+                store, name, Promote(version), by=by, reason=reason or "every step was good"
+            )
+            steps.add("promote", f"stable is {version}, previous is {pointer.previous}")
+            continue
+        stage = STAGES.get(pointer.state)
+        if stage is None or pointer.canary != version:
+            raise TryAgainError(
+                f"{name}: version {version} is not being released any more",
+                f"the deployment log's newest entry is by {pointer.by}: {pointer.reason}",
+            )
+        try:
+            found = stage.work(Work(store, ranker, version, pointer))
+        except (TryAgainError, DataError) as error:
+            if (
+                pointer.state is not State.CANARY
+            ):  # customers have it: a hiccup of S3 is no reason to take it away
+                _withdraw(store, name, version, steps, by, error.headline)
+            raise
+        if found.verdict is Verdict.ROLL_BACK:
+            _withdraw(store, name, version, steps, by, found.reason, found.evidence)
+            return "rolled_back", found.reason
+        pointer, held = _log(store, pointer, version, stage, found, by), found.verdict is Verdict.HOLD
+        if held and pointer.canary == version and pointer.held:
+            steps.add("hold", found.reason)
+            return "held", f"{name} version {version} is held ({pointer.state.value}): {found.reason}"
+        steps.add(stage.words, found.reason)
+    return None
+
+
+def _log(
+    store: ObjectStore, pointer: Pointer, version: int, stage: Stage, found: Finding, by: str
+) -> Pointer:
+    """Write down what a state found: on to the next one, or why it holds."""
+    held = found.verdict is Verdict.HOLD
+    change = Advance(
+        version,
+        Event.HOLD if held else stage.passes,
+        pointer.state,
+        pointer.step,
+        found.evidence,
+        found.reason[:300] if held else "",
+    )
+    return move_pointer(store, pointer.ranker, change, by=by, reason=found.reason[:300])
+
+
+def approve(ranker: Ranker, version: int, *, by: str, reason: str = "") -> dict[str, Any]:
+    """A person lets a release that waits for approval go on, and it is promoted at once.
+
+    Raises TryAgainError where the release does not wait for a person.
+    """
+    move_pointer(object_store(), ranker.name, Approve(version), by=by, reason=reason or "approved")
+    return release(ranker, version, by=by, reason=reason, allow_older=True, allow_held=True)
+
+
+def withdraw(ranker: Ranker, *, by: str, reason: str = "") -> dict[str, Any]:
+    """End the release under way; what is stable serves on. Nothing under way is no error."""
+    store, name = object_store(), ranker.name
+    pointer = settle(store, name)
+    if pointer is None or pointer.canary is None:
+        return {"ranker": name, "state": "unchanged", "withdrawn": None}
+    moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=reason or "withdrawn")
+    return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}
 
 
 def _check(
@@ -101,58 +197,16 @@ def _check(
     return manifest
 
 
-def _load_and_probe(
-    store: ObjectStore, ranker: Ranker, version: int, steps: _Steps, *, by: str, reason: str
-) -> str | None:
-    """Offer the version to the agents and ask it a question on every server; what is wrong with it, or None.
-
-    Whatever ends this early takes the offer back, so that the next release is not locked out.
-    """
-    name = ranker.name
-    if settle(store, name) is not None:
-        require_live(store, name)
-    pointer = move_pointer(store, name, Offer(version), by=by, reason=reason or "release")
-    try:
-        require_live(store, name, fleet.FIRST_REPORT_SECONDS)
-        problem = _problem(store, ranker, pointer, version, steps)
-    except (TryAgainError, DataError) as error:
-        _withdraw(store, name, version, steps, by, error.headline)
-        raise
-    if problem is not None:
-        _withdraw(store, name, version, steps, by, problem)
-    return problem
-
-
-def _problem(store: ObjectStore, ranker: Ranker, pointer: Pointer, version: int, steps: _Steps) -> str | None:
-    reports = wait_for_agents(
-        store,
-        ranker.name,
-        pointer,
-        version,
-        lambda report: report.serving.canary == version,
-        ranker.release.ready_seconds,
-        f"loading version {version}",
-    )
-    failures = [(report.agent, report.failures[version]) for report in reports if version in report.failures]
-    if failures:
-        return "; ".join(f"agent {agent}: {message}" for agent, message in failures)
-    steps.add("load beside", f"AVAILABLE at {len(reports)} agents")
-    items = read_catalogue(store, ranker.name, version)
-    require_manifest(
-        store, ranker.name, version
-    )  # housekeeping may have been deciding while the offer was made
-    answers = [
-        probe(ranker, version, server, items) for server in sorted({report.server for report in reports})
-    ]
-    bad = [f"{answer.server}: {answer.problem}" for answer in answers if answer.problem]
-    if bad:
-        return f"{ranker.name} version {version} failed its probe: " + "; ".join(bad)
-    steps.add("probe", ", ".join(f"{answer.server} {answer.milliseconds} ms" for answer in answers))
-    return None
-
-
-def _withdraw(store: ObjectStore, name: str, version: int, steps: _Steps, by: str, why: str) -> None:
-    move_pointer(store, name, Withdraw(version), by=by, reason=why[:300])
+def _withdraw(
+    store: ObjectStore,
+    name: str,
+    version: int,
+    steps: _Steps,
+    by: str,
+    why: str,
+    evidence: dict[str, Any] | None = None,
+) -> None:
+    move_pointer(store, name, Withdraw(version, evidence or {}), by=by, reason=why[:300])
     steps.add("withdraw", why)
 
 
@@ -191,6 +245,7 @@ def rollback(
             f"{name}: there is no previous version", "name one with --to; `reshelve status` lists them"
         )
     check_uploaded(store, require_manifest(store, name, version))
+    Revert(version).apply(pointer)  # where it may not go, a dry run says so too
     result = {"ranker": name, "version": version, "from": pointer.stable, "canary_withdrawn": pointer.canary}
     if dry_run:
         plan = f"stable {pointer.stable} → {version}, previous {pointer.previous} → {pointer.stable}"

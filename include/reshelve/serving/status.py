@@ -7,7 +7,7 @@ from typing import Any
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.rankers import ranker_names
 from reshelve.serving.reports import LIVE_SECONDS, read_reports
-from reshelve.store.deployments import deployed_rankers, read_pointer
+from reshelve.store.deployments import deployed_rankers, problems, read_log, read_pointer
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.versions import list_versions, read_manifest
 
@@ -66,3 +66,19 @@ def _version(store: ObjectStore, ranker: str, version: int) -> dict[str, Any]:
         "value": (manifest.gate.challenger or {}).get("value"),
         "bytes": manifest.bytes,
     }
+
+
+def history(ranker: str) -> dict[str, Any]:
+    """Every move of a ranker's pointer, oldest first, and `problems`: where the log is no way through the table."""
+    entries = read_log(object_store(), ranker)
+    lines = []
+    for entry in entries:
+        now = entry.pointer
+        share = f" {now.share:.0%}" if now.share else ""
+        when = "" if now.moved_at is None else f"{now.moved_at:%Y-%m-%d %H:%M:%S}"
+        line = f"{entry.sequence:>5}  {when}  {entry.action:<9} stable {now.stable}, {now.state.value} {now.canary or ''}{share}"
+        lines.append(
+            {"line": f"{line}  {now.by}: {now.reason}", "action": entry.action, "evidence": entry.evidence,
+             "pointer": now.model_dump(mode="json")}
+        )  # fmt: skip
+    return {"ranker": ranker, "entries": lines, "problems": problems(entries)}

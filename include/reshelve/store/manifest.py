@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from reshelve.errors import DataError
+from reshelve.store.signatures import Trust, check_signature
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
 ATTEMPTS = 999
+
+_Body = bytes  # `Manifest.bytes` is a size
 
 
 def _inside(path: str) -> str:
@@ -85,6 +89,31 @@ class Manifest(_Record):
     lineage: Lineage
     gate: GateVerdict
     note: str = ""
+    _body: _Body = PrivateAttr(b"")
+
+    @classmethod
+    def parse(cls, body: _Body, what: str, trusted: Trust) -> Manifest:
+        """A manifest from its bytes, its signature checked first. Raises DataError saying what is wrong with it."""
+        try:
+            document = json.loads(body)
+            if not isinstance(document, dict):
+                raise ValueError("no object")
+        except ValueError as error:
+            raise DataError(f"{what}: its manifest is not valid", f"no JSON object: {error}") from error
+        check_signature(document, f"{what}: its manifest", trusted)
+        try:
+            manifest = cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DataError(f"{what}: its manifest is not valid", f"{where}: {first['msg']}") from error
+        manifest._body = body
+        return manifest
+
+    @property
+    def body(self) -> _Body:
+        """The bytes it was read from, signature and unknown keys included; empty where it was made here."""
+        return self._body
 
     @property
     def bytes(self) -> int:

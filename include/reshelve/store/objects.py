@@ -62,6 +62,11 @@ class ObjectStore:
             )
         )
 
+    @property
+    def client(self) -> Any:
+        """boto3's client, for what needs more than whole objects (`store.uploads`)."""
+        return self._client
+
     def uri(self, key: str) -> str:
         """`s3://bucket/key`."""
         return f"s3://{self.bucket}/{key}"
@@ -79,10 +84,10 @@ class ObjectStore:
             self._client.head_bucket(Bucket=self.bucket)
         except ClientError as error:
             if _code(error) not in _MISSING:
-                raise self._away(error) from error
+                raise self.away(error) from error
             self._client.create_bucket(Bucket=self.bucket)
         except BotoCoreError as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
 
     def get(self, key: str) -> Object | None:
         """The object, or None where there is none."""
@@ -100,9 +105,9 @@ class ObjectStore:
                 return None, True
             if _code(error) in ("304", "NotModified"):
                 return None, False
-            raise self._away(error) from error
+            raise self.away(error) from error
         except BotoCoreError as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
 
     def put(
         self,
@@ -124,9 +129,9 @@ class ObjectStore:
         except ClientError as error:
             if _code(error) in _CONFLICT or ((if_match or if_absent) and _code(error) in _MISSING):
                 raise PreconditionFailedError(self.uri(key)) from error
-            raise self._away(error) from error
+            raise self.away(error) from error
         except BotoCoreError as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
 
     def get_json(self, key: str) -> Any | None:
         """The parsed object, or None where there is none."""
@@ -149,9 +154,9 @@ class ObjectStore:
         except ClientError as error:
             if _code(error) in _MISSING:
                 return None
-            raise self._away(error) from error
+            raise self.away(error) from error
         except BotoCoreError as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """(key, size in bytes) of every object under `prefix`, in key order."""
@@ -162,7 +167,7 @@ class ObjectStore:
                 for entry in page.get("Contents", ()):
                     yield entry["Key"], entry["Size"]
         except (ClientError, BotoCoreError) as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
 
     def last_modified(self, prefix: str) -> datetime | None:
         """When the newest object under `prefix` was written, or None where there is none."""
@@ -174,7 +179,7 @@ class ObjectStore:
                 for entry in page.get("Contents", ()):
                     newest = max(newest or entry["LastModified"], entry["LastModified"])
         except (ClientError, BotoCoreError) as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
         return newest
 
     def folders(self, prefix: str) -> Keys:
@@ -189,7 +194,7 @@ class ObjectStore:
                     entry["Prefix"][len(prefix) :].rstrip("/") for entry in page.get("CommonPrefixes", ())
                 ]
         except (ClientError, BotoCoreError) as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
         return sorted(found)
 
     def upload_file(self, path: Path, key: str, progress: Callable[[int], None] | None = None) -> None:
@@ -204,7 +209,7 @@ class ObjectStore:
                 ExtraArgs={"ChecksumAlgorithm": "SHA256"},
             )
         except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
 
     def download_file(self, key: str, path: Path) -> None:
         """Download one object; `path` appears only when it is whole."""
@@ -214,7 +219,7 @@ class ObjectStore:
             self._client.download_file(self.bucket, key, str(partial), Config=_TRANSFER)
         except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
             partial.unlink(missing_ok=True)
-            raise self._away(error) from error
+            raise self.away(error) from error
         partial.rename(path)
 
     def upload_directory(self, directory: Path, prefix: str) -> Keys:
@@ -247,9 +252,10 @@ class ObjectStore:
                 batch = [{"Key": key} for key in keys[start : start + 1000]]
                 self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
         except (ClientError, BotoCoreError) as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
 
-    def _away(self, error: Exception) -> TryAgainError:
+    def away(self, error: Exception) -> TryAgainError:
+        """Our error for boto3's."""
         return TryAgainError(f"the object store s3://{self.bucket} did not answer as expected", str(error))
 
 

@@ -12,6 +12,7 @@ from reshelve.rankers import Ranker
 from reshelve.store.deployments import Pointer, settle
 from reshelve.store.manifest import CLAIM, MANIFEST, partition_of, version_prefix
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
+from reshelve.store.uploads import abandon
 from reshelve.store.versions import list_versions
 
 _UNFINISHED_UPLOAD = timedelta(days=1)
@@ -32,6 +33,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     if not dry_run:
         doomed = [version for version in doomed if _delete_version(store, ranker.name, version)]
         for version in unfinished:
+            abandon(store, version_prefix(ranker.name, version) + "/")
             _delete_below(store, version_prefix(ranker.name, version), keep=CLAIM)
         for prefix in runs:
             _delete_below(store, prefix)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage import Run, code_version
@@ -34,6 +33,16 @@ from reshelve.store.manifest import (
     version_prefix,
 )
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
+from reshelve.store.signatures import (
+    SIGNATURE,
+    Trust,
+    key_name,
+    key_to_sign,
+    signed,
+    signing_key,
+    trust,
+)
+from reshelve.store.uploads import Upload, upload
 
 __all__ = [
     "Manifest",
@@ -44,8 +53,10 @@ __all__ = [
     "list_versions",
     "partition_of",
     "publish",
+    "read_file",
     "read_manifest",
     "require_manifest",
+    "sign_again",
     "version_number",
     "version_prefix",
 ]
@@ -63,18 +74,14 @@ def list_versions(store: ObjectStore, ranker: str) -> list[int]:
 
 
 def read_manifest(store: ObjectStore, ranker: str, version: int) -> Manifest | None:
-    """The manifest, or None where the version was never published. Raises DataError where it is unreadable."""
+    """The manifest, or None where the version was never published.
+
+    Raises DataError where it is unreadable, another version's, or not signed by a trusted key.
+    """
     found = store.get(f"{version_prefix(ranker, version)}/{MANIFEST}")
     if found is None:
         return None
-    try:
-        manifest = Manifest.model_validate_json(found.body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(
-            f"{ranker} version {version}: its manifest is not valid", f"{where}: {first['msg']}"
-        ) from error
+    manifest = Manifest.parse(found.body, f"{ranker} version {version}", trust())
     if (manifest.ranker, manifest.version) != (ranker, version):
         raise DataError(
             f"{ranker} version {version}: its manifest is another version's",
@@ -172,6 +179,19 @@ def _copy(store: ObjectStore, manifest: Manifest, directory: Path) -> None:
         store.download_file(f"{version_prefix(manifest.ranker, manifest.version)}/{path}", directory / path)
 
 
+def read_file(store: ObjectStore, manifest: Manifest, path: str) -> bytes | None:
+    """One file of a version, or None where it has none of that name. Raises DataError where its bytes differ."""
+    expected = manifest.files.get(path)
+    if expected is None:
+        return None
+    found = store.get(f"{version_prefix(manifest.ranker, manifest.version)}/{path}")
+    if found is None or hashlib.sha256(found.body).hexdigest() != expected.sha256:
+        raise DataError(
+            f"{manifest.ranker} version {manifest.version}: {path} does not match the manifest's digest"
+        )
+    return found.body
+
+
 def publish(run: Run) -> dict[str, Any]:
     """Put the packaged version on S3 under the next integer of its partition, unless the gate rejected it.
 
@@ -214,24 +234,37 @@ def _publish(run: Run, gate: GateVerdict) -> Manifest:
     directory = run.stage("package").files() / "version"
     if not directory.is_dir():
         raise DataError(f"{run.id}: stage package left no version/", f"expected a SavedModel in {directory}")
-    version = _claim(run)
+    key = key_to_sign()  # before any byte is sent: without a key nobody would load the version
+    files = describe_directory(directory)
+    version, resumed = _claim(run, files)
+    prefix = version_prefix(run.ranker.name, version)
+    todo = [Upload(directory / path, f"{prefix}/{path}", f.sha256, f.size) for path, f in files.items()]
+    sent = upload(run.store, todo)
     manifest = Manifest(
         ranker=run.ranker.name,
         version=version,
         kind=run.ranker.kind,
         created_at=datetime.now(UTC),
-        files=describe_directory(directory),
+        files=files,
         lineage=_lineage(run, gate),
         gate=gate,
         note=run.ranker.title,
     )
-    prefix = version_prefix(run.ranker.name, version)
-    for path in manifest.files:
-        run.store.upload_file(directory / path, f"{prefix}/{path}")
     check_uploaded(run.store, manifest)
-    run.store.put_json(f"{prefix}/{MANIFEST}", manifest.model_dump(mode="json"), if_absent=True)
+    document = signed(manifest.model_dump(mode="json"), key)
+    try:
+        run.store.put_json(f"{prefix}/{MANIFEST}", document, if_absent=True)
+    except PreconditionFailedError:
+        # Only this very run resumes this integer, with these very files: the other process has published them.
+        logger(ranker=run.ranker.name).info("another publisher of this run was first", version=version)
+        return require_manifest(run.store, run.ranker.name, version)
     logger(ranker=run.ranker.name).info(
-        "published", version=version, files=len(manifest.files), bytes=manifest.bytes
+        "published",
+        version=version,
+        files=len(files),
+        bytes=manifest.bytes,
+        bytes_sent=sent,
+        resumed=resumed,
     )
     return manifest
 
@@ -248,23 +281,27 @@ def _lineage(run: Run, gate: GateVerdict) -> Lineage:
     )
 
 
-def _claim(run: Run) -> int:
-    """The next free integer of the partition, taken for this process alone.
+def _claim(run: Run, files: dict[str, FileEntry]) -> tuple[int, bool]:
+    """The next free integer of the partition, or the one that this very run began with these very files.
 
-    A claimed integer is never taken over, even from the dead: the bytes under it have one writer for ever.
+    Nobody else's claim is ever taken over: the bytes under an integer are one run's for ever. Whether an earlier
+    process of the run is dead or only slow does not matter: both would write the same bytes to the same keys.
     """
     prefix = f"models/{run.ranker.name}/"
-    taken = [int(name) for name in run.store.folders(prefix) if name.isdigit()]
-    highest = max(
-        (v % 1000 for v in taken if v // 1000 == version_number(run.partition, 0) // 1000), default=0
-    )
+    day = version_number(run.partition, 0) // 1000
+    taken = [int(name) for name in run.store.folders(prefix) if name.isdigit() and int(name) // 1000 == day]
     claim = {"run": run.id, "process": f"{os.uname().nodename}:{os.getpid()}", "token": uuid.uuid4().hex}
-    claim["at"] = datetime.now(UTC).isoformat()
-    for attempt in range(highest + 1, ATTEMPTS + 1):
+    claim |= {"at": datetime.now(UTC).isoformat(), "files": _digest_of(files)}
+    for version in sorted(taken, reverse=True):
+        found = run.store.get_json(f"{prefix}{version}/{CLAIM}") or {}
+        if (found.get("run"), found.get("files")) == (claim["run"], claim["files"]):
+            logger(ranker=run.ranker.name).info("an upload that was broken off goes on", version=version)
+            return version, True
+    for attempt in range(max((v % 1000 for v in taken), default=0) + 1, ATTEMPTS + 1):
         version = version_number(run.partition, attempt)
         try:
             run.store.put_json(f"{version_prefix(run.ranker.name, version)}/{CLAIM}", claim, if_absent=True)
-            return version
+            return version, False
         except PreconditionFailedError:
             logger(ranker=run.ranker.name).info(
                 "another publisher was first, taking the next attempt", version=version
@@ -274,8 +311,40 @@ def _claim(run: Run) -> int:
     )
 
 
+def _digest_of(files: dict[str, FileEntry]) -> str:
+    lines = "".join(f"{path}\0{entry.sha256}\0{entry.size}\n" for path, entry in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def _sha256(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
         return "0" * 64  # a link is never part of a version: make it differ from every manifest
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sign_again(store: ObjectStore, ranker: str, *, unsigned: bool = False) -> list[int]:
+    """Sign the ranker's published versions with the present key, as keys are replaced; those that were.
+
+    A version that no trusted key signed is left alone, unless `unsigned` says that the bucket is to be believed; a
+    damaged one always is. Nothing but the signature changes.
+    """
+    key, trusted, done = signing_key(), trust(), []
+    name = key_name(key.public_key())
+    for version in list_versions(store, ranker):
+        path, what = f"{version_prefix(ranker, version)}/{MANIFEST}", f"{ranker} version {version}"
+        found = store.get(path)
+        if found is None:
+            continue
+        try:
+            bare = unsigned and SIGNATURE not in json.loads(found.body)
+            manifest = Manifest.parse(found.body, what, Trust({}, False) if bare else trusted)
+        except (DataError, ValueError) as error:
+            logger(ranker=ranker, version=version).warning("not signed", problem=str(error))
+            continue
+        document = json.loads(manifest.body)
+        if (document.get(SIGNATURE) or {}).get("key") != name:
+            check_uploaded(store, manifest)
+            store.put_json(path, signed(document, key), if_match=found.etag)
+            done.append(version)
+    return done

@@ -16,7 +16,8 @@ from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import EVENTS, HOLDOUT, HoldoutQuery, write_rows
 from reshelve.lineage import Run
 from reshelve.rankers import Kind, Ranker
-from reshelve.store.deployments import Offer, Promote, move_pointer
+from reshelve.store.deployments import Advance, Offer, Promote, move_pointer
+from reshelve.store.rollout import Event, State
 from reshelve.store.versions import publish
 
 DAY = date(2011, 8, 30)
@@ -86,8 +87,10 @@ def serve(run: Run) -> int:
     """Publish the run's version and make it the champion."""
     run.stage("gate").commit({"verdict": "promote", "reasons": []})
     version = publish(run)["version"]
-    move_pointer(run.store, "shelf", Offer(version), by="test", reason="")
-    move_pointer(run.store, "shelf", Promote(version), by="test", reason="")
+    loaded, probed = (Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)
+    way = (Offer(version), Advance(version, *loaded), Advance(version, *probed), Promote(version))
+    for change in way:
+        move_pointer(run.store, "shelf", change, by="test", reason="")
     return version
 
 

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from reshelve.errors import TryAgainError
 from reshelve.lineage import Run
 from reshelve.processes import free_port, start, stop_group, wait_until
 from reshelve.rankers import Ranker
+from reshelve.serving import protocol
 from reshelve.serving.admin import ServerAdmin
 from reshelve.serving.model_config import parse
 from reshelve.store import versions
@@ -38,7 +41,7 @@ class Ranking(tf.Module):
     def ask(self, history):
         rows = tf.shape(history)[0]
         def tile(row): return tf.tile(row[tf.newaxis], [rows, 1])
-        return {"item": tile(self.items), "title": tile(self.titles), "score": tile(self.scores) + 0 * self.offset}
+        return {"item": tile(self.items), "title": tile(self.titles), "score": tile(self.scores) * self.offset}
 for argument in sys.argv[1:]:
     path, offset = argument.rsplit("=", 1)
     module = Ranking(float(offset))
@@ -48,16 +51,43 @@ for argument in sys.argv[1:]:
 
 @pytest.fixture(scope="session")
 def saved_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Real SavedModels with a ranker's signature, built once in a child process: `good` and one that scores NaN."""
+    """Real SavedModels, built once in a child process: `good`, `other` (scores twice as high), and one that scores NaN."""
     root = tmp_path_factory.mktemp("saved_models")
-    found = {"good": root / "good", "not_a_number": root / "not_a_number"}
-    command = [sys.executable, "-c", _BUILD, f"{found['good']}=1", f"{found['not_a_number']}=nan"]
+    offsets = {"good": "1", "other": "2", "not_a_number": "nan"}
+    found = {name: root / name for name in offsets}
+    command = [sys.executable, "-c", _BUILD, *(f"{found[name]}={offset}" for name, offset in offsets.items())]
     subprocess.run(command, check=True, capture_output=True, timeout=400)
+    requests = [("serving_default", protocol.to_tensor([f"title {n}"])) for n in range(3)]
     for path in found.values():
         lines = "".join(json.dumps(item) + "\n" for item in ITEMS)
         (path / "assets.extra").mkdir()
         (path / "assets.extra" / "catalogue.jsonl").write_text(lines)
+        (path / "assets.extra" / "tf_serving_warmup_requests").write_bytes(warm_up_file(requests))
     return found
+
+
+def warm_up_file(requests: list[tuple[str, Any]]) -> bytes:
+    """A TFRecord of PredictionLog without TensorFlow: its checksums are CRC-32C, masked."""
+    body = b""
+    for signature, history in requests:
+        log = protocol.prediction_log_pb2.PredictionLog()
+        log.predict_log.request.model_spec.name = "recommend"
+        log.predict_log.request.model_spec.signature_name = signature
+        log.predict_log.request.inputs["history"].CopyFrom(history)
+        record = log.SerializeToString()
+        length = struct.pack("<Q", len(record))
+        body += length + _masked(length) + record + _masked(record)
+    return body
+
+
+def _masked(data: bytes) -> bytes:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,16 +18,17 @@ from reshelve.serving import agent as agent_module
 from reshelve.serving.agent import Agent, run_agent
 from reshelve.serving.model_config import ModelEntry, read_config, write_config
 from reshelve.serving.reports import Report, live_reports, read_reports
-from reshelve.store.deployments import Revert, move_pointer, pointer_key
+from reshelve.store.deployments import pointer_key, read_log
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
+from reshelve.store.signatures import signed, signing_key
 from reshelve.store.versions import describe_directory
 
 ONE = 20110830001
 
 
 @pytest.fixture
-def version(store: ObjectStore, tmp_path: Path) -> int:
+def version(store: ObjectStore, tmp_path: Path, make_stable: Callable[..., Any]) -> int:
     """A published version that is stable; its bytes are no model, and no server is there to mind."""
     source = tmp_path / "source"
     source.mkdir()
@@ -43,8 +45,9 @@ def version(store: ObjectStore, tmp_path: Path) -> int:
         }
     )
     store.upload_directory(source, f"models/recommend/{ONE}")
-    store.put_json(f"models/recommend/{ONE}/manifest.json", manifest.model_dump(mode="json"))
-    move_pointer(store, "recommend", Revert(ONE), by="test", reason="")
+    document = signed(manifest.model_dump(mode="json"), signing_key())
+    store.put_json(f"models/recommend/{ONE}/manifest.json", document)
+    make_stable(store, "recommend", ONE)
     return ONE
 
 
@@ -90,7 +93,7 @@ def test_it_copies_and_reports_while_the_server_is_away(
     copied(start())
     assert (models / "recommend" / str(version) / "saved_model.pb").read_bytes() == b"graph"
     report = the_report(store)
-    assert report.sequence == 1 and report.serving.available == ()
+    assert report.sequence == 4 and report.serving.available == ()
     assert report.error is not None and "is not there" in report.error
 
 
@@ -196,6 +199,35 @@ def test_a_damaged_pointer_leaves_the_last_good_one_in_force(
     agent.round()
     assert agent.pointers.known["recommend"].stable == version
     assert "is damaged" in (the_report(store).error or "")
+
+
+def test_an_old_pointer_that_was_put_back_changes_nothing(
+    store: ObjectStore, version: int, start: Callable[[], Agent]
+) -> None:
+    """Neither for the agent that has seen a newer one, nor for one that starts: the log leads it to the newest."""
+    log = read_log(store, "recommend")
+    first = log[0].pointer.model_dump_json().encode()
+    seen = start()
+    seen.round()
+    store.put(pointer_key("recommend"), first)
+    fresh = start()
+    for agent in (seen, fresh):
+        agent.round()
+        assert agent.pointers.known["recommend"] == log[-1].pointer
+    assert (log[-1].pointer.stable, log[0].pointer.stable) == (version, None)
+
+
+def test_a_pointer_that_nobody_logged_is_not_followed(
+    store: ObjectStore, version: int, start: Callable[[], Agent]
+) -> None:
+    agent = copied(start())
+    forged = read_log(store, "recommend")[-1].pointer.model_copy(
+        update={"stable": version + 1, "sequence": 4}
+    )
+    store.put(pointer_key("recommend"), forged.model_dump_json().encode())
+    agent.round()
+    assert agent.pointers.known["recommend"].stable == version
+    assert "is not what the log says" in (the_report(store).error or "")
 
 
 def test_a_damaged_config_file_is_written_anew(models: Path, start: Callable[[], Agent]) -> None:

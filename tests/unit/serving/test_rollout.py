@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from datetime import date
 from pathlib import Path
@@ -16,10 +18,11 @@ from reshelve.rankers import Ranker
 from reshelve.serving import fleet
 from reshelve.serving import release as release_module
 from reshelve.serving.client import NothingServesError, RankingClient
-from reshelve.serving.release import release, rollback, status
+from reshelve.serving.release import approve, release, rollback, status, withdraw
 from reshelve.serving.reports import live_reports
+from reshelve.serving.routing import Caller
 from reshelve.store import objects
-from reshelve.store.deployments import Offer, Revert, move_pointer, read_log, read_pointer
+from reshelve.store.deployments import Offer, move_pointer, problems, read_log, read_pointer
 from reshelve.store.objects import ObjectStore
 
 FIRST, SECOND = date(2011, 8, 30), date(2011, 8, 31)
@@ -81,10 +84,69 @@ def test_a_version_that_fails_its_probe_never_becomes_stable(
     assert failed["state"] == "rolled_back" and "not finite" in failed["headline"]
     pointer = read_pointer(store, "recommend")
     assert pointer is not None and (pointer.stable, pointer.canary) == (one, None)
-    assert [entry.action for entry in read_log(store, "recommend")][-2:] == ["offer", "withdraw"]
+    assert [entry.action for entry in read_log(store, "recommend")][-2:] == ["loaded", "withdraw"]
     wait_until(lambda: host.versions_listed() == {one}, 20, "the withdrawn version to be unloaded")
     wait_until(lambda: not (host.models / "recommend" / str(bad)).exists(), 20, "its files to go")
     assert serves(host) == one
+
+
+@pytest.mark.slow
+def test_customers_get_a_canary_in_steps_and_a_person_ends_it(
+    store: ObjectStore, publish: Any, host: Any, ranker: Ranker
+) -> None:
+    """The client library asks all the time; no request fails, whatever the release does."""
+    one, two, three = publish(FIRST), publish(SECOND, "other"), publish(date(2011, 9, 1))
+    host.start_agent()
+    host.start_server()
+    release(ranker, one, by="test")
+    careful = ranker.with_values(
+        {
+            "release.approval": True,
+            "release.max_latency_ratio": 20,
+            "release.shadow.requests": 10,
+            "release.canary": {"shares": [0.3, 0.6], "min_requests": 20, "step_minutes": 2},
+        }
+    )
+    failed, seen, stop = [], set(), threading.Event()
+
+    def ask(caller: Caller) -> None:
+        for number in itertools.count():
+            if stop.wait(0.01):
+                return
+            try:
+                seen.add(caller.predict({"history": ["title 1"]}, session=str(number), timeout=20).version)
+            except Exception as error:  # noqa: BLE001 - whatever it is, a customer had no answer
+                failed.append(error)
+
+    with Caller("recommend", [host.grpc], store, name="shop", every=0.2) as caller:
+        thread = threading.Thread(target=ask, args=(caller,))
+        thread.start()
+        try:
+            held = release(careful, two, by="test")
+            assert held["state"] == "held" and "reshelve approve" in held["headline"], held
+            pointer = read_pointer(store, "recommend")
+            assert pointer is not None and (pointer.state, pointer.share) == ("approval", 0.6)
+            with pytest.raises(TryAgainError, match=f"version {two} is being released"):
+                release(careful, three, by="test")
+            assert release(careful, two, by="test")["state"] == "held"  # asked again, it still waits
+            assert approve(careful, two, by="anna")["state"] == "promoted"
+            wait_until(lambda: caller.pointer is not None and caller.pointer.stable == two, 20, "the pointer")
+            # A canary whose label is gone: its sessions get the stable version.
+            move_pointer(store, "recommend", Offer(three), by="test", reason="")
+            assert withdraw(careful, by="anna")["withdrawn"] == three
+            assert rollback(ranker, to=None, by="anna")["version"] == one
+            wait_for(host, one)
+        finally:
+            stop.set()
+            thread.join()
+    assert failed == [] and {one, two} <= seen
+    log = read_log(store, "recommend")
+    assert problems(log) == []
+    way = [entry.action for entry in log[4:]]
+    assert way == ["offer", "loaded", "probed", "agreed", "passed", "passed", "hold", "approve", "promote",
+                   "offer", "withdraw", "rollback"]  # fmt: skip
+    passed = [entry.evidence for entry in log if entry.action == "passed"]
+    assert all(found["requests"]["canary"] >= 20 and not found["errors"]["canary"] for found in passed)
 
 
 @pytest.mark.slow
@@ -132,9 +194,11 @@ def test_everything_killed_and_started_again_serves_the_same_version(
 
 
 @pytest.mark.slow
-def test_an_agent_killed_while_copying_starts_clean(store: ObjectStore, publish: Any, host: Any) -> None:
+def test_an_agent_killed_while_copying_starts_clean(
+    store: ObjectStore, publish: Any, make_stable: Any, host: Any
+) -> None:
     one = publish(FIRST, ballast=300_000_000)
-    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    make_stable(store, "recommend", one)
     incoming = host.models / "recommend" / f".incoming-{one}"
     agent = host.start_agent()
     wait_until(incoming.exists, 60, "the copy to begin", every=0.005)
@@ -185,14 +249,14 @@ def test_with_s3_away_serving_goes_on_and_recovers(
 
 @pytest.mark.slow
 def test_two_rankers_in_one_server_do_not_disturb_each_other(
-    store: ObjectStore, publish: Any, host: Any
+    store: ObjectStore, publish: Any, make_stable: Any, host: Any
 ) -> None:
     one, other = publish(FIRST), publish(SECOND, ranker="search")
     host.start_agent()
     host.start_server()
-    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    make_stable(store, "recommend", one)
     wait_for(host, one)
-    move_pointer(store, "search", Revert(other), by="test", reason="")
+    make_stable(store, "search", other)
     wait_until(lambda: serves(host, ranker="search") == other, 60, "the second ranker")
     assert serves(host) == one
 
@@ -211,26 +275,31 @@ def test_without_agents_a_release_says_so_and_frees_its_slot(
 
 
 def test_a_held_version_is_released_only_by_a_person(
-    store: ObjectStore, publish: Any, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, publish: Any, make_stable: Any, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = publish(FIRST, "no_model", verdict="hold")
     with pytest.raises(ConfigurationError, match="the gate said hold"):
         release(ranker, one, by="test")
-    move_pointer(store, "recommend", Revert(one), by="test", reason="so that it is released already")
+    make_stable(store, "recommend", one)
     monkeypatch.setattr(release_module, "_LABEL_SECONDS", 0)
     with pytest.raises(TryAgainError, match="no serving agent"):
         release(ranker, one, by="anna", allow_held=True)
 
 
-def test_a_rollback_needs_somewhere_to_go(store: ObjectStore, publish: Any, ranker: Ranker) -> None:
+def test_a_rollback_needs_somewhere_to_go(
+    store: ObjectStore, publish: Any, make_stable: Any, ranker: Ranker
+) -> None:
     with pytest.raises(DataError, match="nothing was ever released"):
         rollback(ranker, to=None, by="anna")
     one = publish(FIRST, "no_model")
-    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    make_stable(store, "recommend", one)
     with pytest.raises(DataError, match="no previous version"):
         rollback(ranker, to=None, by="anna")
     with pytest.raises(DataError, match="is not published"):
         rollback(ranker, to=20110101001, by="anna")
+    two = publish(SECOND, "no_model")
+    with pytest.raises(DataError, match="never was stable"):
+        rollback(ranker, to=two, by="anna", dry_run=True)
     store.delete([f"models/recommend/{one}/saved_model.pb"])
     with pytest.raises(DataError, match="missing or have another size"):
         rollback(ranker, to=one, by="anna")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from reshelve.store import retention
 from reshelve.store.deployments import Offer, Revert, move_pointer
 from reshelve.store.objects import ObjectStore
 from reshelve.store.retention import clean
+from reshelve.store.signatures import signed, signing_key
 from reshelve.store.versions import list_versions
 
 VERSIONS = [20110820001 + 1000 * n for n in range(8)]
@@ -32,7 +35,7 @@ def ranker() -> Ranker:
 
 
 @pytest.fixture
-def published(store: ObjectStore) -> ObjectStore:
+def published(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStore:
     """Eight versions; the oldest stable, the next previous, the third canary; an upload under way and a dead one."""
     for version in VERSIONS:
         prefix = f"models/recommend/{version}"
@@ -47,9 +50,10 @@ def published(store: ObjectStore) -> ObjectStore:
             "lineage": {"partition": "2011-08-20", "run": "r", "spec_digest": "d", "code_version": "c"},
             "gate": {"verdict": "promote"},
         }
-        store.put_json(f"{prefix}/manifest.json", manifest)
-    for change in (Revert(VERSIONS[1]), Revert(VERSIONS[0]), Offer(VERSIONS[2])):
-        move_pointer(store, "recommend", change, by="test", reason="")
+        store.put_json(f"{prefix}/manifest.json", signed(manifest, signing_key()))
+    for version in (VERSIONS[4], VERSIONS[1], VERSIONS[0]):
+        make_stable(store, "recommend", version)
+    move_pointer(store, "recommend", Offer(VERSIONS[2]), by="test", reason="")
     for version, age in ((20110901001, timedelta(minutes=1)), (20110902001, timedelta(days=2))):
         claim(store, version, age)
         store.put(f"models/recommend/{version}/saved_model.pb", b"half")

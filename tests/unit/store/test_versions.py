@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage import Run
 from reshelve.rankers import Ranker
-from reshelve.store import versions
+from reshelve.store import signatures, versions
 from reshelve.store.manifest import Manifest, partition_of, version_number
 from reshelve.store.objects import ObjectStore
 
@@ -187,16 +186,18 @@ def test_a_manifest_that_does_not_fit_is_refused(
 ) -> None:
     version = published_version(store, tmp_path)
     key = f"models/recommend/{version}/manifest.json"
-    store.put_json(key, {**store.get_json(key), **change})
+    store.put_json(key, signatures.signed({**store.get_json(key), **change}, signatures.signing_key()))
     with pytest.raises(DataError, match="its manifest is"):
         versions.read_manifest(store, "recommend", version)
 
 
 def test_a_manifest_of_newer_code_can_be_read(store: ObjectStore, tmp_path: Path) -> None:
     version = published_version(store, tmp_path)
-    found = store.get(f"models/recommend/{version}/manifest.json")
-    assert found is not None
-    assert Manifest.model_validate({**json.loads(found.body), "added_later": 1}).version == version
+    key = f"models/recommend/{version}/manifest.json"
+    newer = {**store.get_json(key), "added_later": 1}
+    store.put_json(key, signatures.signed(newer, signatures.signing_key()))
+    read = versions.read_manifest(store, "recommend", version)
+    assert read is not None and read.version == version
 
 
 @given(

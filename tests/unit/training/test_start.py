@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from reshelve.errors import DataError
 from reshelve.lineage import Run, run_stage
 from reshelve.rankers import Kind, Ranker
-from reshelve.store.deployments import Offer, Promote, move_pointer
+from reshelve.store.deployments import Advance, Offer, Promote, move_pointer
 from reshelve.store.objects import ObjectStore
+from reshelve.store.rollout import Event, State
 from reshelve.store.versions import publish
 from reshelve.training.base import BaseModel, resolve_base
 from reshelve.training.initial import build_model
@@ -88,7 +89,9 @@ def released(run: Run) -> int:
     run.stage("package").commit({})
     run.stage("gate").commit({"verdict": "promote"})
     version = int(publish(run)["version"])
-    for change in (Offer(version), Promote(version)):
+    loaded, probed = (Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)
+    way = (Offer(version), Advance(version, *loaded), Advance(version, *probed), Promote(version))
+    for change in way:
         move_pointer(run.store, run.ranker.name, change, by="test", reason="")
     return version
 

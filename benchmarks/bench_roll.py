@@ -1,0 +1,316 @@
+"""Releases and rollbacks under constant load, through real processes: S3, the model server, its agent, the client library.
+
+    python benchmarks/bench_roll.py [--requests 25000] [--rate 200] [--model DIR]
+
+Eight clients ask at a constant rate (a request's latency counts from when it was due) while two versions are released by
+shadow and canary, one canary is refused for failing on what customers ask, and one rollback is made. Prints what
+happened, then one JSON line. `--model` takes a packaged version of a next_item ranker; without it a small graph with
+90 MB of weights is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+
+from reshelve.lineage import Run
+from reshelve.platform import seaweedfs
+from reshelve.processes import free_port, start, stop_group, wait_until
+from reshelve.rankers import Ranker
+from reshelve.serving.admin import ServerAdmin
+from reshelve.serving.release import release, rollback
+from reshelve.serving.routing import Caller
+from reshelve.store import signatures, versions
+from reshelve.store.deployments import read_log
+from reshelve.store.objects import ObjectStore, object_store
+
+CLIENTS = 8
+LATE = 0.05  # seconds that the load generator itself may be late; later requests are counted apart
+
+BUILD = """
+import json, sys, tensorflow as tf
+class Ranking(tf.Module):
+    def __init__(self, fails):
+        self.fails = fails
+        self.weights = tf.constant(tf.random.stateless_normal([60_000, 384], seed=[1, 2]))
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="history")])
+    def ask(self, history):
+        rows = tf.shape(history)[0]
+        if self.fails:  # on what one customer in fifty asks, and on nothing recorded
+            bad = tf.reduce_any(tf.strings.regex_full_match(history, ".*customer [0-9]*[05]0"))
+            history = tf.where(bad, tf.reshape(history, [-1, tf.where(bad, 7, 1)])[:, 0], history)
+        place = tf.strings.to_hash_bucket_fast(history, 60_000)
+        vector = tf.gather(self.weights, place)
+        score = tf.nn.softmax(tf.matmul(vector, self.weights[:100], transpose_b=True))
+        top = tf.math.top_k(score, 20)
+        names = tf.strings.join(["i", tf.strings.as_string(top.indices)])
+        return {"item": names, "title": names, "score": top.values}
+for argument in sys.argv[1:]:
+    path, fails = argument.rsplit("=", 1)
+    module = Ranking(fails == "True")
+    tf.saved_model.save(module, path, signatures={"serving_default": module.ask.get_concrete_function()})
+from reshelve.packaging.warmup import write_warmup
+from pathlib import Path
+for argument in sys.argv[1:]:
+    path = Path(argument.rsplit("=", 1)[0])
+    requests = [("serving_default", {"history": [f"title {n}"] * batch}) for batch in (1, 8, 32) for n in range(4)]
+    write_warmup(path, "recommend", requests)
+    lines = [json.dumps({"item": f"i{n}", "title": f"title {n}", "events": 100 - n}) for n in range(100)]
+    (path / "assets.extra" / "catalogue.jsonl").write_text("\\n".join(lines))
+"""
+
+
+def ranker(shares: tuple[float, ...] = (0.1, 0.5), shadow: int = 60) -> Ranker:
+    """The ranker whose versions are rolled; 200 requests are enough for a step here."""
+    return Ranker.model_validate(
+        {
+            "name": "recommend",
+            "title": "The next item",
+            "kind": "next_item",
+            "data": {"source": "retail"},
+            "gates": {"metric": "recall@20"},
+            "release": {
+                "shadow": {"requests": shadow},
+                "canary": {"shares": shares, "step_minutes": 3, "max_error_increase": 0.005},
+                "max_latency_ratio": 3,
+            },
+        }
+    )
+
+
+def publish(directory: Path, day: int, work: Path) -> tuple[int, float]:
+    """Publish a version of August `day`; its number and when its manifest was written."""
+    run = Run(ranker(), date(2011, 8, day), object_store(), work)
+    target = run.stage("package").directory / "version"
+    shutil.copytree(directory, target)
+    run.stage("package").commit({"bytes": 1})
+    run.stage("examples").commit({"verdicts": {}})
+    run.stage("train").commit({"base": None})
+    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
+    version = int(versions.publish(run)["version"])
+    return version, time.time()
+
+
+def load(server: str, rate: float, output: Path, stop: Path) -> None:
+    """The load generator, a process of its own: writes one line per request."""
+    rows: list[tuple[float, float, float, int, str]] = []
+    lock = threading.Lock()
+
+    def client(number: int, caller: Caller) -> None:
+        due = time.time() + number / rate
+        asked = 0
+        while not stop.exists():
+            time.sleep(max(0.0, due - time.time()))
+            began = time.time()
+            session = f"customer {number}{asked % 997:03d}"
+            try:
+                version = caller.predict(
+                    {"history": [f"title 1 ; title 2 ; {session}"]}, session=session, timeout=5
+                ).version
+                error = ""
+            except Exception as problem:  # noqa: BLE001 - whatever it is, a customer had no answer
+                version, error = 0, f"{type(problem).__name__}: {problem}"
+            with lock:
+                rows.append((due, began, time.time(), version, error))
+            asked += 1
+            due += CLIENTS / rate
+
+    callers = [Caller("recommend", [server], object_store(), name=f"bench-{n}") for n in range(CLIENTS)]
+    threads = [threading.Thread(target=client, args=(n, caller)) for n, caller in enumerate(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for caller in callers:
+        caller.close()
+    output.write_text(json.dumps(rows))
+
+
+class Watch:
+    """When each version became AVAILABLE, asked of the server ten times a second."""
+
+    def __init__(self, server: str) -> None:
+        self.available: dict[int, float] = {}
+        self._admin = ServerAdmin(server)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.1):
+            for version in self._admin.observe("recommend").available:
+                self.available.setdefault(version, time.time())
+
+    def close(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+        self._admin.close()
+
+
+def percentile(values: list[float], share: float) -> float:
+    """In milliseconds."""
+    return round(float(np.quantile(values, share)) * 1000, 2) if values else float("nan")
+
+
+def scenario(store: ObjectStore, models: dict[str, Path], server: str, args: argparse.Namespace) -> dict:
+    """All that happens; gives the JSON line's numbers."""
+    home = Path(os.environ["RESHELVE_HOME"])
+    one, _ = publish(models["good"], 1, home / "work1")
+    release(ranker(()), one, by="bench")
+    rows_file, stop_file = home / "rows.json", home / "stop"
+    command = [sys.executable, __file__, "--load", server, "--rate", str(args.rate)]
+    began = time.time()
+    generator = start([*command, "--rows", str(rows_file), "--stop", str(stop_file)], home / "load.log")
+    watch, events = Watch(server), []
+
+    def say(what: str) -> float:
+        events.append((what, time.time()))
+        print(f"{time.time() - began:7.1f} s  {what}", flush=True)
+        return time.time()
+
+    time.sleep(args.steady)
+    loading: list[tuple[float, float]] = []
+    published: dict[int, float] = {}
+
+    def roll(model: str, day: int, rules: Ranker) -> tuple[int, str]:
+        version, at = publish(models[model], day, home / f"work{day}")
+        published[version] = say(f"{version} published") and at
+        result = release(rules, version, by="bench")
+        offered = next(
+            e.pointer.moved_at
+            for e in reversed(read_log(store, "recommend"))
+            if e.action == "offer" and e.pointer.canary == version
+        )
+        loading.append((offered.timestamp(), watch.available[version]))
+        say(f"{version} {result['state']}: {result['headline']}")
+        return version, result["state"]
+
+    two, first = roll("good", 2, ranker())
+    bad, refused = roll("failing", 3, ranker(shadow=0))
+    three, second = roll("good", 4, ranker())
+    time.sleep(5)
+    asked = say("rollback")
+    back = rollback(ranker(), to=None, by="bench", reason="bench")
+    say(f"{back['version']} {back['state']}")
+    left = args.requests - (time.time() - began) * args.rate
+    time.sleep(max(10.0, left / args.rate + 5))
+    stop_file.touch()
+    generator.wait(timeout=60)
+    watch.close()
+    assert (first, refused, second, back["state"]) == ("promoted", "rolled_back", "promoted", "rolled_back")
+    return numbers(
+        json.loads(rows_file.read_text()), loading, published, (one, two, bad, three), asked, store
+    )
+
+
+def numbers(rows, loading, published, made, asked, store) -> dict:
+    """From requests to the JSON line."""
+    _, two, bad, three = made
+    stable_at = {
+        e.pointer.stable: e.pointer.moved_at.timestamp()
+        for e in read_log(store, "recommend")
+        if e.action == "promote"
+    }
+    busy = [(published[v], stable_at.get(v, published[v] + 30)) for v in (two, bad, three)]
+    steady, during, late = [], [], 0
+    for due, sent, done, _, _ in rows:
+        late += sent - due > LATE
+        if any(a <= due <= b for a, b in loading):
+            during.append(done - due)
+        elif not any(a - 2 <= due <= b + 2 for a, b in busy):
+            steady.append(done - due)
+    failed = [error for *_, error in rows if error]
+    first_answer = {v: min(done for _, _, done, version, _ in rows if version == v) for v in (two, three)}
+    last_of_three = max(done for _, sent, done, version, _ in rows if version == three)
+    share_of_bad = sum(version == bad for *_, version, _ in rows)
+    p99 = {"steady": percentile(steady, 0.99), "loading": percentile(during, 0.99)}
+    return {
+        "requests": len(rows),
+        "failed": len(failed),
+        "failures": failed[:3],
+        "releases": 2,
+        "refused_canaries": 1,
+        "rollbacks": 1,
+        "p50_ms": {"steady": percentile(steady, 0.5), "loading": percentile(during, 0.5)},
+        "p99_ms": p99,
+        "p99_ratio": round(p99["loading"] / p99["steady"], 2),
+        "seconds_loading": [round(b - a, 2) for a, b in loading],
+        "requests_while_loading": len(during),
+        "published_to_first_answer_s": [round(first_answer[v] - published[v], 2) for v in (two, three)],
+        "published_to_stable_s": [round(stable_at[v] - published[v], 2) for v in (two, three)],
+        "rollback_to_served_s": round(max(0.0, last_of_three - asked), 2),
+        "answers_of_the_refused": share_of_bad,
+        "sent_late": late,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def main() -> None:
+    """Start everything, run the scenario, stop everything."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=25_000)
+    parser.add_argument("--rate", type=float, default=200)
+    parser.add_argument("--steady", type=float, default=20, help="seconds before the first release")
+    parser.add_argument("--model", type=Path, help="a packaged version of a next_item ranker")
+    parser.add_argument("--load", help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stop", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.load:
+        load(args.load, args.rate, args.rows, args.stop)
+        return
+    home = Path(tempfile.mkdtemp(prefix="bench-roll-"))
+    s3_port, grpc, rest = free_port(), f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    os.environ |= {"RESHELVE_HOME": str(home), "RESHELVE_BUCKET": "bench"}
+    processes = [seaweedfs.start_seaweedfs(home / "s3", s3_port, home / "s3.log")]
+    try:
+        os.environ |= seaweedfs.environment(s3_port, seaweedfs.credentials(home / "s3"))
+        signatures.make_key_pair()
+        store = object_store()
+        store.create_bucket()
+        models = {"good": home / "good", "failing": home / "failing"}
+        build = [f"{models['good']}=False", f"{models['failing']}=True"]
+        subprocess.run([sys.executable, "-c", BUILD, *build], check=True, stderr=subprocess.DEVNULL)
+        if args.model:
+            shutil.rmtree(models["good"])
+            shutil.copytree(args.model, models["good"])
+        served = home / "models"
+        served.mkdir()
+        command = [sys.executable, "-m", "reshelve.cli"]
+        agent = ["agent", "--models", str(served), "--server", grpc, "--every", "0.5"]
+        processes.append(start([*command, *agent], home / "agent.log"))
+        server = ["model-server", "--models", str(served), "--grpc", grpc, "--rest", rest]
+        processes.append(start([*command, *server], home / "server.log"))
+
+        def up() -> bool:
+            admin = ServerAdmin(grpc, timeout=1)
+            try:
+                admin.observe("anything")
+            except Exception:  # noqa: BLE001 - not up yet
+                return False
+            finally:
+                admin.close()
+            return True
+
+        wait_until(up, 240, "the model server")
+        print(json.dumps(scenario(store, models, grpc, args)))
+    finally:
+        for process in reversed(processes):
+            stop_group(process.pid)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

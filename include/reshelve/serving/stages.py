@@ -1,0 +1,143 @@
+"""What is done in each state of a release, and what it found: the work behind the table of `store.rollout`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from reshelve.logs import logger
+from reshelve.rankers import Ranker
+from reshelve.serving import fleet
+from reshelve.serving.catalogue import read_catalogue
+from reshelve.serving.fleet import require_live, wait_for_agents
+from reshelve.serving.judge import Finding, Verdict, judge_canary
+from reshelve.serving.probe import Questions, probe
+from reshelve.serving.recorded import Recorded, known_answers, recorded_requests
+from reshelve.serving.shadow import shadow
+from reshelve.serving.traffic import Counts, read_traffic
+from reshelve.store.deployments import Pointer, read_pointer, step_began
+from reshelve.store.objects import ObjectStore
+from reshelve.store.rollout import Event, State
+from reshelve.store.versions import require_manifest
+
+_WARM_UP_REQUESTS = 16
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """One release at one of its states."""
+
+    store: ObjectStore
+    ranker: Ranker
+    version: int
+    pointer: Pointer
+
+    def servers(self) -> list[str]:
+        """The model servers of the agents that live."""
+        return sorted({report.server for report in require_live(self.store, self.ranker.name)})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The words for people, the work, and the event that its success is."""
+
+    words: str
+    work: Callable[[Work], Finding]
+    passes: Event
+
+
+def _load(work: Work) -> Finding:
+    name = work.ranker.name
+    require_live(work.store, name, fleet.FIRST_REPORT_SECONDS)
+    reports = wait_for_agents(
+        work.store,
+        name,
+        work.pointer,
+        work.version,
+        lambda report: report.serving.canary == work.version,
+        work.ranker.release.ready_seconds,
+        f"loading version {work.version}",
+    )
+    failures = {r.agent: r.failures[work.version] for r in reports if work.version in r.failures}
+    if failures:
+        said = "; ".join(f"agent {agent}: {message}" for agent, message in failures.items())
+        return Finding(Verdict.ROLL_BACK, said, {"failures": failures})
+    agents = sorted(report.agent for report in reports)
+    return Finding(Verdict.PROMOTE, f"AVAILABLE at {len(reports)} agents", {"agents": agents})
+
+
+def _probe(work: Work) -> Finding:
+    name, version = work.ranker.name, work.version
+    # Once more: housekeeping may have been deciding while the offer was made.
+    manifest = require_manifest(work.store, name, version)
+    asked = Questions(
+        read_catalogue(work.store, name, version),
+        recorded_requests(work.store, manifest)[:_WARM_UP_REQUESTS],
+        known_answers(work.store, manifest),
+    )
+    answers = [probe(work.ranker, version, server, asked) for server in work.servers()]
+    bad = [f"{answer.server}: {answer.problem}" for answer in answers if answer.problem]
+    if bad:
+        return Finding(
+            Verdict.ROLL_BACK, f"{name} version {version} failed its probe: {'; '.join(bad)}", {"bad": bad}
+        )
+    times = {answer.server: answer.milliseconds for answer in answers}
+    said = ", ".join(f"{server} {milliseconds} ms" for server, milliseconds in times.items())
+    checked = {"warm_up": len(asked.warm_up), "known_answers": asked.known is not None}
+    return Finding(Verdict.PROMOTE, said, {"milliseconds": times, **checked})
+
+
+def _shadow(work: Work) -> Finding:
+    stable = work.pointer.stable
+    if stable is None:
+        return Finding(Verdict.PROMOTE, "nothing serves yet: nothing to compare with")
+    requests: list[Recorded] = []
+    for version in (work.version, stable):
+        requests += recorded_requests(work.store, require_manifest(work.store, work.ranker.name, version))
+    requests = [request for request in requests if request.signature == "serving_default"]
+    if not requests:
+        return Finding(Verdict.HOLD, "neither version has recorded requests")
+    return shadow(work.ranker, stable, work.version, work.servers(), requests)
+
+
+def _canary(work: Work) -> Finding:
+    """Wait until the step can be judged: at the least number of requests, and whenever they have doubled."""
+    pointer, rules = work.pointer, work.ranker.release
+    if pointer.stable is None:
+        return Finding(Verdict.PROMOTE, "nothing serves yet: nothing to compare with")
+    began = step_began(work.store, pointer)
+    deadline = time.monotonic() + rules.canary.step_minutes * 60
+    look_at = rules.canary.min_requests
+    while True:
+        counts = read_traffic(work.store, work.ranker.name, began)
+        canary = counts.get(work.version, Counts())
+        finding = judge_canary(counts.get(pointer.stable, Counts()), canary, rules)
+        over = time.monotonic() > deadline
+        if canary.requests >= look_at or over:
+            if finding.verdict is not Verdict.HOLD or over:
+                return finding
+            if "too few" not in finding.reason:
+                look_at = 2 * canary.requests
+                logger(ranker=work.ranker.name).info("the step goes on", reason=finding.reason)
+        now = read_pointer(work.store, work.ranker.name)
+        if now is None or (now.canary, now.state, now.step) != (work.version, pointer.state, pointer.step):
+            return Finding(Verdict.HOLD, "somebody else has moved the pointer")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _approval(work: Work) -> Finding:
+    return Finding(
+        Verdict.HOLD,
+        f"waits for a person: reshelve approve --ranker {work.ranker.name} --version {work.version}",
+    )
+
+
+STAGES: Mapping[State, Stage] = {
+    State.LOADING: Stage("load beside", _load, Event.LOADED),
+    State.PROBING: Stage("probe", _probe, Event.PROBED),
+    State.SHADOW: Stage("shadow", _shadow, Event.AGREED),
+    State.CANARY: Stage("canary", _canary, Event.PASSED),
+    State.APPROVAL: Stage("approval", _approval, Event.APPROVE),
+}

@@ -1,0 +1,143 @@
+"""What callers measured, version by version: requests, errors and latencies, reported to S3 by the client library.
+
+A model server's own metrics carry no version, so they are measured where requests pass. Counts are kept by the number
+of the pointer's move under which they were made: a step of a canary is judged on its own requests, whatever clocks say.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reshelve.logs import logger
+from reshelve.store.objects import ObjectStore
+
+_STEP = math.log(1.05)  # buckets 5 % wide
+_KEPT = 16
+
+
+def bucket(milliseconds: float) -> int:
+    """The latency bucket of a request: 0 is up to 0.1 ms, each further one reaches 5 % further."""
+    return max(0, math.ceil(math.log(max(milliseconds, 0.1) / 0.1) / _STEP))
+
+
+def upper_bound(number: int) -> float:
+    """The largest latency of a bucket, in milliseconds."""
+    return 0.1 * math.exp(number * _STEP)
+
+
+class Counts(BaseModel):
+    """Requests of one version. A request that failed counts as an error and has no latency."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    requests: int = 0
+    errors: dict[str, int] = Field(default_factory=dict)
+    latency: dict[int, int] = Field(default_factory=dict, description="Bucket → requests.")
+
+    @property
+    def failed(self) -> int:
+        """Requests without an answer."""
+        return sum(self.errors.values())
+
+    def add(self, milliseconds: float | None, error: str | None = None) -> None:
+        """Count one request."""
+        self.requests += 1
+        if error is not None:
+            self.errors[error] = self.errors.get(error, 0) + 1
+        elif milliseconds is not None:
+            place = bucket(milliseconds)
+            self.latency[place] = self.latency.get(place, 0) + 1
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+
+        def together(a: dict, b: dict) -> dict:  # type: ignore[type-arg]
+            return {key: a.get(key, 0) + b.get(key, 0) for key in a.keys() | b.keys()}
+
+        return Counts(
+            requests=self.requests + other.requests,
+            errors=together(self.errors, other.errors),
+            latency=together(self.latency, other.latency),
+        )
+
+    def at_rank(self, rank: float) -> float:
+        """The latency (ms) of the `rank`-th fastest answer, from 1."""
+        seen, last = 0, 0
+        for number in sorted(self.latency):
+            last, seen = number, seen + self.latency[number]
+            if seen >= rank:
+                break
+        return upper_bound(last)
+
+
+class TrafficReport(BaseModel):
+    """What one client counted: pointer's sequence → version → counts."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    client: str
+    at: datetime
+    counts: dict[int, dict[int, Counts]]
+
+
+class Meter:
+    """Counts of one client. Threads may share it."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self._counts: dict[int, dict[int, Counts]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, sequence: int, version: int, milliseconds: float | None, error: str | None = None) -> None:
+        """Count one request of `version`, made while the pointer's move `sequence` was known."""
+        with self._lock:
+            self._counts.setdefault(sequence, {}).setdefault(version, Counts()).add(milliseconds, error)
+            for old in sorted(self._counts)[:-_KEPT]:
+                del self._counts[old]
+
+    def report(self) -> TrafficReport:
+        """What was counted so far."""
+        with self._lock:
+            counts = {
+                s: {v: c.model_copy(deep=True) for v, c in by.items()} for s, by in self._counts.items()
+            }
+        return TrafficReport(client=self.client, at=datetime.now(UTC), counts=counts)
+
+
+def traffic_prefix(ranker: str) -> str:
+    """Where clients report."""
+    return f"deployments/{ranker}/traffic/"
+
+
+def write_traffic(store: ObjectStore, ranker: str, report: TrafficReport) -> None:
+    """Replace the client's report."""
+    store.put_json(f"{traffic_prefix(ranker)}{report.client}.json", report.model_dump(mode="json"))
+
+
+def read_traffic(store: ObjectStore, ranker: str, since: int) -> dict[int, Counts]:
+    """Version → what all clients counted since the pointer's move `since`. A damaged report is left out."""
+    reports = []
+    for key, _ in store.list(traffic_prefix(ranker)):
+        found = store.get(key)
+        try:
+            if found is not None:
+                reports.append(TrafficReport.model_validate_json(found.body))
+        except ValidationError as error:
+            logger().warning("a traffic report is damaged", key=key, problem=str(error.errors()[0]["msg"]))
+    return merged(reports, since)
+
+
+def merged(reports: Iterable[TrafficReport], since: int) -> dict[int, Counts]:
+    """Version → counts of all reports since the pointer's move `since`."""
+    found: dict[int, Counts] = {}
+    for report in reports:
+        for sequence, by_version in report.counts.items():
+            if sequence >= since:
+                for version, counts in by_version.items():
+                    found[version] = found.get(version, Counts()).plus(counts)
+    return found

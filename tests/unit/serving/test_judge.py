@@ -1,0 +1,95 @@
+"""Promote, hold or roll back: tables of what callers measured, and how often chance alone would take a canary back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reshelve.rankers import Release
+from reshelve.serving.judge import Verdict, difference_of_rates, judge_canary, quantile, wilson
+from reshelve.serving.traffic import Counts, Meter, bucket, merged, upper_bound
+
+RULES = Release.model_validate({"canary": {"min_requests": 200}})
+
+
+def counts(requests: int, failed: int = 0, milliseconds: float = 10.0, seed: int = 1) -> Counts:
+    made = Counts()
+    times = np.random.default_rng(seed).lognormal(np.log(milliseconds), 0.3, requests)
+    for number, time in enumerate(times):
+        made.add(float(time), "TooSlowError" if number < failed else None)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary", "verdict", "words"),
+    [
+        pytest.param(counts(4000), counts(199), Verdict.HOLD, "too few", id="too few of the canary"),
+        pytest.param(counts(100), counts(900), Verdict.HOLD, "too few", id="too few of stable"),
+        pytest.param(counts(4000), counts(400), Verdict.PROMOTE, "", id="alike"),
+        pytest.param(counts(4000, 8), counts(400), Verdict.PROMOTE, "", id="better"),
+        pytest.param(counts(4000), counts(400, 40), Verdict.ROLL_BACK, "error rate", id="a tenth fails"),
+        pytest.param(counts(4000), counts(400, 1), Verdict.HOLD, "inconclusive", id="one fails: who knows"),
+        pytest.param(counts(4000), counts(9000, 2), Verdict.PROMOTE, "", id="two of many fail"),
+        pytest.param(counts(4000), counts(400, 0, 30), Verdict.ROLL_BACK, "p95", id="three times slower"),
+        pytest.param(counts(4000), counts(400, 0, 14.5), Verdict.HOLD, "inconclusive", id="perhaps too slow"),
+        pytest.param(counts(4000), counts(400, 400), Verdict.ROLL_BACK, "error rate", id="nothing answers"),
+    ],
+)
+def test_a_canary_is_judged(stable: Counts, canary: Counts, verdict: Verdict, words: str) -> None:
+    found = judge_canary(stable, canary, RULES)
+    assert found.verdict is verdict and words in found.reason, found
+    assert found.evidence["requests"] == {"stable": stable.requests, "canary": canary.requests}
+
+
+def test_an_equal_canary_is_seldom_taken_back_by_chance() -> None:
+    """Looked at whenever its requests double, as a release looks; 5 % of all requests fail, on both."""
+    generator = np.random.default_rng(7)
+    taken_back = 0
+    for _ in range(400):
+        mine = generator.random(6400) < 0.05
+        theirs = generator.random(64000) < 0.05
+        for look in (200, 400, 800, 1600, 3200, 6400):
+            low, _ = difference_of_rates(
+                int(mine[:look].sum()), look, int(theirs[: 10 * look].sum()), 10 * look
+            )
+            if low > 0.005:
+                taken_back += 1
+                break
+    assert taken_back <= 8  # 2 %
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_wilson_holds_the_rate(hits: int, more: int) -> None:
+    count = hits + more
+    low, high = wilson(hits, count)
+    assert 0 <= low <= hits / count <= high <= 1
+
+
+def test_newcombe_as_printed() -> None:
+    """Newcombe (1998), table II: 56/70 and 48/80 by method 10, at 95 %: 0.0524 to 0.3339."""
+    low, high = difference_of_rates(56, 70, 48, 80, 1.96)
+    assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
+
+
+@given(st.floats(0.1, 60_000))
+def test_a_bucket_holds_its_latency(milliseconds: float) -> None:
+    number = bucket(milliseconds)
+    assert upper_bound(number - 1) * 0.999 <= milliseconds <= upper_bound(number) * 1.001
+
+
+def test_a_quantile_lies_in_its_interval() -> None:
+    found = quantile(counts(2000))
+    assert found is not None and found[0] <= 10 * np.exp(0.3 * 1.645) <= found[1] * 1.05
+
+
+def test_a_step_is_judged_on_its_own_requests() -> None:
+    one, two = Meter("a"), Meter("b")
+    one.add(3, 7, 1.0)
+    one.add(5, 7, 1.0)
+    two.add(6, 7, None, "TooSlowError")
+    two.add(6, 8, 2.0)
+    found = merged([one.report(), two.report()], since=5)
+    assert (found[7].requests, found[7].failed, found[8].requests) == (2, 1, 1)
+    assert merged([one.report()], since=1)[7].requests == 2

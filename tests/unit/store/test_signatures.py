@@ -1,0 +1,201 @@
+"""Who may say that a version exists: signatures, their keys, and what happens without them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from reshelve.errors import ConfigurationError, DataError
+from reshelve.serving.agent import run_agent
+from reshelve.serving.disk import Disk
+from reshelve.settings import settings
+from reshelve.store import keys, signatures, versions
+from reshelve.store.deployments import Offer, move_pointer
+from reshelve.store.manifest import Manifest
+from reshelve.store.objects import ObjectStore
+from reshelve.store.signatures import make_key_pair, signed, signing_key, signing_key_path, trust
+
+ONE = 20110830001
+KEY = f"models/recommend/{ONE}/manifest.json"
+
+
+def document() -> dict[str, Any]:
+    return {
+        "ranker": "recommend",
+        "version": ONE,
+        "kind": "next_item",
+        "created_at": "2011-08-31T03:00:00Z",
+        "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
+        "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
+        "gate": {"verdict": "promote", "metrics": {"recall@20": 0.1234567890123, "é": "ü"}},
+    }
+
+
+@pytest.fixture
+def published(store: ObjectStore, tmp_path: Path) -> ObjectStore:
+    """One small signed version."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "saved_model.pb").write_bytes(b"graph")
+    files = {path: entry.model_dump() for path, entry in versions.describe_directory(source).items()}
+    store.upload_directory(source, f"models/recommend/{ONE}")
+    store.put_json(KEY, signed({**document(), "files": files}, signing_key()))
+    return store
+
+
+def replace_key() -> str:
+    signing_key_path().rename(signing_key_path().with_suffix(".old"))
+    return make_key_pair()
+
+
+def test_the_private_key_is_its_owners_alone_and_never_written_over(store: ObjectStore) -> None:
+    path = signing_key_path()
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="is there already"):
+        make_key_pair()
+    assert path.read_bytes() == before and len(trust().keys) == 1
+    path.chmod(0o640)
+    with pytest.raises(ConfigurationError, match="others may read"):
+        signing_key()
+
+
+def test_a_signed_version_is_copied_and_verifies_again_without_s3(
+    published: ObjectStore, tmp_path: Path
+) -> None:
+    disk = Disk(tmp_path / "models")
+    disk.copy(published, "recommend", ONE)
+    again = Disk(tmp_path / "models")
+    again.start()
+    assert again.of("recommend") == {ONE}
+
+
+@pytest.mark.parametrize("change", ["unsigned", "edited", "another's signature", "a damaged one", "no JSON"])
+def test_what_is_not_signed_is_neither_offered_nor_copied(
+    published: ObjectStore, tmp_path: Path, change: str
+) -> None:
+    found = published.get_json(KEY)
+    if change == "unsigned":
+        del found["signature"]
+    elif change == "edited":
+        found["gate"]["verdict"] = "hold"
+    elif change == "another's signature":
+        found["signature"] = signed({**document(), "version": ONE + 1}, signing_key())["signature"]
+    elif change == "a damaged one":
+        found["signature"]["ed25519"] = "***"
+    published.put(KEY, b"{" if change == "no JSON" else json.dumps(found).encode())
+    with pytest.raises(DataError, match="manifest"):
+        move_pointer(published, "recommend", Offer(ONE), by="test", reason="")
+    with pytest.raises(DataError, match="manifest"):
+        Disk(tmp_path / "models").copy(published, "recommend", ONE)
+    assert not (tmp_path / "models" / "recommend" / str(ONE)).exists()
+
+
+def test_a_manifest_swapped_on_the_disk_takes_its_version_out(published: ObjectStore, tmp_path: Path) -> None:
+    """Files and manifest that fit each other, but nobody signed."""
+    disk = Disk(tmp_path / "models")
+    disk.copy(published, "recommend", ONE)
+    base = tmp_path / "models" / "recommend"
+    (base / str(ONE) / "saved_model.pb").write_bytes(b"grapf")
+    manifest = json.loads((base / f".manifest-{ONE}.json").read_text())
+    manifest["files"] = {
+        path: entry.model_dump() for path, entry in versions.describe_directory(base / str(ONE)).items()
+    }
+    (base / f".manifest-{ONE}.json").write_text(json.dumps(manifest))
+    again = Disk(tmp_path / "models")
+    again.start()
+    assert again.of("recommend") == frozenset() and not (base / str(ONE)).exists()
+
+
+def test_keys_are_replaced_without_a_gap(published: ObjectStore) -> None:
+    old = trust().keys.keys()
+    new = replace_key()
+    assert len(trust().keys) == 2
+    assert (
+        versions.read_manifest(published, "recommend", ONE) is not None
+    )  # signed by the old key, still trusted
+    assert keys.sign("recommend", unsigned=False)["signed"] == [ONE]
+    assert keys.sign("recommend", unsigned=False)["signed"] == []
+    for name in old:
+        (signatures.trusted_keys_path() / f"{name}.pem").unlink()
+    assert published.get_json(KEY)["signature"]["key"] == new
+    assert versions.read_manifest(published, "recommend", ONE) is not None
+
+
+def test_a_distrusted_key_is_named(published: ObjectStore) -> None:
+    (old,) = trust().keys
+    replace_key()
+    (signatures.trusted_keys_path() / f"{old}.pem").unlink()
+    with pytest.raises(DataError, match=f"signed by the key {old}, which is not trusted here"):
+        versions.read_manifest(published, "recommend", ONE)
+    assert keys.sign("recommend", unsigned=True)["signed"] == []  # a foreign signature is never replaced
+
+
+def test_versions_from_before_there_were_keys_are_signed_on_request_alone(published: ObjectStore) -> None:
+    found = published.get_json(KEY)
+    del found["signature"]
+    published.put_json(KEY, found)
+    assert keys.sign("recommend", unsigned=False)["signed"] == []
+    keys.sign_all(published)
+    assert versions.read_manifest(published, "recommend", ONE) is not None
+
+
+def test_an_installation_without_keys_says_so(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESHELVE_HOME", str(tmp_path / "without"))
+    settings.cache_clear()
+    with pytest.raises(ConfigurationError, match="no trusted public key"):
+        run_agent(str(tmp_path / "models"), "127.0.0.1:1", "a", 1)
+    with pytest.raises(ConfigurationError, match="no private key to sign"):
+        signatures.key_to_sign()
+    made = keys.make(if_missing=True)
+    assert made["made"] and made["trusted"] == [made["signs"]]
+    assert not keys.make(if_missing=True)["made"]
+
+
+def test_signatures_can_be_switched_off_but_a_wrong_one_never_passes(
+    published: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESHELVE_SIGNATURES", "off")
+    settings.cache_clear()
+    found = published.get_json(KEY)
+    published.put_json(KEY, {name: value for name, value in found.items() if name != "signature"})
+    assert versions.read_manifest(published, "recommend", ONE) is not None
+    published.put_json(KEY, {**found, "note": "edited"})
+    with pytest.raises(DataError, match="changed after it was signed"):
+        versions.read_manifest(published, "recommend", ONE)
+
+
+def _paths(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        return [path for key, inner in value.items() for path in _paths(inner, (*prefix, key))]
+    return [prefix]
+
+
+@hypothesis_settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_change_of_a_signed_manifest_passes(store: ObjectStore, data: st.DataObject) -> None:
+    made = signed(document(), signing_key())
+    path = data.draw(st.sampled_from(_paths(made)))
+    changed = json.loads(json.dumps(made))
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    value = data.draw(st.none() | st.integers() | st.text(max_size=8) | st.floats(allow_nan=False))
+    if place[path[-1]] == value:
+        return
+    if path == ("signature", "ed25519") and isinstance(value, str):
+        value = base64.b64encode(value.encode()).decode()
+    place[path[-1]] = value
+    with pytest.raises(DataError):
+        Manifest.parse(json.dumps(changed).encode(), "it", trust())
+    assert Manifest.parse(json.dumps(made).encode(), "it", trust()).lineage.partition == date(2011, 8, 30)
