@@ -9,7 +9,7 @@ RESHELVE := .venv/bin/reshelve
 HEAVY := airflow contract e2e unit/compression unit/memory unit/packaging unit/serving
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
-.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality docs
+.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-validate docs
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-train: setup ## Compare fine-tuning with Hugging Face Trainer, and Horovod
 
 bench-search: setup ## Measure the search beside random search: best score by trial-epochs (some minutes)
 	@.venv/bin/python benchmarks/bench_search.py $(ARGS)
+
+bench-validate: setup ## Judge a day with planted faults beside plain SQL and pandas: make bench-validate ROWS=1000000
+	@.venv/bin/python benchmarks/bench_validate.py $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 docs: setup ## Write the reference pages and the index of docs/ anew from the code
 	@.venv/bin/python scripts/reference.py

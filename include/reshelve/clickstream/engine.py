@@ -32,6 +32,7 @@ class Engine(Protocol):
     """DuckDB, Spark or pandas."""
 
     name: str
+    apart: bool  # its tables are not DuckDB's
 
     def keep(self, name: str, query: str) -> None:
         """Make table `name` of what `query` answers."""
@@ -39,8 +40,8 @@ class Engine(Protocol):
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """All rows of an answer that is small."""
 
-    def batches(self, query: str) -> Iterator[pa.RecordBatch]:
-        """The rows of an answer of any size, in their order."""
+    def table(self, query: str) -> pa.Table:
+        """An answer that fits in memory: the broken rows, the items."""
 
     def asset(self, context: Any, table: str) -> Any:
         """`table` as a batch for Great Expectations."""
@@ -55,7 +56,7 @@ def events_query(files: Sequence[Path], columns: dict[str, str]) -> str:
         f"CAST({column(name)} AS {sql_type}) AS {column(name)}" for name, sql_type in EVENT_TYPES.items()
     ]
     received = f"CAST({column(RECEIVED)} AS TIMESTAMP)" if RECEIVED in columns else "CAST(NULL AS TIMESTAMP)"
-    starts = _starts(files)
+    starts = file_starts(files)
     source = f"read_parquet([{', '.join(map(text, files))}], file_row_number = true, filename = '_file', union_by_name = true)"
     place = "file_row_number"
     if len(files) > 1:
@@ -67,7 +68,7 @@ def events_query(files: Sequence[Path], columns: dict[str, str]) -> str:
     )
 
 
-def _starts(files: Sequence[Path]) -> dict[Path, int]:
+def file_starts(files: Sequence[Path]) -> dict[Path, int]:
     starts, rows = {}, 0
     for path in files:
         starts[path] = rows
@@ -79,6 +80,7 @@ class DuckDBEngine:
     """SQL on Parquet in bounded memory: the engine of one machine."""
 
     name = "duckdb"
+    apart = False
 
     def __init__(
         self,
@@ -111,6 +113,16 @@ class DuckDBEngine:
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """All rows of a small answer."""
         return self.db.execute(query).fetchall()
+
+    def table(self, query: str) -> pa.Table:
+        """An answer as Arrow."""
+        return self.db.execute(query).to_arrow_table()
+
+    def take(self, name: str, table: pa.Table) -> None:
+        """Make table `name` of what another engine found."""
+        self.db.register("taken", table)
+        self.keep(name, "SELECT * FROM taken")
+        self.db.unregister("taken")
 
     def batches(self, query: str) -> Iterator[pa.RecordBatch]:
         """Rows in order; DuckDB keeps the order of the files through filters and joins with small tables."""

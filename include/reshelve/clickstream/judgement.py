@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from reshelve.clickstream import quarantine, report, wording
 from reshelve.clickstream.database import database, reason
 from reshelve.clickstream.engine import RECEIVED, DuckDBEngine, Engine, EngineError
+from reshelve.clickstream.engines import another_engine
 from reshelve.clickstream.history import ITEMS, PROFILE, History
 from reshelve.clickstream.keyed_rules import ClickWithoutImpression, InCatalogue
 from reshelve.clickstream.landed import Landed, UnreadableError, open_landed, read_whole
@@ -41,6 +42,7 @@ class Judgement:
     out: Path
     products: Path | None = None
     history: History = field(default_factory=History)
+    engine: str = "duckdb"  # or spark, pandas
 
     @property
     def day(self) -> str:
@@ -71,16 +73,18 @@ class Judgement:
             if any(one.severity is Severity.STOP for one in broken):
                 return self._stop(landed.rows, broken)
             engine.open_events(landed.columns)
-            return self._rows(db, engine, landed, broken)
+            with another_engine(self.engine, engine, landed) as chosen:
+                return self._rows(engine, chosen, landed, broken)
         finally:
             engine.close()
 
-    def _rows(
-        self, db: duckdb.DuckDBPyConnection, engine: Engine, landed: Landed, broken: list[BrokenRule]
-    ) -> Verdict:
-        """The rules about rows and about what they are like as a whole."""
+    def _rows(self, files: DuckDBEngine, engine: Engine, landed: Landed, broken: list[BrokenRule]) -> Verdict:
+        """The rules about rows and about what they are like as a whole.
+
+        `engine` finds and decides; `files` writes, so that the bytes are the same whoever found.
+        """
         asked = [rule for rule in self.rules.row_rules if self._applies(engine, landed, rule)]
-        self._mark(db, engine, landed, asked)
+        self._mark(files, engine, landed, asked)
         failed = quarantine.counts(engine, self.rules)
         facts = self._facts(engine, landed)
         measures = self._measures(asked, failed, facts)
@@ -92,10 +96,10 @@ class Judgement:
             if isinstance(rule, RowRule | MeasuredRule) and rule not in asked and rule.name not in measures
         ]
         stopped = any(one.severity is Severity.STOP for one in broken)
-        split = quarantine.split(engine, self.rules, self.out, landed.rows, good=not stopped)
+        split = quarantine.split(files, self.rules, self.out, landed.rows, good=not stopped)
         told = {"unasked": tuple(unasked), "compared_with": len(self.history.profiles), "engine": engine.name}
         if stopped:
-            return self._stop(landed.rows, broken, engine, **told)
+            return self._stop(landed.rows, broken, files, **told)
         (self.out / PROFILE).write_text(facts.profile.model_dump_json(), encoding="utf-8")
         warned = any(one.severity is Severity.WARN for one in broken)
         verdict = Verdict(
@@ -109,7 +113,7 @@ class Judgement:
             rules=tuple(broken),
             **told,
         )
-        self._report(verdict, engine)
+        self._report(verdict, files)
         return verdict
 
     def _applies(self, engine: Engine, landed: Landed, rule: RowRule) -> bool:
@@ -123,14 +127,14 @@ class Judgement:
                 return bool(engine.rows("SELECT 1 FROM events WHERE event_type = 'impression' LIMIT 1"))
         return True
 
-    def _mark(
-        self, db: duckdb.DuckDBPyConnection, engine: Engine, landed: Landed, asked: Sequence[RowRule]
-    ) -> None:
+    def _mark(self, files: DuckDBEngine, engine: Engine, landed: Landed, asked: Sequence[RowRule]) -> None:
         """Find what breaks. Raises UnreadableError for a damaged file, ConfigurationError for a rule that fails on data."""
         try:
             quarantine.mark(engine, self.rules, asked, self.day)
+            if engine.apart:
+                files.take("marks", engine.table("SELECT _row, _aside, _told FROM marks"))
         except EngineError as error:
-            read_whole(db, landed.files)
+            read_whole(files.db, landed.files)
             raise ConfigurationError(
                 f"{self.source} {self.day}: a row rule fails on the data", reason(error)
             ) from error
@@ -148,8 +152,7 @@ class Judgement:
         items = f"SELECT item_id, count(*) AS events FROM {good} AS good WHERE item_id IS NOT NULL GROUP BY item_id"
         path = self.out / ITEMS
         with pq.ParquetWriter(path, _ITEMS, compression="zstd") as writer:
-            for batch in engine.batches(f"{items} ORDER BY item_id"):
-                writer.write_table(pa.Table.from_batches([batch]).cast(_ITEMS))
+            writer.write_table(engine.table(f"{items} ORDER BY item_id").cast(_ITEMS))
         item_rows, new_rows = self.history.new_rows(path)
         return Facts(profile, int(aside), self.history.profiles, item_rows, new_rows, landed.extra)
 

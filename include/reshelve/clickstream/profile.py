@@ -40,7 +40,7 @@ def _bin(name: str) -> str:
     value = f'CAST("{name}" AS DOUBLE)'
     size = f"CAST(floor({BINS_PER_DOUBLING} * log2(abs({value})) + 1e-6) AS BIGINT)"
     return (
-        f"CASE WHEN NOT isfinite({value}) THEN NULL WHEN {value} = 0 THEN '0'"
+        f"CASE WHEN {value} IS NULL OR NOT isfinite({value}) THEN NULL WHEN {value} = 0 THEN '0'"
         f" WHEN {value} > 0 THEN concat('+', CAST({size} AS VARCHAR(20))) ELSE concat('-', CAST({size} AS VARCHAR(20))) END"
     )
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.database import EVENT_TYPES, column
-from reshelve.clickstream.engine import Engine
+from reshelve.clickstream.engine import DuckDBEngine, Engine
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.clickstream.rule_base import KeyedRule, RowRule
 from reshelve.clickstream.rules import RuleFile
@@ -90,7 +90,9 @@ def counts(engine: Engine, rules: RuleFile) -> dict[str, int]:
     return {name: int(count) for name, count in zip(sums, row, strict=True)}
 
 
-def split(engine: Engine, rules: RuleFile, directory: Path, rows_in: int, *, good: bool = True) -> Split:
+def split(
+    engine: DuckDBEngine, rules: RuleFile, directory: Path, rows_in: int, *, good: bool = True
+) -> Split:
     """Write `good.parquet` (EVENT_SCHEMA) and `quarantine.parquet` (also broken_rules, a list of names).
 
     Without `good` every row goes to quarantine, and there is no `good.parquet`. Raises DataError where the

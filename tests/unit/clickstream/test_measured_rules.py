@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reshelve.clickstream.database import connect
 from reshelve.clickstream.drift import stability
 from reshelve.clickstream.measured_rules import (
     Drift,
@@ -20,7 +21,7 @@ from reshelve.clickstream.measured_rules import (
     RowCountTrend,
     TypeShare,
 )
-from reshelve.clickstream.profile import Profile, quantile
+from reshelve.clickstream.profile import Profile, histograms, profile_query, quantile
 
 MONDAY = date(2026, 3, 2)
 SAID: dict[str, Any] = {"name": "r", "description": "d", "severity": "warn"}
@@ -138,3 +139,17 @@ def test_a_quantile_of_bins_is_exact_to_half_a_bin() -> None:
     assert quantile(histogram, 0.25) == pytest.approx(-2, rel=0.05)
     assert quantile(histogram, 0.5) == 0
     assert quantile(histogram, 1.0) == pytest.approx(2, rel=0.05)
+
+
+def test_a_profile_counts_each_number_once_and_nothing_that_is_none() -> None:
+    values = ["1.0", "-1.0", "0.0", "8.0", "NULL", "'nan'::DOUBLE", "'inf'::DOUBLE"]
+    drawn = " UNION ALL ".join(
+        f"SELECT {value}::DOUBLE AS price, NULL::BIGINT AS quantity, 3 AS position, NULL::DOUBLE AS grade,"
+        " TIMESTAMP '2026-03-02 23:10:00' AS event_time, 'click' AS event_type"
+        for value in values
+    )
+    with connect() as db:
+        found = histograms(db.execute(profile_query(f"({drawn})")).fetchall())
+    assert found["price"] == {"+0": 1, "+48": 1, "-0": 1, "0": 1}
+    assert found["quantity"] == {}
+    assert (found["position"], found["hour"], found["event_type"]) == ({"+25": 7}, {"23": 7}, {"click": 7})
