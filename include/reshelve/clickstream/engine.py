@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from reshelve.clickstream.database import EVENT_TYPES, column, reader, text
 
@@ -72,8 +71,15 @@ def file_starts(files: Sequence[Path]) -> dict[Path, int]:
     starts, rows = {}, 0
     for path in files:
         starts[path] = rows
-        rows += pq.read_metadata(path).num_rows
+        rows += row_count(path)
     return starts
+
+
+def row_count(path: Path) -> int:
+    """The rows of a Parquet file, by its footer. DuckDB reads it: pyarrow minds what other writers left there."""
+    with duckdb.connect() as db:
+        row = db.execute("SELECT num_rows FROM parquet_file_metadata(?)", [str(path)]).fetchone()
+    return int(row[0]) if row else 0
 
 
 class DuckDBEngine:
@@ -116,7 +122,7 @@ class DuckDBEngine:
 
     def table(self, query: str) -> pa.Table:
         """An answer as Arrow."""
-        return self.db.execute(query).to_arrow_table()
+        return self.db.sql(query).to_arrow_table()
 
     def take(self, name: str, table: pa.Table) -> None:
         """Make table `name` of what another engine found."""

@@ -19,7 +19,7 @@ from reshelve.errors import ConfigurationError
 _SPARK_TYPES = {"VARCHAR": "STRING"}
 # What the rules' SQL says in DuckDB's words.
 _SPARK_FUNCTIONS = (
-    "epoch(t TIMESTAMP_NTZ) RETURNS DOUBLE RETURN CAST(CAST(t AS TIMESTAMP) AS DOUBLE)",
+    "epoch(t TIMESTAMP_NTZ) RETURNS DOUBLE RETURN CAST(CAST(t AS TIMESTAMP_LTZ) AS DOUBLE)",
     "isfinite(x DOUBLE) RETURNS BOOLEAN RETURN NOT isnan(x) AND abs(x) < CAST('infinity' AS DOUBLE)",
     "regexp_matches(t STRING, p STRING) RETURNS BOOLEAN RETURN t RLIKE p",
 )

@@ -34,20 +34,24 @@ class History:
 
 
 def load_history(
-    store: ObjectStore, source: str, partition: date, weeks: int, scratch: Path, *, items: bool
+    store: ObjectStore, source: str, partition: date, weeks: int, cache: Path, *, items: bool
 ) -> History:
-    """The `weeks` before `partition`; partitions judged before there were profiles are left out."""
+    """The `weeks` before `partition`; partitions judged before there were profiles are left out.
+
+    `cache` keeps what was fetched: a verdict's files never change, and days follow each other.
+    """
     if not weeks:
         return History()
     profiles, files = [], []
     first = partition - timedelta(weeks=weeks)
     for verdict in validated_partitions(store, source, first, partition - timedelta(days=1)):
-        found = store.get(verdict.file(PROFILE)) if verdict.usable else None
-        if found is None:
+        if not verdict.usable or not verdict.folder:
             continue
-        profiles.append(Profile.model_validate_json(found.body))
+        directory = cache / source / f"{verdict.partition}-{verdict.digest}"
+        for name in (PROFILE, ITEMS) if items else (PROFILE,):
+            if not (directory / name).is_file():
+                store.download_file(verdict.file(name), directory / name)
+        profiles.append(Profile.model_validate_json((directory / PROFILE).read_bytes()))
         if items:
-            path = scratch / f"items-{verdict.partition}.parquet"
-            store.download_file(verdict.file(ITEMS), path)
-            files.append(path)
+            files.append(directory / ITEMS)
     return History(tuple(profiles), tuple(files))

@@ -74,9 +74,26 @@ class Judgement:
                 return self._stop(landed.rows, broken)
             engine.open_events(landed.columns)
             with another_engine(self.engine, engine, landed) as chosen:
-                return self._rows(engine, chosen, landed, broken)
+                return self._whole_rows(engine, chosen, landed, broken)
         finally:
             engine.close()
+
+    def _whole_rows(
+        self, files: DuckDBEngine, engine: Engine, landed: Landed, broken: list[BrokenRule]
+    ) -> Verdict:
+        """`_rows`; where anything fails, see first whether a file is damaged, which shows itself in many ways.
+
+        Raises UnreadableError for a damaged file, ConfigurationError for a rule that fails on the data.
+        """
+        try:
+            return self._rows(files, engine, landed, broken)
+        except (ConfigurationError, EngineError, duckdb.Error, pa.ArrowException) as error:
+            read_whole(files.db, landed.files)
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(
+                f"{self.source} {self.day}: a rule fails on the data", reason(error)
+            ) from error
 
     def _rows(self, files: DuckDBEngine, engine: Engine, landed: Landed, broken: list[BrokenRule]) -> Verdict:
         """The rules about rows and about what they are like as a whole.
@@ -84,7 +101,9 @@ class Judgement:
         `engine` finds and decides; `files` writes, so that the bytes are the same whoever found.
         """
         asked = [rule for rule in self.rules.row_rules if self._applies(engine, landed, rule)]
-        self._mark(files, engine, landed, asked)
+        quarantine.mark(engine, self.rules, asked, self.day)
+        if engine.apart:
+            files.take("marks", engine.table("SELECT _row, _aside, _told FROM marks"))
         failed = quarantine.counts(engine, self.rules)
         facts = self._facts(engine, landed)
         measures = self._measures(asked, failed, facts)
@@ -126,18 +145,6 @@ class Judgement:
             case ClickWithoutImpression():
                 return bool(engine.rows("SELECT 1 FROM events WHERE event_type = 'impression' LIMIT 1"))
         return True
-
-    def _mark(self, files: DuckDBEngine, engine: Engine, landed: Landed, asked: Sequence[RowRule]) -> None:
-        """Find what breaks. Raises UnreadableError for a damaged file, ConfigurationError for a rule that fails on data."""
-        try:
-            quarantine.mark(engine, self.rules, asked, self.day)
-            if engine.apart:
-                files.take("marks", engine.table("SELECT _row, _aside, _told FROM marks"))
-        except EngineError as error:
-            read_whole(files.db, landed.files)
-            raise ConfigurationError(
-                f"{self.source} {self.day}: a row rule fails on the data", reason(error)
-            ) from error
 
     def _facts(self, engine: Engine, landed: Landed) -> Facts:
         """Count the good rows once, for this day's rules and for the days to come."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.database import EVENT_TYPES, column, reader, reason, text
-from reshelve.clickstream.engine import RECEIVED
+from reshelve.clickstream.engine import RECEIVED, row_count
 from reshelve.clickstream.rules import Columns, Readable
 
 _ENDINGS = {
@@ -73,7 +73,7 @@ def open_landed(db: duckdb.DuckDBPyConnection, files: Sequence[Path], scratch: P
         further |= {name: kind for name, kind in found.items() if name not in EVENT_TYPES}
     named = ", ".join(column(name) for name in columns) or "count(*) AS none"
     db.execute(f"CREATE VIEW landed AS SELECT {named} FROM {reader(parquet)}")
-    rows = sum(pq.read_metadata(path).num_rows for path in parquet)
+    rows = sum(row_count(path) for path in parquet)
     return Landed(tuple(parquet), columns | further, rows)
 
 
@@ -83,7 +83,7 @@ def read_whole(db: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
         try:
             db.execute(f"SELECT max(hash(COLUMNS(*))) FROM {reader([path])}").fetchall()
         except duckdb.Error as error:
-            raise UnreadableError(f"{path.name} is damaged: {reason(error)}", Readable) from error
+            raise UnreadableError(f"{path.name} is damaged: {_said(error, path)}", Readable) from error
 
 
 def _parquet(db: duckdb.DuckDBPyConnection, path: Path, scratch: Path) -> Path:

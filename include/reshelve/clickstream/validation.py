@@ -146,7 +146,12 @@ def _judge(store: ObjectStore, verdict: Verdict, objects: Sequence[str], rules: 
         out = scratch / "validated"
         out.mkdir()
         history = load_history(
-            store, source, partition, rules.weeks_back, scratch, items=rules.compares_items
+            store,
+            source,
+            partition,
+            rules.weeks_back,
+            settings().work / "history",
+            items=rules.compares_items,
         )
         judgement = Judgement(
             source,
@@ -156,6 +161,7 @@ def _judge(store: ObjectStore, verdict: Verdict, objects: Sequence[str], rules: 
             out,
             _products(store, source, scratch),
             history,
+            settings().validation_engine,
         )
         judged = judgement.judge(
             _download(store, landed_prefix(source, partition), objects, scratch / "landed")
