@@ -119,6 +119,28 @@ def validate(
         raise errors.DataError(str(result["headline"]))
 
 
+@app.command("release-quarantine")
+def release_quarantine(
+    source: Source,
+    partition: Partition,
+    rules: Annotated[
+        list[str],
+        typer.Option("--rule", help="A quarantine rule whose rows are good after all; may be repeated."),
+    ],
+    by: Annotated[str, typer.Option(help="Who asks, for the record.")] = "cli",
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Merge quarantined rows into the good rows of a new verdict; exit 65 where that verdict is stop."""
+    result = _call(
+        "reshelve.clickstream.releases:release_quarantine",
+        source, parse_partition(partition), rules, by=by, reason=reason,
+    )  # fmt: skip
+    show(result, as_json)
+    if result["verdict"] == "stop":
+        raise errors.DataError(str(result["headline"]))
+
+
 @app.command()
 def verdict(source: Source, partition: Partition, as_json: AsJson = False) -> None:
     """The verdict on a partition: exit 65 where it is stop, 75 while it has landed and is not judged yet."""

@@ -34,6 +34,10 @@ class Settings(BaseSettings):
         PROJECT.parent / "shared" / "data",
         description="Data that may not be published (tests and benchmarks).",
     )
+    validation_engine: str = Field(
+        "duckdb",
+        description="What finds bad rows: duckdb, spark (needs the extra `spark` and Java 17) or pandas; the verdict is the same.",
+    )
     model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
     model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")
     signatures: Literal["required", "off"] = Field(

@@ -1,18 +1,20 @@
-"""The rules as a Great Expectations suite, run by DuckDB over the partition: its results are the verdict.
+"""The rules as a Great Expectations suite, run over the partition's tables: its results are the verdict.
 
 Great Expectations is asked twice: first for success alone, which lets it skip the work of counting; then
 again, with counts, for what failed. Import this module only where it is used: it costs six to nine seconds.
+
+What it has expectations for, it evaluates itself. Rules that it has none for (repetitions, bots, trends) are
+numbers in the one row of the table `measures`, and it decides whether each lies in its range; so that they are
+the same on DuckDB, Spark and pandas.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read at its import; a shop's data calls no one
@@ -20,22 +22,16 @@ os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read at its import; a shop's dat
 import great_expectations as gx
 from great_expectations import expectations as gxe
 
-from reshelve.clickstream import duckdb_dialect
-from reshelve.clickstream.rules import (
-    Between,
-    Columns,
-    MaxLength,
-    NotNull,
-    OneOf,
-    QuarantinedShare,
-    RowCount,
-    RowRule,
-    Rule,
-)
+from reshelve.clickstream.row_rules import Between, MaxLength, NotNull, OneOf
+from reshelve.clickstream.rule_base import Range, RowRule
+from reshelve.clickstream.rules import Columns, RowCount, Rule
 from reshelve.errors import ConfigurationError
 
 # It would say for each type check that DuckDB is none of its own dialects.
 logging.getLogger("great_expectations.expectations.type_comparison").setLevel(logging.ERROR)
+
+NATIVE = (NotNull, OneOf, Between, MaxLength)
+"""The row rules that Great Expectations evaluates itself, on every engine."""
 
 
 @dataclass(frozen=True)
@@ -47,56 +43,74 @@ class Broken:
 
 
 @lru_cache(maxsize=1)
-def _context() -> Any:
+def context() -> Any:
     """One context a process: nothing of it is written anywhere."""
-    context: Any = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    return context
+    made: Any = gx.get_context(mode="ephemeral")
+    made.variables.progress_bars = {"globally": False}
+    return made
 
 
-class Checker:
-    """Asks Great Expectations about tables and views of one DuckDB file."""
+def broken(
+    batch: Any,
+    rules: Sequence[Rule],
+    columns: Collection[str] = (),
+    measures: Mapping[str, Range] | None = None,
+) -> list[Broken]:
+    """The rules that the table of `batch` breaks, in their order.
 
-    def __init__(self, datasource: Any, partition: str) -> None:
-        self._datasource = datasource
-        self._partition = partition
+    `columns` are those that the table has: the type of one that is missing is not asked for. `measures`: rule
+    name → its number, for a batch of the table `measures`. Raises ConfigurationError for a rule that cannot be
+    evaluated.
+    """
+    if not rules:
+        return []
+    failed = {
+        result.expectation_config.meta["rule"]
+        for result in _ask(batch, rules, columns, measures, "BOOLEAN_ONLY")
+        if not result.success
+    }
+    again = [rule for rule in rules if rule.name in failed]
+    counts: dict[str, int] = {}
+    for result in _ask(batch, again, columns, measures, "SUMMARY") if again else ():
+        count = result.result.get("unexpected_count")
+        if count is not None and measures is None:
+            counts[result.expectation_config.meta["rule"]] = int(count)
+    return [Broken(rule, counts.get(rule.name)) for rule in again]
 
-    def broken(self, table: str, rules: Sequence[Rule], columns: Collection[str] = ()) -> list[Broken]:
-        """The rules that `table` breaks, in their order.
 
-        `columns` are those that the table has: the type of one that is missing is not asked for.
-        Raises ConfigurationError for a rule that cannot be evaluated.
-        """
-        asset = self._datasource.add_table_asset(name=table, table_name=table)
-        batch = asset.add_batch_definition_whole_table("all").get_batch()
-        failed = {
-            result.expectation_config.meta["rule"]
-            for result in self._ask(batch, rules, columns, "BOOLEAN_ONLY")
-            if not result.success
-        }
-        again = [rule for rule in rules if rule.name in failed]
-        counts: dict[str, int] = {}
-        for result in self._ask(batch, again, columns, "SUMMARY") if again else ():
-            count = _failed_rows(result)
-            if count is not None:
-                counts[result.expectation_config.meta["rule"]] = count
-        return [Broken(rule, counts.get(rule.name)) for rule in again]
-
-    def _ask(self, batch: Any, rules: Sequence[Rule], columns: Collection[str], detail: str) -> list[Any]:
-        asked = [made for rule in rules for made in _expectations(rule, columns, self._partition)]
-        results = list(
-            batch.validate(gx.ExpectationSuite(name=detail, expectations=asked), result_format=detail).results
+def _ask(
+    batch: Any,
+    rules: Sequence[Rule],
+    columns: Collection[str],
+    measures: Mapping[str, Range] | None,
+    detail: str,
+) -> list[Any]:
+    asked = [
+        made
+        for rule in rules
+        for made in (
+            _expectations(rule, columns) if measures is None else _of_measure(rule, measures[rule.name])
         )
-        for result in results:
-            raised = result.exception_info
-            if raised.get("raised_exception", True) and not result.success and raised:
-                message = raised.get("exception_message") or next(iter(raised.values()))
-                name = result.expectation_config.meta["rule"]
-                raise ConfigurationError(f"rule {name} could not be evaluated", str(message))
-        return results
+    ]
+    suite = gx.ExpectationSuite(name=detail, expectations=asked)
+    results = list(batch.validate(suite, result_format=detail).results)
+    for result in results:
+        raised = result.exception_info
+        if raised.get("raised_exception", True) and not result.success and raised:
+            message = raised.get("exception_message") or next(iter(raised.values()))
+            name = result.expectation_config.meta["rule"]
+            raise ConfigurationError(f"rule {name} could not be evaluated", str(message))
+    return results
 
 
-def _expectations(rule: Rule, columns: Collection[str], partition: str) -> Iterator[Any]:
+def _of_measure(rule: Rule, measure: Range) -> Iterator[Any]:
+    """One number in its range."""
+    yield gxe.ExpectColumnMaxToBeBetween(
+        column=rule.name, min_value=measure.low, max_value=measure.high, meta={"rule": rule.name}
+    )
+
+
+def _expectations(rule: Rule, columns: Collection[str]) -> Iterator[Any]:
     """One rule as expectations; each carries the rule's name in its meta."""
     meta = {"rule": rule.name}
     match rule:
@@ -107,8 +121,6 @@ def _expectations(rule: Rule, columns: Collection[str], partition: str) -> Itera
                     yield gxe.ExpectColumnValuesToBeInTypeList(column=name, type_list=list(types), meta=meta)
         case RowCount():
             yield gxe.ExpectTableRowCountToBeBetween(min_value=rule.min, max_value=rule.max, meta=meta)
-        case QuarantinedShare():
-            yield gxe.ExpectColumnMeanToBeBetween(column="_quarantined", max_value=rule.max, meta=meta)
         case NotNull():
             yield gxe.ExpectColumnValuesToNotBeNull(column=rule.column, mostly=1 - rule.tolerate, meta=meta)
         case OneOf():
@@ -127,28 +139,10 @@ def _expectations(rule: Rule, columns: Collection[str], partition: str) -> Itera
             yield gxe.ExpectColumnValueLengthsToBeBetween(
                 column=rule.column, max_value=rule.max, mostly=1 - rule.tolerate, meta=meta
             )
-        case RowRule():  # a condition in SQL: Great Expectations has no such expectation, or none that DuckDB can run
-            condition = rule.failing(partition).replace("{", "{{").replace("}", "}}")
-            yield gxe.UnexpectedRowsExpectation(
-                unexpected_rows_query=f"SELECT _row FROM (SELECT _row, ({condition}) AS failing FROM {{batch}}) WHERE failing",
-                meta=meta,
-            )
+        case _:
+            raise TypeError(f"{rule.name}: {type(rule).__name__} is asked as a measure")
 
 
-def _failed_rows(result: Any) -> int | None:
-    """How many rows failed, where the expectation is about rows."""
-    if result.expectation_config.type == "unexpected_rows_expectation":
-        return int(result.result["observed_value"])
-    count = result.result.get("unexpected_count")
-    return None if count is None else int(count)
-
-
-@contextmanager
-def checker(path: Path, partition: str) -> Iterator[Checker]:
-    """Great Expectations on the DuckDB file at `path`, for the rules of `partition` (YYYY-MM-DD)."""
-    datasource = _context().data_sources.add_sql(name=str(path), connection_string=duckdb_dialect.url(path))
-    try:
-        yield Checker(datasource, partition)
-    finally:
-        datasource.get_engine().dispose()
-        _context().data_sources.delete(str(path))
+def of_rows(rule: RowRule, failed: int, rows: int) -> Range:
+    """How many rows break a row rule, as a measure."""
+    return Range(failed, None, getattr(rule, "tolerate", 0.0) * rows, rule.failure())

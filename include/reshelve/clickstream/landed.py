@@ -1,14 +1,33 @@
-"""Open a partition's Parquet files for judging, and say in plain words what is wrong where that fails."""
+"""Open a partition's files for judging, and say in plain words what is wrong where that fails.
+
+A partition is any number of Parquet files, CSV and JSON-lines files (gzip or not). Those that are not Parquet
+are turned into Parquet beside the judgement first, every row of them: a row that cannot be read stops the day.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from reshelve.clickstream.database import reader, reason
+from reshelve.clickstream.database import EVENT_TYPES, column, reader, reason, text
+from reshelve.clickstream.engine import RECEIVED, row_count
 from reshelve.clickstream.rules import Columns, Readable
+
+_ENDINGS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".jsonl": "json",
+    ".jsonl.gz": "json",
+    ".ndjson": "json",
+    ".ndjson.gz": "json",
+}
+_LONGEST_LINE = 16 * 1024 * 1024  # bytes
 
 
 class UnreadableError(Exception):
@@ -19,21 +38,43 @@ class UnreadableError(Exception):
         self.rule = rule
 
 
-def open_landed(db: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> dict[str, str]:
-    """Make the view `landed` over `files`; returns its columns and their DuckDB types.
+@dataclass(frozen=True)
+class Landed:
+    """A partition that can be opened: whole Parquet files, their columns with DuckDB types, their rows."""
 
-    Raises UnreadableError for a file that is empty or no whole Parquet file, or has other columns than the first.
+    files: tuple[Path, ...]
+    columns: dict[str, str]
+    rows: int
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """The columns that are no event columns."""
+        return tuple(name for name in self.columns if name not in EVENT_TYPES)
+
+
+def open_landed(db: duckdb.DuckDBPyConnection, files: Sequence[Path], scratch: Path) -> Landed:
+    """Make the view `landed` over `files`.
+
+    Raises UnreadableError for a file that is empty, damaged or of no known format, or whose event columns are
+    not those of the first. Further columns may differ from file to file.
     """
+    parquet = [_parquet(db, path, scratch) for path in files]
     columns: dict[str, str] = {}
-    for path in files:
-        found = _columns(db, path)
-        if columns and found != columns:
+    further: dict[str, str] = {}
+    for path, original in zip(parquet, files, strict=True):
+        found = _columns(db, path, original.name)
+        events = {name: kind for name, kind in found.items() if name in EVENT_TYPES}
+        if columns and events != columns:
             raise UnreadableError(
-                f"{path.name} has other columns than {files[0].name}: {_difference(columns, found)}", Columns
+                f"{original.name} has other columns than {files[0].name}: {_difference(columns, events)}",
+                Columns,
             )
-        columns = found
-    db.execute(f"CREATE VIEW landed AS SELECT * FROM {reader(files)}")
-    return columns
+        columns = events
+        further |= {name: kind for name, kind in found.items() if name not in EVENT_TYPES}
+    named = ", ".join(column(name) for name in columns) or "count(*) AS none"
+    db.execute(f"CREATE VIEW landed AS SELECT {named} FROM {reader(parquet)}")
+    rows = sum(row_count(path) for path in parquet)
+    return Landed(tuple(parquet), columns | further, rows)
 
 
 def read_whole(db: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
@@ -42,18 +83,62 @@ def read_whole(db: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
         try:
             db.execute(f"SELECT max(hash(COLUMNS(*))) FROM {reader([path])}").fetchall()
         except duckdb.Error as error:
-            raise UnreadableError(f"{path.name} is damaged: {reason(error)}", Readable) from error
+            raise UnreadableError(f"{path.name} is damaged: {_said(error, path)}", Readable) from error
 
 
-def _columns(db: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
+def _parquet(db: duckdb.DuckDBPyConnection, path: Path, scratch: Path) -> Path:
+    """`path`, or what it holds as a Parquet file."""
+    kind = next((kind for ending, kind in _ENDINGS.items() if path.name.lower().endswith(ending)), None)
+    if kind is None:
+        raise UnreadableError(
+            f"{path.name} is of no format that can be read: {', '.join(_ENDINGS)}", Readable
+        )
     if path.stat().st_size == 0:
-        raise UnreadableError(f"{path.name} is empty (0 bytes); expected a Parquet file", Readable)
+        raise UnreadableError(f"{path.name} is empty (0 bytes); expected {_called(kind)}", Readable)
+    if kind == "parquet":
+        return path
+    made = scratch / f"{path.name}.parquet"
+    source = (
+        f"read_csv({text(path)}, header = true, all_varchar = true, max_line_size = {_LONGEST_LINE}, null_padding = false)"
+        if kind == "csv"
+        else f"read_json({text(path)}, format = 'newline_delimited', maximum_object_size = {_LONGEST_LINE}, map_inference_threshold = -1)"
+    )
+    try:
+        found = {row[0]: row[1] for row in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+    except duckdb.Error as error:
+        raise UnreadableError(f"{path.name} is no {_called(kind)}: {_said(error, path)}", Readable) from error
+    wanted = {**EVENT_TYPES, RECEIVED: "TIMESTAMP"}
+    typed = [f"CAST({column(name)} AS {wanted.get(name, 'VARCHAR')}) AS {column(name)}" for name in found]
+    try:
+        schema = db.sql(f"SELECT {', '.join(typed)} FROM {source} LIMIT 0").to_arrow_table().schema
+        with pq.ParquetWriter(made, schema) as writer:
+            for batch in db.cursor().sql(f"SELECT {', '.join(typed)} FROM {source}").to_arrow_reader(122_880):
+                writer.write_table(pa.Table.from_batches([batch]))
+    except duckdb.ConversionException as error:
+        raise UnreadableError(
+            f"{path.name} has a value that does not fit its column: {_said(error, path)}", Columns
+        ) from error
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise UnreadableError(f"{path.name} is damaged: {_said(error, path)}", Readable) from error
+    return made
+
+
+def _called(kind: str) -> str:
+    return {"parquet": "a Parquet file", "csv": "a CSV file with a header", "json": "JSON lines"}[kind]
+
+
+def _said(error: Exception, path: Path) -> str:
+    """The reader's reason without the value it stumbled over, which may be personal."""
+    return reason(error).replace(str(path), path.name).partition('"')[0].strip(" :") or "it cannot be read"
+
+
+def _columns(db: duckdb.DuckDBPyConnection, path: Path, name: str) -> dict[str, str]:
     try:
         rows = db.execute(f"DESCRIBE SELECT * FROM {reader([path])}").fetchall()
     except duckdb.Error as error:
-        said = reason(error).replace(str(path), path.name)
+        said = reason(error).replace(str(path), name)
         raise UnreadableError(
-            f"{path.name} is no whole Parquet file (truncated or damaged): {said}", Readable
+            f"{name} is no whole Parquet file (truncated or damaged): {said}", Readable
         ) from error
     return {row[0]: row[1] for row in rows}
 

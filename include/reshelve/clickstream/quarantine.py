@@ -1,20 +1,28 @@
-"""Which rows break which rule: one pass over the partition gives every row a bit mask, and splits it in two files."""
+"""Which rows break which rule, and the one pass that puts every row into one of two files.
+
+Rows that break nothing leave no trace but in the good file: `marks` holds a line for the others alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from reshelve.clickstream.database import EVENT_TYPES, column, reader, text, write_parquet
+from reshelve.clickstream.database import EVENT_TYPES, column
+from reshelve.clickstream.engine import DuckDBEngine, Engine
 from reshelve.clickstream.events import EVENT_SCHEMA
-from reshelve.clickstream.rules import RowRule
+from reshelve.clickstream.rule_base import KeyedRule, RowRule
+from reshelve.clickstream.rules import RuleFile
 from reshelve.errors import DataError
 
 GOOD = "good.parquet"
 QUARANTINE = "quarantine.parquet"
+_ROW_GROUP = 122_880
 
 QUARANTINE_SCHEMA = EVENT_SCHEMA.append(pa.field("broken_rules", pa.list_(pa.string())))
 """The rows held back, each with the names of the rules it breaks."""
@@ -29,75 +37,128 @@ class Split:
     rows_quarantined: int
 
 
-def mark(db: duckdb.DuckDBPyConnection, rules: tuple[RowRule, ...], partition: str) -> None:
-    """Make the table `events` from the view `landed`: the event columns with their own types, and
+def mark(engine: Engine, rules: RuleFile, asked: Sequence[RowRule], partition: str) -> None:
+    """Make the table `marks`, one line for each row of `events` that breaks any rule of `asked`:
 
-    - `_row`: the row's place in the partition's files, from 1;
-    - `_broken`: bit n is set where it breaks `rules[n]`;
-    - `_quarantined`: 1 where any is set, else 0.
+    - `_row`: the row;
+    - `_aside`: bit n is set where it breaks `rules.quarantine[n]`;
+    - `_told`: bit n is set where it breaks `rules.told[n]`.
 
-    Raises duckdb.Error where a file's pages cannot be read.
+    A rule that is not asked is broken by none. Raises what the engine raises where a file cannot be read.
     """
-    typed = ", ".join(
-        f"CAST({column(name)} AS {sql_type}) AS {column(name)}" for name, sql_type in EVENT_TYPES.items()
+    conditions: dict[str, str] = {}
+    carried, joins = "e.*", ""
+    for rule in asked:
+        if isinstance(rule, KeyedRule):
+            keys = ", ".join(map(column, rule.keys))
+            offenders = rule.offenders(partition)
+            engine.keep(rule.alias, f"SELECT {keys}, true AS _hit FROM ({offenders}) AS found")
+            if not engine.rows(f"SELECT 1 FROM {rule.alias} LIMIT 1"):
+                continue  # the usual case: a join less
+            same = " AND ".join(f"e.{column(key)} = {rule.alias}.{column(key)}" for key in rule.keys)
+            joins += f" LEFT JOIN {rule.alias} ON {same}"
+            carried += f", {rule.alias}._hit AS {rule.alias}_hit"
+        conditions[rule.name] = rule.failing(partition)
+    aside, told = _mask(rules.quarantine, conditions), _mask(rules.told, conditions)
+    engine.keep(
+        "marks",
+        f"SELECT _row, _aside, _told FROM (SELECT _row, {aside} AS _aside, {told} AS _told"
+        f" FROM (SELECT {carried} FROM events AS e{joins}) AS joined) AS masked WHERE _aside <> 0 OR _told <> 0",
     )
+
+
+def _mask(rules: Sequence[RowRule], conditions: dict[str, str]) -> str:
+    # NULL is not broken: without coalesce a NULL row would be in neither file.
     bits = [
-        # NULL is not broken: without coalesce a NULL row would be in neither file.
-        f"(CASE WHEN coalesce(({rule.failing(partition)}), false) THEN {1 << bit} ELSE 0 END)::BIGINT"
+        f"(CASE WHEN coalesce(({conditions[rule.name]}), false) THEN CAST({1 << bit} AS BIGINT) ELSE CAST(0 AS BIGINT) END)"
         for bit, rule in enumerate(rules)
+        if rule.name in conditions
     ]
-    db.execute(
-        "CREATE TABLE events AS SELECT *, (_broken <> 0)::INTEGER AS _quarantined FROM ("
-        f" SELECT *, {' | '.join(bits) or '0::BIGINT'} AS _broken FROM ("
-        f"  SELECT {typed}, row_number() OVER () AS _row FROM landed)) ORDER BY _row"
-    )
+    return " | ".join(bits) or "CAST(0 AS BIGINT)"
 
 
-def counts(db: duckdb.DuckDBPyConnection, rules: tuple[RowRule, ...]) -> dict[str, int]:
-    """Rows that break each rule, by its name."""
-    if not rules:
+def counts(engine: Engine, rules: RuleFile) -> dict[str, int]:
+    """Rows that break each row rule, by its name."""
+    sums = {
+        rule.name: f"count(CASE WHEN {mask} & {1 << bit} <> 0 THEN 1 END)"
+        for mask, some in (("_aside", rules.quarantine), ("_told", rules.told))
+        for bit, rule in enumerate(some)
+    }
+    if not sums:
         return {}
-    sums = ", ".join(f"count(*) FILTER (_broken & {1 << bit} <> 0)" for bit in range(len(rules)))
-    row = db.execute(f"SELECT {sums} FROM events").fetchone() or ()
-    return {rule.name: int(count) for rule, count in zip(rules, row, strict=True)}
+    (row,) = engine.rows(f"SELECT {', '.join(sums.values())} FROM marks")
+    return {name: int(count) for name, count in zip(sums, row, strict=True)}
 
 
-def split(db: duckdb.DuckDBPyConnection, rules: tuple[RowRule, ...], directory: Path) -> Split:
+def split(
+    engine: DuckDBEngine, rules: RuleFile, directory: Path, rows_in: int, *, good: bool = True
+) -> Split:
     """Write `good.parquet` (EVENT_SCHEMA) and `quarantine.parquet` (also broken_rules, a list of names).
 
-    Raises DataError where the rows of both are not the rows of `events`.
+    Without `good` every row goes to quarantine, and there is no `good.parquet`. Raises DataError where the
+    rows of both are not the `rows_in` of the landed files.
     """
-    columns = ", ".join(map(column, EVENT_TYPES))
-    write_parquet(
-        db, f"SELECT {columns} FROM events WHERE _broken = 0 ORDER BY _row", directory / GOOD, EVENT_SCHEMA
+    columns = ", ".join(f"e.{column(name)}" for name in EVENT_TYPES)
+    query = (
+        f"SELECT {columns}, coalesce(m._aside, CAST(0 AS BIGINT)) AS _aside FROM events AS e"
+        " LEFT JOIN (SELECT _row, _aside FROM marks WHERE _aside <> 0) AS m ON e._row = m._row"
     )
-    hold_back(db, rules, directory, "WHERE _broken <> 0")
-    made = Split(
-        _rows(db, "events"),
-        _rows(db, reader([directory / GOOD])),
-        _rows(db, reader([directory / QUARANTINE])),
-    )
+    names = [rule.name for rule in rules.quarantine]
+    with (
+        _Writer(directory / GOOD, EVENT_SCHEMA) as kept,
+        _Writer(directory / QUARANTINE, QUARANTINE_SCHEMA) as aside,
+    ):
+        for batch in engine.batches(query):
+            table = pa.Table.from_batches([batch.drop_columns(["_aside"])]).cast(EVENT_SCHEMA)
+            masks = batch["_aside"]
+            bad = pc.not_equal(masks, 0) if good else pa.array([True] * len(masks))
+            if not pc.any(bad).as_py():
+                kept.write(table)
+                continue
+            kept.write(table.filter(pc.invert(bad)))
+            broken = [_names(mask, names) for mask in masks.filter(bad).to_pylist()]
+            listed = pa.array(broken, pa.list_(pa.string()))
+            aside.write(table.filter(bad).append_column(QUARANTINE_SCHEMA.field("broken_rules"), listed))
+    made = Split(rows_in, _rows(directory / GOOD), _rows(directory / QUARANTINE))
     if made.rows_in != made.rows_good + made.rows_quarantined:
         raise DataError(
             f"{made.rows_in} rows came in, but {made.rows_good} are good and {made.rows_quarantined} in quarantine",
             "nothing was written; this is a fault of the quarantine, not of the data",
         )
+    if not good:
+        (directory / GOOD).unlink()
     return made
 
 
-def hold_back(
-    db: duckdb.DuckDBPyConnection, rules: tuple[RowRule, ...], directory: Path, where: str = ""
-) -> None:
-    """Write the rows of `events` (all of them without a `where`) and the rules each breaks to `quarantine.parquet`."""
-    columns = ", ".join(map(column, EVENT_TYPES))
-    names = [
-        f"CASE WHEN _broken & {1 << bit} <> 0 THEN {text(rule.name)} END" for bit, rule in enumerate(rules)
-    ]
-    broken = f"list_filter([{', '.join(names)}]::VARCHAR[], lambda name: name IS NOT NULL) AS broken_rules"
-    query = f"SELECT {columns}, {broken} FROM events {where} ORDER BY _row"
-    write_parquet(db, query, directory / QUARANTINE, QUARANTINE_SCHEMA)
+def _names(mask: int, names: Sequence[str]) -> list[str]:
+    return [name for bit, name in enumerate(names) if mask & (1 << bit)]
 
 
-def _rows(db: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = db.execute(f"SELECT count(*) FROM {table}").fetchone()
-    return int(row[0]) if row else 0
+class _Writer:
+    """A Parquet file in row groups of a useful size, however few rows come at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._file = pq.ParquetWriter(path, schema, compression="zstd")
+        self._waiting: list[pa.Table] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._file.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= _ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._file.write_table(pa.concat_tables(self._waiting))
+        self._waiting = []
+
+
+def _rows(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import duckdb
-
-from reshelve.clickstream.rules import RowRule
+from reshelve.clickstream.engine import Engine
+from reshelve.clickstream.rule_base import RowRule
+from reshelve.clickstream.rules import RuleFile
 
 SHOWN_COLUMNS = ("event_time", "event_type", "item_id", "quantity", "price")
 """What an example row shows. Who it was (user, session) and what they typed (query) stays out of reports."""
@@ -25,12 +25,19 @@ table{{border-collapse:collapse;margin:.5rem 0 1.5rem}}td,th{{border:1px solid #
 """
 
 
-def examples(db: duckdb.DuckDBPyConnection, rule: RowRule, partition: str) -> list[tuple[Any, ...]]:
+def examples(engine: Engine, rules: RuleFile, rule: RowRule) -> list[tuple[Any, ...]]:
     """A few rows of `events` that break `rule`, as SHOWN_COLUMNS."""
-    return db.execute(
-        f"SELECT {', '.join(SHOWN_COLUMNS)} FROM (SELECT *, ({rule.failing(partition)}) AS failing FROM events)"
-        f" WHERE failing ORDER BY _row LIMIT {_EXAMPLES}"
-    ).fetchall()
+    aside = rule in rules.quarantine
+    mask, bit = ("_aside", rules.quarantine.index(rule)) if aside else ("_told", rules.told.index(rule))
+    numbers = engine.rows(
+        f"SELECT _row FROM marks WHERE {mask} & {1 << bit} <> 0 ORDER BY _row LIMIT {_EXAMPLES}"
+    )
+    if not numbers:
+        return []
+    listed = ", ".join(str(number) for (number,) in numbers)
+    return engine.rows(
+        f"SELECT {', '.join(SHOWN_COLUMNS)} FROM events WHERE _row IN ({listed}) ORDER BY _row"
+    )
 
 
 def render(

@@ -10,42 +10,31 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import duckdb
-
-from reshelve.clickstream import quarantine, report, wording
-from reshelve.clickstream.database import database
-from reshelve.clickstream.events import landed_prefix, validated_prefix
-from reshelve.clickstream.landed import UnreadableError, open_landed, read_whole
-from reshelve.clickstream.rules import (
-    PartitionRule,
-    QuarantinedShare,
-    RuleFile,
-    Severity,
-    load_rules,
-)
+from reshelve.clickstream.events import catalogue_key, landed_prefix, validated_prefix
+from reshelve.clickstream.history import load_history
+from reshelve.clickstream.judgement import Judgement
+from reshelve.clickstream.releases import released_rules
+from reshelve.clickstream.rules import RuleFile, load_rules
 from reshelve.clickstream.sources import load_source
 from reshelve.clickstream.verdicts import (
-    BrokenRule,
     Decision,
     Verdict,
     days_between,
+    landed_digest,
+    landed_objects,
     landed_partitions,
     read_verdict,
     verdict_key,
 )
-from reshelve.errors import ConfigurationError, DataError
+from reshelve.errors import ConfigurationError
 from reshelve.logs import logger
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, object_store
-
-if TYPE_CHECKING:
-    from reshelve.clickstream.expectations import Broken
 
 
 def validate(source: str, partition: date) -> dict[str, Any]:
@@ -120,41 +109,88 @@ def _range_result(source: str, results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _validate(store: ObjectStore, source: str, partition: date, rules: RuleFile) -> dict[str, Any]:
-    prefix = landed_prefix(source, partition)
-    objects = [(key, size) for key, size in store.list(prefix) if key.endswith(".parquet")]
+    objects = landed_objects(store, source, partition)
     if not objects:
         headline = f"{source} {partition}: nothing has landed"
         missing = Verdict(verdict=Decision.MISSING, headline=headline, source=source, partition=partition)
         return {**missing.result(), "reused": False}
-    landed = ";".join(f"{key},{size},{store.etag(key)}" for key, size in objects)
-    digest = hashlib.sha256(f"{landed}|{rules.digest()}|{_code_digest()}".encode()).hexdigest()[:12]
+    landed = landed_digest(store, objects)
+    released = released_rules(store, source, partition)
+    judged_by = f"{landed}|{rules.digest()}|{','.join(released)}|{_code_digest()}"
+    digest = hashlib.sha256(judged_by.encode()).hexdigest()[:12]
     stored = read_verdict(store, source, partition)
     if stored is not None and stored.digest == digest:
         return {**stored.result(), "reused": True}
     started = time.monotonic()
-    settings().work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings().work, prefix="validate-") as scratch:
-        files = store.download_directory(prefix, Path(scratch) / "landed")
-        files = [path for path in files if path.suffix == ".parquet"]
-        out = Path(scratch) / "validated"
-        out.mkdir()
-        judged = _Judgement(source, partition, rules, Path(scratch) / "partition.duckdb", out).judge(files)
-        report_uri = store.uri(validated_prefix(source, partition) + "report.html")
-        verdict = judged.model_copy(update={"digest": digest, "report_uri": report_uri})
-        _replace(store, verdict, out)
+    verdict = Verdict(
+        verdict=Decision.STOP, headline="", source=source, partition=partition,
+        digest=digest, landed=landed, folder=f"{digest}/", released=released,
+    )  # fmt: skip
+    verdict = _judge(store, verdict, objects, rules.releasing(released))
     logger(stage="validate", source=source, partition=str(partition)).debug(
         "judged", verdict=verdict.verdict.value, seconds=round(time.monotonic() - started, 2)
     )
     return {**verdict.result(), "reused": False}
 
 
-def _replace(store: ObjectStore, verdict: Verdict, directory: Path) -> None:
-    """Withdraw the old verdict, replace the files, then publish the new verdict: readers believe only a verdict."""
-    prefix = validated_prefix(verdict.source, verdict.partition)
-    store.delete([verdict_key(verdict.source, verdict.partition)])
-    store.delete([key for key, _ in store.list(prefix)])
-    store.upload_directory(directory, prefix)
-    store.put_json(verdict_key(verdict.source, verdict.partition), verdict.result())
+def _judge(store: ObjectStore, verdict: Verdict, objects: Sequence[str], rules: RuleFile) -> Verdict:
+    """Judge into a scratch directory, publish its files in a folder of their own, then the verdict.
+
+    `verdict` says what is judged and where it will be. Killed at any moment, the old verdict and its files are
+    as they were, and the next try writes the same folder again.
+    """
+    source, partition = verdict.source, verdict.partition
+    settings().work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings().work, prefix="validate-") as made:
+        scratch = Path(made)
+        out = scratch / "validated"
+        out.mkdir()
+        history = load_history(
+            store,
+            source,
+            partition,
+            rules.weeks_back,
+            settings().work / "history",
+            items=rules.compares_items,
+        )
+        judgement = Judgement(
+            source,
+            partition,
+            rules,
+            scratch / "partition.duckdb",
+            out,
+            _products(store, source, scratch),
+            history,
+            settings().validation_engine,
+        )
+        judged = judgement.judge(
+            _download(store, landed_prefix(source, partition), objects, scratch / "landed")
+        )
+        kept = verdict.model_dump(include={"digest", "landed", "folder", "released"})
+        judged = judged.model_copy(update={**kept, "report_uri": store.uri(verdict.file("report.html"))})
+        store.upload_directory(out, validated_prefix(source, partition) + verdict.folder.rstrip("/"))
+    store.put_json(
+        judged.file("verdict.json"), judged.result()
+    )  # of its own: models keep its digest in their lineage
+    store.put_json(verdict_key(source, partition), judged.result())
+    return judged
+
+
+def _download(store: ObjectStore, prefix: str, objects: Sequence[str], directory: Path) -> list[Path]:
+    paths = []
+    for key in objects:
+        path = directory / key[len(prefix) :].replace("/", "__")
+        store.download_file(key, path)
+        paths.append(path)
+    return paths
+
+
+def _products(store: ObjectStore, source: str, scratch: Path) -> Path | None:
+    if not store.exists(catalogue_key(source)):
+        return None
+    path = scratch / "products.parquet"
+    store.download_file(catalogue_key(source), path)
+    return path
 
 
 @lru_cache(maxsize=1)
@@ -164,122 +200,3 @@ def _code_digest() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
-
-
-@dataclass
-class _Judgement:
-    """One partition before its rules."""
-
-    source: str
-    partition: date
-    rules: RuleFile
-    file: Path
-    out: Path
-
-    @property
-    def day(self) -> str:
-        """The partition as text."""
-        return self.partition.isoformat()
-
-    def judge(self, files: list[Path]) -> Verdict:
-        """The verdict without its digest; the files of the partition's validated prefix are in `out`."""
-        with database(self.file) as db:
-            try:
-                return self._judge(db, files, open_landed(db, files))
-            except UnreadableError as fault:
-                rule = self.rules.only(fault.rule)
-                broken = BrokenRule(
-                    rule=rule.name, severity=rule.severity, failed_rows=None, message=str(fault)
-                )
-                return self._stop(db, 0, [broken], marked=False)
-
-    def _judge(self, db: duckdb.DuckDBPyConnection, files: list[Path], columns: dict[str, str]) -> Verdict:
-        from reshelve.clickstream import expectations
-
-        whole = [
-            r
-            for r in self.rules.rules
-            if isinstance(r, PartitionRule) and not isinstance(r, QuarantinedShare)
-        ]
-        rest = [r for r in self.rules.rules if r not in whole]
-        with expectations.checker(self.file, self.day) as checker:
-            broken = [self._explain(db, found, columns) for found in checker.broken("landed", whole, columns)]
-            rows_in = wording.count(db, "landed")
-            if any(found.severity is Severity.STOP for found in broken):
-                return self._stop(db, rows_in, broken, marked=False)
-            self._mark(db, files)
-            if rows_in == 0:  # allowed by the rules; a share of nothing is no number
-                rest = [r for r in rest if not isinstance(r, QuarantinedShare)]
-            found = checker.broken("events", rest)
-            self._agree(db, found)
-            broken += [self._explain(db, one, columns) for one in found]
-        if any(found.severity is Severity.STOP for found in broken):
-            return self._stop(db, rows_in, broken, marked=True)
-        split = quarantine.split(db, self.rules.quarantine, self.out)
-        decision = (
-            Decision.WARN if any(found.severity is Severity.WARN for found in broken) else Decision.PASS
-        )
-        verdict = Verdict(
-            verdict=decision,
-            headline=wording.headline(self.source, self.partition, split, broken),
-            source=self.source,
-            partition=self.partition,
-            rows_in=split.rows_in,
-            rows_good=split.rows_good,
-            rows_quarantined=split.rows_quarantined,
-            rules=tuple(broken),
-        )
-        self._report(db, verdict, marked=True)
-        return verdict
-
-    def _mark(self, db: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
-        """Compute the masks. Raises UnreadableError for a damaged file, ConfigurationError for a rule that fails on data."""
-        try:
-            quarantine.mark(db, self.rules.quarantine, self.day)
-        except duckdb.Error as error:
-            read_whole(db, files)
-            raise ConfigurationError(
-                f"{self.source} {self.day}: a quarantine rule fails on the data", str(error)
-            ) from error
-
-    def _agree(self, db: duckdb.DuckDBPyConnection, found: Sequence[Broken]) -> None:
-        """Two ways of counting must agree: what Great Expectations says fails, and what is set aside."""
-        said = {one.rule.name: one.failed_rows for one in found if one.rule.severity is Severity.QUARANTINE}
-        aside = {name: count for name, count in quarantine.counts(db, self.rules.quarantine).items() if count}
-        if said != aside:
-            raise DataError(
-                f"{self.source} {self.day}: Great Expectations and the quarantine count differently",
-                f"expectations: {said}; quarantine: {aside}; nothing was written",
-            )
-
-    def _explain(self, db: duckdb.DuckDBPyConnection, found: Broken, columns: dict[str, str]) -> BrokenRule:
-        message, failed = wording.explain(db, found.rule, found.failed_rows, columns)
-        return BrokenRule(
-            rule=found.rule.name, severity=found.rule.severity, failed_rows=failed, message=message
-        )
-
-    def _stop(
-        self, db: duckdb.DuckDBPyConnection, rows_in: int, broken: list[BrokenRule], marked: bool
-    ) -> Verdict:
-        if marked:
-            quarantine.hold_back(db, self.rules.quarantine, self.out)
-        first = next(found for found in broken if found.severity is Severity.STOP)
-        verdict = Verdict(
-            verdict=Decision.STOP,
-            headline=f"{self.source} {self.day} must not be used: {first.message}",
-            source=self.source,
-            partition=self.partition,
-            rows_in=rows_in,
-            rows_quarantined=rows_in,
-            rules=tuple(broken),
-        )
-        self._report(db, verdict, marked)
-        return verdict
-
-    def _report(self, db: duckdb.DuckDBPyConnection, verdict: Verdict, marked: bool) -> None:
-        names = {found.rule for found in verdict.rules}
-        broken = [r for r in self.rules.row_rules if r.name in names]
-        examples = {r.name: report.examples(db, r, self.day) for r in broken} if marked else {}
-        held = [r.description for r in self.rules.rules if r.name not in names] if marked else []
-        page = report.render(verdict.result(), examples, held)
-        (self.out / "report.html").write_text(page, encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from datetime import date, timedelta
 from enum import StrEnum
 from typing import Any
@@ -37,7 +39,8 @@ class Verdict(BaseModel):
     """What `verdict.json` says. Always rows_in = rows_good + rows_quarantined.
 
     With stop nothing is good: every row is held back. `digest` names what was judged by what: the landed
-    objects, the rules and the code.
+    objects, the rules, what was released, and the code. `folder` is where its files are, below the partition's
+    prefix: each verdict has its own, so that a new one takes nothing away from who reads an old one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,13 +53,23 @@ class Verdict(BaseModel):
     rows_good: int = 0
     rows_quarantined: int = 0
     rules: tuple[BrokenRule, ...] = ()
+    unasked: tuple[str, ...] = ()  # rules that had too little to compare with
+    released: tuple[str, ...] = ()  # quarantine rules that a person set aside for this day
+    compared_with: int = 0  # past partitions
+    engine: str = "duckdb"
     report_uri: str | None = None
     digest: str = ""
+    landed: str = ""  # digest of the landed objects alone
+    folder: str = ""
 
     @property
     def usable(self) -> bool:
         """Whether good rows may be read."""
         return self.verdict in (Decision.PASS, Decision.WARN)
+
+    def file(self, name: str) -> str:
+        """The key of one of its files: good.parquet, quarantine.parquet, report.html, profile.json, items.parquet."""
+        return validated_prefix(self.source, self.partition) + self.folder + name
 
     def result(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -68,20 +81,22 @@ def verdict_key(source: str, partition: date) -> str:
     return validated_prefix(source, partition) + "verdict.json"
 
 
-def good_rows_key(source: str, partition: date) -> str:
-    """The good rows of a partition whose verdict is `usable`; there is no such object otherwise."""
-    return validated_prefix(source, partition) + "good.parquet"
-
-
-def quarantine_key(source: str, partition: date) -> str:
-    """The rows held back, with the rules each breaks."""
-    return validated_prefix(source, partition) + "quarantine.parquet"
-
-
 def read_verdict(store: ObjectStore, source: str, partition: date) -> Verdict | None:
     """The stored verdict, or None where the partition was not validated."""
     found = store.get_json(verdict_key(source, partition))
     return None if found is None else Verdict.model_validate(found)
+
+
+def landed_objects(store: ObjectStore, source: str, partition: date) -> list[str]:
+    """The keys of a partition's files; markers that writers leave beside them are none."""
+    keys = [key for key, _ in store.list(landed_prefix(source, partition))]
+    return [key for key in keys if not key.rpartition("/")[2].startswith(("_", "."))]
+
+
+def landed_digest(store: ObjectStore, objects: Sequence[str]) -> str:
+    """12 hex digits over the objects' names and contents: a late file gives another."""
+    listed = ";".join(f"{key},{store.etag(key)}" for key in objects)
+    return hashlib.sha256(listed.encode()).hexdigest()[:12]
 
 
 def landed_partitions(store: ObjectStore, source: str) -> list[date]:

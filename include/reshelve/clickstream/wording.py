@@ -5,37 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-import duckdb
-
 from reshelve.clickstream.quarantine import Split
-from reshelve.clickstream.rules import Columns, QuarantinedShare, RowCount, RowRule, Rule, Severity
+from reshelve.clickstream.rule_base import Range, RowRule, Severity
+from reshelve.clickstream.rules import Columns, RowCount, Rule
 from reshelve.clickstream.verdicts import BrokenRule
 
 
-def count(db: duckdb.DuckDBPyConnection, table: str) -> int:
-    """Rows of a table, a view, or a table with its WHERE."""
-    row = db.execute(f"SELECT count(*) FROM {table}").fetchone()
-    return int(row[0]) if row else 0
-
-
 def explain(
-    db: duckdb.DuckDBPyConnection, rule: Rule, failed_rows: int | None, columns: dict[str, str]
-) -> tuple[str, int | None]:
-    """What is wrong, and how many rows are concerned (None where that is no question of rows)."""
+    rule: Rule, failed_rows: int | None, rows: int, columns: dict[str, str], measure: Range | None = None
+) -> str:
+    """What is wrong, in words with numbers."""
     match rule:
         case Columns():
             missing = [name for name in rule.types if name not in columns]
-            return "; ".join(filter(None, [_missing(missing), *_wrong_types(rule, columns)])), None
+            return "; ".join(filter(None, [_missing(missing), *_wrong_types(rule, columns)]))
         case RowCount():
-            rows = count(db, "landed")
-            return f"the partition has {rows:,} rows: {rule.failure()}", rows
-        case QuarantinedShare():
-            rows, bad = count(db, "events"), count(db, "events WHERE _broken <> 0")
-            return f"{bad:,} of {rows:,} rows ({bad / rows:.1%}) are bad; at most {rule.max:.1%} may be", bad
+            return f"the partition has {rows:,} rows: {rule.failure()}"
         case RowRule():
-            rows = count(db, "events")
-            return f"{failed_rows or 0:,} of {rows:,} rows: {rule.failure()}", failed_rows
-    return rule.description, failed_rows
+            return f"{failed_rows or 0:,} of {rows:,} rows: {rule.failure()}"
+    return measure.said if measure else rule.description
 
 
 def _missing(names: Sequence[str]) -> str:

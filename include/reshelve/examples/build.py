@@ -18,8 +18,8 @@ import duckdb
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.events import catalogue_key
-from reshelve.clickstream.verdicts import good_rows_key
-from reshelve.errors import DataError
+from reshelve.clickstream.verdicts import read_verdict
+from reshelve.errors import DataError, TryAgainError
 from reshelve.examples import next_item, pair, search, shown
 from reshelve.examples.catalogue import build_catalogue
 from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, write_batches, write_rows
@@ -100,7 +100,7 @@ def _fetch(run: Run, split: Split, scratch: Path) -> Inputs:
     for number, day in enumerate(split.days, 1):
         path = scratch / f"{day}-{split.digests[day][:16]}.parquet"
         if not path.is_file():
-            run.store.download_file(good_rows_key(source, day), path)
+            run.store.download_file(_good_rows(run, source, day, split.digests[day]), path)
         files.append(path)
         rows += pq.read_metadata(path).num_rows
         if number % 10 == 0 or number == len(split.days):
@@ -110,6 +110,16 @@ def _fetch(run: Run, split: Split, scratch: Path) -> Inputs:
         products = scratch / "products.parquet"
         run.store.download_file(catalogue_key(source), products)
     return Inputs(files, products, rows)
+
+
+def _good_rows(run: Run, source: str, day: date, digest: str) -> str:
+    """The key of a verdict's good rows. Raises TryAgainError where the day was judged again since it was chosen."""
+    verdict = read_verdict(run.store, source, day)
+    if verdict is None or verdict.digest != digest:
+        raise TryAgainError(
+            f"partition {day} of {source} was judged again meanwhile", "start the stage again"
+        )
+    return verdict.file("good.parquet")
 
 
 def _write_events(connection: duckdb.DuckDBPyConnection, path: Path) -> int:

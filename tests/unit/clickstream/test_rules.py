@@ -29,6 +29,10 @@ def test_the_shipped_rules_load() -> None:
         pytest.param("column: query", "column: qery", "column: qery", "'event_id'", id="unknown column"),
         pytest.param("= $partition", "== partition_day", "partition_day", "partition_day", id="SQL that does not bind"),
         pytest.param("quantity BETWEEN", "quantity BETWEN", "BETWEN", "syntax", id="no SQL"),
+        pytest.param("per: user_id", "per: item_id", "per: item_id", "'session_id' or 'user_id'", id="bots of items"),
+        pytest.param("event_type: return", "event_type: refund", "event_type: refund", "'impression'", id="a share of no event type"),
+        pytest.param("column: price\n    max: 0.25", "column: colour\n    max: 0.25", "column: colour", "'price'", id="drift of no number"),
+        pytest.param("weeks: 5", "weeks: 0", "weeks: 0", "greater than or equal to 1", id="no weeks"),
     ],
 )  # fmt: skip
 def test_a_wrong_rule_names_its_line(

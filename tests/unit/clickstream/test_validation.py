@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from reshelve.clickstream import quarantine
 from reshelve.clickstream.database import database
-from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix, validated_prefix
+from reshelve.clickstream.engine import DuckDBEngine
+from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
 from reshelve.clickstream.rules import load_rules
 from reshelve.clickstream.validation import validate, validate_range
 from reshelve.clickstream.verdicts import (
     Decision,
-    good_rows_key,
-    quarantine_key,
+    Verdict,
     read_verdict,
     validated_partitions,
     verdict_key,
@@ -32,6 +32,16 @@ from reshelve.store.objects import ObjectStore
 
 DAY = date(2011, 8, 1)
 RULES = load_rules()
+
+
+def good_rows_key(result: dict[str, Any]) -> str:
+    return Verdict.model_validate({k: v for k, v in result.items() if k != "reused"}).file("good.parquet")
+
+
+def quarantine_key(result: dict[str, Any]) -> str:
+    return good_rows_key(result).replace("good.parquet", "quarantine.parquet")
+
+
 Events = Callable[..., pa.Table]
 Land = Callable[..., None]
 
@@ -49,7 +59,7 @@ def broken(result: dict[str, Any]) -> dict[str, int | None]:
 def assert_stopped(store: ObjectStore, result: dict[str, Any]) -> None:
     assert result["verdict"] == "stop"
     assert result["rows_good"] == 0
-    assert not store.exists(good_rows_key("retail", DAY))
+    assert not store.exists(good_rows_key(result))
     verdict = read_verdict(store, "retail", DAY)
     assert verdict is not None
     assert verdict.verdict is Decision.STOP
@@ -69,10 +79,10 @@ def test_a_clean_partition_passes_with_every_row(
         40,
         [],
     )
-    good = read_table(good_rows_key("retail", DAY))
+    good = read_table(good_rows_key(result))
     assert good.schema.equals(EVENT_SCHEMA)
     assert good.equals(table)
-    assert len(read_table(quarantine_key("retail", DAY))) == 0
+    assert len(read_table(quarantine_key(result))) == 0
 
 
 QUARANTINED = {
@@ -102,11 +112,9 @@ def test_each_bad_row_is_set_aside_under_its_rule(
     assert result["verdict"] == "pass"
     assert broken(result) == {rule: 1 for _, rule in rows.values()}
     assert (result["rows_good"], result["rows_quarantined"]) == (228, 12)
-    aside = read_table(quarantine_key("retail", DAY))
+    aside = read_table(quarantine_key(result))
     assert aside["broken_rules"].to_pylist() == [[rule] for _, rule in rows.values()]
-    assert (
-        "e3" in read_table(good_rows_key("retail", DAY))["event_id"].to_pylist()
-    )  # the first delivery stays
+    assert "e3" in read_table(good_rows_key(result))["event_id"].to_pylist()  # the first delivery stays
 
 
 def test_a_return_may_have_a_negative_quantity(events: Events, land_bytes: Land) -> None:
@@ -128,7 +136,7 @@ def test_too_many_bad_rows_stop_the_day_and_are_kept_for_inspection(
     result = validate("retail", DAY)
     assert_stopped(store, result)
     assert "10 of 40 rows (25.0%) are bad; at most 20.0% may be" in result["headline"]
-    aside = read_table(quarantine_key("retail", DAY))
+    aside = read_table(quarantine_key(result))
     assert len(aside) == result["rows_quarantined"] == 40
     assert sum(names == ["item_known"] for names in aside["broken_rules"].to_pylist()) == 10
 
@@ -200,8 +208,8 @@ def test_the_same_data_is_not_judged_twice_and_other_data_is(
 def test_the_report_shows_examples_but_nobody(store: ObjectStore, events: Events, land_bytes: Land) -> None:
     land_bytes(events(40, {7: {"price": -1.0, "query": "my secret words", "item_id": "<b>i7</b>"}}))
     result = validate("retail", DAY)
-    assert result["report_uri"] == store.uri(validated_prefix("retail", DAY) + "report.html")
-    page = store.get(validated_prefix("retail", DAY) + "report.html")
+    assert result["report_uri"] == store.uri(good_rows_key(result).replace("good.parquet", "report.html"))
+    page = store.get(store.key(result["report_uri"]))
     assert page is not None
     text = page.body.decode()
     assert "price_possible" in text
@@ -263,13 +271,14 @@ def partitions(draw: st.DrawFn) -> list[dict[str, Any]]:
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=partitions())
 def test_every_row_is_in_exactly_one_file(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    rules = RULES.quarantine
     (tmp_path / "p.duckdb").unlink(missing_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), tmp_path / "landed.parquet")
+    landed = tmp_path / "landed.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), landed)
     with database(tmp_path / "p.duckdb") as db:
-        db.execute(f"CREATE VIEW landed AS FROM '{tmp_path}/landed.parquet'")
-        quarantine.mark(db, rules, "2011-08-01")
-        split = quarantine.split(db, rules, tmp_path)
+        engine = DuckDBEngine(db, tmp_path / "p.duckdb", [landed])
+        engine.open_events({})
+        quarantine.mark(engine, RULES, RULES.quarantine, "2011-08-01")
+        split = quarantine.split(engine, RULES, tmp_path, len(rows))
     good = pq.read_table(tmp_path / "good.parquet").to_pylist()
     aside = pq.read_table(tmp_path / "quarantine.parquet").to_pylist()
     assert (len(rows), len(good), len(aside)) == (split.rows_in, split.rows_good, split.rows_quarantined)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key
-from reshelve.clickstream.verdicts import Decision, Verdict, good_rows_key, verdict_key
+from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, validated_prefix
+from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.lineage import Run
 from reshelve.rankers import Ranker
 from reshelve.store.objects import ObjectStore
@@ -48,7 +48,7 @@ class Shop:
             body = io.BytesIO()
             full = [{**dict.fromkeys(EVENT_SCHEMA.names), **row} for row in rows]
             pq.write_table(pa.Table.from_pylist(full, schema=EVENT_SCHEMA), body)
-            self.store.put(good_rows_key("shop", day), body.getvalue())
+            self.store.put(validated_prefix("shop", day) + "good.parquet", body.getvalue())
         self.store.put_json(verdict_key("shop", day), said.result())
 
     def products(self, titles: dict[str, str | None]) -> None:

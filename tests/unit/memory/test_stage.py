@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key
-from reshelve.clickstream.verdicts import Decision, Verdict, good_rows_key, verdict_key
+from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, validated_prefix
+from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.compression.compress import compress
 from reshelve.errors import DataError
 from reshelve.examples.build import build_examples
@@ -61,7 +61,7 @@ def write_day(store: ObjectStore, day: date, searched: bool = True) -> None:
         })  # fmt: skip
     body = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), body)
-    store.put(good_rows_key("shop", day), body.getvalue())
+    store.put(validated_prefix("shop", day) + "good.parquet", body.getvalue())
     said = Verdict(
         verdict=Decision.PASS, headline="said by the test", source="shop", partition=day, digest=f"d{day}"
     )

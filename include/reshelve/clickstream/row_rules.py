@@ -1,0 +1,122 @@
+"""The rules that one row breaks by itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from reshelve.clickstream.database import column, text
+from reshelve.clickstream.rule_base import EventColumn, NumberColumn, RowRule, TextColumn, TolerantRule
+
+
+class NotNull(TolerantRule):
+    """The column is known."""
+
+    check: Literal["not_null"]
+    column: EventColumn
+
+    def failing(self, partition: str) -> str:
+        return f"{column(self.column)} IS NULL"
+
+    def failure(self) -> str:
+        return f"{self.column} is missing"
+
+
+class OneOf(TolerantRule):
+    """The column is one of a few values."""
+
+    check: Literal["one_of"]
+    column: TextColumn
+    values: list[str] = Field(min_length=1, max_length=100)
+
+    def failing(self, partition: str) -> str:
+        return f"{column(self.column)} NOT IN ({', '.join(map(text, self.values))})"
+
+    def failure(self) -> str:
+        return f"{self.column} is none of {', '.join(self.values)}"
+
+
+class Between(TolerantRule):
+    """The number lies in a range, its ends included."""
+
+    check: Literal["between"]
+    column: NumberColumn
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _an_end(self) -> Between:
+        if self.min is None and self.max is None:
+            raise ValueError("min or max is needed")
+        return self
+
+    def failing(self, partition: str) -> str:
+        ends = [
+            f"{column(self.column)} {sign} {end!r}"
+            for sign, end in (("<", self.min), (">", self.max))
+            if end is not None
+        ]
+        return " OR ".join(ends)
+
+    def failure(self) -> str:
+        ends = [
+            f"{word} {end:g}"
+            for word, end in (("at least", self.min), ("at most", self.max))
+            if end is not None
+        ]
+        return f"{self.column} is not {' and '.join(ends)}"
+
+
+class MaxLength(TolerantRule):
+    """The text has at most so many characters."""
+
+    check: Literal["max_length"]
+    column: TextColumn
+    max: int = Field(ge=1)
+
+    def failing(self, partition: str) -> str:
+        return f"length({column(self.column)}) > {self.max}"
+
+    def failure(self) -> str:
+        return f"{self.column} is longer than {self.max:,} characters"
+
+
+class Matches(RowRule):
+    """The text contains a match of a regular expression (RE2; anchor it with ^ and $)."""
+
+    check: Literal["matches"]
+    column: TextColumn
+    pattern: str = Field(min_length=1)
+
+    def failing(self, partition: str) -> str:
+        return f"NOT regexp_matches({column(self.column)}, {text(self.pattern)})"
+
+    def failure(self) -> str:
+        return f"{self.column} does not match {self.pattern}"
+
+
+class Expression(RowRule):
+    """A condition in SQL over the row; `$partition` is the partition's day."""
+
+    check: Literal["expression"]
+    sql: str = Field(min_length=1)
+
+    def failing(self, partition: str) -> str:
+        return f"NOT ({self.sql.replace('$partition', f'DATE {text(partition)}')})"
+
+    def failure(self) -> str:
+        return f"not so: {self.description}"
+
+
+class Late(TolerantRule):
+    """The event was received soon after it happened. Asked where the landed files have `received_time`."""
+
+    check: Literal["late"]
+    max_hours: float = Field(gt=0, description="The longest time between event_time and received_time.")
+
+    def failing(self, partition: str) -> str:
+        return f"epoch(received_time) - epoch(event_time) > {self.max_hours * 3600!r}"
+
+    def failure(self) -> str:
+        return f"received more than {self.max_hours:g} hours after it happened"
