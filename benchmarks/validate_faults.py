@@ -87,7 +87,7 @@ SELECT
   CASE WHEN fault = 'position_possible' THEN 0 WHEN place < 17 AND bot IS NULL THEN place + 1 END AS position,
   CASE WHEN fault = 'quantity_possible' THEN 0 WHEN place = 19 THEN 1 END AS quantity,
   CASE WHEN fault = 'price_possible' THEN -1.0 WHEN place = 19 THEN 1 + (hash(i) % 10000) / 100 END::DOUBLE AS price,
-  i::DOUBLE AS grade,
+  i::DOUBLE AS grade, 'category ' || item % 30 AS category, CASE WHEN visit % 3 > 0 THEN 'segment ' || visit % 3 END AS segment,
   happened + CASE WHEN faulty AND i % 50 = 1 AND coalesce(fault, '') <> 'event_time_known' THEN INTERVAL 3 DAY ELSE INTERVAL 1 MINUTE END AS received_time
   {extra}
 FROM (

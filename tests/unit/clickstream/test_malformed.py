@@ -41,7 +41,8 @@ def event(number: int, **changes: Any) -> dict[str, Any]:
     return {
         "event_id": f"e{number}", "event_time": datetime(2011, 8, 1, 9) + timedelta(seconds=number), "event_type": "purchase",
         "user_id": "u", "session_id": f"s{number // 3}", "query": "tea pot", "item_id": f"i{number % 7}", "item_title": "TEAPOT",
-        "position": None, "quantity": 2, "price": 1.25, "grade": None, **changes,
+        "position": None, "quantity": 2, "price": 1.25, "grade": None,
+        "category": None, "segment": None, **changes,
     }  # fmt: skip
 
 
