@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,11 @@ class Settings(BaseSettings):
     data: Path = Field(
         PROJECT.parent / "shared" / "data",
         description="Data that may not be published (tests and benchmarks).",
+    )
+    pseudonym_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Landing replaces user and session ids by a keyed hash: YYYY-MM-DD:SECRET, the day the key begins; "
+        "several with commas between rotate. Empty: ids stay as they are.",
     )
     validation_engine: str = Field(
         "duckdb",
