@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -33,6 +33,11 @@ class Settings(BaseSettings):
     data: Path = Field(
         PROJECT.parent / "shared" / "data",
         description="Data that may not be published (tests and benchmarks).",
+    )
+    pseudonym_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Landing replaces user and session ids by a keyed hash: YYYY-MM-DD:SECRET, the day the key begins; "
+        "several with commas between rotate. Empty: ids stay as they are.",
     )
     validation_engine: str = Field(
         "duckdb",

@@ -1,12 +1,15 @@
-"""Land a source: its raw files become one Parquet object a day on S3, in the event columns.
+"""Land a source: its raw files become Parquet objects a day on S3, in the event columns.
 
-A landed partition is never overwritten. Landing again is a no-op where the rows are the same, and is
-refused where they differ: a model that was trained on a partition must stay explainable by it.
+A landed object is never overwritten. Landing again is a no-op where the rows are the same; rows that came late
+become a further object of their day, which reopens its verdict; and where rows that are landed are gone it is
+refused: a model that was trained on a partition must stay explainable by it.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,8 +20,10 @@ import pyarrow as pa
 
 from reshelve.clickstream.database import EVENT_TYPES, database, reader, reason, text, write_parquet
 from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_prefix
+from reshelve.clickstream.privacy import protect
 from reshelve.clickstream.sources import ClickstreamSource, load_source, raw_files, source_path
-from reshelve.errors import ConfigurationError, DataError
+from reshelve.clickstream.verdicts import landed_objects
+from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.forms import line_of
 from reshelve.logs import logger
 from reshelve.settings import settings
@@ -27,7 +32,8 @@ from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_
 CATALOGUE_SCHEMA = pa.schema([pa.field("item_id", pa.string()), pa.field("title", pa.string())])
 """The product list of a source."""
 
-_PART = "part-0.parquet"
+_PART = "part.parquet"  # beside the landing
+_OURS = re.compile(r"part-\d+\.parquet")
 _PROGRESS_EVERY = 50
 
 
@@ -35,11 +41,11 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
     """Map `source`'s raw files and land the days from `first` to `last` (both included; None: all there are).
 
     Days without rows are not landed. Returns partitions and rows landed (or found the same), `skipped`
-    (the partitions that were there already), `undated` (rows without a day, which no partition can hold),
+    (the partitions that were there already), `late` (those that got further rows), `undated` (rows without a day, which no partition can hold),
     first and last day, and catalogue (items, or None).
 
-    Raises ConfigurationError for a missing file or a wrong expression, DataError where a day already
-    holds other rows.
+    Raises ConfigurationError for a missing file or a wrong expression, DataError where a day holds
+    rows that are not among these.
     """
     if first and last and first > last:
         raise ConfigurationError(f"the first day {first} is after the last {last}")
@@ -50,6 +56,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
         directory = Path(scratch)
         with database(directory / "land.duckdb") as db:
             _map_events(db, mapping)
+            protect(db)
             days = _days(db, first, last)
             landed = _Landing(store, db, source, directory)
             log = logger(stage="land", source=source)
@@ -70,6 +77,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
         "first": days[0][0].isoformat() if days else None,
         "last": days[-1][0].isoformat() if days else None,
         "skipped": landed.skipped,
+        "late": landed.late,
         "undated": undated,
         "catalogue": items,
     }
@@ -160,53 +168,72 @@ def _count(db: duckdb.DuckDBPyConnection, statement: str) -> int:
 
 @dataclass
 class _Landing:
-    """Writes days; counts those that were there already."""
+    """Writes days; counts those that were there already, and those that got rows that came late."""
 
     store: ObjectStore
     db: duckdb.DuckDBPyConnection
     source: str
     directory: Path
     skipped: int = 0
+    late: int = 0
 
     def day(self, day: date) -> None:
-        """Write one day's object, or make sure that the rows there are the same."""
+        """Write one day's first object, or a further one with the rows that came late, or nothing."""
         path = self.directory / _PART
         columns = ", ".join(EVENT_TYPES)
         query = f"SELECT {columns} FROM events WHERE day = DATE {text(day)} ORDER BY event_time, row"
         write_parquet(self.db, query, path, EVENT_SCHEMA)
         prefix = landed_prefix(self.source, day)
-        others = [key for key, _ in self.store.list(prefix) if key != prefix + _PART]
+        keys = landed_objects(self.store, self.source, day)
+        others = [key for key in keys if not _OURS.fullmatch(key[len(prefix) :])]
         if others:
             raise DataError(
                 f"{self.source}: {day} was landed by something else: {self.store.uri(others[0])}",
                 "delete its objects first if this source is to replace them",
             )
-        try:
-            self.store.put(prefix + _PART, path.read_bytes(), if_absent=True)
-        except PreconditionFailedError:
-            self._same(day, prefix + _PART, path)
+        if keys and not self._late(day, keys, path):
             self.skipped += 1
-
-    def _same(self, day: date, key: str, path: Path) -> None:
-        found = self.store.get(key)
-        if found is not None and found.body == path.read_bytes():
             return
-        landed = self.directory / "landed.parquet"
-        landed.write_bytes(b"" if found is None else found.body)
+        self.late += bool(keys)
+        key = f"{prefix}part-{len(keys)}.parquet"
+        try:
+            self.store.put(key, path.read_bytes(), if_absent=True)
+        except PreconditionFailedError as error:
+            raise TryAgainError(f"{self.source}: {day} is being landed by another process", key) from error
+
+    def _late(self, day: date, keys: Sequence[str], path: Path) -> bool:
+        """Leave in `path` only the rows that are not landed yet; False where there are none.
+
+        Raises DataError where rows that are landed are not among these: then it is no late delivery.
+        """
+        if len(keys) == 1:
+            found = self.store.get(keys[0])
+            if found is not None and found.body == path.read_bytes():
+                return False
+        landed = []
+        for number, key in enumerate(keys):
+            landed.append(self.directory / f"landed-{number}.parquet")
+            self.store.download_file(key, landed[-1])
+        new, old = reader([path]), reader(landed)
         try:  # other bytes may hold the same rows: another DuckDB wrote them
-            new, old = reader([path]), reader([landed])
             missing = _count(self.db, f"SELECT count(*) FROM (FROM {new} EXCEPT ALL FROM {old})")
             extra = _count(self.db, f"SELECT count(*) FROM (FROM {old} EXCEPT ALL FROM {new})")
         except duckdb.Error as error:
             raise DataError(
-                f"{self.source}: {day} holds an object that is no such partition", self.store.uri(key)
+                f"{self.source}: {day} holds an object that is no such partition", self.store.uri(keys[0])
             ) from error
-        if missing or extra:
+        if extra:
             raise DataError(
                 f"{self.source}: {day} is landed already with other rows"
                 f" ({missing} of these are not there, {extra} there are not among these)",
-                f"{self.store.uri(key)} was left as it is; delete it first if these rows are to replace it",
+                f"{self.store.uri(keys[0])} was left as it is; delete it first if these rows are to replace it",
             )
+        if missing:
+            late = path.with_name("late.parquet")
+            rows = f"SELECT * FROM (FROM {new} EXCEPT ALL FROM {old}) ORDER BY ALL"
+            write_parquet(self.db, rows, late, EVENT_SCHEMA)
+            late.rename(path)
+        return bool(missing)
 
 
 def _land_catalogue(

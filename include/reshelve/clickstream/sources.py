@@ -22,7 +22,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 Expression = Annotated[
     str, Field(min_length=1, description="A DuckDB expression over the columns of one raw row.")
 ]
-FileFormat = Literal["parquet", "csv"]
+FileFormat = Literal["parquet", "csv", "json"]
 
 
 class Form(BaseModel):
@@ -35,7 +35,9 @@ class Catalogue(Form):
     """Where a source lists its products."""
 
     files: str = Field(min_length=1, description="As `files` of the source.")
-    format: FileFormat = Field("parquet", description="How the files are written.")
+    format: FileFormat = Field(
+        "parquet", description="How the files are written; csv and json (one object a line) may be gzipped."
+    )
     item_id: Expression
     title: Expression
 
@@ -51,7 +53,9 @@ class ClickstreamSource(Form):
         min_length=1,
         description="A path or glob, relative to the project; ${RESHELVE_DATA}/… for data kept outside it.",
     )
-    format: FileFormat = Field("parquet", description="How the files are written.")
+    format: FileFormat = Field(
+        "parquet", description="How the files are written; csv and json (one object a line) may be gzipped."
+    )
     event_date: Expression = Field(
         description="The DuckDB expression of the day whose partition a row belongs to."
     )

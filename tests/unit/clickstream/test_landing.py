@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from reshelve.clickstream.database import connect
 from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_prefix
 from reshelve.clickstream.landing import land
+from reshelve.clickstream.privacy import protect
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 
 CSV = (
@@ -89,3 +92,85 @@ def test_the_catalogue_lands_with_the_events(
     table = read_table(catalogue_key("mobile_search"))
     assert table.column_names == ["item_id", "title"]
     assert len(set(table["item_id"].to_pylist())) == 457
+
+
+def test_rows_that_come_late_become_a_further_object(
+    store: ObjectStore, raw_source: Callable[..., Path], read_table: Callable[[str], pa.Table]
+) -> None:
+    raw_source(CSV)
+    land("shop")
+    raw_source(CSV + "2011-08-01 23:00:00,v7,13,lamp\n")
+    done = land("shop")
+    assert (done["late"], done["skipped"]) == (1, 1)
+    prefix = landed_prefix("shop", date(2011, 8, 1))
+    assert read_table(prefix + "part-1.parquet")["session_id"].to_pylist() == ["v7"]
+    assert len(read_table(prefix + "part-0.parquet")) == 2
+    assert land("shop")["skipped"] == 2
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    def use(value: str) -> None:
+        monkeypatch.setenv("RESHELVE_PSEUDONYM_KEYS", value)
+        settings.cache_clear()
+
+    yield use
+    settings.cache_clear()
+
+
+def test_ids_are_pseudonyms_by_the_key_of_their_day(
+    store: ObjectStore,
+    raw_source: Callable[..., Path],
+    read_table: Callable[[str], pa.Table],
+    keys: Callable[[str], None],
+) -> None:
+    raw_source(CSV.replace("v2", "v1"), user_id="nullif(visit, 'v9')")
+    keys("2000-01-01:first-secret-of-ours,2011-08-02:second-secret-of-ours")
+    land("shop")
+    early, later = (
+        read_table(landed_prefix("shop", date(2011, 8, day)) + "part-0.parquet") for day in (1, 3)
+    )
+    assert len(set(early["session_id"].to_pylist())) == 1
+    assert early["session_id"][0] != later["session_id"][0]  # one visitor, two keys
+    assert all(len(one) == 32 and one != "v1" for one in early["user_id"].to_pylist())
+    assert land("shop")["skipped"] == 2  # the same day has the same key, whenever it is landed
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        pytest.param("my-secret-of-16-letters", "entry 1 does not begin with a day", id="no day"),
+        pytest.param("2011-01-01:tiny!", "2011-01-01 is shorter than 16", id="too short"),
+    ],
+)
+def test_a_wrong_key_is_refused_and_not_told(
+    raw_source: Callable[..., Path], keys: Callable[[str], None], value: str, problem: str
+) -> None:
+    raw_source(CSV)
+    keys(value)
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        land("shop")
+    assert value.rpartition(":")[2] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("mail ann.b@shop.example now", "mail <e-mail> now"),
+        ("4111 1111 1111 1111", "<card>"),
+        ("4111-1111-1111-1111", "<card>"),
+        ("call +44 20 7946 0958", "call <phone>"),
+        ("555-867-5309", "<phone>"),
+        ("(020) 7946 0958", "<phone>"),
+        ("9755322", "9755322"),
+        ("012345678905", "012345678905"),
+        ("size 10 - 12", "size 10 - 12"),
+        ("nikon d3100 18-55", "nikon d3100 18-55"),
+    ],
+)
+def test_queries_lose_personal_data_and_nothing_else(typed: str, kept: str) -> None:
+    with connect() as db:
+        db.execute("CREATE TABLE events (day DATE, query VARCHAR, user_id VARCHAR, session_id VARCHAR)")
+        db.execute("INSERT INTO events VALUES (DATE '2011-08-01', ?, 'u', 's')", [typed])
+        protect(db)
+        assert db.execute("SELECT query, user_id FROM events").fetchone() == (kept, "u")

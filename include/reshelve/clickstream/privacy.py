@@ -1,0 +1,93 @@
+"""What is done to personal data on entry: ids become pseudonyms, and queries that hold a person's data are masked.
+
+A pseudonym is a keyed hash (HMAC's construction with SHA-256 and keys derived from the secret), so that nobody
+without the secret can try out ids. Each key begins on a day: a partition always has the key of its own day, so
+that landing it again gives the same rows; and after a rotation nobody's days can be joined across it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from reshelve.clickstream.database import column, text
+from reshelve.errors import ConfigurationError
+from reshelve.settings import settings
+
+PSEUDONYMOUS = ("user_id", "session_id")
+_LENGTH = 32  # hex digits: 128 bits
+_LEAST_SECRET = 16  # characters
+
+# What a person types by mistake. Bare digits are left alone: shops' numbers (sku, EAN, UPC) are typed as queries.
+_MASKS = (
+    (r"[^\s@<>]+@[^\s@<>]+\.[A-Za-z]{2,}", "<e-mail>"),
+    (r"\b(?:\d{4}[ -]){3}\d{1,7}\b", "<card>"),
+    (r"\+\d[\d ().-]{6,}\d|\(\d{2,5}\) ?\d[\d .-]{4,}\d|\b\d{3}[ .-]\d{3}[ .-]\d{4}\b", "<phone>"),
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One secret and the first day it is used for."""
+
+    begins: date
+    secret: str
+
+    def part(self, name: str) -> str:
+        """A key for one use, in hex."""
+        return hmac.new(self.secret.encode(), name.encode(), hashlib.sha256).hexdigest()
+
+
+def pseudonym_keys() -> tuple[Key, ...]:
+    """The keys of `RESHELVE_PSEUDONYM_KEYS`, oldest first; none where it is not set.
+
+    Raises ConfigurationError, without the secret, where it is not DATE:SECRET[,DATE:SECRET …].
+    """
+    given = settings().pseudonym_keys.get_secret_value()
+    keys = []
+    for number, entry in enumerate(filter(None, given.split(",")), 1):
+        begins, _, secret = entry.strip().partition(":")
+        try:
+            keys.append(Key(date.fromisoformat(begins), secret))
+        except ValueError:
+            raise ConfigurationError(
+                f"RESHELVE_PSEUDONYM_KEYS: entry {number} does not begin with a day",
+                "expected YYYY-MM-DD:SECRET, several with commas between",
+            ) from None
+        if len(secret) < _LEAST_SECRET:
+            raise ConfigurationError(
+                f"RESHELVE_PSEUDONYM_KEYS: the secret of {begins} is shorter than {_LEAST_SECRET} characters"
+            )
+    return tuple(sorted(keys, key=lambda key: key.begins))
+
+
+def protect(db: duckdb.DuckDBPyConnection) -> None:
+    """Mask and pseudonymise the table `events` (with its `day`) in place."""
+    masked = column("query")
+    for pattern, mask in _MASKS:
+        masked = f"regexp_replace({masked}, {text(pattern)}, {text(mask)}, 'g')"
+    changes = [f"{column('query')} = {masked}"]
+    keys = pseudonym_keys()
+    for number, key in enumerate(keys):  # as variables: no statement, and so no error, holds a key
+        for part in ("inner", "outer"):
+            db.execute(f"SET VARIABLE {part}_{number} = '{key.part(part)}'")
+    if keys:
+        changes += [f"{column(name)} = {_pseudonym(column(name), keys)}" for name in PSEUDONYMOUS]
+    patterns = " OR ".join(f"regexp_matches({column('query')}, {text(pattern)})" for pattern, _ in _MASKS)
+    db.execute(f"UPDATE events SET {', '.join(changes)}" + ("" if keys else f" WHERE {patterns}"))
+
+
+def _pseudonym(name: str, keys: tuple[Key, ...]) -> str:
+    """The SQL of an id's pseudonym under the key of its day; days before the first key have the first."""
+    hashed = [
+        f"left(sha256(concat(getvariable('outer_{n}'), sha256(concat(getvariable('inner_{n}'), {name})))), {_LENGTH})"
+        for n in range(len(keys))
+    ]
+    cases = [
+        f"WHEN day >= DATE '{key.begins}' THEN {hashed[n]}" for n, key in reversed(list(enumerate(keys)))
+    ]
+    return f"CASE WHEN {name} IS NULL THEN NULL {' '.join(cases)} ELSE {hashed[0]} END"
