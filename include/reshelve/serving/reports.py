@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from reshelve.logs import logger
 from reshelve.store.objects import ObjectStore
@@ -39,9 +39,11 @@ class Report(BaseModel):
     )
     error: str | None = None
 
-    def age(self, now: datetime | None = None) -> float:
-        """Seconds since it was written."""
-        return ((now or datetime.now(UTC)) - self.at).total_seconds()
+    _age: float | None = PrivateAttr(None)
+
+    def age(self) -> float:
+        """Seconds since it was written; where it was read from the store, by the store's clock, not the agent's."""
+        return self._age if self._age is not None else (datetime.now(UTC) - self.at).total_seconds()
 
     def same_as(self, other: Report | None) -> bool:
         """Equal but for the time."""
@@ -60,7 +62,9 @@ def read_reports(store: ObjectStore, ranker: str) -> list[Report]:
         document = store.get(key)
         try:
             if document is not None:
-                found.append(Report.model_validate_json(document.body))
+                report = Report.model_validate_json(document.body)
+                report._age = document.age
+                found.append(report)
         except ValidationError as error:
             logger().warning("a report is damaged", key=key, problem=str(error.errors()[0]["msg"]))
     return found

@@ -7,264 +7,48 @@ carries to the pointer before its own change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
+from reshelve.store.changes import (
+    Advance,
+    Approve,
+    Change,
+    Offer,
+    Promote,
+    Revert,
+    Withdraw,
+)
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
-from reshelve.store.rollout import Event, Place, Plan, State, follow
+from reshelve.store.pointer import Entry, Pointer, problems
 from reshelve.store.versions import require_manifest
 
+__all__ = [
+    "Advance",
+    "Approve",
+    "Change",
+    "Entry",
+    "Offer",
+    "Pointer",
+    "Promote",
+    "Revert",
+    "Withdraw",
+    "deployed_rankers",
+    "move_pointer",
+    "newest",
+    "parse_pointer",
+    "pointer_key",
+    "problems",
+    "read_log",
+    "read_pointer",
+    "settle",
+    "step_began",
+]
+
 _TRIES = 20
-_WAYS_BACK = 50
-
-
-class Pointer(BaseModel):
-    """What one ranker should serve, and where its release is."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    ranker: str
-    sequence: int = Field(0, ge=0, description="Moves so far; equal to the number of the newest log entry.")
-    stable: int | None = Field(None, description="The version customers get.")
-    previous: int | None = Field(
-        None, description="The last other stable version: kept loaded, the way back."
-    )
-    canary: int | None = Field(None, description="The version being released.")
-    share: float = Field(0.0, ge=0, le=1, description="Share of requests for the canary.")
-    state: State = Field(State.IDLE, description="Where the release is.")
-    step: int = Field(0, ge=0, description="Shares of the plan that were begun.")
-    plan: Plan = Plan()
-    held: str = Field("", description="Why the release does not go on; empty while it does.")
-    served: tuple[int, ...] = Field(
-        (), description="Versions that were stable, the newest last: where a rollback may go."
-    )
-    moved_at: datetime | None = None
-    by: str = ""
-    reason: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_before_there_were_states(cls, document: Any) -> Any:
-        if isinstance(document, dict) and "state" not in document and document.get("canary") is not None:
-            return {**document, "state": State.LOADING, "share": 0.0}
-        return document
-
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Pointer:
-        if (self.canary is None) != (self.state is State.IDLE):
-            raise ValueError(f"a release that is {self.state.value} with the canary {self.canary}")
-        if self.share and self.state not in (State.CANARY, State.APPROVAL, State.READY):
-            raise ValueError(f"a share while the release is {self.state.value}")
-        if self.stable is not None and self.stable in (self.previous, self.canary):
-            raise ValueError(f"{self.stable} is stable and something else")
-        return self
-
-    @property
-    def wanted(self) -> frozenset[int]:
-        """Versions a server must hold."""
-        return frozenset(v for v in (self.stable, self.previous, self.canary) if v is not None)
-
-    @property
-    def way_back(self) -> frozenset[int]:
-        """Versions that a rollback may go to: customers had them."""
-        return frozenset(v for v in (*self.served, self.stable, self.previous) if v is not None)
-
-    def after(self, event: Event, **changes: Any) -> Pointer | None:
-        """The pointer where `event` leads, with `changes`; None where the table has no such way."""
-        place = follow(Place(self.state, self.step, self.share), event, changes.get("plan", self.plan))
-        if place is None:
-            return None
-        found = {"held": "", "state": place.state, "step": place.step, "share": place.share, **changes}
-        if place.state is State.IDLE:
-            found = {**found, "canary": None, "plan": Plan()}
-        return Pointer.model_validate({**self.model_dump(), **found})
-
-
-class Entry(BaseModel):
-    """One move of the pointer."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    sequence: int
-    action: str = Field(description="The event.")
-    pointer: Pointer = Field(description="The state after it.")
-    evidence: dict[str, Any] = Field(default_factory=dict, description="What it was decided on.")
-
-
-class Change(Protocol):
-    """A move as a function of the state it meets: a mover that lost a race applies it again to the fresh state."""
-
-    @property
-    def action(self) -> str:
-        """The event."""
-        ...
-
-    @property
-    def evidence(self) -> dict[str, Any]:
-        """What it was decided on."""
-        ...
-
-    def apply(self, pointer: Pointer) -> Pointer:
-        """The state wanted; equal to `pointer` where nothing is to do."""
-        ...
-
-
-@dataclass(frozen=True)
-class Offer:
-    """Load a version beside the stable one, and go the way of `plan`."""
-
-    version: int
-    plan: Plan = field(default_factory=Plan)
-    action: ClassVar[str] = Event.OFFER
-    evidence: ClassVar[dict[str, Any]] = {}
-
-    def apply(self, pointer: Pointer) -> Pointer:
-        """Raises TryAgainError where another version is being released. One under way keeps its plan."""
-        if pointer.canary not in (None, self.version):
-            raise TryAgainError(
-                f"{pointer.ranker}: version {pointer.canary} is being released",
-                f"version {self.version} has to wait until that release ends ({pointer.state.value}"
-                + (f": {pointer.held})" if pointer.held else ")"),
-            )
-        if self.version in (pointer.stable, pointer.canary):
-            return pointer
-        return pointer.after(Event.OFFER, canary=self.version, plan=self.plan) or pointer
-
-
-@dataclass(frozen=True)
-class Advance:
-    """What was found in a state of a release. Where another mover has gone on meanwhile, nothing is to do."""
-
-    version: int
-    event: Event
-    state: State
-    step: int = 0
-    evidence: dict[str, Any] = field(default_factory=dict)
-    held: str = ""
-
-    @property
-    def action(self) -> str:
-        """The event."""
-        return self.event
-
-    def apply(self, pointer: Pointer) -> Pointer:
-        """Raises TryAgainError where the version is not being released any more, or the table has no such way."""
-        if pointer.stable == self.version:
-            return pointer
-        _still(pointer, self.version)
-        if (pointer.state, pointer.step) != (self.state, self.step):
-            return pointer
-        found = pointer.after(self.event, held=self.held)
-        if found is None or self.event in (Event.PROMOTE, Event.WITHDRAW, Event.ROLLBACK):
-            raise TryAgainError(
-                f"{pointer.ranker}: a release that is {self.state.value} cannot take {self.event.value}"
-            )
-        return found
-
-
-@dataclass(frozen=True)
-class Approve:
-    """A person agrees."""
-
-    version: int
-    action: ClassVar[str] = Event.APPROVE
-    evidence: ClassVar[dict[str, Any]] = {}
-
-    def apply(self, pointer: Pointer) -> Pointer:
-        """Raises TryAgainError where the release does not wait for a person."""
-        if pointer.stable == self.version or (
-            pointer.canary == self.version and pointer.state is State.READY
-        ):
-            return pointer
-        _still(pointer, self.version)
-        found = pointer.after(Event.APPROVE)
-        if found is None:
-            raise TryAgainError(
-                f"{pointer.ranker}: version {self.version} does not wait for approval yet",
-                f"its release is {pointer.state.value}",
-            )
-        return found
-
-
-@dataclass(frozen=True)
-class Promote:
-    """Make the canary the stable version."""
-
-    version: int
-    action: ClassVar[str] = Event.PROMOTE
-    evidence: ClassVar[dict[str, Any]] = {}
-
-    def apply(self, pointer: Pointer) -> Pointer:
-        """Raises TryAgainError where it is the canary no more (somebody took it back), or is not ready."""
-        if pointer.stable == self.version:
-            return pointer
-        _still(pointer, self.version)
-        found = pointer.after(Event.PROMOTE, **_stable(pointer, self.version))
-        if found is None:
-            raise TryAgainError(
-                f"{pointer.ranker}: version {self.version} is not ready",
-                f"its release is {pointer.state.value}",
-            )
-        return found
-
-
-@dataclass(frozen=True)
-class Withdraw:
-    """End a release without promoting."""
-
-    version: int
-    action: ClassVar[str] = Event.WITHDRAW
-    evidence: dict[str, Any] = field(default_factory=dict)
-
-    def apply(self, pointer: Pointer) -> Pointer:
-        """Another version's release is left alone."""
-        if pointer.canary != self.version:
-            return pointer
-        return pointer.after(Event.WITHDRAW) or pointer
-
-
-@dataclass(frozen=True)
-class Revert:
-    """Serve a version again, at once; a release under way ends."""
-
-    version: int
-    action: ClassVar[str] = Event.ROLLBACK
-    evidence: ClassVar[dict[str, Any]] = {}
-
-    def apply(self, pointer: Pointer) -> Pointer:
-        """The canary goes too: a rollback is somebody saying that something is wrong.
-
-        Raises DataError where customers never had the version: a rollback is no way around a release.
-        """
-        if self.version not in pointer.way_back:
-            known = ", ".join(map(str, sorted(pointer.way_back))) or "none"
-            raise DataError(
-                f"{pointer.ranker}: version {self.version} never was stable, a rollback cannot go there",
-                f"versions that were: {known}; to serve another one, release it",
-            )
-        return pointer.after(Event.ROLLBACK, **_stable(pointer, self.version)) or pointer
-
-
-def _still(pointer: Pointer, version: int) -> None:
-    if pointer.canary != version:
-        raise TryAgainError(
-            f"{pointer.ranker}: version {version} is not being released any more",
-            f"the deployment log's newest entry is by {pointer.by}: {pointer.reason}",
-        )
-
-
-def _stable(pointer: Pointer, version: int) -> dict[str, Any]:
-    previous = pointer.previous if pointer.stable in (None, version) else pointer.stable
-    served = [v for v in (*pointer.served, *(v for v in (pointer.stable,) if v is not None)) if v != version]
-    return {
-        "stable": version,
-        "previous": None if previous == version else previous,
-        "served": tuple(dict.fromkeys([*served, version]))[-_WAYS_BACK:],
-    }
 
 
 def pointer_key(ranker: str) -> str:
@@ -360,32 +144,6 @@ def step_began(store: ObjectStore, pointer: Pointer) -> int:
             break
         began -= 1
     return began
-
-
-def problems(log: list[Entry]) -> list[str]:
-    """Where a deployment log is no way through the table of a release; empty where it explains its last state."""
-    found = []
-    before = None
-    for number, entry in enumerate(log, 1):
-        now = entry.pointer
-        before = before or Pointer(ranker=now.ranker)
-        if entry.sequence != number or now.sequence != number:
-            found.append(f"entry {number} has the number {entry.sequence}")
-        place = follow(
-            Place(before.state, before.step, before.share),
-            Event(entry.action),
-            now.plan if entry.action == Event.OFFER else before.plan,
-        )
-        if place != Place(now.state, now.step, now.share):
-            found.append(f"entry {number}: {entry.action} does not lead from {before.state} to {now.state}")
-        if now.stable != before.stable and entry.action not in (Event.PROMOTE, Event.ROLLBACK):
-            found.append(f"entry {number}: {entry.action} changed the stable version")
-        if entry.action == Event.PROMOTE and now.stable != before.canary:
-            found.append(f"entry {number}: {now.stable} was promoted and {before.canary} was the canary")
-        if entry.action == Event.ROLLBACK and now.stable not in before.way_back:
-            found.append(f"entry {number}: rolled back to {now.stable}, which never was stable")
-        before = now
-    return found
 
 
 def settle(store: ObjectStore, ranker: str) -> Pointer | None:

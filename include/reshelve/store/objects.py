@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,11 @@ class PreconditionFailedError(Exception):
 
 @dataclass(frozen=True)
 class Object:
-    """One object's bytes and its entity tag."""
+    """One object's bytes, its entity tag, and its age in seconds by the store's own clock."""
 
     body: bytes
     etag: str
+    age: float = 0.0
 
 
 class ObjectStore:
@@ -99,7 +101,7 @@ class ObjectStore:
         extra = {"IfNoneMatch": etag} if etag else {}
         try:
             answer = self._client.get_object(Bucket=self.bucket, Key=key, **extra)
-            return Object(answer["Body"].read(), answer["ETag"]), True
+            return Object(answer["Body"].read(), answer["ETag"], _age(answer)), True
         except ClientError as error:
             if _code(error) in _MISSING:
                 return None, True
@@ -262,6 +264,13 @@ class ObjectStore:
 def _client(config: Config) -> Any:
     # A session of its own: boto3's default one keeps the first credentials it saw for the whole process.
     return boto3.Session().client("s3", config=config)
+
+
+def _age(answer: dict[str, Any]) -> float:
+    """Both times are the store's, so no clock of ours is compared with another's."""
+    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    now = datetime.now(UTC) if said is None else parsedate_to_datetime(said)
+    return max(0.0, (now - answer["LastModified"]).total_seconds())
 
 
 def _code(error: ClientError) -> str:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from reshelve.processes import free_port, wait_until
 from reshelve.serving import agent as agent_module
 from reshelve.serving.agent import Agent, run_agent
 from reshelve.serving.model_config import ModelEntry, read_config, write_config
-from reshelve.serving.reports import Report, live_reports, read_reports
+from reshelve.serving.reports import Report, live_reports, read_reports, write_report
 from reshelve.store.deployments import pointer_key, read_log
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
@@ -242,6 +243,17 @@ def test_a_damaged_report_hides_no_other(
     start().round()
     store.put("deployments/recommend/agents/b.json", b"{")
     assert [report.agent for report in read_reports(store, "recommend")] == ["a"]
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_an_agent_whose_clock_is_wrong_lives_all_the_same(
+    store: ObjectStore, version: int, start: Callable[[], Agent], hours: int
+) -> None:
+    """And one that is dead does not live because its clock was ahead: the store's clock counts."""
+    start().round()
+    report = the_report(store)
+    write_report(store, "recommend", report.model_copy(update={"at": report.at + timedelta(hours=hours)}))
+    assert the_report(store).age() < 5
 
 
 def test_one_agent_per_directory(store: ObjectStore, models: Path) -> None:
