@@ -96,6 +96,8 @@ class DuckDBEngine:
         products: Path | None = None,
     ) -> None:
         self.db, self._file, self._files = db, file, files
+        # A Parquet file's statistics leave NaN out, and by them DuckDB would find a NaN price to be in range.
+        db.execute("SET disabled_optimizers = 'statistics_propagation'")
         self._datasource: Any = None
         self._context: Any = None
         made = (
@@ -130,9 +132,15 @@ class DuckDBEngine:
         self.keep(name, "SELECT * FROM taken")
         self.db.unregister("taken")
 
-    def batches(self, query: str) -> Iterator[pa.RecordBatch]:
-        """Rows in order; DuckDB keeps the order of the files through filters and joins with small tables."""
-        yield from self.db.cursor().sql(query).to_arrow_reader(_BATCH)
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Every landed row in the order of the files, as event columns and `_row`.
+
+        One file after the other and without a join: a join gives no order that holds from run to run.
+        """
+        names = ", ".join(map(column, EVENT_TYPES))
+        for path, start in file_starts(self._files).items():
+            query = f"SELECT {names}, _row + {start} AS _row FROM ({events_query([path], {})})"
+            yield from self.db.cursor().sql(query).to_arrow_reader(_BATCH)
 
     def asset(self, context: Any, table: str) -> Any:
         """The table or view, through the dialect of this project."""

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reshelve.clickstream.database import EVENT_TYPES, column
+from reshelve.clickstream.database import column
 from reshelve.clickstream.engine import DuckDBEngine, Engine
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.clickstream.rule_base import KeyedRule, RowRule
@@ -98,25 +99,21 @@ def split(
     Without `good` every row goes to quarantine, and there is no `good.parquet`. Raises DataError where the
     rows of both are not the `rows_in` of the landed files.
     """
-    columns = ", ".join(f"e.{column(name)}" for name in EVENT_TYPES)
-    query = (
-        f"SELECT {columns}, coalesce(m._aside, CAST(0 AS BIGINT)) AS _aside FROM events AS e"
-        " LEFT JOIN (SELECT _row, _aside FROM marks WHERE _aside <> 0) AS m ON e._row = m._row"
-    )
+    marks = engine.table("SELECT _row, _aside FROM marks WHERE _aside <> 0 ORDER BY _row")
     names = [rule.name for rule in rules.quarantine]
     with (
         _Writer(directory / GOOD, EVENT_SCHEMA) as kept,
         _Writer(directory / QUARANTINE, QUARANTINE_SCHEMA) as aside,
     ):
-        for batch in engine.batches(query):
-            table = pa.Table.from_batches([batch.drop_columns(["_aside"])]).cast(EVENT_SCHEMA)
-            masks = batch["_aside"]
-            bad = pc.not_equal(masks, 0) if good else pa.array([True] * len(masks))
+        for batch in engine.batches():
+            table = pa.Table.from_batches([batch.drop_columns(["_row"])]).cast(EVENT_SCHEMA)
+            masks = _of_rows(marks, batch["_row"].to_numpy())
+            bad = pa.array(masks != 0) if good else pa.array([True] * len(masks))
             if not pc.any(bad).as_py():
                 kept.write(table)
                 continue
             kept.write(table.filter(pc.invert(bad)))
-            broken = [_names(mask, names) for mask in masks.filter(bad).to_pylist()]
+            broken = [_names(mask, names) for mask in masks[bad.to_numpy(zero_copy_only=False)].tolist()]
             listed = pa.array(broken, pa.list_(pa.string()))
             aside.write(table.filter(bad).append_column(QUARANTINE_SCHEMA.field("broken_rules"), listed))
     made = Split(rows_in, _rows(directory / GOOD), _rows(directory / QUARANTINE))
@@ -128,6 +125,17 @@ def split(
     if not good:
         (directory / GOOD).unlink()
     return made
+
+
+def _of_rows(marks: pa.Table, rows: np.ndarray) -> np.ndarray:
+    """The mask of each of `rows`, 0 where there is none; `marks` is in the order of its rows."""
+    known, masks = marks["_row"].to_numpy(), marks["_aside"].to_numpy()
+    found = np.zeros(len(rows), dtype=np.int64)
+    if len(known):
+        place = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+        same = known[place] == rows
+        found[same] = masks[place[same]]
+    return found
 
 
 def _names(mask: int, names: Sequence[str]) -> list[str]:
