@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reshelve.rankers import Release
@@ -60,11 +60,12 @@ def test_an_equal_canary_is_seldom_taken_back_by_chance() -> None:
     assert taken_back <= 8  # 2 %
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(0, 500), st.integers(1, 500))
 def test_wilson_holds_the_rate(hits: int, more: int) -> None:
     count = hits + more
     low, high = wilson(hits, count)
-    assert 0 <= low <= hits / count <= high <= 1
+    assert 0 <= low <= hits / count + 1e-12 and hits / count - 1e-12 <= high <= 1
 
 
 def test_newcombe_as_printed() -> None:
@@ -73,6 +74,7 @@ def test_newcombe_as_printed() -> None:
     assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.floats(0.1, 60_000))
 def test_a_bucket_holds_its_latency(milliseconds: float) -> None:
     number = bucket(milliseconds)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reshelve.errors import ConfigurationError, DataError
@@ -141,6 +141,7 @@ def pointer(share: float, canary: int = 2) -> Pointer:
     )  # fmt: skip
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=20), st.floats(0.01, 0.98), st.floats(0.001, 0.5))
 def test_a_session_stays_while_the_share_grows(session: str, share: float, more: float) -> None:
     if wants_canary(pointer(share), session):
