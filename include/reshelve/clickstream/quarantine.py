@@ -96,14 +96,15 @@ def split(
 ) -> Split:
     """Write `good.parquet` (EVENT_SCHEMA) and `quarantine.parquet` (also broken_rules, a list of names).
 
-    Without `good` every row goes to quarantine, and there is no `good.parquet`. Raises DataError where the
-    rows of both are not the `rows_in` of the landed files.
+    Without `good` every row goes to quarantine, and there is no `good.parquet`. Either file appears when both are
+    whole. Raises DataError where the rows of both are not the `rows_in` of the landed files.
     """
+    partial = {name: directory / f".{name}.partial" for name in (GOOD, QUARANTINE)}
     marks = engine.table("SELECT _row, _aside FROM marks WHERE _aside <> 0 ORDER BY _row")
     names = [rule.name for rule in rules.quarantine]
     with (
-        _Writer(directory / GOOD, EVENT_SCHEMA) as kept,
-        _Writer(directory / QUARANTINE, QUARANTINE_SCHEMA) as aside,
+        _Writer(partial[GOOD], EVENT_SCHEMA) as kept,
+        _Writer(partial[QUARANTINE], QUARANTINE_SCHEMA) as aside,
     ):
         for batch in engine.batches():
             table = pa.Table.from_batches([batch.drop_columns(["_row"])]).cast(EVENT_SCHEMA)
@@ -116,14 +117,16 @@ def split(
             broken = [_names(mask, names) for mask in masks[bad.to_numpy(zero_copy_only=False)].tolist()]
             listed = pa.array(broken, pa.list_(pa.string()))
             aside.write(table.filter(bad).append_column(QUARANTINE_SCHEMA.field("broken_rules"), listed))
-    made = Split(rows_in, _rows(directory / GOOD), _rows(directory / QUARANTINE))
+    made = Split(rows_in, _rows(partial[GOOD]), _rows(partial[QUARANTINE]))
     if made.rows_in != made.rows_good + made.rows_quarantined:
         raise DataError(
             f"{made.rows_in} rows came in, but {made.rows_good} are good and {made.rows_quarantined} in quarantine",
             "nothing was written; this is a fault of the quarantine, not of the data",
         )
     if not good:
-        (directory / GOOD).unlink()
+        partial.pop(GOOD).unlink()
+    for name, path in partial.items():
+        path.rename(directory / name)
     return made
 
 
