@@ -29,7 +29,7 @@ from head_objective import Training, task
 from hyperopt import rand
 from hyperopt.base import Domain, trials_from_docs
 
-from reshelve.rankers import Search
+from reshelve.tuning.form import Search
 from reshelve.tuning.past import Past
 from reshelve.tuning.plan import standing
 from reshelve.tuning.rates import rate_factor

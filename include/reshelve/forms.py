@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.errors import ConfigurationError
 
 FormT = TypeVar("FormT", bound=BaseModel)
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Form(BaseModel):
+    """A frozen form that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -11,22 +11,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from reshelve.errors import ConfigurationError
-from reshelve.forms import load_form, load_yaml, set_path
+from reshelve.forms import Form, Share, load_form, load_yaml, set_path
+from reshelve.serving.form import Release
 from reshelve.settings import settings
+from reshelve.tuning.form import Search
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
 Group = Literal["category", "segment"]  # of items, of customers
-MOST_PARALLEL = 64  # trials of a search side by side
-
-
-class Form(BaseModel):
-    """A frozen form that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Kind(StrEnum):
@@ -196,93 +190,6 @@ class Training(Form):
     adapter: Adapter = Adapter()  # type: ignore[call-arg]
 
 
-class LogUniform(Form):
-    """A rate-like hyperparameter."""
-
-    loguniform: tuple[float, float]
-
-
-class Uniform(Form):
-    """A share-like hyperparameter."""
-
-    uniform: tuple[float, float]
-
-
-class Choice(Form):
-    """One of a few values."""
-
-    choice: tuple[float | int | str, ...] = Field(min_length=2)
-
-
-class Halving(Form):
-    """Trials begin small, and only the best go on."""
-
-    eta: int = Field(3, ge=2, le=100, description="The best 1/eta go on, with eta times the budget.")
-    bracket: int | None = Field(
-        None, ge=1, description="Trials that begin together; null: as many as leave one at the full budget."
-    )
-    finalists: int = Field(
-        1, ge=1, description="At least so many of a bracket go on each time, up to the full budget."
-    )
-    min_share: float = Field(
-        gt=0, le=1, description="Least share of a full training that a trial begins with."
-    )
-
-
-class Search(Form):
-    """The hyperparameter search of a night."""
-
-    trials: int = Field(4, ge=0, le=500, description="0 trains with the file's own values.")
-    parallel: int = Field(2, ge=1, le=MOST_PARALLEL, description="Trials asked for at once.")
-    budget_share: float = Field(0.2, gt=0, le=1, description="Share of a full training that one trial costs.")
-    halving: Halving | None = Field(
-        None,
-        description="`{eta: 3, min_share: 0.02}`: trials begin with about that share of a full training, the best "
-        "third go on with three times that, up to `budget_share`.",
-    )
-    rate_exponent: float = Field(
-        0,
-        ge=0,
-        le=1,
-        description="A trial of a share of a full training trains with its rates times share^-rate_exponent: shorter "
-        "trainings want higher rates. 0.3 is usual, 0 leaves them as they are.",
-    )
-    nights: int = Field(
-        14, ge=0, le=365, description="Newest past nights whose trials tonight learns from; 0 for none."
-    )
-    latency_weight: float = Field(
-        0,
-        ge=0,
-        description="Loss that a millisecond of the compressed model's latency weighs; needs `model.layers` in the space.",
-    )
-    max_minutes: float = Field(
-        10,
-        gt=0,
-        le=1440,
-        description="No trial starts after this many minutes, and those that run are stopped.",
-    )
-    price_per_hour: float = Field(
-        0,
-        ge=0,
-        description="What an hour of one trial costs, in any currency: the machine's price, shared by its trials.",
-    )
-    max_cost: float | None = Field(
-        None, ge=0, description="Most that a search may cost, in that currency; stops as `max_minutes` does."
-    )
-    seed: int = Field(17, description="Decides the order of the proposals.")
-    space: dict[str, LogUniform | Uniform | Choice] = Field(
-        default_factory=dict, description="Dotted path of a ranker key (training.learning_rate) → its range."
-    )
-
-    @model_validator(mode="after")
-    def _budgets_fit(self) -> Search:
-        if self.halving and self.halving.min_share > self.budget_share:
-            raise ValueError("halving.min_share is more than budget_share")
-        if self.max_cost is not None and not self.price_per_hour:
-            raise ValueError("max_cost needs price_per_hour")
-        return self
-
-
 class Compression(Form):
     """Steps that make the version cheaper to serve."""
 
@@ -330,60 +237,6 @@ class Gates(Form):
         "null: not reported.",
     )
     max_queries: int = Field(1000, ge=10, description="Queries of the slice that are scored.")
-
-
-class Shadow(Form):
-    """Before any customer: the new version answers recorded requests beside the stable one."""
-
-    requests: int = Field(
-        0, ge=0, le=10_000, description="Recorded requests replayed on both versions; 0 leaves this out."
-    )
-    min_agreement: Share = Field(
-        0.0,
-        description="Rolled back where the answers agree less than this on average (top 10 in common; pair: Spearman).",
-    )
-
-
-class Canary(Form):
-    """The first customers: a share of the sessions, in steps."""
-
-    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (), description="Rising shares of the sessions, as in [0.05, 0.25]; empty promotes after the probe."
-    )
-    min_requests: int = Field(
-        200, ge=20, description="Least requests of the canary in a step before it is judged."
-    )
-    max_error_increase: Share = Field(
-        0.005, description="Rolled back where the canary's error rate is surely higher by more than this."
-    )
-    step_minutes: float = Field(
-        60, gt=0, le=1440, description="After so long without a verdict a step holds: exit 75, ask again."
-    )
-
-
-class Release(Form):
-    """How a promoted version reaches customers."""
-
-    automatic: bool = Field(True, description="Release after a promote verdict; otherwise publish only.")
-    ready_seconds: int = Field(300, ge=5, description="How long every agent may take to load the version.")
-    keep: int = Field(
-        5, ge=2, description="Published versions that housekeeping keeps beside those that serve."
-    )
-    top: int = Field(100, ge=1, le=1000, description="next_item, search: items in an answer.")
-    approval: bool = Field(False, description="Wait for a person before the promotion: `reshelve approve`.")
-    max_latency_ratio: float = Field(
-        1.5,
-        ge=1,
-        description="Shadow, canary: rolled back where it surely is slower than stable by more than this.",
-    )
-    shadow: Shadow = Shadow()  # type: ignore[call-arg]
-    canary: Canary = Canary()  # type: ignore[call-arg]
-
-    @model_validator(mode="after")
-    def _shares_rise(self) -> Release:
-        if list(self.canary.shares) != sorted(set(self.canary.shares)):
-            raise ValueError("canary.shares: expected rising shares")
-        return self
 
 
 class Ranker(Form):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from reshelve.rankers import Search
+from reshelve.tuning.form import Search
 from reshelve_airflow.params import ParamsError, RetrainParams, refuse_unknown
 from reshelve_airflow.partitions import PartitionError, partition_of
 

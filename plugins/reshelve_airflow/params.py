@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from reshelve.rankers import Search
+from reshelve.tuning.form import Search
 from reshelve.tuning.plan import width
 
 if TYPE_CHECKING:

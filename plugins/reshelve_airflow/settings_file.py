@@ -19,8 +19,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from reshelve.errors import ReshelveError, TryAgainError
-from reshelve.forms import load_form
-from reshelve.rankers import Form
+from reshelve.forms import Form, load_form
 
 SECONDS = 180
 _SECRET_WORDS = ("password", "secret", "token", "api_key", "private_key")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.errors import ConfigurationError
-from reshelve.forms import line_of, load_form
+from reshelve.forms import Form, line_of, load_form
 from reshelve.settings import PROJECT, settings
 
 _DATA = "${RESHELVE_DATA}"
@@ -23,12 +23,6 @@ Expression = Annotated[
     str, Field(min_length=1, description="A DuckDB expression over the columns of one raw row.")
 ]
 FileFormat = Literal["parquet", "csv", "json"]
-
-
-class Form(BaseModel):
-    """A frozen form that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Catalogue(Form):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from reshelve.rankers import Release
+from reshelve.serving.form import Release
 from reshelve.serving.traffic import Counts
 
 _Z = 2.576

@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from reshelve.forms import Form
 from reshelve.memory.columns import feature_columns
-from reshelve.rankers import Form, Kind, Model, Ranker, Training
+from reshelve.rankers import Kind, Model, Ranker, Training
 
 # Names inside a job's directory. They begin with a dot, so they are never uploaded with a stage.
 SPEC = ".spec.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reshelve.rankers import Search
+from reshelve.tuning.form import Search
 from reshelve.tuning.plan import Standing
 
 MAX_MINUTES, MAX_COST = "search.max_minutes", "search.max_cost"

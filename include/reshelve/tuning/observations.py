@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reshelve.rankers import Form
+from reshelve.forms import Form
 from reshelve.tuning.trial import Draws, Status, Trial
 
 

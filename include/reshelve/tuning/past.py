@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from reshelve.forms import Form
 from reshelve.lineage import Run
-from reshelve.rankers import Form, Ranker
+from reshelve.rankers import Ranker
 from reshelve.store.objects import PreconditionFailedError
 from reshelve.tuning.observations import Observation, observations
 from reshelve.tuning.plan import rungs

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reshelve.rankers import MOST_PARALLEL, Search
+from reshelve.tuning.form import MOST_PARALLEL, Search
 from reshelve.tuning.trial import Status, Trial
 
 

@@ -16,11 +16,11 @@ from typing import Any
 from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.lineage import Result, Run
 from reshelve.logs import logger
-from reshelve.rankers import Search
 from reshelve.training.launch import JobStoppedError, checked_base, run_job, threads_each
 from reshelve.training.spec import training_spec
 from reshelve.training.start import choose_start, start_files
 from reshelve.tuning.budget import MAX_COST, MAX_MINUTES, Left, cost, left
+from reshelve.tuning.form import Search
 from reshelve.tuning.history import History
 from reshelve.tuning.latency import latency_ms
 from reshelve.tuning.observations import observations

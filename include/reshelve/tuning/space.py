@@ -8,7 +8,8 @@ from typing import Any
 from hyperopt import hp, space_eval
 
 from reshelve.errors import ConfigurationError
-from reshelve.rankers import Choice, LogUniform, Ranker, Search
+from reshelve.rankers import Ranker
+from reshelve.tuning.form import Choice, LogUniform, Search
 from reshelve.tuning.trial import Draws
 
 # What may differ by trial beside training: it changes the model that is served and not the examples.

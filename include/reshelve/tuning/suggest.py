@@ -13,7 +13,7 @@ import numpy as np
 from hyperopt import tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK, Domain, trials_from_docs
 
-from reshelve.rankers import Search
+from reshelve.tuning.form import Search
 from reshelve.tuning.observations import Observation
 from reshelve.tuning.space import hyperopt_space
 from reshelve.tuning.trial import Draws

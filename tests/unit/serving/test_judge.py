@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reshelve.rankers import Release
+from reshelve.serving.form import Release
 from reshelve.serving.judge import Verdict, difference_of_rates, judge_canary, quantile, wilson
 from reshelve.serving.traffic import Counts, Meter, bucket, merged, upper_bound
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reshelve.errors import ConfigurationError
-from reshelve.rankers import Search, load_ranker
+from reshelve.rankers import load_ranker
 from reshelve.tuning.budget import left
+from reshelve.tuning.form import Search
 from reshelve.tuning.past import Past, best_of
 from reshelve.tuning.plan import elapsed, rungs, standing, wave_count, waves, width
 from reshelve.tuning.search import proposals

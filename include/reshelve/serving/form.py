@@ -1,0 +1,63 @@
+"""The form of a ranker file's `release`: how a promoted version reaches customers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from reshelve.forms import Form, Share
+
+
+class Shadow(Form):
+    """Before any customer: the new version answers recorded requests beside the stable one."""
+
+    requests: int = Field(
+        0, ge=0, le=10_000, description="Recorded requests replayed on both versions; 0 leaves this out."
+    )
+    min_agreement: Share = Field(
+        0.0,
+        description="Rolled back where the answers agree less than this on average (top 10 in common; pair: Spearman).",
+    )
+
+
+class Canary(Form):
+    """The first customers: a share of the sessions, in steps."""
+
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="Rising shares of the sessions, as in [0.05, 0.25]; empty promotes after the probe."
+    )
+    min_requests: int = Field(
+        200, ge=20, description="Least requests of the canary in a step before it is judged."
+    )
+    max_error_increase: Share = Field(
+        0.005, description="Rolled back where the canary's error rate is surely higher by more than this."
+    )
+    step_minutes: float = Field(
+        60, gt=0, le=1440, description="After so long without a verdict a step holds: exit 75, ask again."
+    )
+
+
+class Release(Form):
+    """How a promoted version reaches customers."""
+
+    automatic: bool = Field(True, description="Release after a promote verdict; otherwise publish only.")
+    ready_seconds: int = Field(300, ge=5, description="How long every agent may take to load the version.")
+    keep: int = Field(
+        5, ge=2, description="Published versions that housekeeping keeps beside those that serve."
+    )
+    top: int = Field(100, ge=1, le=1000, description="next_item, search: items in an answer.")
+    approval: bool = Field(False, description="Wait for a person before the promotion: `reshelve approve`.")
+    max_latency_ratio: float = Field(
+        1.5,
+        ge=1,
+        description="Shadow, canary: rolled back where it surely is slower than stable by more than this.",
+    )
+    shadow: Shadow = Shadow()  # type: ignore[call-arg]
+    canary: Canary = Canary()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _shares_rise(self) -> Release:
+        if list(self.canary.shares) != sorted(set(self.canary.shares)):
+            raise ValueError("canary.shares: expected rising shares")
+        return self
