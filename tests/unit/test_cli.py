@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from reshelve.cli import overrides
 from reshelve.errors import ConfigurationError
 from reshelve.store.objects import ObjectStore
+from reshelve.verbs.options import overrides
 
 
 def reshelve(*arguments: str) -> subprocess.CompletedProcess[str]:

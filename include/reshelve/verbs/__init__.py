@@ -1,0 +1,1 @@
+"""The verbs of the `reshelve` command, by what they are about."""

@@ -1,0 +1,81 @@
+"""Verbs of the clickstream: land, validate, and what to do about a quarantine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from reshelve import errors
+from reshelve.lineage import parse_partition
+from reshelve.verbs.options import (
+    AsJson,
+    Partition,
+    Source,
+    call,
+    day,
+    show,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def land(
+    source: Source,
+    first: Annotated[
+        str | None, typer.Option("--from", help="First day to land; default: the sample's first.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", help="Last day to land; default: the sample's last.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Map a source's raw files onto clickstream partitions and land them on S3."""
+    show(call("reshelve.clickstream.landing:land", source, day(first), day(last)), as_json)
+
+
+@app.command()
+def validate(
+    source: Source,
+    partition: Annotated[str | None, typer.Option("--partition", "-p", help="One day, YYYY-MM-DD.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First of several days.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last of several days.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a partition with Great Expectations; quarantine bad rows; exit 65 on a stop verdict."""
+    if partition:
+        result = call("reshelve.clickstream.validation:validate", source, parse_partition(partition))
+    else:
+        result = call("reshelve.clickstream.validation:validate_range", source, day(first), day(last))
+    show(result, as_json)
+    if result["verdict"] == "stop":
+        raise errors.DataError(str(result["headline"]))
+
+
+@app.command("release-quarantine")
+def release_quarantine(
+    source: Source,
+    partition: Partition,
+    rules: Annotated[
+        list[str],
+        typer.Option("--rule", help="A quarantine rule whose rows are good after all; may be repeated."),
+    ],
+    by: Annotated[str, typer.Option(help="Who asks, for the record.")] = "cli",
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Merge quarantined rows into the good rows of a new verdict; exit 65 where that verdict is stop."""
+    result = call(
+        "reshelve.clickstream.releases:release_quarantine",
+        source, parse_partition(partition), rules, by=by, reason=reason,
+    )  # fmt: skip
+    show(result, as_json)
+    if result["verdict"] == "stop":
+        raise errors.DataError(str(result["headline"]))
+
+
+@app.command()
+def verdict(source: Source, partition: Partition, as_json: AsJson = False) -> None:
+    """The verdict on a partition: exit 65 where it is stop, 75 while it has landed and is not judged yet."""
+    show(call("reshelve.clickstream.readiness:readiness", source, parse_partition(partition)), as_json)

@@ -1,0 +1,74 @@
+"""What verbs share: their options, how they run, and how a result is shown."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from datetime import date
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from reshelve import errors
+from reshelve.lineage import Run, parse_partition, run_stage
+from reshelve.rankers import load_ranker
+
+RankerName = Annotated[str, typer.Option("--ranker", "-r", help="A file in include/rankers/, without .yaml.")]
+Partition = Annotated[str, typer.Option("--partition", "-p", help="The day, YYYY-MM-DD.")]
+Values = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a ranker key: training.epochs=2. May be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+Source = Annotated[
+    str, typer.Option("--source", "-s", help="A file in include/clickstreams/, without .yaml.")
+]
+
+
+def overrides(values: list[str] | None) -> dict[str, Any]:
+    """`["training.epochs=2"]` → `{"training.epochs": 2}`. Raises ConfigurationError."""
+    found: dict[str, Any] = {}
+    for value in values or []:
+        path, equals, text = value.partition("=")
+        if not equals or not path:
+            raise errors.ConfigurationError(f"--set {value}: expected path=value, as in training.epochs=2")
+        found[path] = yaml.safe_load(text)
+    return found
+
+
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """Print a result for a machine (one JSON object) or a person (aligned lines)."""
+    if as_json:
+        sys.stdout.write(json.dumps(result, default=str) + "\n")
+        return
+    width = max((len(key) for key in result), default=0)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for key, value in result.items():
+        text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+        console.print(f"{key:<{width}}  {text}")
+
+
+def call(path: str, *arguments: Any, **keywords: Any) -> Any:
+    """Import `module:function` only when its verb runs: torch or TensorFlow cost seconds."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)(*arguments, **keywords)
+
+
+def run_of(ranker: str, partition: str, values: list[str] | None) -> Run:
+    """The run of a ranker file, with `--set`, on a day. Raises ConfigurationError."""
+    return Run.of(load_ranker(ranker, overrides(values)), parse_partition(partition))
+
+
+def run_verb(
+    name: str, path: str, ranker: str, partition: str, values: list[str] | None, as_json: bool
+) -> None:
+    """Run one stage, `module:function` of a Run, unless its result is there, and show it."""
+    run = run_of(ranker, partition, values)
+    show(run_stage(run, name, lambda work: call(path, work)), as_json)
+
+
+def day(text: str | None) -> date | None:
+    """The day, where one is named. Raises ConfigurationError."""
+    return parse_partition(text) if text else None

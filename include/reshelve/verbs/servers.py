@@ -1,0 +1,70 @@
+"""Verbs that run beside traffic, and the keys that they trust."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from reshelve.verbs.options import (
+    AsJson,
+    RankerName,
+    call,
+    show,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def agent(
+    models: Annotated[str, typer.Option(help="The directory the model server watches.")],
+    server: Annotated[str, typer.Option(help="gRPC address of the model server.")] = "127.0.0.1:8500",
+    name: Annotated[str, typer.Option(help="This agent's name in its reports.")] = "local",
+    every: Annotated[float, typer.Option(help="Seconds between looks at the pointer.", min=0.1)] = 1.0,
+) -> None:
+    """Run beside a model server: copy, verify, load, label and report what the pointers say."""
+    call("reshelve.serving.agent:run_agent", models=models, server=server, name=name, every=every)
+
+
+@app.command("model-server")
+def model_server(
+    models: Annotated[str, typer.Option(help="The directory with models.config and the versions.")],
+    grpc: Annotated[str, typer.Option(help="gRPC address.")] = "127.0.0.1:8500",
+    rest: Annotated[str, typer.Option(help="REST address.")] = "127.0.0.1:8501",
+) -> None:
+    """The local model server: TensorFlow Serving's gRPC and REST API over real SavedModels."""
+    call("reshelve.serving.model_server:serve", models=models, grpc_address=grpc, rest_address=rest)
+
+
+keys_app = typer.Typer(
+    help="The keys that sign versions: make, show, and sign what is published.", no_args_is_help=True
+)
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("make")
+def keys_make(
+    if_missing: Annotated[bool, typer.Option(help="Keep a private key that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key pair: the private part (mode 0600) signs what is published here, the public part is trusted here."""
+    show(call("reshelve.store.keys:make", if_missing=if_missing), as_json)
+
+
+@keys_app.command("show")
+def keys_show(as_json: AsJson = False) -> None:
+    """Which key signs here, and which are trusted."""
+    show(call("reshelve.store.keys:describe"), as_json)
+
+
+@keys_app.command("sign")
+def keys_sign(
+    ranker: RankerName,
+    unsigned: Annotated[
+        bool, typer.Option(help="Also versions that were never signed: the bucket is believed, once.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sign published versions with the present key, as keys are replaced."""
+    show(call("reshelve.store.keys:sign", ranker, unsigned=unsigned), as_json)

@@ -1,0 +1,157 @@
+"""Verbs of published versions: release, take back, ask, and clean up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from reshelve import errors
+from reshelve.rankers import load_ranker
+from reshelve.verbs.options import (
+    AsJson,
+    RankerName,
+    call,
+    show,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def release(
+    ranker: RankerName,
+    version: Annotated[int, typer.Option("--version", "-v", help="A published version.")],
+    by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
+    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    allow_older: Annotated[bool, typer.Option(help="Let an older partition replace a newer one.")] = False,
+    allow_held: Annotated[bool, typer.Option(help="Release a version that the gate held.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Roll a published version out: load beside, probe, shadow, canary, promote; exit 65 rolled back, 75 held."""
+    result = call(
+        "reshelve.serving.release:release",
+        load_ranker(ranker),
+        version,
+        by=by,
+        reason=reason,
+        allow_older=allow_older,
+        allow_held=allow_held,
+    )
+    _show_release(result, as_json)
+
+
+def _show_release(result: dict[str, Any], as_json: bool) -> None:
+    show(result, as_json)
+    if result["state"] == "rolled_back":
+        raise errors.DataError(str(result["headline"]))
+    if result["state"] == "held":
+        raise errors.TryAgainError(str(result["headline"]))
+
+
+@app.command()
+def approve(
+    ranker: RankerName,
+    version: Annotated[int, typer.Option("--version", "-v", help="The version that waits.")],
+    by: Annotated[str, typer.Option(help="Who approves, for the deployment log.")],
+    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let a release that waits for a person go on, and promote it."""
+    result = call("reshelve.serving.release:approve", load_ranker(ranker), version, by=by, reason=reason)
+    _show_release(result, as_json)
+
+
+@app.command()
+def withdraw(
+    ranker: RankerName,
+    by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
+    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """End the release under way; the stable version serves on."""
+    show(call("reshelve.serving.release:withdraw", load_ranker(ranker), by=by, reason=reason), as_json)
+
+
+@app.command()
+def log(ranker: RankerName, as_json: AsJson = False) -> None:
+    """The deployment log: every move with who, why and on what evidence; exit 65 where it explains nothing."""
+    found = call("reshelve.serving.status:history", ranker)
+    if as_json:
+        show(found, True)
+    for entry in [] if as_json else found["entries"]:
+        Console(soft_wrap=True, highlight=False, markup=False).print(entry["line"])
+    if found["problems"]:
+        raise errors.DataError(f"{ranker}: the deployment log is damaged", "; ".join(found["problems"]))
+
+
+@app.command()
+def rollback(
+    ranker: RankerName,
+    to: Annotated[
+        int | None, typer.Option("--to", help="The version to go back to; default: the previous one.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
+    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    dry_run: Annotated[bool, typer.Option(help="Say what would happen and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Serve the previous version again, in seconds, without training and without Airflow."""
+    result = call(
+        "reshelve.serving.release:rollback", load_ranker(ranker), to=to, by=by, reason=reason, dry_run=dry_run
+    )
+    show(result, as_json)
+
+
+@app.command()
+def predict(
+    ranker: RankerName,
+    history: Annotated[
+        str | None, typer.Option(help="next_item: bought item titles, newest first, separated by ' ; '.")
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="search, pair: what the customer typed.")] = None,
+    items: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--item", help="search, pair: item ids to order; default: the catalogue, or a shortlist."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="How many items to answer.")] = 5,
+    version: Annotated[int | None, typer.Option(help="Ask one version instead of the stable one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the model server for a ranked answer."""
+    result = call(
+        "reshelve.serving.predict:predict",
+        load_ranker(ranker), history=history, query=query, items=items, top=top, version=version,
+    )  # fmt: skip
+    if as_json:
+        show(result, True)
+        return
+    Console().print(f"{ranker} version {result['version']}", highlight=False)
+    for place, item in enumerate(result["items"], 1):
+        Console().print(
+            f"{place:3}. {item['score']:8.4f}  {item['item']:<12} {item['title']}",
+            highlight=False,
+            markup=False,
+        )
+
+
+@app.command()
+def status(
+    ranker: Annotated[str | None, typer.Option("--ranker", "-r", help="One ranker; default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What should serve, and what the agents report really serves."""
+    show(call("reshelve.serving.release:status", ranker), as_json)
+
+
+@app.command()
+def housekeeping(
+    ranker: RankerName,
+    dry_run: Annotated[bool, typer.Option(help="Say what would go and delete nothing.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old versions and old work; never what is stable, previous, canary or newest."""
+    show(call("reshelve.store.retention:clean", load_ranker(ranker), dry_run=dry_run), as_json)
