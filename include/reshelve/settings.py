@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     )
     validation_engine: str = Field(
         "duckdb",
-        description="What finds bad rows: duckdb, spark (needs the extra `spark` and Java 17) or pandas; the verdict is the same.",
+        description="What finds bad rows: duckdb, pandas, or spark (experimental; needs the extra `spark` and Java 17).",
     )
     model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
     model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")
