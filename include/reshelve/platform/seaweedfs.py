@@ -10,7 +10,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from reshelve.processes import free_port, port_is_open, start, wait_until
+from reshelve.errors import TryAgainError
+from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
+
+_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -54,30 +57,43 @@ def credentials(directory: Path) -> Credentials:
 def start_seaweedfs(directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
     """Start the store on 127.0.0.1:`port` with its data in `directory`; returns once it answers.
 
-    Its inner services take free ports of their own.
+    Its inner services take free ports of their own. Another process may take one of them first: then it is started
+    once more, with others. Raises TryAgainError where it ends three times.
     """
     credentials(directory)
-    data = directory / "data"
-    data.mkdir(parents=True, exist_ok=True)
+    (directory / "data").mkdir(parents=True, exist_ok=True)
+    for _ in range(_STARTS):
+        process = _start_once(directory, port, log)
+        if process.poll() is None:
+            return process
+    raise TryAgainError(f"weed ended {_STARTS} times, at last with {process.returncode}", f"see {log}")
+
+
+def _start_once(directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """A store that answers, or one that ended before it did."""
+    temporary = {"TMPDIR": os.environ.get("TMPDIR", "/tmp")}
+    process = start(_command(directory, port), log, env=temporary, cwd=directory)
+    try:
+        wait_until(
+            lambda: process.poll() is not None or port_is_open(port), 30, "the object store (SeaweedFS)"
+        )
+    except TryAgainError:
+        stop_group(process.pid)
+        raise
+    return process
+
+
+def _command(directory: Path, port: int) -> list[str]:
     weed = Path(sys.executable).with_name("weed")
     command = [
-        str(weed), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        str(weed), "-logtostderr=true", "mini", f"-dir={directory / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         f"-s3.port={port}", f"-s3.config={directory / 's3.json'}",
         "-webdav=false", "-admin.ui=false", "-s3.iam=false", "-master.telemetry=false",
     ]  # fmt: skip
     for name in ("master", "filer", "volume", "admin"):
         command += [f"-{name}.port={_low_port()}", f"-{name}.port.grpc={free_port()}"]
     # Lance would share port 9101 with every other store of this host, and end the loser of a race.
-    command += [f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    process = start(command, log, env={"TMPDIR": os.environ.get("TMPDIR", "/tmp")}, cwd=directory)
-
-    def ready() -> bool:
-        if process.poll() is not None:
-            raise RuntimeError(f"weed ended with {process.returncode}; see {log}")
-        return port_is_open(port)
-
-    wait_until(ready, 30, "the object store (SeaweedFS)")
-    return process
+    return [*command, f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
 
 
 def _low_port() -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import psutil
 import pytest
 
 from reshelve.errors import ConfigurationError
-from reshelve.platform import machine, postgres
+from reshelve.platform import machine, postgres, seaweedfs
 from reshelve.platform.configuration import Ports
 from reshelve.platform.services import Service, State
 from reshelve.processes import free_port, stop_group
@@ -88,3 +89,17 @@ def test_postgres_keeps_its_data_through_a_kill(tmp_path: Path) -> None:
         assert not service.lives()
     finally:
         stop_group(second.pid)
+
+
+def test_a_port_that_another_process_took_meanwhile_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", seaweedfs._low_port())) as other:
+        handed_out = chain([other.getsockname()[1]], iter(free_port, None))
+        monkeypatch.setattr(seaweedfs, "free_port", lambda: next(handed_out))
+        process = seaweedfs.start_seaweedfs(tmp_path / "store", free_port(), tmp_path / "log")
+        try:
+            assert process.poll() is None
+            assert "Port allocation failed" in (tmp_path / "log").read_text()
+        finally:
+            stop_group(process.pid)
