@@ -87,6 +87,16 @@ def _map_events(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource) -> No
     """Fill the table `events`: `day`, `row` (the order of the raw files), and the event columns."""
     files = raw_files(mapping.name, "files", mapping.files)
     table = _raw_table(db, mapping.name, "files", files, mapping.format)
+    if mapping.rows:
+        rows = f"(WITH raw AS (SELECT * FROM {table}) {mapping.rows})"
+        _try(
+            db,
+            mapping.name,
+            "rows",
+            f"a query over raw: {mapping.rows}",
+            f"SELECT * FROM {rows} AS source LIMIT 0",
+        )
+        table = rows
     expressions = {"event_date": (mapping.event_date, "DATE")}
     for name, sql_type in EVENT_TYPES.items():
         expressions[f"columns.{name}"] = (mapping.columns[name], sql_type)
@@ -125,7 +135,7 @@ def _create(
         for key, (sql, sql_type) in expressions.items()
     }
     for key, column in selected.items():
-        _try(db, source, key, expressions[key], f"SELECT {column} FROM {table} AS source LIMIT 0")
+        _try(db, source, key, _expected(expressions[key]), f"SELECT {column} FROM {table} AS source LIMIT 0")
     try:
         db.execute(
             f"CREATE TABLE {name} AS SELECT row_number() OVER () AS row, {', '.join(selected.values())}"
@@ -134,13 +144,16 @@ def _create(
     except duckdb.Error as error:
         for key, (sql, sql_type) in expressions.items():
             check = f"SELECT count(CAST(({sql}) AS {sql_type})) FROM {table} AS source"
-            _try(db, source, key, expressions[key], check)
+            _try(db, source, key, _expected((sql, sql_type)), check)
         raise DataError(f"{source}: the raw files cannot be mapped", reason(error)) from error
 
 
-def _try(
-    db: duckdb.DuckDBPyConnection, source: str, key: str, expression: tuple[str, str], statement: str
-) -> None:
+def _expected(expression: tuple[str, str]) -> str:
+    sql, sql_type = expression
+    return f"an expression of type {sql_type}: {sql}"
+
+
+def _try(db: duckdb.DuckDBPyConnection, source: str, key: str, expected: str, statement: str) -> None:
     try:
         db.execute(statement)
     except duckdb.Error as error:
@@ -148,7 +161,7 @@ def _try(
         line = line_of(path, *key.split("."))
         raise ConfigurationError(
             f"{path}:{line}: {key}: {reason(error)}",
-            f"expected an expression of type {expression[1]}: {expression[0]}",
+            f"expected {expected}",
         ) from error
 
 

@@ -50,6 +50,11 @@ class ClickstreamSource(Form):
     format: FileFormat = Field(
         "parquet", description="How the files are written; csv and json (one object a line) may be gzipped."
     )
+    rows: str | None = Field(
+        None,
+        description="A DuckDB query over the table `raw` whose rows are the events, where one raw row holds several: "
+        "`SELECT *, unnest(items) AS item FROM raw`.",
+    )
     event_date: Expression = Field(
         description="The DuckDB expression of the day whose partition a row belongs to."
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -14,7 +17,7 @@ from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_pref
 from reshelve.clickstream.landing import land
 from reshelve.clickstream.privacy import protect
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.settings import settings
+from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
 
 CSV = (
@@ -174,3 +177,57 @@ def test_queries_lose_personal_data_and_nothing_else(typed: str, kept: str) -> N
         db.execute("INSERT INTO events VALUES (DATE '2011-08-01', ?, 'u', 's')", [typed])
         protect(db)
         assert db.execute("SELECT query, user_id FROM events").fetchone() == (kept, "u")
+
+
+def ga4_event(
+    name: str, second: int, items: list[dict[str, object]], term: str | None = None
+) -> dict[str, object]:
+    """A row of Google Analytics 4's export, as JSON."""
+    params = [{"key": "ga_session_id", "value": {"int_value": 7, "string_value": None}}]
+    if term:
+        params.append({"key": "search_term", "value": {"int_value": None, "string_value": term}})
+    return {
+        "event_date": "20110801", "event_timestamp": 1312189200000000 + second * 1_000_000, "event_name": name,
+        "user_pseudo_id": "u.1", "event_params": params, "device": {"category": "mobile"}, "items": items,
+    }  # fmt: skip
+
+
+def test_the_mapping_of_the_how_to_page_takes_events_with_several_items_apart(
+    store: ObjectStore, read_table: Callable[[str], pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (PROJECT / "docs" / "how-to" / "use-your-own-clickstream.md").read_text()
+    (block,) = [found for found in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "rows:" in found]
+    monkeypatch.setenv("RESHELVE_CLICKSTREAMS_DIR", str(tmp_path))
+    settings.cache_clear()
+    (tmp_path / "shop_ga4.yaml").write_text(block.replace("include/sample_data", str(tmp_path)))
+    pot, cup = (
+        {"item_id": name, "item_name": f"the {name}", "item_list_index": place, "quantity": None, "price": 2.5,
+         "item_category": "tea"}
+        for place, name in enumerate(("pot", "cup"), 1)
+    )  # fmt: skip
+    rows = [
+        ga4_event("view_item_list", 0, [pot, cup], "tea"),
+        ga4_event("select_item", 5, [cup], "tea"),
+        ga4_event("page_view", 6, []),
+        ga4_event("purchase", 60, [pot | {"quantity": 2}, cup | {"quantity": 1}]),
+    ]
+    with gzip.open(tmp_path / "ga4-1.json.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    assert land("shop_ga4")["rows"] == 5
+    table = read_table(landed_prefix("shop_ga4", date(2011, 8, 1)) + "part-0.parquet")
+    shown = [(r["event_type"], r["item_id"], r["position"], r["query"]) for r in table.to_pylist()]
+    assert sorted(shown[:2]) == [("impression", "cup", 2, "tea"), ("impression", "pot", 1, "tea")]
+    assert shown[2] == ("click", "cup", 2, "tea")
+    assert {(r["event_type"], r["item_id"], r["quantity"]) for r in table.to_pylist()[3:]} == {
+        ("purchase", "pot", 2), ("purchase", "cup", 1)
+    }  # fmt: skip
+    assert len(set(table["event_id"].to_pylist())) == 5
+    assert set(table["segment"].to_pylist()) == {"mobile"}
+    assert set(table["category"].to_pylist()) == {"tea"}
+
+
+def test_a_query_for_rows_that_duckdb_refuses_is_named(raw_source: Callable[..., Path]) -> None:
+    path = raw_source(CSV)
+    path.write_text(path.read_text().replace("event_date:", "rows: SELECT nothing FROM raw\nevent_date:"))
+    with pytest.raises(ConfigurationError, match=r"shop.yaml:4: rows: .*nothing"):
+        land("shop")
