@@ -34,6 +34,7 @@ CATALOGUE_SCHEMA = pa.schema([pa.field("item_id", pa.string()), pa.field("title"
 
 _PART = "part.parquet"  # beside the landing
 _OURS = re.compile(r"part-\d+\.parquet")
+_MANY_GONE = 0.1  # of the items: a list that is cut off looks like that
 _PROGRESS_EVERY = 50
 
 
@@ -251,8 +252,11 @@ class _Landing:
 
 def _land_catalogue(
     db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, store: ObjectStore, directory: Path
-) -> int | None:
-    """Write the product list (one row an item, the first title that is known); returns its items, or None."""
+) -> dict[str, int] | None:
+    """Write the product list (one row an item, the first title that is known), or do nothing where there is none.
+
+    Returns its `items`, how many have no title (`untitled`), and how many are `new`, `gone` or `retitled` since it was landed before.
+    """
     catalogue = mapping.catalogue
     if catalogue is None:
         return None
@@ -272,7 +276,23 @@ def _land_catalogue(
         CATALOGUE_SCHEMA,
     )
     key = catalogue_key(mapping.name)
-    found = store.get(key)
+    before, found = directory / "before.parquet", store.get(key)
+    before.write_bytes(path.read_bytes() if found is None else found.body)
+    changes = _changes(db, before, path)
     if found is None or found.body != path.read_bytes():
         store.put(key, path.read_bytes())
-    return items
+    log = logger(stage="land", source=mapping.name)
+    (log.warning if changes["gone"] > _MANY_GONE * items else log.info)("catalogue", items=items, **changes)
+    return {"items": items, **changes}
+
+
+def _changes(db: duckdb.DuckDBPyConnection, before: Path, now: Path) -> dict[str, int]:
+    """What became of the items of one product list in another."""
+    (row,) = db.execute(
+        """SELECT count(*) FILTER (now.item_id IS NOT NULL AND now.title IS NULL),
+                  count(*) FILTER (before.item_id IS NULL), count(*) FILTER (now.item_id IS NULL),
+                  count(*) FILTER (before.item_id = now.item_id AND before.title IS DISTINCT FROM now.title)
+           FROM read_parquet($before) AS before FULL JOIN read_parquet($now) AS now ON before.item_id = now.item_id""",
+        {"before": str(before), "now": str(now)},
+    ).fetchall()
+    return dict(zip(("untitled", "new", "gone", "retitled"), row, strict=True))

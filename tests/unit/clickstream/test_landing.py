@@ -91,10 +91,21 @@ def test_the_catalogue_lands_with_the_events(
     shop_data: Path, store: ObjectStore, read_table: Callable[[str], pa.Table]
 ) -> None:
     done = land("mobile_search", date(2011, 9, 1), date(2011, 9, 2))
-    assert (done["partitions"], done["catalogue"]) == (2, 457)
+    assert (done["partitions"], done["catalogue"]["items"]) == (2, 457)
     table = read_table(catalogue_key("mobile_search"))
     assert table.column_names == ["item_id", "title"]
     assert len(set(table["item_id"].to_pylist())) == 457
+
+
+def test_what_changed_in_the_catalogue_is_told(raw_source: Callable[..., Path], tmp_path: Path) -> None:
+    mapping, listed = raw_source(CSV), tmp_path / "products.csv"
+    lines = [f"catalogue: {{files: {listed}, format: csv, item_id: CAST(sku AS VARCHAR), title: title}}"]
+    mapping.write_text(mapping.read_text() + "\n".join(lines) + "\n")
+    listed.write_text("sku,title\n1,pot\n2,cup\n3,\n4,tray\n")
+    assert land("shop")["catalogue"] == {"items": 4, "untitled": 1, "new": 0, "gone": 0, "retitled": 0}
+    listed.write_text("sku,title\n1,pot\n2,mug\n3,lid\n5,\n6,jug\n")
+    assert land("shop")["catalogue"] == {"items": 5, "untitled": 1, "new": 2, "gone": 1, "retitled": 2}
+    assert land("shop")["catalogue"] == {"items": 5, "untitled": 1, "new": 0, "gone": 0, "retitled": 0}
 
 
 def test_rows_that_come_late_become_a_further_object(
