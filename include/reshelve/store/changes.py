@@ -45,7 +45,8 @@ class Offer:
             raise TryAgainError(
                 f"{pointer.ranker}: version {pointer.canary} is being released",
                 f"version {self.version} has to wait until that release ends ({pointer.state.value}"
-                + (f": {pointer.held})" if pointer.held else ")"),
+                + (f": {pointer.held}" if pointer.held else "")
+                + f"); if nobody works on it any more: reshelve withdraw --ranker {pointer.ranker}",
             )
         if self.version in (pointer.stable, pointer.canary):
             return pointer

@@ -249,6 +249,9 @@ def test_nothing_wrong_is_served_whatever_dies(
         world.tampered_version()
 
         newest = list_versions(world.store, "recommend")[-1]
+        # A release that was killed waits for whoever asks for its version again; a newer one has to take it back first.
+        withdraw = [sys.executable, "-m", "reshelve.cli", "withdraw", "--ranker", "recommend", "--json"]
+        subprocess.run(withdraw, check=True, capture_output=True, timeout=60)
 
         def promoted() -> bool:
             done = subprocess.run([*command, "--version", str(newest)], capture_output=True, timeout=400)
