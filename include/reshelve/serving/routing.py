@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
@@ -148,7 +149,8 @@ class Caller:
             if meant is not None and not (label == "canary" and isinstance(error, NothingServesError)):
                 self.meter.add(sequence, meant, None, type(error).__name__)
             raise
-        self.meter.add(sequence, answer.version, (time.monotonic() - started) * 1000)
+        milliseconds = (time.monotonic() - started) * 1000
+        self.meter.add(sequence, answer.version, milliseconds, text=_text(inputs), score=_best_score(answer))
         return answer
 
     def _run(self) -> None:
@@ -180,3 +182,21 @@ class Caller:
             write_traffic(self._store, self.ranker, self.meter.report())
         except TryAgainError as error:
             logger(ranker=self.ranker).warning("traffic is not reported", problem=error.headline)
+
+
+def _text(inputs: Mapping[str, ArrayLike]) -> str | None:
+    """What the first row asks; None where the signature has no text of ours."""
+    for name in ("query", "history"):
+        rows = np.asarray(inputs.get(name, ())).ravel()
+        if rows.size:
+            first = rows[0]
+            return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
+    return None
+
+
+def _best_score(answer: Answer) -> float | None:
+    """The highest score of the first row; of a pair's candidates, the highest of all."""
+    found = answer.outputs.get("score")
+    if found is None or not found.size or found.dtype.kind not in "fiu":
+        return None
+    return float(np.max(found[0] if found.ndim > 1 else found))
