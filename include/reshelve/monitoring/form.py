@@ -30,11 +30,11 @@ class Guard(Form):
 
 
 class Season(Form):
-    """What an hour is compared with: the same hour of earlier days and weeks, by median and MAD."""
+    """What an hour is compared with: the same hour of the same weekday, by median and MAD."""
 
-    days: int = Field(28, ge=7, le=90, description="Days of hours that are remembered.")
+    days: int = Field(43, ge=22, le=180, description="Days of hours that are remembered.")
     least: int = Field(
-        5, ge=3, le=50, description="Least earlier hours to compare with; fewer, and nothing is said."
+        4, ge=3, le=20, description="Least earlier weeks to compare with; fewer, and nothing is said."
     )
     deviations: float = Field(
         8,

@@ -1,7 +1,7 @@
-"""Whether an hour is out of the ordinary: beside the same hour of earlier days, by median and MAD. Pure functions.
+"""Whether an hour is out of the ordinary: beside the same hour of earlier weeks, by median and MAD. Pure functions.
 
-Hours are compared with the same hour of the same weekday, where enough of those are remembered, else with the same
-hour of all days. One strange day moves neither a median nor the median absolute deviation (Rousseeuw and Croux, 1993).
+Hours are compared with the same hour of the same weekday alone: a shop that is closed on Saturdays would otherwise be
+strange every Saturday. One strange week moves neither a median nor the median absolute deviation (Rousseeuw and Croux, 1993).
 Counts scatter by chance alone (Poisson), and more than that from week to week: the deviation is never taken for less
 than both, so that a quiet hour with three requests in place of one is no news.
 """
@@ -61,11 +61,9 @@ METRICS: dict[str, tuple[Callable[[Hour], float | None], Callable[[Hour, float],
 
 def earlier(hours: Sequence[Hour], hour: Hour, least: int) -> list[Hour]:
     """The hours that `hour` is compared with; empty where there are fewer than `least`."""
-    same_hour = [one for one in hours if one.at < hour.at and one.at.hour == hour.at.hour]
-    same_weekday = [one for one in same_hour if one.at.weekday() == hour.at.weekday()]
-    if len(same_weekday) >= least:
-        return same_weekday
-    return same_hour if len(same_hour) >= least else []
+    same = (hour.at.weekday(), hour.at.hour)
+    found = [one for one in hours if one.at < hour.at and (one.at.weekday(), one.at.hour) == same]
+    return found if len(found) >= least else []
 
 
 def expected_requests(hours: Sequence[Hour], hour: Hour, least: int) -> float | None:
