@@ -9,6 +9,7 @@ from reshelve.monitoring.memory import Act, Memory, Told
 from reshelve.monitoring.observations import Action, Decision, Finding
 
 _DAY = timedelta(days=1)
+_GONE = timedelta(hours=1)
 _BUSY = timedelta(minutes=5)  # an action that is not settled after so long was cut off: it may be done again
 
 
@@ -49,13 +50,13 @@ def _refusal(decision: Decision, acts: list[Act], rules: Guard, now: datetime) -
 def news(findings: list[Finding], memory: Memory, rules: Guard, now: datetime) -> list[Finding]:
     """The findings that people were not told of; remembers that they now are.
 
-    A cause that lasts is told again after `repeat_hours`, one that was gone for the cool-down as soon as it is back.
+    A cause that lasts is told again after `repeat_hours`, one that was gone for an hour as soon as it is back.
     """
-    gone, repeat = timedelta(minutes=rules.cooldown_minutes), timedelta(hours=rules.repeat_hours)
+    repeat = timedelta(hours=rules.repeat_hours)
     found = []
     for finding in findings:
         told = memory.told.get(finding.cause)
-        if told is None or now - told.seen > gone or now - told.at >= repeat:
+        if told is None or now - told.seen > _GONE or now - told.at >= repeat:
             found.append(finding)
             told = Told(at=now, seen=now)
         memory.told[finding.cause] = Told(at=told.at, seen=now)

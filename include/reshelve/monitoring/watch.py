@@ -5,6 +5,7 @@ A look that is killed costs nothing: what it had not yet kept is judged by the n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from reshelve.clickstream.verdicts import Verdict
 from reshelve.errors import DataError
 from reshelve.monitoring import observations
 from reshelve.monitoring.act import act, planned
+from reshelve.monitoring.clicks import Joined, join_clicks
 from reshelve.monitoring.collect import Seen, collect, stable_since
 from reshelve.monitoring.decisions import TABLE, Situation, decide
 from reshelve.monitoring.drift import check_drift
@@ -71,6 +73,8 @@ def judge(store: ObjectStore, seen: Seen, memory: Memory) -> Observation:
     _forget(seen, memory)
     check_versions(seen, memory, fresh)
     measured = check_drift(seen, memory, fresh)
+    clicks, of_clicks = join_clicks(store, seen, memory)[1:]
+    measured |= of_clicks
     check_agents(seen, memory)
     check_data(seen, memory)
     check_lateness(seen, memory)
@@ -88,7 +92,7 @@ def judge(store: ObjectStore, seen: Seen, memory: Memory) -> Observation:
         at=seen.now,
         since=before,
         sequence=seen.pointer.sequence,
-        versions=_traffic(seen, fresh),
+        versions=_traffic(seen, fresh, clicks),
         agents=seen.agents,
         measured=measured,
         findings=tuple(findings),
@@ -101,9 +105,10 @@ def _forget(seen: Seen, memory: Memory) -> None:
     """What was found of a version that is nothing any more, or that is something else now, stands no longer."""
     pointer = seen.pointer
     memory.keep_versions(v for v in (pointer.stable, pointer.canary, pointer.previous) if v is not None)
-    holders = {"canary": pointer.canary, "errors": pointer.stable, "latency": pointer.stable}
-    for key, version in holders.items():
-        if key in memory.standing and memory.standing[key].version != version:
+    roles = {Condition.BAD_CANARY: pointer.canary, Condition.BAD_VERSION: pointer.stable}
+    for key, finding in list(memory.standing.items()):
+        of_stable = key in ("errors", "latency") and finding.version != pointer.stable
+        if of_stable or finding.version != roles.get(finding.condition, finding.version):
             del memory.standing[key]
 
 
@@ -143,12 +148,13 @@ def _held(store: ObjectStore, ranker: str) -> str:
     return "" if found is None else found.reason
 
 
-def _traffic(seen: Seen, fresh: dict[int, Counts]) -> tuple[VersionTraffic, ...]:
+def _traffic(seen: Seen, fresh: dict[int, Counts], clicks: Sequence[Joined]) -> tuple[VersionTraffic, ...]:
     """Of every version that serves or was asked."""
     pointer = seen.pointer
     serving = [v for v in (pointer.stable, pointer.canary, pointer.previous) if v is not None]
+    joined = {one.version: one for one in clicks}
     found = []
-    for version in dict.fromkeys([*serving, *sorted(fresh)]):
+    for version in dict.fromkeys([*serving, *sorted(fresh), *joined]):
         counts = fresh.get(version, Counts())
         answered = sum(counts.latency.values())
         p50, p95, p99 = (
@@ -159,6 +165,8 @@ def _traffic(seen: Seen, fresh: dict[int, Counts]) -> tuple[VersionTraffic, ...]
             VersionTraffic(
                 version=version, role=seen.role(version), requests=counts.requests, errors=counts.failed,
                 p50_ms=p50, p95_ms=p95, p99_ms=p99,
+                clicks=joined[version].clicks if version in joined else None,
+                clickable=joined[version].clickable if version in joined else None,
             )
         )  # fmt: skip
     return tuple(found)

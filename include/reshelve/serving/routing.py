@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.logs import logger
 from reshelve.serving.client import Answer, NothingServesError, RankingClient
+from reshelve.serving.request_log import RequestLog
 from reshelve.serving.traffic import Meter, write_traffic
 from reshelve.store.deployments import Pointer, parse_pointer, pointer_key
 from reshelve.store.objects import ObjectStore
@@ -60,9 +61,13 @@ class Caller:
         *,
         name: str = "",
         every: float = 1.0,
+        log_share: float = 0.0,
     ) -> None:
+        """`log_share`: share of the sessions whose requests are logged to the store (`request_log`); 0: none."""
         if not servers:
             raise ConfigurationError(f"{ranker}: no model server to ask", "give one gRPC address or more")
+        if log_share and store is None:
+            raise ConfigurationError(f"{ranker}: a request log needs a store")
         self.ranker = ranker
         self.pointer: Pointer | None = None
         self.meter = Meter(name or f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
@@ -73,7 +78,10 @@ class Caller:
         self._away = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.log: RequestLog | None = None
         if store is not None:
+            if log_share:
+                self.log = RequestLog(store, ranker, self.meter.client, log_share)
             self._look()
             self._thread = threading.Thread(target=self._run, name=f"pointer of {ranker}", daemon=True)
             self._thread.start()
@@ -91,6 +99,8 @@ class Caller:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
+        if self.log is not None:
+            self.log.close()
         for client in self._clients:
             client.close()
 
@@ -110,13 +120,19 @@ class Caller:
         pointer = self.pointer
         if wants_canary(pointer, session):
             try:
-                return self._ask(pointer, "canary", inputs, signature, timeout * _CANARY_PATIENCE)
+                patience = timeout * _CANARY_PATIENCE
+                return self._ask(pointer, "canary", inputs, session, signature, patience)
             except ReshelveError as error:
                 logger(ranker=self.ranker).warning("the canary did not answer", problem=error.headline)
-        return self._stable(pointer, inputs, signature, deadline)
+        return self._stable(pointer, inputs, session, signature, deadline)
 
     def _stable(
-        self, pointer: Pointer | None, inputs: Mapping[str, ArrayLike], signature: str, deadline: float
+        self,
+        pointer: Pointer | None,
+        inputs: Mapping[str, ArrayLike],
+        session: str,
+        signature: str,
+        deadline: float,
     ) -> Answer:
         """Ask the stable version; Predict changes nothing, so another server may be asked again."""
         tries = len(self._clients)
@@ -124,7 +140,7 @@ class Caller:
             tries -= 1
             left = deadline - time.monotonic()
             try:
-                return self._ask(pointer, "stable", inputs, signature, max(left, 0.001))
+                return self._ask(pointer, "stable", inputs, session, signature, max(left, 0.001))
             except TryAgainError:
                 if tries <= 0 or deadline - time.monotonic() <= 0:
                     raise
@@ -134,6 +150,7 @@ class Caller:
         pointer: Pointer | None,
         label: str,
         inputs: Mapping[str, ArrayLike],
+        session: str,
         signature: str,
         timeout: float,
     ) -> Answer:
@@ -150,7 +167,13 @@ class Caller:
                 self.meter.add(sequence, meant, None, type(error).__name__)
             raise
         milliseconds = (time.monotonic() - started) * 1000
-        self.meter.add(sequence, answer.version, milliseconds, text=_text(inputs), score=_best_score(answer))
+        text = _text(inputs)
+        self.meter.add(sequence, answer.version, milliseconds, text=text, score=_best_score(answer))
+        if self.log is not None:
+            self.log.offer(
+                session=session, label=label, signature=signature, text=text, version=answer.version,
+                outputs=answer.outputs,
+            )  # fmt: skip
         return answer
 
     def _run(self) -> None:
