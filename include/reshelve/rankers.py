@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from reshelve.errors import ConfigurationError
 from reshelve.forms import Form, Share, load_form, load_yaml, set_path
+from reshelve.monitoring.form import Watch
 from reshelve.serving.form import Release
 from reshelve.settings import settings
 from reshelve.tuning.form import Search
@@ -260,6 +261,7 @@ class Ranker(Form):
     compression: Compression = Compression()  # type: ignore[call-arg]
     gates: Gates
     release: Release = Release()  # type: ignore[call-arg]
+    watch: Watch = Watch()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _space_names_ranker_keys(self) -> Ranker:
@@ -318,8 +320,12 @@ class Ranker(Form):
         return self
 
     def digest(self) -> str:
-        """sha256 of the whole form (hex): equal for equal meaning, whatever the file's layout."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """sha256 of the form (hex): equal for equal meaning, whatever the file's layout.
+
+        `watch` is left out: it changes nothing of what a night makes.
+        """
+        document = self.model_dump(mode="json", exclude={"watch"})
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def with_values(self, values: dict[str, Any]) -> Ranker:

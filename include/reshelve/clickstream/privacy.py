@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -63,6 +65,20 @@ def pseudonym_keys() -> tuple[Key, ...]:
                 f"RESHELVE_PSEUDONYM_KEYS: the secret of {begins} is shorter than {_LEAST_SECRET} characters"
             )
     return tuple(sorted(keys, key=lambda key: key.begins))
+
+
+def mask(typed: str) -> str:
+    """A query without what a person typed into it by mistake, as `protect` masks those of the clickstream."""
+    for pattern, name in _MASKS:
+        typed = re.sub(pattern, name, typed, flags=re.ASCII)
+    return typed
+
+
+def pseudonym(value: str, keys: Sequence[Key], day: date) -> str:
+    """The pseudonym that `protect` gives an id on `day`. `keys` are oldest first; there must be one."""
+    key = next((key for key in reversed(keys) if day >= key.begins), keys[0])
+    inner = hashlib.sha256(f"{key.part('inner')}{value}".encode()).hexdigest()
+    return hashlib.sha256(f"{key.part('outer')}{inner}".encode()).hexdigest()[:_LENGTH]
 
 
 def protect(db: duckdb.DuckDBPyConnection) -> None:
