@@ -66,12 +66,19 @@ def approve(
 @app.command()
 def withdraw(
     ranker: RankerName,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", "-v", help="Only where this version is being released; default: any."),
+    ] = None,
     by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """End the release under way; the stable version serves on."""
-    show(call("reshelve.serving.release:withdraw", load_ranker(ranker), by=by, reason=reason), as_json)
+    result = call(
+        "reshelve.serving.release:withdraw", load_ranker(ranker), version=version, by=by, reason=reason
+    )
+    show(result, as_json)
 
 
 @app.command()
