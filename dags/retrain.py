@@ -3,7 +3,8 @@
 
 Waits for the verdict on the day's partition of the ranker's source, then: training examples · hyperparameter search ·
 fine-tuning · for searches the blend with what was chosen before · compression · packaging · gate · publication. A
-version the gate promotes is handed to `release_<ranker>`.
+version the gate promotes is handed to `release_<ranker>`. Beside that a report is made of whatever was done: the task
+`report` has a link to it.
 
 **Partition**: the day before the run, `YYYY-MM-DD` in UTC. By hand: a partition key or the param `partition`.
 
@@ -28,6 +29,7 @@ from reshelve.tuning.plan import wave_count
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
 from reshelve_airflow.params import RetrainParams, airflow_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
+from reshelve_airflow.reports import ReportOperator
 from reshelve_airflow.timetable import NightTimetable
 from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 
@@ -106,6 +108,15 @@ def night(ranker: Ranker) -> None:
         train >> (learned := stage("blend"))
     tell >> train
     learned >> stage("compress") >> stage("package") >> stage("gate") >> publish
+    # Once nothing more is coming, of a night that ended early too; but not of one that was skipped.
+    [examples, publish] >> ReportOperator(
+        task_id="report",
+        options=options,
+        options_from=NIGHT,
+        pool=Pool.HEAVY,
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        execution_timeout=timedelta(minutes=10),
+    )
     decide = DecideReleaseOperator(
         task_id="decide_release", published=publish.output, refusal=said["refusal"]
     )

@@ -106,3 +106,9 @@ def gate(ranker: RankerName, partition: Partition, values: Values = None, as_jso
 def publish(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
     """Put the packaged version on S3 under the next integer; its manifest, written last, makes it exist."""
     run_verb("publish", "reshelve.store.versions:publish", ranker, partition, values, as_json)
+
+
+@app.command()
+def report(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+    """Make the night's report, one HTML file beside the run on S3, of whatever is done."""
+    show(call("reshelve.reporting.report:report", run_of(ranker, partition, values)), as_json)
