@@ -222,7 +222,7 @@ def test_a_backfill_goes_backwards_and_runs_days_again_only_when_asked(airflow_h
     before = len(airflow_here.runs("clickstream"))
     until_none_is_active()
     airflow_here.backfill("clickstream", *range_, "--run-backwards")
-    airflow_here.backfill("clickstream", "2011-08-18", "2011-08-19", refused="active backfill")
+    airflow_here.backfill("clickstream", "2011-08-18", "2011-08-19", refused="only one running backfill")
     first = days()
     assert first["2011-08-21"] < first["2011-08-20"], "the newest day first"
     until_none_is_active()

@@ -48,6 +48,17 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Words:
+    """A text whose words are shaded by a number, with the words that have most of it named in full."""
+
+    title: str
+    more: str
+    words: Sequence[tuple[str, float]]  # the number in [-1, 1]
+    strongest: str
+    kind: str = "words"
+
+
+@dataclass(frozen=True)
 class Note:
     """A paragraph."""
 
@@ -55,7 +66,7 @@ class Note:
     kind: str = "note"
 
 
-Part = Table | Figure | Facts | Note
+Part = Table | Figure | Facts | Words | Note
 
 
 @dataclass(frozen=True)

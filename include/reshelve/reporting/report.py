@@ -14,9 +14,13 @@ from reshelve.logs import logger
 from reshelve.reporting.address import FILE, STAGE, report_address, report_name
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Page, Section, render, templates
+from reshelve.reporting.sections.attributions import attributions
 from reshelve.reporting.sections.data import data, examples
+from reshelve.reporting.sections.learning import blend, search, training
 from reshelve.reporting.sections.lineage import cost, lineage
-from reshelve.reporting.sections.quality import quality
+from reshelve.reporting.sections.quality import calibration, quality, slices
+from reshelve.reporting.sections.shelf import shelf
+from reshelve.reporting.sections.speed import compression, latency
 from reshelve.reporting.summary import cards, headline
 
 
@@ -59,7 +63,11 @@ def report(run: Run) -> Result:
 
 def sections(night: Night) -> list[Section]:
     """All sections, in the order of the night."""
-    return [part(night) for part in (data, examples, quality, cost, lineage)]
+    order = (
+        data, examples, search, training, blend, quality, slices, calibration, shelf, compression, latency,
+        attributions, cost, lineage,
+    )  # fmt: skip
+    return [made for part in order if (made := part(night)) is not None]
 
 
 def page_of(night: Night, parts: list[Section]) -> Page:

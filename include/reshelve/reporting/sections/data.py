@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
+import statistics
 
-from reshelve.clickstream.verdicts import Decision
+from reshelve.clickstream.verdicts import days_between
+from reshelve.reporting.charts import partitions
 from reshelve.reporting.night import Night
-from reshelve.reporting.page import Facts, Part, Section, Table
+from reshelve.reporting.page import Facts, Figure, Part, Section, Table
 from reshelve.reporting.words import NONE, count
 
 
@@ -21,7 +21,7 @@ def data(night: Night) -> Section:
         (verdict.partition.isoformat(), verdict.verdict.value, count(verdict.rows_in), count(verdict.rows_quarantined))
         for verdict in reversed(verdicts)
     ]  # fmt: skip
-    parts: list[Part] = []
+    parts: list[Part] = [_window(night)]
     if tonight.rules:
         parts.append(
             Table(
@@ -63,17 +63,17 @@ def _span(days: list[str] | None) -> str:
     return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
 
 
-def window_rows(night: Night) -> dict[str, Any]:
-    """Rows by day over the whole window, absent days as 0, for drawing."""
+def _window(night: Night) -> Figure:
+    """Rows by day, days without a partition as nothing."""
     by_day = {verdict.partition: verdict for verdict in night.verdicts}
-    last = night.run.partition
-    days = [last - timedelta(days=back) for back in reversed(range(night.run.ranker.data.window_days))]
-    first = next((place for place, day in enumerate(days) if day in by_day), 0)
-    shown = days[first:]
-    used = [by_day.get(day) for day in shown]
-    return {
-        "days": shown,
-        "good": [verdict.rows_good if verdict else 0 for verdict in used],
-        "held_back": [verdict.rows_quarantined if verdict else 0 for verdict in used],
-        "stopped": [day for day, verdict in zip(shown, used, strict=True) if verdict and verdict.verdict is Decision.STOP],
-    }  # fmt: skip
+    first, last = night.verdicts[0].partition, night.run.partition
+    days = days_between(first, last)
+    good = [by_day[day].rows_good if day in by_day else 0 for day in days]
+    held = [by_day[day].rows_quarantined if day in by_day else 0 for day in days]
+    alt = (
+        f"Rows of {len(days)} days up to {last}: {count(good[-1])} good and {count(held[-1])} held back tonight; the median day "
+        f"has {count(statistics.median(good))} good ones."
+    )
+    return Figure(
+        partitions(days, good, held), alt, "Rows by day; held back is what the rules put aside", wide=True
+    )
