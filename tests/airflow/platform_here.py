@@ -59,7 +59,14 @@ class AirflowHere:
             time.sleep(1)
         raise AssertionError(f"{dag}: {self.runs(dag)}")
 
-    def backfill(self, dag: str, first: str, last: str) -> None:
+    def value(self, run: dict[str, Any], task: str, key: str) -> Any:
+        """What a task handed on."""
+        path = f"/dags/{run['dag_id']}/dagRuns/{urllib.parse.quote(run['dag_run_id'], safe='')}"
+        found = self.call("GET", f"{path}/taskInstances/{task}/xcomEntries/{key}?deserialize=true")["value"]
+        return json.loads(found) if isinstance(found, str) else found
+
+    def backfill(self, dag: str, first: str, last: str, *more: str, refused: str = "") -> None:
+        """Start one; with `refused` it must not start, and say so."""
         command = [
             "backfill",
             "create",
@@ -71,6 +78,7 @@ class AirflowHere:
             last,
             "--max-active-runs",
             "1",
+            *more,
         ]
         environment = {**os.environ, **self.environment}
         done = subprocess.run(
@@ -80,7 +88,10 @@ class AirflowHere:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        if refused:
+            assert done.returncode != 0 and refused in done.stdout + done.stderr, done.stderr
+        else:
+            assert done.returncode == 0, done.stderr
 
     def judge(self, day: str, decision: Decision) -> None:
         """A landed day of `retail` with its verdict."""

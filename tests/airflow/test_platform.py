@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+import urllib.error
+from typing import Any
+
 import pytest
 from platform_here import AirflowHere
 
@@ -46,6 +50,82 @@ def test_a_run_by_rest_before_the_start_date_has_its_tasks_and_refuses_what_it_d
     assert (skipped["night"], skipped["await_verdict"]) == ("success", "skipped"), (
         "the day before: nothing landed"
     )
+
+
+def test_a_backfill_goes_backwards_and_runs_days_again_only_when_asked(airflow_here: AirflowHere) -> None:
+    def days() -> dict[str, str]:
+        """When each day's run last started."""
+        runs = airflow_here.ended("clickstream", before + 2)
+        return {run["partition_key"]: run["start_date"] for run in runs if run["partition_key"] in range_}
+
+    def until_none_is_active() -> None:
+        path = "/backfills?dag_id=clickstream"
+        deadline = time.monotonic() + 120
+        while any(each["completed_at"] is None for each in airflow_here.call("GET", path)["backfills"]):
+            assert time.monotonic() < deadline
+            time.sleep(1)
+
+    range_ = ("2011-08-20", "2011-08-21")
+    before = len(airflow_here.runs("clickstream"))
+    until_none_is_active()
+    airflow_here.backfill("clickstream", *range_, "--run-backwards")
+    airflow_here.backfill("clickstream", "2011-08-18", "2011-08-19", refused="only one running backfill")
+    first = days()
+    assert first["2011-08-21"] < first["2011-08-20"], "the newest day first"
+    until_none_is_active()
+    airflow_here.backfill("clickstream", *range_)
+    until_none_is_active()
+    assert days() == first, "what exists is left alone"
+    airflow_here.backfill("clickstream", *range_, "--reprocess-behavior", "completed")
+    deadline = time.monotonic() + 120
+    while any(days()[day] <= first[day] for day in range_):
+        assert time.monotonic() < deadline, "reprocessing runs every day again"
+        time.sleep(1)
+    assert len(airflow_here.runs("clickstream")) == before + 2, "in the same runs"
+    until_none_is_active()
+
+
+def test_a_plan_shows_the_night_and_does_nothing(airflow_here: AirflowHere) -> None:
+    airflow_here.judge("2011-08-28", Decision.PASS)
+    before, objects = len(airflow_here.runs("retrain_recommend")), list(airflow_here.store.list(""))
+    conf = {"plan": True, "trials": 2, "compression": "none", "window_days": 10}
+    asked = airflow_here.trigger("retrain_recommend", partition_key="2011-08-28", conf=conf)
+    runs = {run["dag_run_id"]: run for run in airflow_here.ended("retrain_recommend", before + 1)}
+    planned = runs[asked["dag_run_id"]]
+    tasks = airflow_here.tasks(planned)
+    assert (planned["state"], tasks.pop("night"), set(tasks.values())) == ("success", "success", {"skipped"})
+    plan = airflow_here.value(planned, "night", "plan")
+    assert plan["changes"]["compression.steps"] == [["int8"], []]
+    assert plan["data"]["first"] == "2011-08-19" and plan["data"]["verdict"] == "pass"
+    assert [stage["reused"] for stage in plan["stages"]] == [False] * 7
+    assert list(airflow_here.store.list("")) == objects, "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("conf", "code"),
+    [
+        pytest.param({"epochs": 0}, 400, id="below its range"),
+        pytest.param({"compression": "zip"}, 400, id="not one of the choices"),
+        pytest.param({"window_days": 2}, 400, id="fewer days than the ranker holds out"),
+        pytest.param({"trials": "many"}, 400, id="no number"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_before_there_is_a_run(
+    airflow_here: AirflowHere, conf: dict[str, Any], code: int
+) -> None:
+    before = len(airflow_here.runs("retrain_recommend"))
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        airflow_here.trigger("retrain_recommend", partition_key="2011-08-30", conf=conf)
+    assert refused.value.code == code and next(iter(conf)) in refused.value.read().decode()
+    assert len(airflow_here.runs("retrain_recommend")) == before
+
+
+def test_a_budget_in_money_needs_a_price(airflow_here: AirflowHere) -> None:
+    before = len(airflow_here.runs("retrain_recommend"))
+    asked = airflow_here.trigger("retrain_recommend", partition_key="2011-08-30", conf={"search_cost": 5})
+    runs = {run["dag_run_id"]: run for run in airflow_here.ended("retrain_recommend", before + 1)}
+    refused = runs[asked["dag_run_id"]]
+    assert (refused["state"], airflow_here.tasks(refused)["night"]) == ("failed", "failed")
 
 
 def test_no_run_was_made_by_the_schedule(airflow_here: AirflowHere) -> None:

@@ -20,6 +20,7 @@ from reshelve_airflow.plugin import PREFIX, ReshelvePlugin
 ENDPOINTS = {
     ("GET", "/releases"): "read",
     ("GET", "/releases/{ranker}"): "read",
+    ("GET", "/report/{ranker}/{name}"): "read",
     ("POST", "/releases/{ranker}/release"): "no",
     ("POST", "/releases/{ranker}/approve"): "no",
     ("POST", "/releases/{ranker}/hold"): "no",
@@ -97,7 +98,7 @@ class Person:
 
 
 def path_of(template: str) -> str:
-    return template.format(ranker=RANKER, version=FORM["version"])
+    return template.format(ranker=RANKER, name=FORM["version"])
 
 
 def runs(here: AirflowHere, dag: str) -> list[dict[str, Any]]:

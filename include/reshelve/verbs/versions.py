@@ -43,7 +43,7 @@ def release(
 
 
 def _show_release(result: dict[str, Any], as_json: bool) -> None:
-    show(result, as_json)
+    show(result, as_json, f"release: {result.get('ranker', '')} {result.get('version', '')}".rstrip())
     if result["state"] == "rolled_back":
         raise errors.DataError(str(result["headline"]))
     if result["state"] == "held":
@@ -161,4 +161,8 @@ def housekeeping(
     as_json: AsJson = False,
 ) -> None:
     """Delete old versions and old work; never what is stable, previous, canary or newest."""
-    show(call("reshelve.store.retention:clean", load_ranker(ranker), dry_run=dry_run), as_json)
+    show(
+        call("reshelve.store.retention:clean", load_ranker(ranker), dry_run=dry_run),
+        as_json,
+        f"housekeeping: {ranker}",
+    )

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import Depends, FastAPI, Form, HTTPException, Query, Request
+from fastapi import Depends, FastAPI, Form, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from reshelve.errors import ReshelveError
+from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.serving.board import Board
 from reshelve_airflow.releases import airflow_api
 from reshelve_airflow.releases.access import Editor, RankerName, form_token, may_act, reader
@@ -22,6 +22,12 @@ from reshelve_airflow.releases.pages import STYLE, render
 
 Reason = Annotated[str, Form(min_length=3, max_length=500, description="Why, for the deployment log.")]
 Version = Annotated[int, Form(ge=1, le=99_999_999_999)]
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
 
 # No docs and no schema: those would be open to anyone.
 app = FastAPI(
@@ -63,6 +69,24 @@ async def release_of(
     acts = may_act(user, ranker)
     token = form_token(user, ranker) if acts else ""
     return _page(request, "ranker.html", **shown, acts=acts, token=token, started=started)
+
+
+@app.get("/report/{ranker}/{name}", response_class=HTMLResponse)
+def report(
+    ranker: RankerName,
+    name: Annotated[str, Path(pattern=r"^[0-9a-f-]{11,40}$", description="Version or run.")],
+) -> Response:
+    """A night's report as it was made. It is data: it gets no session, and may load nothing."""
+    from reshelve.reporting.address import read_report
+
+    found = read_report(board().store, ranker, name)
+    if found is None:
+        raise HTTPException(404, f"there is no report of {ranker} {name}")
+    policy = (
+        "sandbox; default-src 'none'; style-src 'unsafe-inline'; "
+        "img-src data:; font-src data:; base-uri 'none'; frame-ancestors 'self'"
+    )
+    return HTMLResponse(found, headers={**_HEADERS, "Content-Security-Policy": policy})
 
 
 @app.post("/releases/{ranker}/release")
@@ -145,13 +169,7 @@ def _page(request: Request, template: str, status: int = 200, **context: Any) ->
         f"default-src 'none'; style-src 'nonce-{nonce}'; img-src 'self' data:; form-action 'self'; "
         "base-uri 'none'; frame-ancestors 'self'"
     )
-    headers = {
-        "Content-Security-Policy": policy,
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "same-origin",
-    }
-    return HTMLResponse(html, status_code=status, headers=headers)
+    return HTMLResponse(html, status_code=status, headers={**_HEADERS, "Content-Security-Policy": policy})
 
 
 _TITLES = {
@@ -159,6 +177,7 @@ _TITLES = {
     403: "You may look, not act",
     404: "There is no such page",
     422: "That was not understood",
+    500: "Something that is stored is damaged",
     503: "The object store does not answer",
 }
 
@@ -176,7 +195,7 @@ def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 @app.exception_handler(ReshelveError)
 def _away(request: Request, error: ReshelveError) -> Response:
-    return _message(request, 503, error.headline)
+    return _message(request, 503 if isinstance(error, TryAgainError) else 500, error.headline)
 
 
 def _message(request: Request, status: int, words: str) -> Response:
