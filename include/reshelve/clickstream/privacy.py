@@ -97,13 +97,6 @@ def protect(db: duckdb.DuckDBPyConnection) -> None:
     db.execute(f"UPDATE events SET {', '.join(changes)}" + ("" if keys else f" WHERE {patterns}"))
 
 
-def masked(said: str) -> str:
-    """The same masks on one text, for what shows texts to people."""
-    for pattern, mask in _MASKS:
-        said = re.sub(pattern, mask, said)
-    return said
-
-
 def _pseudonym(name: str, keys: tuple[Key, ...]) -> str:
     """The SQL of an id's pseudonym under the key of its day; days before the first key have the first."""
     hashed = [
