@@ -189,7 +189,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=30, help="Rounds of the small shapes; 128 rows: a third.")
+    parser.add_argument(
+        "--rounds", type=int, default=30, help="Rounds of the small shapes; 128 rows: a third."
+    )
     parser.add_argument("--threads", type=int, default=2, help="Threads of every runtime.")
     parser.add_argument("--peers", type=Path, help="Where pip put onnx, onnxruntime, openvino and nncf.")
     parser.add_argument("--server", help="host:port (gRPC) of a model server that serves --versions.")

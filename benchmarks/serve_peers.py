@@ -75,7 +75,7 @@ def _exported(work: Path, model: TrainedModel) -> Path:
     with torch.no_grad():
         torch.onnx.export(
             module, (example, example, example), str(path), input_names=list(_INPUTS), output_names=["logits"],
-            dynamic_axes={**{name: axes for name in _INPUTS}, "logits": {0: "batch"}}, opset_version=_OPSET,
+            dynamic_axes={**dict.fromkeys(_INPUTS, axes), "logits": {0: "batch"}}, opset_version=_OPSET,
             dynamo=False,
         )  # fmt: skip
     return path
