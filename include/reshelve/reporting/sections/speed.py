@@ -6,7 +6,7 @@ from typing import Any
 
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Part, Section, Table
-from reshelve.reporting.sections.quality import NAMES
+from reshelve.reporting.sections.quality import named
 from reshelve.reporting.words import count, figure, milliseconds, share, size
 
 
@@ -24,7 +24,7 @@ def compression(night: Night) -> Section:
     parts: list[Part] = [Table(head, rows, "Compression steps", words=3)]
     times = [
         (
-            f"{step['step']}: {each['batch']} texts of {each['length']} tokens", milliseconds(each["before"]),
+            f"{step['step']}: {each['batch']} × {each['length']} tokens", milliseconds(each["before"]),
             milliseconds(each["after"]), f"{each['after'] / each['before']:.2f}" if each["before"] else "",
         )
         for step in steps
@@ -57,20 +57,20 @@ def latency(night: Night) -> Section:
     packaged, served = night.result("package"), night.result("gate").get("latency") or {}
     if not packaged:
         return Section("latency", "Latency", "Nothing was packaged.", [])
-    unit = "histories" if night.run.ranker.kind.over_catalogue else "candidates"
+    unit = "texts:" if night.run.ranker.kind.over_catalogue else "candidates:"
     rows = [
-        (f"{batch} {unit}", milliseconds(value))
-        for batch, value in (packaged.get("latency_ms") or {}).items()
+        (f"{unit} {batch}", milliseconds(value))
+        for batch, value in sorted((packaged.get("latency_ms") or {}).items(), key=lambda each: int(each[0]))
     ]
     lead = f"The package is {size(packaged.get('bytes'))}, {packaged.get('precision', '')}."
     parts: list[Part] = []
     if served:
         asked = [
             (
-                NAMES.get(name, name), count(each["requests"]), count(each["rows"]), milliseconds(each["p50"]),
+                name, count(each["requests"]), count(each["rows"]), milliseconds(each["p50"]),
                 milliseconds(each["p95"]), milliseconds(each["p99"]),
             )
-            for name, each in served.items()
+            for name, each in named(served).items()
         ]  # fmt: skip
         head = ("Version", "Requests", "Rows in all", "p50", "p95", "p99")
         parts.append(Table(head, asked, "The gate's questions, asked of a model server over gRPC"))
