@@ -27,6 +27,7 @@ from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.heldout import read_questions
 from reshelve.packaging.int8_layers import Int8Layers
 from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.progress import counted
 from reshelve.rankers import Kind
 
 ALPHAS = (0.5, 0.7, 0.85)
@@ -78,7 +79,7 @@ def _int8(
     rows = example_rows(examples / "train.parquet", settings.calibration_examples)
     if not rows:
         raise DataError(f"{examples / 'train.parquet'}: no example to calibrate on", "expected at least one")
-    ranges = calibrate(model, batches(rows))
+    ranges = calibrate(model, counted(list(batches(rows)), log, "calibrating", "batches"))
     log.info("calibrated", examples=len(rows))
     chosen = example_rows(examples / "validation.parquet", settings.calibration_examples // 4) or rows[:64]
     reference = scorer(model, FloatLayers(model))
@@ -147,7 +148,8 @@ def _choose(
 
 
 def _scores(score: Scorer, rows: list[Encoded]) -> Array:
-    return np.concatenate([score(batch) for batch in batches(rows)])
+    asked = counted(list(batches(rows)), logger(stage="compress"), "scoring", "batches")
+    return np.concatenate([score(batch) for batch in asked])
 
 
 def _questions(model: TrainedModel, before: Array, after: Array) -> tuple[list[Array], list[Array]]:

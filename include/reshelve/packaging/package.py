@@ -67,6 +67,7 @@ def package(run: Run) -> dict[str, Any]:
         layers = Int8Layers(model, quantized)
         module = ranker_module(model, layers, tokenizer, catalogue, top, blend, features)
 
+    log.info("saving", precision=compression.precision)
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
     served_functions = signatures(module)
@@ -80,9 +81,11 @@ def package(run: Run) -> dict[str, Any]:
     }  # fmt: skip
     (extra / "reshelve.json").write_text(json.dumps(about, indent=1, sort_keys=True))
     check_operations(building)
+    log.info("saved; loading it again")
     served = tf.saved_model.load(str(building))
     _check_reloaded(served, module, probe)
     write_known_answers(building, served, request(model.document.kind, questions, KNOWN))
+    log.info("answers like what was saved; taking its time")
     result = {
         "bytes": sum(path.stat().st_size for path in building.rglob("*") if path.is_file()),
         "max_logit_difference": difference,
