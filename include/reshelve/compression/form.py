@@ -95,6 +95,11 @@ class Compression(Form):
         "interval, paired).",
     )
 
+    @property
+    def said(self) -> str:
+        """The steps' names, for people."""
+        return ", ".join(step.step for step in self.steps) or "none"
+
     @field_validator("steps")
     @classmethod
     def _rounding_is_last(cls, steps: tuple[Any, ...]) -> tuple[Any, ...]:

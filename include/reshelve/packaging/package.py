@@ -59,6 +59,7 @@ def package(run: Run) -> dict[str, Any]:
     if shipped.reshaped or shipped.precision != "float32":
         module = builder.module(shipped.model, shipped.layers())
 
+    log.info("saving", precision=shipped.precision)
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
     builder.write(module, building)
@@ -71,9 +72,11 @@ def package(run: Run) -> dict[str, Any]:
     }  # fmt: skip
     (extra / "reshelve.json").write_text(json.dumps(about, indent=1, sort_keys=True))
     check_operations(building)
+    log.info("saved; loading it again")
     served = tf.saved_model.load(str(building))
     _check_reloaded(served, module, probe)
     write_known_answers(building, served, request(model.document.kind, questions, KNOWN))
+    log.info("answers like what was saved; taking its time")
     result = {
         "bytes": size_of(building),
         "max_logit_difference": difference,
