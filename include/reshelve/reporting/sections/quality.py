@@ -124,7 +124,7 @@ def slices(night: Night) -> Section:
     held = [name for name, each in found.items() if each["enough"]]
     lead = f"{metric} of {len(found)} kinds of questions; {len(held)} have enough questions to be held to."
     if compared and tolerance is not None:
-        lead += f" None of those may surely be worse than the champion by more than {tolerance:g}."
+        lead += f" Not one of those may surely be worse than the champion by more than {tolerance:g}."
     names = [name for name in NAMES if name in next(iter(found.values()))["values"]]
     rows = [
         (
