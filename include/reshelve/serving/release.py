@@ -66,7 +66,7 @@ def release(
 
     The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
     serve; the version before serves on, `headline` says why); held (a step cannot tell yet, or a person has to
-    approve: the same call goes on from there). Raises ConfigurationError or DataError where the version may not be
+    approve, then `awaits_approval` is true: the same call goes on from there). Raises ConfigurationError or DataError where the version may not be
     released, TryAgainError where agents are away or slow, or another release is under way.
     """
     store, name = object_store(), ranker.name
@@ -86,7 +86,10 @@ def release(
         ended = _go(store, ranker, pointer, version, steps, by=by, reason=reason)
         if ended is not None:
             state, why = ended
-            return _result(name, version, state, steps, require_live(store, name), why)
+            now = settle(store, name)
+            waits = now is not None and (now.canary, now.state) == (version, State.APPROVAL)
+            found = _result(name, version, state, steps, require_live(store, name), why)
+            return {**found, "awaits_approval": waits}
         pointer = settle(store, name) or pointer
     reports = _wait_for_label(store, name, pointer, version)
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
