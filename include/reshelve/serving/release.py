@@ -67,8 +67,9 @@ def release(
 
     The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
     serve; the version before serves on, `headline` says why); held (a step cannot tell yet, a person has to
-    approve, or releases came to be held: the same call goes on from there). Raises ConfigurationError or DataError where the version may not be
-    released, TryAgainError where agents are away or slow, another release is under way, or releases are held.
+    approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there). Raises
+    ConfigurationError or DataError where the version may not be released, TryAgainError where agents are away or slow,
+    another release is under way, or releases are held.
     """
     store, name = object_store(), ranker.name
     steps = _Steps(name, version)
@@ -88,7 +89,10 @@ def release(
         ended = _go(store, ranker, pointer, version, steps, by=by, reason=reason)
         if ended is not None:
             state, why = ended
-            return _result(name, version, state, steps, require_live(store, name), why)
+            now = settle(store, name)
+            waits = now is not None and (now.canary, now.state) == (version, State.APPROVAL)
+            found = _result(name, version, state, steps, require_live(store, name), why)
+            return {**found, "awaits_approval": waits}
         pointer = settle(store, name) or pointer
     reports = _wait_for_label(store, name, pointer, version)
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
