@@ -3,7 +3,7 @@
     python benchmarks/bench_watch.py [--data ../shared/data] [--seed 20110830]
 
 Every event of the shop is one request at its own time, and the watch looks every ten minutes, by the ranker file's defaults:
-invoice lines of the UCI sample (nine months, with closed Saturdays and holidays) and, where it is, Best Buy's clicks (two
+invoice lines of the UCI shop (nine months, or the sample's two; closed Saturdays and holidays) and, where it is, Best Buy's clicks (two
 months, with real drift as games are released). What was not recorded is drawn: latencies (log-normal, p95 about 20 ms), errors
 (one in a thousand), scores. Nothing was wrong in these shops' weeks as far as anybody recorded, so every alert is counted as
 false. Then incidents are planted, one at a time, into copies of busy days. Prints a table and one JSON line.
@@ -17,6 +17,7 @@ import os
 import random
 import shutil
 import tempfile
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,9 +69,10 @@ INCIDENTS = (
 QUIET = Incident("quiet", "")
 
 
-def uci() -> list[Event]:
-    """Invoice lines: when, and what was put into the basket."""
-    path = PROJECT / "include" / "sample_data" / "uci_online_retail.parquet"
+def uci(data: Path) -> list[Event]:
+    """Invoice lines: when, and what was put into the basket. Nine months where they are, else the two of the sample."""
+    whole = sorted((data / "uci_online_retail").glob("*.parquet"))
+    path = whole[0] if whole else PROJECT / "include" / "sample_data" / "uci_online_retail.parquet"
     table = pq.read_table(path, columns=["InvoiceDate", "Description"])
     return events(table["InvoiceDate"].to_pylist(), table["Description"].to_pylist())
 
@@ -136,7 +138,7 @@ class Replay:
         since = now - timedelta(hours=6 if young else 100)
         pointer = Pointer(ranker="replay", sequence=1, stable=NEW, previous=OLD, moved_at=since)
         memory.stable = Stable(version=NEW, since=since, came_by="promote", sequence=1)
-        report = TrafficReport(client="replay", at=now, counts={1: {NEW: counts.model_copy(deep=True)}})
+        report = TrafficReport(client="replay", at=now, counts={1: {NEW: counts.plus(Counts())}})
         agent = AgentSeen(agent="a", live=True, age_seconds=3, stable=NEW)
         return Seen(ranker=self.ranker, now=now, pointer=pointer, reports=(report,), agents=(agent,))
 
@@ -177,11 +179,16 @@ def planted(
 ) -> dict[str, dict[str, object]]:
     """Each incident on days drawn among those with customers: found on how many, after how many looks and requests."""
     dice = random.Random(replay.seed)
+    times = [when for when, _ in replay.events]
+
+    def between(begin: datetime, end: datetime) -> int:
+        return bisect_left(times, end) - bisect_left(times, begin)
+
     busy = [
-        (at, memory) for at, memory in mornings
-        if sum(at <= when < at + timedelta(hours=3) for when, _ in replay.events) >= 150
-        and sum(at - EVERY <= when < at for when, _ in replay.events)
-    ]  # fmt: skip
+        (at, memory)
+        for at, memory in mornings
+        if between(at, at + timedelta(hours=3)) >= 150 and between(at - EVERY, at)
+    ]
     found: dict[str, dict[str, object]] = {}
     for incident in INCIDENTS:
         delays, asked = [], []
@@ -224,7 +231,7 @@ def main() -> None:
     try:
         os.environ |= seaweedfs.environment(port, seaweedfs.credentials(home / "s3"))
         object_store().create_bucket()
-        shops = {"uci": uci()}
+        shops = {"uci": uci(args.data)}
         if (args.data / "bestbuy_xbox_2011").is_dir():
             shops["best_buy"] = best_buy(args.data)
         for name, found in shops.items():
