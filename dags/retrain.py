@@ -3,11 +3,13 @@
 
 Waits for the verdict on the day's partition of the ranker's source, then: training examples · hyperparameter search ·
 fine-tuning · for searches the blend with what was chosen before · compression · packaging · gate · publication. A
-version the gate promotes is handed to `release_<ranker>`.
+version the gate promotes is handed to `release_<ranker>`. Beside that a report is made of whatever was done: the task
+`report` has a link to it.
 
 **Partition**: the day before the run, `YYYY-MM-DD` in UTC. By hand: a partition key or the param `partition`.
 
 **Params** of a run started by hand replace values of the ranker file for every stage of that run. Empty ones keep them.
+With `plan` the run only shows, in the log of its first task, what it would do, reuse, take and cost; the rest is skipped.
 
 **Retries** resume: a stage that is done is not done again. Bad data and bad configuration are never retried.
 
@@ -26,8 +28,9 @@ from airflow.sdk import DAG, TaskGroup, TriggerRule
 from reshelve.rankers import Kind, Ranker
 from reshelve.tuning.plan import wave_count
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
-from reshelve_airflow.params import RetrainParams, airflow_params
+from reshelve_airflow.params import airflow_params, retrain_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
+from reshelve_airflow.reports import ReportOperator
 from reshelve_airflow.timetable import NightTimetable
 from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 
@@ -80,9 +83,8 @@ def search_tasks(
 
 def night(ranker: Ranker) -> None:
     """The tasks of one ranker's night."""
-    search = ranker.search
-    rounds = max(1, wave_count(search))
-    begin = NightOperator(task_id=NIGHT, rounds=rounds, search=search, automatic=ranker.release.automatic)
+    rounds = max(1, wave_count(ranker.search))
+    begin = NightOperator(task_id=NIGHT, ranker=ranker, rounds=rounds)
     said: Any = begin.output  # typed as an XComArg without keys
     options = {"ranker": ranker.name}
     verdict = VerdictSensor(
@@ -106,6 +108,15 @@ def night(ranker: Ranker) -> None:
         train >> (learned := stage("blend"))
     tell >> train
     learned >> stage("compress") >> stage("package") >> stage("gate") >> publish
+    # Once nothing more is coming, of a night that ended early too; but not of one that was skipped.
+    [examples, publish] >> ReportOperator(
+        task_id="report",
+        options=options,
+        options_from=NIGHT,
+        pool=Pool.HEAVY,
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        execution_timeout=timedelta(minutes=10),
+    )
     decide = DecideReleaseOperator(
         task_id="decide_release", published=publish.output, refusal=said["refusal"]
     )
@@ -132,7 +143,7 @@ for ranker in rankers()[0]:
         dagrun_timeout=timedelta(hours=12),
         tags=[Tag.RESHELVE, Tag.TRAINING],
         default_args=defaults(ranker.owner),
-        params=airflow_params(RetrainParams),
+        params=airflow_params(retrain_params(ranker)),
     ) as dag:
         night(ranker)
     globals()[dag.dag_id] = dag

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from reshelve.compression.form import Compression
 from reshelve.errors import ConfigurationError
 from reshelve.forms import Form, Share, load_form, load_yaml, set_path
 from reshelve.monitoring.form import Watch
@@ -189,16 +190,6 @@ class Training(Form):
         description="Also learn from embeddings moved by this share of their length (FGM); doubles the cost.",
     )
     adapter: Adapter = Adapter()  # type: ignore[call-arg]
-
-
-class Compression(Form):
-    """Steps that make the version cheaper to serve."""
-
-    steps: tuple[Literal["int8"], ...] = Field(
-        ("int8",), description="In this order; a step that costs too much agreement is left out."
-    )
-    calibration_examples: int = Field(256, ge=8, description="Examples that a step is measured on.")
-    min_agreement: Share = Field(0.95, description="Least Spearman correlation with the float scores.")
 
 
 class Gates(Form):

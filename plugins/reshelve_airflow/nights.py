@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from reshelve.tuning.form import Search
-from reshelve_airflow.params import ParamsError, RetrainParams, refuse_unknown
+from reshelve.errors import ConfigurationError
+from reshelve.rankers import Ranker
+from reshelve_airflow.params import ParamsError, refuse_unknown, retrain_params
 from reshelve_airflow.partitions import PartitionError, partition_of
+from reshelve_airflow.verb import VerbTask, checked, small
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,35 +29,50 @@ class PartitionOperator(BaseOperator):
         return _partition(context)
 
 
-class NightOperator(BaseOperator):
+class NightOperator(VerbTask, BaseOperator):
     """What a run of `retrain_<ranker>` is about.
 
     Hands on `partition`, `options` (partition and overrides, which every stage of the run gets alike), `refusal` (why this run
-    may not release; empty where it may) and `note`.
+    may not release; empty where it may) and `note`. With the param `plan` it shows the plan (the key `plan`) and skips the rest.
     """
 
-    def __init__(self, *, rounds: int, search: Search, automatic: bool, **kwargs: Any) -> None:
+    def __init__(self, *, ranker: Ranker, rounds: int, **kwargs: Any) -> None:
         super().__init__(multiple_outputs=True, **kwargs)
+        self.ranker = ranker
         self.rounds = rounds
-        self.search = search
-        self.automatic = automatic
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check the params and resolve the partition."""
+        """Check the params and resolve the partition. Nothing else is done where a value does not fit the ranker."""
         refuse_unknown(context)
+        ranker = self.ranker
         try:
-            params = RetrainParams.read(context["params"])
+            params = retrain_params(ranker).read(context["params"])
+            ranker.with_values(params.changes(rounds=self.rounds, search=ranker.search))
         except ParamsError as error:
             raise AirflowFailException(str(error)) from error
-        partition, values = _partition(context), params.values(rounds=self.rounds, search=self.search)
+        except ConfigurationError as error:
+            raise AirflowFailException(f"{error.headline}: {error.detail}") from error
+        partition, values = _partition(context), params.values(rounds=self.rounds, search=ranker.search)
         self.log.info("partition %s, %s", partition, " ".join(values) or "the ranker file as it is")
-        refusal = release_refusal(context["dag_run"].run_type, automatic=self.automatic, asked=params.release)
-        return {
-            "partition": partition,
-            "options": {"partition": partition, "set": values},
-            "refusal": refusal,
-            "note": params.note or "",
-        }
+        refusal = release_refusal(
+            context["dag_run"].run_type, automatic=ranker.release.automatic, asked=params.release
+        )
+        options = {"partition": partition, "set": values}
+        if params.plan:
+            self._plan(context, options, refusal)
+        return {"partition": partition, "options": options, "refusal": refusal, "note": params.note or ""}
+
+    def _plan(self, context: Context, options: dict[str, Any], refusal: str) -> None:
+        """Show what the run would do, and leave it at that."""
+        found = checked(self.run_verb("plan", {"ranker": self.ranker.name, **options}), "plan")
+        said = (
+            f"the version is not released: {refusal}"
+            if refusal
+            else "a version that the gate promotes is released"
+        )
+        self.log.info("plan: %s; %s", found["headline"], said)
+        context["ti"].xcom_push(key="plan", value=small({**found, "release": said}))
+        raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
 
 
 class DecideReleaseOperator(BaseOperator):

@@ -5,12 +5,22 @@ Each form is written once; the fields of Airflow's trigger page, with their rang
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 
+from reshelve.rankers import Ranker
 from reshelve.tuning.form import Search
 from reshelve.tuning.plan import width
 
@@ -23,6 +33,9 @@ Day = Annotated[
         description="The day to handle. Empty: the run's partition key, else the day before its logical date."
     ),
 ]
+
+
+_LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length")
 
 
 class ParamsError(ValueError):
@@ -57,6 +70,21 @@ class RetrainParams(Params):
     """`retrain_<ranker>`: what is empty keeps the ranker file's value."""
 
     partition: Day = None
+    plan: bool = Field(
+        False,
+        description="Only show what the run would do: stages, what it would reuse, minutes and cost. Nothing is written.",
+    )
+    release: bool = Field(
+        True,
+        description="Release the version if the gate promotes it and the ranker file allows it; off: publish only. "
+        "Backfills never release.",
+    )
+    note: str | None = Field(
+        None, max_length=500, description="Why this run; it becomes the release's reason."
+    )
+    window_days: int | None = Field(
+        None, ge=2, le=1000, description="Calendar days of partitions to learn from, the newest included."
+    )
     epochs: float | None = Field(None, gt=0, le=100, description="Passes over the training examples.")
     max_minutes: float | None = Field(
         None, gt=0, le=1440, description="Training stops after this many minutes with what it has."
@@ -65,7 +93,10 @@ class RetrainParams(Params):
         None, ge=0, le=200, description="Trials of the hyperparameter search; 0 leaves the search out."
     )
     search_minutes: float | None = Field(
-        None, gt=0, le=1440, description="No trial starts after this many minutes."
+        None, gt=0, le=1440, description="The search ends after this many minutes."
+    )
+    search_cost: float | None = Field(
+        None, ge=0, le=1_000_000, description="The search ends when its trials have cost this much."
     )
     base: str | None = Field(
         None,
@@ -73,31 +104,88 @@ class RetrainParams(Params):
         max_length=500,
         description="Pretrained model: a hub name, s3://…, a local directory, or package:<installed package>.",
     )
-    release: bool = Field(
-        True,
-        description="Release the version if the gate promotes it and the ranker file allows it. Backfills never release.",
-    )
-    note: str | None = Field(
-        None, max_length=500, description="Why this run; it becomes the release's reason."
+    compression: Literal["unchanged", "int8", "none"] = Field(
+        "unchanged", description="int8 quantises the version where that is measured faster at equal quality."
     )
 
-    def values(self, *, rounds: int, search: Search) -> list[str]:
-        """`path=value` for every stage of the run, the same list for each: it is part of the run's identity.
+    def changes(self, *, rounds: int, search: Search) -> dict[str, Any]:
+        """Dotted path → value for every ranker key that is not the file's; the same for each stage of the run.
 
         The DAG has a fixed number of `rounds`, enough for the ranker file's `search`; more trials than those hold make
         each round wider.
         """
+        steps = {"unchanged": None, "int8": ["int8"], "none": []}[self.compression]
         found: dict[str, Any] = {
+            "data.window_days": self.window_days,
             "training.epochs": self.epochs,
             "training.max_minutes": self.max_minutes,
             "search.trials": self.trials,
             "search.max_minutes": self.search_minutes,
+            "search.max_cost": self.search_cost,
             "model.base": self.base,
+            "compression.steps": steps,
         }
         if self.trials is not None:
             parallel = width(search.model_copy(update={"trials": self.trials}), rounds)
             found["search.parallel"] = parallel if parallel > search.parallel else None
-        return [f"{path}={value}" for path, value in found.items() if value is not None]
+        return {path: value for path, value in found.items() if value is not None}
+
+    def values(self, *, rounds: int, search: Search) -> list[str]:
+        """The same as `path=value`, as verbs take it."""
+        changes = self.changes(rounds=rounds, search=search)
+        return [
+            f"{path}={json.dumps(value) if isinstance(value, list) else value}"
+            for path, value in changes.items()
+        ]
+
+
+def retrain_params(ranker: Ranker) -> type[RetrainParams]:
+    """The form of one ranker's night: what its file says today is in the texts, what it cannot do is refused."""
+    search = ranker.search
+    least = ranker.data.holdout_partitions + ranker.data.validation_partitions + 1
+    bounds: dict[str, dict[str, Any]] = {"window_days": {"ge": max(2, least)}}
+    if not search.space:
+        bounds["trials"] = {"le": 0}
+    fields: dict[str, Any] = {}
+    for name, text in _texts(ranker).items():
+        field = RetrainParams.model_fields[name]
+        limits = {
+            key: getattr(limit, key) for limit in field.metadata for key in _LIMITS if hasattr(limit, key)
+        }
+        fields[name] = (
+            field.annotation,
+            Field(
+                field.default, description=f"{field.description} {text}", **{**limits, **bounds.get(name, {})}
+            ),
+        )
+
+    def payable(value: float | None) -> float | None:
+        if value is not None and not search.price_per_hour:
+            raise ValueError("the ranker file has no search.price_per_hour, so no cost can be told")
+        return value
+
+    validators: dict[str, Any] = {"payable": field_validator("search_cost")(payable)}
+    return create_model("RetrainParams", __base__=RetrainParams, __validators__=validators, **fields)
+
+
+def _texts(ranker: Ranker) -> dict[str, str]:
+    """What each param's text says of this ranker."""
+    search = ranker.search
+    price = f"An hour of one trial costs {search.price_per_hour:g}." if search.price_per_hour else ""
+    nothing = "This ranker file has no search.space: there is nothing to search."
+    bound = "no bound" if search.max_cost is None else f"the ranker file's {search.max_cost:g}"
+    return {
+        "window_days": f"Empty: the ranker file's {ranker.data.window_days}.",
+        "epochs": f"Empty: the ranker file's {ranker.training.epochs:g}.",
+        "max_minutes": f"Empty: the ranker file's {ranker.training.max_minutes:g}.",
+        "trials": f"Empty: the ranker file's {search.trials}." if search.space else nothing,
+        "search_minutes": f"Empty: the ranker file's {search.max_minutes:g}.",
+        "search_cost": f"{price} Empty: {bound}."
+        if price
+        else "Refused until the ranker file has search.price_per_hour.",
+        "base": f"Empty: the ranker file's {ranker.model.base}.",
+        "compression": f"unchanged: the ranker file's {', '.join(ranker.compression.steps) or 'none'}.",
+    }
 
 
 class ReleaseParams(Params):
@@ -111,18 +199,37 @@ class ReleaseParams(Params):
     )
 
 
-def rollback_params(rankers: Sequence[str]) -> type[Params]:
-    """The form of `rollback`: its rankers are those that have a file."""
-
+def _one_of(rankers: Sequence[str]) -> AfterValidator:
     def known(name: str) -> str:
         if name not in rankers:
             raise ValueError(f"no such ranker; known: {', '.join(rankers)}")
         return name
 
+    return AfterValidator(known)
+
+
+def decision_params(rankers: Sequence[str]) -> type[Params]:
+    """The form of `approve` and `withdraw`: a person's word on a release under way."""
+
+    class DecisionParams(Params):
+        """`approve`, `withdraw`."""
+
+        ranker: Annotated[str, _one_of(rankers)] = Field(
+            description="Whose release.", json_schema_extra={"enum": list(rankers)}
+        )
+        version: int = Field(ge=1, description="The version that is being released; another is left alone.")
+        reason: str = Field("", max_length=500, description="Why, for the deployment log.")
+
+    return DecisionParams
+
+
+def rollback_params(rankers: Sequence[str]) -> type[Params]:
+    """The form of `rollback`: its rankers are those that have a file."""
+
     class RollbackParams(Params):
         """`rollback`."""
 
-        ranker: Annotated[str, AfterValidator(known)] = Field(
+        ranker: Annotated[str, _one_of(rankers)] = Field(
             description="Whose version to take back.", json_schema_extra={"enum": list(rankers)}
         )
         to: int | None = Field(
@@ -180,7 +287,11 @@ def _range(flat: Mapping[str, Any]) -> str:
     low = flat.get("minimum", flat.get("exclusiveMinimum"))
     high = flat.get("maximum", flat.get("exclusiveMaximum"))
     if low is not None and high is not None:
-        return f"**{'More than ' if 'exclusiveMinimum' in flat else ''}{low:g} to {high:g}.**"
+        return f"**{'More than ' if 'exclusiveMinimum' in flat else ''}{_number(low)} to {_number(high)}.**"
     if low is not None:
-        return f"**At least {low:g}.**"
+        return f"**At least {_number(low)}.**"
     return f"**At most {flat['maxLength']} characters.**" if "maxLength" in flat else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.10g}"

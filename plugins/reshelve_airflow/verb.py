@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_XCOM_BYTES = 32 * 1024
 
 
-class _VerbTask:
+class VerbTask:
     """Runs a child, streams its log, kills it on cancellation."""
 
     _child: Child | None = None
@@ -46,7 +46,7 @@ class _VerbTask:
         getattr(self.log, level)("%s", line)  # type: ignore[attr-defined]
 
 
-class ReshelveOperator(_VerbTask, BaseOperator):
+class ReshelveOperator(VerbTask, BaseOperator):
     """One verb of the `reshelve` command, in a child process of its own process group.
 
     `verb`: as typed, `tune ask`. `options`: its options without the dashes; None leaves one out, a bool becomes
@@ -104,7 +104,7 @@ class ReshelveOperator(_VerbTask, BaseOperator):
         return result[self.returns] if self.returns else small(result)
 
 
-class VerdictSensor(_VerbTask, BaseSensorOperator):
+class VerdictSensor(VerbTask, BaseSensorOperator):
     """Waits, without holding a slot, until a source's partition has a verdict.
 
     Pass and warn go on; stop fails at once; missing (nothing has landed) skips the night.

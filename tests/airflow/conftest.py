@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,15 @@ os.environ.update(
     AIRFLOW__CORE__PLUGINS_FOLDER=str(PROJECT / "plugins"),
 )
 sys.path.insert(0, str(PROJECT / "plugins"))
+sys.path.insert(0, str(Path(__file__).parent))  # platform_here
+
+
+@pytest.fixture(scope="session")
+def airflow_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Airflow's four processes, once for all tests that need them."""
+    from platform_here import running
+
+    yield from running(tmp_path_factory.mktemp("platform"))
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def dag(bag: DagBag, name: str) -> DAG:
 
 
 def test_every_ranker_has_its_dags(bag: DagBag) -> None:
-    common = {"clickstream", "rollback", "housekeeping", "monitor"}
+    common = {"clickstream", "rollback", "approve", "withdraw", "housekeeping", "monitor"}
     assert set(bag.dags) == common | {
         f"{kind}_{name}"
         for kind in ("retrain", "release")
@@ -103,6 +103,7 @@ def test_a_night_runs_its_stages_in_order_and_searches_in_rounds(bag: DagBag) ->
         "package",
         "gate",
         "publish",
+        "report",
         "decide_release",
         "release",
     ]
@@ -112,6 +113,14 @@ def test_a_night_runs_its_stages_in_order_and_searches_in_rounds(bag: DagBag) ->
         if task.task_id in ("examples", "tune.evaluate_1", "tune.tell", "train", "publish"):
             given = task.partial_kwargs if task.is_mapped else vars(task)
             assert given["options_from"] == "night", "the stages of a run must share one identity"
+
+
+def test_the_report_waits_for_everything_and_nothing_waits_for_it(bag: DagBag) -> None:
+    """A night that ended early has one too, a skipped night has none, and no release ever depends on it."""
+    report = dag(bag, "retrain_recommend").get_task("report")
+    assert report.upstream_task_ids == {"examples", "publish"} and not report.downstream_task_ids
+    assert report.trigger_rule == "all_done_min_one_success"
+    assert [link.name for link in report.operator_extra_links] == ["Report"]
 
 
 def test_only_a_search_is_blended(bag: DagBag) -> None:

@@ -83,10 +83,10 @@ def pseudonym(value: str, keys: Sequence[Key], day: date) -> str:
 
 def protect(db: duckdb.DuckDBPyConnection) -> None:
     """Mask and pseudonymise the table `events` (with its `day`) in place."""
-    masked = column("query")
+    without = column("query")
     for pattern, mask in _MASKS:
-        masked = f"regexp_replace({masked}, {text(pattern)}, {text(mask)}, 'g')"
-    changes = [f"{column('query')} = {masked}"]
+        without = f"regexp_replace({without}, {text(pattern)}, {text(mask)}, 'g')"
+    changes = [f"{column('query')} = {without}"]
     keys = pseudonym_keys()
     for number, key in enumerate(keys):  # as variables: no statement, and so no error, holds a key
         for part in ("inner", "outer"):

@@ -31,6 +31,7 @@ class SliceFinding:
     enough: bool  # to be held to the bound
     values: dict[str, float]
     against_champion: Comparison | None
+    interval: Interval | None  # of the challenger's own mean, where there is no champion to compare with
 
     def shown(self) -> dict[str, Any]:
         """As the report has it."""
@@ -41,6 +42,7 @@ class SliceFinding:
             "enough": self.enough,
             "values": self.values,
             "difference": asdict(compared.difference) if compared else None,
+            "interval": asdict(self.interval) if self.interval else None,
         }
 
 
@@ -60,9 +62,11 @@ def slice_findings(
     for name, mask in masks(
         [labels(query, kind, known) if query.orders else () for query in held.queries]
     ).items():
-        champion = None
+        champion = own = None
         if "champion" in values:
             champion = held.compare(name, values["challenger"], values["champion"], mask)
+        else:
+            own = held.interval(values["challenger"], mask)
         found.append(
             SliceFinding(
                 name=name,
@@ -71,6 +75,7 @@ def slice_findings(
                 enough=enough(mask, held.clusters, least),
                 values={ranker: held.mean(each, mask) for ranker, each in values.items()},
                 against_champion=champion,
+                interval=own,
             )
         )
     return found
@@ -137,4 +142,20 @@ def exposure_report(
             "new": len(new.intersection(catalogue.items)) / len(catalogue),
             "rare": len(rare.intersection(catalogue.items)) / len(catalogue),
         },
+    }
+
+
+def latency_report(answers: Mapping[str, Answers]) -> dict[str, Any]:
+    """Milliseconds of the gate's own requests, of each version that it asked; batches are as large as it sent them."""
+    return {
+        name: {
+            "requests": len(each.milliseconds),
+            "rows": each.rows,
+            **{
+                f"p{point}": round(float(np.percentile(each.milliseconds, point)), 2)
+                for point in (50, 95, 99)
+            },
+        }
+        for name, each in answers.items()
+        if each.milliseconds
     }

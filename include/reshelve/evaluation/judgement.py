@@ -8,7 +8,13 @@ from typing import Any
 
 from reshelve.evaluation.baselines import BASELINES
 from reshelve.evaluation.comparison import HeldOut, Lists
-from reshelve.evaluation.findings import calibration, exposure_report, fairness_report, slice_findings
+from reshelve.evaluation.findings import (
+    calibration,
+    exposure_report,
+    fairness_report,
+    latency_report,
+    slice_findings,
+)
 from reshelve.evaluation.scoring import Answers
 from reshelve.evaluation.slices import Known
 from reshelve.evaluation.verdict import Champion, decide
@@ -81,6 +87,7 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
             if gates.group
             else None
         ),
+        "latency": latency_report(evidence.answers),
         "queries": len(held.queries),
         "clusters": len(set(held.clusters.tolist())),
     }

@@ -33,12 +33,15 @@ _VERSION = 1  # as the gate's own model server numbers a version's directory
 class Answers:
     """Each question's items, best first, with their scores; and how many were answered with a score that is no number.
 
-    An item that the version's catalogue does not know has the score NaN.
+    An item that the version's catalogue does not know has the score NaN. `milliseconds` are those of each request, `rows`
+    what they asked for together.
     """
 
     ranked: list[list[str]]
     scores: list[list[float]]
     broken: int
+    milliseconds: Sequence[float] = ()
+    rows: int = 0
 
 
 class ServedModel:
@@ -49,6 +52,8 @@ class ServedModel:
         self._servable = servable
         self._kind = kind
         self._known = known
+        self._milliseconds: list[float] = []
+        self._rows = 0
 
     def answer(self, queries: Sequence[HoldoutQuery]) -> Answers:
         """The ranked items of each query, in order.
@@ -68,7 +73,7 @@ class ServedModel:
             if time.monotonic() - said > _PROGRESS_SECONDS:
                 said = time.monotonic()
                 log.info("answering", queries=f"{len(ranked)}/{len(queries)}")
-        return Answers(ranked, scores, broken)
+        return Answers(ranked, scores, broken, tuple(self._milliseconds), self._rows)
 
     def _catalogue_answers(
         self, queries: Sequence[HoldoutQuery]
@@ -93,7 +98,10 @@ class ServedModel:
                 yield ordered, sound, finite(scores)
 
     def _ask(self, inputs: dict[str, list[str]], outputs: list[str], rows: int) -> list[NDArray[Any]]:
+        began = time.perf_counter()
         answer = self._client.predict(self._servable, inputs, version=_VERSION, timeout=_SECONDS)
+        self._milliseconds.append(1000 * (time.perf_counter() - began))
+        self._rows += rows
         found = [answer.outputs.get(name, np.empty(0)) for name in outputs]
         if any(array.shape[:1] != (rows,) for array in found):
             shapes = {name: array.shape for name, array in answer.outputs.items()}

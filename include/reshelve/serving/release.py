@@ -122,13 +122,13 @@ def _go(
             continue
         stage = STAGES.get(pointer.state)
         if stage is None or pointer.canary != version:
-            raise TryAgainError(
-                f"{name}: version {version} is not being released any more",
-                f"the deployment log's newest entry is by {pointer.by}: {pointer.reason}",
-            )
+            raise _taken_back(pointer, version)
         try:
             found = stage.work(Work(store, ranker, version, pointer))
         except (TryAgainError, DataError) as error:
+            now = settle(store, name)
+            if now is not None and version not in (now.canary, now.stable):
+                raise _taken_back(now, version) from error
             if (
                 pointer.state is not State.CANARY
             ):  # customers have it: a hiccup of S3 is no reason to take it away
@@ -143,6 +143,14 @@ def _go(
             return "held", f"{name} version {version} is held ({pointer.state.value}): {found.reason}"
         steps.add(stage.words, found.reason)
     return None
+
+
+def _taken_back(pointer: Pointer, version: int) -> DataError:
+    """Never tried again: the retry would offer it once more, against the word of who took it back."""
+    return DataError(
+        f"{pointer.ranker}: version {version} is not being released any more",
+        f"the deployment log's newest entry is by {pointer.by}: {pointer.reason}",
+    )
 
 
 def _log(
@@ -164,18 +172,19 @@ def _log(
 def approve(ranker: Ranker, version: int, *, by: str, reason: str = "") -> dict[str, Any]:
     """A person lets a release that waits for approval go on, and it is promoted at once.
 
-    Raises TryAgainError where the release does not wait for a person, or releases are held.
+    Raises TryAgainError where the release does not wait for a person yet, or releases are held, DataError where it was
+    taken back.
     """
     require_no_hold(object_store(), ranker.name)
     move_pointer(object_store(), ranker.name, Approve(version), by=by, reason=reason or "approved")
     return release(ranker, version, by=by, reason=reason, allow_older=True, allow_held=True)
 
 
-def withdraw(ranker: Ranker, *, by: str, reason: str = "") -> dict[str, Any]:
-    """End the release under way; what is stable serves on. Nothing under way is no error."""
+def withdraw(ranker: Ranker, *, version: int | None = None, by: str, reason: str = "") -> dict[str, Any]:
+    """End the release under way, or that of `version`; what is stable serves on. Nothing under way is no error."""
     store, name = object_store(), ranker.name
     pointer = settle(store, name)
-    if pointer is None or pointer.canary is None:
+    if pointer is None or pointer.canary is None or version not in (None, pointer.canary):
         return {"ranker": name, "state": "unchanged", "withdrawn": None}
     moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=reason or "withdrawn")
     return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}

@@ -32,7 +32,7 @@ def land(
     as_json: AsJson = False,
 ) -> None:
     """Map a source's raw files onto clickstream partitions and land them on S3."""
-    show(call("reshelve.clickstream.landing:land", source, day(first), day(last)), as_json)
+    show(call("reshelve.clickstream.landing:land", source, day(first), day(last)), as_json, f"land: {source}")
 
 
 @app.command()
@@ -48,7 +48,7 @@ def validate(
         result = call("reshelve.clickstream.validation:validate", source, parse_partition(partition))
     else:
         result = call("reshelve.clickstream.validation:validate_range", source, day(first), day(last))
-    show(result, as_json)
+    show(result, as_json, f"verdict: {source}")
     if result["verdict"] == "stop":
         raise errors.DataError(str(result["headline"]))
 
@@ -70,7 +70,7 @@ def release_quarantine(
         "reshelve.clickstream.releases:release_quarantine",
         source, parse_partition(partition), rules, by=by, reason=reason,
     )  # fmt: skip
-    show(result, as_json)
+    show(result, as_json, f"verdict: {source}")
     if result["verdict"] == "stop":
         raise errors.DataError(str(result["headline"]))
 

@@ -59,7 +59,8 @@ def tune_evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Train one trial on its budget and record its loss."""
-    show(call("reshelve.tuning.search:evaluate", run_of(ranker, partition, values), trial), as_json)
+    run = run_of(ranker, partition, values)
+    show(call("reshelve.tuning.search:evaluate", run, trial), as_json, f"trial {trial}: {run.id}")
 
 
 @tune_app.command("tell")
@@ -106,3 +107,17 @@ def gate(ranker: RankerName, partition: Partition, values: Values = None, as_jso
 def publish(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
     """Put the packaged version on S3 under the next integer; its manifest, written last, makes it exist."""
     run_verb("publish", "reshelve.store.versions:publish", ranker, partition, values, as_json)
+
+
+@app.command()
+def report(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+    """Make the night's report, one HTML file beside the run on S3, of whatever is done."""
+    run = run_of(ranker, partition, values)
+    show(call("reshelve.reporting.report:report", run), as_json, f"report: {run.id}")
+
+
+@app.command()
+def plan(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+    """What a night would do, what it would reuse, its minutes and cost from past nights; writes nothing."""
+    run = run_of(ranker, partition, values)
+    show(call("reshelve.planning.plan:plan", run), as_json, f"plan: {run.id}")

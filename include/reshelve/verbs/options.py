@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 
 from reshelve import errors
+from reshelve.blocks import block, lines
 from reshelve.lineage import Run, parse_partition, run_stage
 from reshelve.rankers import load_ranker
 
@@ -38,16 +38,17 @@ def overrides(values: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def show(result: dict[str, Any], as_json: bool) -> None:
-    """Print a result for a machine (one JSON object) or a person (aligned lines)."""
+def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
+    """Print a result for a machine (one JSON object) or a person.
+
+    With a `title` a person who follows a machine's log finds the result there too, as one block.
+    """
     if as_json:
         sys.stdout.write(json.dumps(result, default=str) + "\n")
+        if title:
+            sys.stderr.write("\n".join(block(title, result)) + "\n")
         return
-    width = max((len(key) for key in result), default=0)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    for key, value in result.items():
-        text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
-        console.print(f"{key:<{width}}  {text}")
+    sys.stdout.write("\n".join(lines(result)) + "\n")
 
 
 def call(path: str, *arguments: Any, **keywords: Any) -> Any:
@@ -66,7 +67,7 @@ def run_verb(
 ) -> None:
     """Run one stage, `module:function` of a Run, unless its result is there, and show it."""
     run = run_of(ranker, partition, values)
-    show(run_stage(run, name, lambda work: call(path, work)), as_json)
+    show(run_stage(run, name, lambda work: call(path, work)), as_json, f"{name}: {run.id}")
 
 
 def day(text: str | None) -> date | None:

@@ -43,7 +43,7 @@ def release(
 
 
 def _show_release(result: dict[str, Any], as_json: bool) -> None:
-    show(result, as_json)
+    show(result, as_json, f"release: {result.get('ranker', '')} {result.get('version', '')}".rstrip())
     if result["state"] == "rolled_back":
         raise errors.DataError(str(result["headline"]))
     if result["state"] == "held":
@@ -66,12 +66,19 @@ def approve(
 @app.command()
 def withdraw(
     ranker: RankerName,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", "-v", help="Only where this version is being released; default: any."),
+    ] = None,
     by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """End the release under way; the stable version serves on."""
-    show(call("reshelve.serving.release:withdraw", load_ranker(ranker), by=by, reason=reason), as_json)
+    result = call(
+        "reshelve.serving.release:withdraw", load_ranker(ranker), version=version, by=by, reason=reason
+    )
+    show(result, as_json)
 
 
 @app.command()
@@ -154,4 +161,8 @@ def housekeeping(
     as_json: AsJson = False,
 ) -> None:
     """Delete old versions and old work; never what is stable, previous, canary or newest."""
-    show(call("reshelve.store.retention:clean", load_ranker(ranker), dry_run=dry_run), as_json)
+    show(
+        call("reshelve.store.retention:clean", load_ranker(ranker), dry_run=dry_run),
+        as_json,
+        f"housekeeping: {ranker}",
+    )

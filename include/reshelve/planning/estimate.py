@@ -1,0 +1,65 @@
+"""Seconds that a stage will take, from those it took: the median over past nights, with the least and the most.
+
+Training and search are scaled to what is asked for tonight and end at their limits; the other stages take what they took.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reshelve.planning.past import PastNight
+from reshelve.rankers import Ranker
+from reshelve.tuning.plan import rungs, waves
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds, and of how many past nights. All three are None where no night says anything."""
+
+    seconds: float | None
+    low: float | None
+    high: float | None
+    nights: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Estimate:
+        """The median of several nights' values."""
+        if not seconds:
+            return cls(None, None, None, 0)
+        return cls(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+
+
+NOTHING = Estimate(0.0, 0.0, 0.0, 0)
+
+
+def estimate(stage: str, ranker: Ranker, nights: Sequence[PastNight], examples: int | None) -> Estimate:
+    """What a stage of tonight's `ranker` takes. `examples`: how many there are to train on, where that is known."""
+    if stage == "tune" and not (ranker.search.trials and ranker.search.space):
+        return NOTHING
+    of: Callable[[PastNight], float | None] = {
+        "tune": lambda night: _tune(ranker, night),
+        "train": lambda night: _train(ranker, night, examples),
+    }.get(stage, lambda night: night.stages.get(stage))
+    return Estimate.of([seconds for night in nights if (seconds := of(night)) is not None])
+
+
+def _tune(ranker: Ranker, night: PastNight) -> float | None:
+    """Trials of a wave run side by side; a trial costs its share of a full training."""
+    if night.trial_seconds_per_epoch is None:
+        return None
+    search, shares = ranker.search, rungs(ranker.search)
+    epochs = sum(shares[wave.rung] for wave in waves(search)) * ranker.training.epochs
+    return min(epochs * night.trial_seconds_per_epoch, search.max_minutes * 60)
+
+
+def _train(ranker: Ranker, night: PastNight, examples: int | None) -> float | None:
+    """What it took beside its steps, and the steps at the night's speed."""
+    if not night.training_examples or night.training_seconds is None or "train" not in night.stages:
+        return None
+    known = examples if examples is not None else night.examples or ranker.examples.max_examples
+    wanted = min(known, ranker.examples.max_examples) * ranker.training.epochs
+    steps = wanted * night.training_seconds / night.training_examples
+    beside = max(0.0, night.stages["train"] - night.training_seconds)
+    return beside + min(steps, ranker.training.max_minutes * 60)

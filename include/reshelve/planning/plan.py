@@ -1,0 +1,129 @@
+"""The plan of a night: what it would do, what it would not have to do again, how long it takes, what it costs.
+
+Nothing is written, here or on S3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from reshelve.clickstream.verdicts import validated_partitions
+from reshelve.lineage import STAGES, Result, Run
+from reshelve.planning.estimate import NOTHING, estimate
+from reshelve.planning.past import past_nights
+from reshelve.rankers import Kind, Ranker, load_ranker
+from reshelve.store.deployments import read_pointer
+from reshelve.store.versions import partition_of
+from reshelve.tuning.plan import waves
+
+# What past nights say little about: a night with another of these takes another time.
+_RESHAPES = ("model.", "examples.", "data.")
+
+
+def plan(run: Run) -> Result:
+    """The plan of a run whose stages are, or are not, done. Raises TryAgainError where the store is away."""
+    ranker = run.ranker
+    done = {name: result for name in _stages(ranker) if (result := run.stage(name).result()) is not None}
+    nights = past_nights(run)
+    examples = done.get("examples", {}).get("train")
+    stages = []
+    for name in _stages(ranker):
+        expected = NOTHING if name in done else estimate(name, ranker, nights, examples)
+        stages.append({"stage": name, "reused": name in done, **_rounded(asdict(expected))})
+    changes = changed(load_ranker(ranker.name), ranker)
+    left = [stage for stage in stages if not stage["reused"]]
+    unknown = [stage["stage"] for stage in left if stage["seconds"] is None]
+    minutes = {
+        key: round(sum(stage[key] or 0 for stage in left) / 60, 1) for key in ("seconds", "low", "high")
+    }
+    price = ranker.search.price_per_hour * ranker.search.parallel
+    return {
+        "headline": _headline(left, minutes["seconds"], unknown),
+        "run": run.id,
+        "partition": run.partition.isoformat(),
+        "data": _data(run),
+        "changes": changes,
+        "search": _search(ranker),
+        "training": f"{ranker.training.epochs:g} epochs, at most {ranker.training.max_minutes:g} minutes, "
+        f"from {ranker.model.base}",
+        "compression": ", ".join(ranker.compression.steps) or "none",
+        "stages": stages,
+        "minutes": minutes["seconds"],
+        "minutes_low": minutes["low"],
+        "minutes_high": minutes["high"],
+        "cost": round(minutes["seconds"] / 60 * price, 4) if price else None,
+        "past_nights": len(nights),
+        "not_known": unknown,
+        "doubtful": sorted(path for path in changes if path.startswith(_RESHAPES)),
+        "champion": _champion(run),
+    }
+
+
+def changed(file: Ranker, tonight: Ranker) -> dict[str, list[Any]]:
+    """Dotted path → [the ranker file's value, tonight's], where they differ."""
+    before, after = _flat(file.model_dump(mode="json")), _flat(tonight.model_dump(mode="json"))
+    paths = sorted(before.keys() | after.keys())
+    return {
+        path: [before.get(path), after.get(path)] for path in paths if before.get(path) != after.get(path)
+    }
+
+
+def _flat(document: dict[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict) and f"{path}{key}" != "search.space":
+            found |= _flat(value, f"{path}{key}.")
+        else:
+            found[f"{path}{key}"] = value
+    return found
+
+
+def _stages(ranker: Ranker) -> list[str]:
+    return [name for name in STAGES if name != "blend" or ranker.kind is Kind.SEARCH]
+
+
+def _rounded(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 1) if isinstance(value, float) else value for key, value in found.items()}
+
+
+def _data(run: Run) -> dict[str, Any]:
+    """The window, and what is known of its partitions."""
+    data = run.ranker.data
+    first = run.partition - timedelta(days=data.window_days - 1)
+    verdicts = validated_partitions(run.store, data.source, first, run.partition)
+    own = next((found for found in verdicts if found.partition == run.partition), None)
+    return {
+        "source": data.source,
+        "first": first.isoformat(),
+        "last": run.partition.isoformat(),
+        "usable_partitions": sum(found.usable for found in verdicts),
+        "verdict": own.verdict.value if own else "not judged yet",
+    }
+
+
+def _search(ranker: Ranker) -> str:
+    search = ranker.search
+    if not (search.trials and search.space):
+        return "left out"
+    money = f" and {search.max_cost:g} in money" if search.max_cost is not None else ""
+    rounds = sum(1 for _ in waves(search))
+    return f"{search.trials} trials in {rounds} rounds, at most {search.max_minutes:g} minutes{money}"
+
+
+def _champion(run: Run) -> dict[str, Any]:
+    """What the version would be compared with, as things are."""
+    pointer = read_pointer(run.store, run.ranker.name)
+    version = pointer.stable if pointer else None
+    newer = version is not None and partition_of(version) > run.partition
+    return {"version": version, "newer_than_this_night": newer}
+
+
+def _headline(left: list[dict[str, Any]], minutes: float, unknown: list[str]) -> str:
+    if not left:
+        return "everything is done: this run would do nothing again"
+    said = f"{len(left)} stages to do, about {minutes:g} minutes"
+    if len(unknown) == len(left):
+        return f"{len(left)} stages to do; no past night says how long they take"
+    return said + (f", and {', '.join(unknown)}, of which no past night tells" if unknown else "")

@@ -1,0 +1,240 @@
+"""Why the transformer ranked as it did: what each word of a text adds to a score.
+
+Integrated gradients (Sundararajan, Taly and Yan, 2017), by captum, from a text of padding to the text itself: the words'
+shares add up to the difference between the two scores. Explained is the float model that was trained; features beside the
+texts, and a search ranker's memory, are left as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from captum.attr import LayerIntegratedGradients
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from reshelve.clickstream.privacy import mask
+from reshelve.lineage import Run
+from reshelve.rankers import Kind
+from reshelve.training.batches import Batch, Examples, read_examples
+from reshelve.training.model import RankerModel
+
+EACH = 3  # examples that came true, and as many that did not
+LEAST_CUSTOMERS = 3  # a query that fewer have asked may tell who asked it
+STEPS = 32  # of the integral: more changes the second decimal
+_LOOKED_AT = 256  # validation examples among which are chosen
+_MOST_QUERIES = 50_000
+_SPECIAL = ("[CLS]", "[SEP]", "[PAD]")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the text and what it adds to the score; `part` is 1 for the right text of a pair."""
+
+    text: str
+    adds: float
+    part: int = 0
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One prediction. `chance` is the score read as a probability; `left_over` what the words do not account for."""
+
+    answer: str
+    came_true: bool
+    chance: float
+    words: tuple[Word, ...]
+    left_over: float
+
+
+def explain(run: Run) -> list[Explained]:
+    """Predictions for validation examples: the surest that came true, and the surest that did not.
+
+    Empty where the night's model is not kept, or where no text may be shown.
+    """
+    train, examples = run.stage("train").files(), run.stage("examples").files()
+    if not (train / "model.json").is_file() or not (examples / "validation.parquet").is_file():
+        return []
+    model = RankerModel.load(train)
+    tokenizer = Tokenizer.from_file(str(train / "tokenizer.json"))
+    known = read_examples(examples / "validation.parquet", run.ranker.kind)
+    shown = _may_be_shown(run, known, _looked_at(known), examples, tokenizer)
+    if not len(shown):
+        return []
+    titles = pq.read_table(examples / "catalogue.parquet", columns=["title"])["title"].to_pylist()
+    return [
+        _explained(model, tokenizer, known.batch(np.array([place])), answer, titles)
+        for place, answer in _chosen(model, known, shown)
+    ]
+
+
+def _looked_at(known: Examples) -> np.ndarray:
+    return np.unique(np.linspace(0, len(known) - 1, min(_LOOKED_AT, len(known))).astype(np.int64))
+
+
+def _may_be_shown(
+    run: Run, known: Examples, places: np.ndarray, examples: Path, tokenizer: Tokenizer
+) -> np.ndarray:
+    """Those of `places` whose text says nothing of one person: titles, judged queries, and what several have asked."""
+    if run.ranker.kind is Kind.NEXT_ITEM or run.ranker.examples.labels == "judgements":
+        return places
+    common = {tuple(encoding.ids) for encoding in tokenizer.encode_batch(_common_queries(examples))}
+    return np.array([place for place in places if _left_ids(known, place) in common], dtype=np.int64)
+
+
+def _common_queries(examples: Path) -> list[str]:
+    """Queries of several customers before the held-out days, without those that hold what is masked."""
+    asked = duckdb.sql(
+        f"SELECT query FROM read_parquet('{examples / 'events.parquet'}') WHERE query IS NOT NULL "
+        f"GROUP BY query HAVING count(DISTINCT coalesce(user_id, session_id)) >= {LEAST_CUSTOMERS} "
+        f"ORDER BY count(*) DESC, query LIMIT {_MOST_QUERIES}"
+    ).fetchall()
+    return [query for (query,) in asked if mask(query) == query and "<" not in query]
+
+
+def _left_ids(known: Examples, place: int) -> tuple[int, ...]:
+    """The token ids of a query, with the special tokens around it."""
+    start, length = known.starts[place], known.lengths[place]
+    ids = known.tokens[start : start + length]
+    if known.kind is Kind.PAIR:
+        ids = ids[known.types[start : start + length] == 0]
+    return tuple(int(token) for token in ids)
+
+
+@torch.no_grad()
+def _chosen(model: RankerModel, known: Examples, shown: np.ndarray) -> list[tuple[int, int]]:
+    """(example, answer) by certainty, first those that came true; every answer and every question once.
+
+    The answer is a place in the catalogue; of a pair, whose question is its group, the example itself.
+    """
+    found = []
+    for places in np.array_split(shown, max(1, len(shown) // 64)):
+        batch = known.batch(places)
+        logits = model(*batch.inputs).float()
+        if known.kind is Kind.PAIR:
+            came_true = (known.labels[places] > 0.5).tolist()
+            found += list(
+                zip(torch.sigmoid(logits).tolist(), places.tolist(), places.tolist(), came_true, strict=True)
+            )
+            continue
+        chances, answers = torch.softmax(logits, dim=-1).max(dim=-1)
+        for place, answer, chance in zip(places.tolist(), answers.tolist(), chances.tolist(), strict=True):
+            wanted = known.targets[known.target_starts[place] : known.target_starts[place + 1]]
+            found.append((chance, place, answer, bool((wanted == answer).any())))
+    found.sort(key=lambda row: (-row[0], row[1]))
+    chosen: list[tuple[int, int]] = []
+    seen: set[int] = set()
+    for wanted_true in (True, False):
+        taken = 0
+        for _, place, answer, came_true in found:
+            about = int(known.groups[place]) if known.kind is Kind.PAIR else answer
+            if came_true is wanted_true and about not in seen and taken < EACH:
+                seen.add(about)
+                chosen.append((place, answer))
+                taken += 1
+    return chosen
+
+
+def _explained(
+    model: RankerModel, tokenizer: Tokenizer, batch: Batch, answer: int, titles: Sequence[str]
+) -> Explained:
+    pair = model.form.kind is Kind.PAIR
+    with torch.no_grad():
+        logits = model(*batch.inputs).float()
+        chance = float(torch.sigmoid(logits)[0] if pair else torch.softmax(logits, dim=-1)[0, answer])
+    if pair and model.form.towers:
+        adds, left_over = _of_towers(model, batch)
+    else:
+        target = None if pair else answer
+        adds, left_over = _integrated(model, _score(model, batch), batch.input_ids, target)
+    words = tuple(_words(tokenizer, batch.input_ids[0], batch.token_type_ids[0], adds))
+    if pair:
+        named, came_true = " ".join(word.text for word in words if word.part), bool(batch.labels[0] > 0.5)
+    else:
+        named, came_true = titles[answer], bool((batch.labels[1] == answer).any())
+    return Explained(named, came_true, chance, words, left_over)
+
+
+class _Score(torch.nn.Module):
+    """Token ids [B, T] of one example's copies → logits [B], or log probabilities [B, C] of the catalogue."""
+
+    def __init__(self, model: RankerModel, batch: Batch) -> None:
+        super().__init__()
+        self.model, self.batch = model, batch
+
+    def forward(self, ids: Tensor) -> Tensor:
+        _, mask, types, features = (each.expand(len(ids), *each.shape[1:]) for each in self.batch.inputs)
+        logits = self.model(ids, mask, types, features).float()
+        return logits if self.model.form.kind is Kind.PAIR else F.log_softmax(logits, dim=-1)
+
+
+def _score(model: RankerModel, batch: Batch) -> torch.nn.Module:
+    return _Score(model, batch)
+
+
+class _Tower(torch.nn.Module):
+    """Token ids [B, T] of one text → logits [B], the other text and the features as they are."""
+
+    def __init__(self, model: RankerModel, other: Tensor, features: Tensor) -> None:
+        super().__init__()
+        self.model, self.other, self.features = model, other, features
+
+    def forward(self, ids: Tensor) -> Tensor:
+        vector = self.model.pooled(ids, torch.ones_like(ids)).float()
+        columns = [F.cosine_similarity(vector, self.other.expand_as(vector), dim=1)[:, None]]
+        if self.model.form.features:
+            columns.insert(0, self.features.expand(len(ids), -1))
+        assert self.model.beside is not None
+        return self.model.beside(torch.cat(columns, dim=1))
+
+
+def _of_towers(model: RankerModel, batch: Batch) -> tuple[Tensor, float]:
+    """Each text in its turn; what is left over is that of both."""
+    ids, of_right = batch.input_ids, batch.token_type_ids[0].bool()
+    left, right = ids[:, ~of_right], torch.cat([ids[:, :1], ids[:, of_right]], dim=1)
+    with torch.no_grad():
+        vectors = [model.pooled(text, torch.ones_like(text)).float() for text in (left, right)]
+    of_left, missing = _integrated(model, _Tower(model, vectors[1], batch.features), left, None)
+    of_the_right, more = _integrated(model, _Tower(model, vectors[0], batch.features), right, None)
+    adds = torch.zeros(ids.shape[1])
+    adds[~of_right], adds[of_right] = of_left, of_the_right[1:]
+    return adds, missing + more
+
+
+def _integrated(
+    model: RankerModel, score: torch.nn.Module, ids: Tensor, target: int | None
+) -> tuple[Tensor, float]:
+    """What each token [T] adds to the score of `ids` [1, T], and what the sum lacks."""
+    special = torch.isin(
+        ids, ids[:, [0, -1]]
+    )  # the first and the last are special tokens, and so are their equals
+    baseline = torch.where(special, ids, torch.zeros_like(ids))
+    method = LayerIntegratedGradients(score, model.encoder.embeddings)
+    found, delta = method.attribute(
+        ids, baselines=baseline, target=target, n_steps=STEPS, return_convergence_delta=True
+    )
+    return found.sum(-1)[0].detach(), float(delta.abs().sum())
+
+
+def _words(tokenizer: Tokenizer, ids: Tensor, types: Tensor, adds: Tensor) -> Iterator[Word]:
+    """Pieces of words put together again, special tokens left out."""
+    text, total, part = "", 0.0, 0
+    for token, kind, share in zip(ids.tolist(), types.tolist(), adds.tolist(), strict=True):
+        piece = tokenizer.id_to_token(token)
+        if piece in _SPECIAL:
+            continue
+        if piece.startswith("##"):
+            text, total = text + piece.removeprefix("##"), total + share
+            continue
+        if text:
+            yield Word(text, total, part)
+        text, total, part = piece, share, int(kind)
+    if text:
+        yield Word(text, total, part)

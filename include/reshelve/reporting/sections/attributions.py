@@ -1,0 +1,49 @@
+"""For some predictions: which words led to them."""
+
+from __future__ import annotations
+
+from reshelve.rankers import Kind
+from reshelve.reporting.night import Night
+from reshelve.reporting.page import Section, Words
+from reshelve.reporting.words import share, signed
+
+_NAMED = 4
+
+
+def attributions(night: Night) -> Section:
+    """Shaded texts; the explained model is the trained float one."""
+    title = "Why it ranked so"
+    if "train" not in night.results or "examples" not in night.results:
+        return Section("attributions", title, "Nothing was trained, so there is nothing to explain.", [])
+    from reshelve.reporting.explain import LEAST_CUSTOMERS, Explained, explain  # torch is heavy
+
+    found = explain(night.run)
+    if not found:
+        why = f"no text of the validation days may be shown (a query must have been asked by {LEAST_CUSTOMERS} customers)"
+        return Section(
+            "attributions", title, f"No prediction is explained: the model is not kept, or {why}.", []
+        )
+    kind = night.run.ranker.kind
+    score = "log odds of the pair" if kind is Kind.PAIR else "log probability of the first item"
+    lead = (
+        f"What each word adds to the {score}, by integrated gradients on the trained model: the surest predictions of validation "
+        "days, first those that came true. Underlined words speak for the answer, dashed ones against it."
+    )
+    if kind is Kind.SEARCH:
+        lead += " This is the transformer's part alone; the memory of past choices is not explained."
+    elif night.run.ranker.examples.features:
+        lead += " Features beside the texts are left as they are."
+
+    def shown(each: Explained) -> Words:
+        most = max((abs(word.adds) for word in each.words), default=0.0) or 1.0
+        strongest = sorted(each.words, key=lambda word: -abs(word.adds))[:_NAMED]
+        named = ", ".join(f"{word.text} {signed(word.adds, 2)}" for word in strongest)
+        came = "came true" if each.came_true else "did not come true"
+        return Words(
+            title=each.answer,
+            more=f"{came}; chance {share(each.chance)}",
+            words=[(word.text, word.adds / most) for word in each.words],
+            strongest=f"Strongest: {named}. Not accounted for: {each.left_over:.2g}.",
+        )
+
+    return Section("attributions", title, lead, [shown(each) for each in found])

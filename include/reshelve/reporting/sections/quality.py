@@ -1,0 +1,203 @@
+"""How good the version is: against the champion and the baselines, by slice, and as probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reshelve.reporting.charts import Interval, forest, reliability
+from reshelve.reporting.night import Night
+from reshelve.reporting.page import Figure, Part, Section, Table
+from reshelve.reporting.words import NONE, count, figure, interval, signed, signed_interval
+
+_MOST_SLICES = 40  # in the drawing; the table has all
+
+NAMES = {
+    "challenger": "this version",
+    "champion": "champion",
+    "popularity": "popularity",
+    "bm25": "BM25",
+    "cooccurrence": "chosen together",
+}
+
+
+def against(gate: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """This version minus each rival, {value, low, high}, the champion first where it was compared."""
+    champion = gate.get("champion") or {}
+    found = {}
+    if champion.get("difference") is not None:
+        found["champion"] = {
+            "value": champion["difference"], "low": champion["difference_low"], "high": champion["difference_high"]
+        }  # fmt: skip
+    return found | dict(gate.get("differences") or {})
+
+
+def rival_value(gate: Mapping[str, Any], name: str) -> float | None:
+    """A rival's own metric."""
+    return (gate.get("champion") or {}).get("value") if name == "champion" else gate["baselines"].get(name)
+
+
+def quality(night: Night) -> Section:
+    """The gate's comparison."""
+    gate = night.result("gate")
+    if not gate:
+        return Section("quality", "Quality", "The gate has not judged this night.", [])
+    challenger, metric, differences = gate["challenger"], gate["metric"], against(gate)
+    lead = (
+        f"{metric} on {count(gate.get('queries'))} held-out questions in {count(gate.get('clusters'))} clusters. Differences are "
+        "paired, question by question, with 95 % intervals from resampling whole baskets or queries."
+    )
+    rows = [("this version", figure(challenger["value"]), interval(challenger), NONE, NONE)]
+    rows += [
+        (
+            NAMES.get(name, name),
+            figure(rival_value(gate, name)),
+            NONE,
+            signed(found["value"]),
+            signed_interval(found),
+        )
+        for name, found in differences.items()
+    ]
+    head = ("Ranker", metric, "95 % interval", "This version minus it", "95 % interval")
+    parts: list[Part] = _drawings(night, differences)
+    parts.append(Table(head, rows, f"{metric} of each ranker"))
+    metrics = gate.get("metrics") or {}
+    if metrics:
+        names = list(next(iter(metrics.values())))
+        others = [
+            (NAMES.get(ranker, ranker), *(figure(values.get(name)) for name in names))
+            for ranker, values in metrics.items()
+        ]
+        parts.append(Table(("Ranker", *names), others, "Other metrics", folded=True))
+    return Section("quality", "Quality", lead, parts)
+
+
+def _drawings(night: Night, differences: Mapping[str, Mapping[str, float]]) -> list[Part]:
+    gate, gates = night.result("gate"), night.run.ranker.gates
+    own, metric = gate["challenger"], gate["metric"]
+    rivals = [
+        (NAMES.get(name, name), value)
+        for name in differences
+        if (value := rival_value(gate, name)) is not None
+    ]
+    values = [Interval("this version", own["value"], own["low"], own["high"])]
+    values += [Interval(name, value, strong=False) for name, value in rivals]
+    said = "; ".join(f"{name} {figure(value)}" for name, value in rivals)
+    alt = f"{metric}: this version {figure(own['value'])}, 95 % interval {interval(own)}; {said}."
+    parts: list[Part] = [
+        Figure(forest("values", values, metric, []), alt, f"{metric}, with this version's interval")
+    ]
+    if differences:
+        rows = [
+            Interval(f"− {NAMES.get(name, name)}", found["value"], found["low"], found["high"])
+            for name, found in differences.items()
+        ]
+        bounds = [(0.0, "equal")]
+        if "champion" in differences:
+            bounds.append((-gates.champion_tolerance, "tolerance"))
+        said = "; ".join(
+            f"minus {NAMES.get(name, name)} {signed(found['value'])}, {signed_interval(found)}"
+            for name, found in differences.items()
+        )
+        caption = "This version minus each rival: right of 0 is better"
+        parts.append(
+            Figure(forest("differences", rows, metric, bounds), f"{metric}: this version {said}.", caption)
+        )
+    return parts
+
+
+def slices(night: Night) -> Section:
+    """The metric by kind of question, against the champion, or where there is none against popularity."""
+    gate = night.result("gate")
+    found = gate.get("slices") or {}
+    if not found:
+        return Section("slices", "Slices", "No slice was measured.", [])
+    metric, tolerance = gate["metric"], night.run.ranker.gates.slice_tolerance
+    compared = any(each.get("difference") for each in found.values())
+    held = [name for name, each in found.items() if each["enough"]]
+    lead = f"{metric} of {len(found)} kinds of questions; {len(held)} have enough questions to be held to."
+    if compared and tolerance is not None:
+        lead += f" None of those may surely be worse than the champion by more than {tolerance:g}."
+    names = list(next(iter(found.values()))["values"])
+    rows = [
+        (
+            name if each["enough"] else f"{name} (few)", count(each["queries"]),
+            *(figure(each["values"].get(ranker)) for ranker in names),
+            *((interval(each.get("interval")),) if not compared else (signed_interval(each.get("difference")),)),
+        )
+        for name, each in found.items()
+    ]  # fmt: skip
+    last = "Minus champion, 95 % interval" if compared else "This version, 95 % interval"
+    table = Table(
+        ("Slice", "Questions", *(NAMES.get(name, name) for name in names), last), rows, f"All {len(found)} slices", folded=True
+    )  # fmt: skip
+    return Section("slices", "Slices", lead, [*_slice_drawing(found, metric, tolerance, compared), table])
+
+
+def _slice_drawing(
+    found: Mapping[str, Any], metric: str, tolerance: float | None, compared: bool
+) -> list[Part]:
+    key = "difference" if compared else "interval"
+    rows = [
+        Interval(f"{name} ({each['queries']})", each[key]["value"], each[key]["low"], each[key]["high"], strong=each["enough"])
+        for name, each in found.items()
+        if each.get(key)
+    ][:_MOST_SLICES]  # fmt: skip
+    if not rows:
+        return []
+    bounds = [(0.0, "equal")] if compared else []
+    if compared and tolerance is not None:
+        bounds.append((-tolerance, "bound"))
+    lowest = min(rows, key=lambda row: row.value)
+    what = "this version minus the champion" if compared else "this version"
+    alt = (
+        f"{metric} by slice, {what}, with 95 % intervals. The lowest is {lowest.name} with {signed(lowest.value) if compared else figure(lowest.value)}; "
+        "every value is in the table below."
+    )
+    caption = f"{what.capitalize()}; questions in brackets, slices with too few are drawn lightly"
+    return [Figure(forest("slices", rows, metric, bounds, wide=True), alt, caption, wide=True)]
+
+
+def calibration(night: Night) -> Section:
+    """Scores read as probabilities."""
+    found = night.result("gate").get("calibration") or {}
+    if not found or not found["challenger"]["reliability"]:
+        return Section("calibration", "Calibration", "No score could be read as a probability.", [])
+    own = found["challenger"]
+    error = own["error"]
+    lead = "Does a score of 0.3 come true three times in ten?"
+    if error:
+        lead += f" On average scores are off by {figure(error['value'])} (95 % interval {interval(error)})."
+    tables = {
+        NAMES.get(name, name): each["reliability"] for name, each in found.items() if each["reliability"]
+    }
+    alt = "Predicted against observed share: " + "; ".join(
+        f"{figure(row['predicted'], 2)} came true {figure(row['observed'], 2)} of {count(row['predictions'])}"
+        for row in own["reliability"]
+    )
+    drawn = Figure(
+        reliability(tables),
+        alt + ".",
+        "On the dotted line, what is predicted comes true; larger marks are more predictions",
+    )
+    measures = [
+        ("error", "Calibration error"),
+        ("auc", "AUC"),
+        ("log_loss", "Log loss, nats"),
+        ("spearman", "Spearman"),
+        ("rmse", "RMSE"),
+    ]
+    shown = [
+        (key, label) for key, label in measures if any(each.get(key) is not None for each in found.values())
+    ]
+    rows = [
+        (
+            NAMES.get(name, name), count(each["predictions"]),
+            *(figure(each[key]["value"] if key == "error" and each[key] else each[key]) for key, _ in shown),
+        )
+        for name, each in found.items()
+    ]  # fmt: skip
+    table = Table(
+        ("Version", "Predictions", *(label for _, label in shown)), rows, "The same predictions, measured"
+    )
+    return Section("calibration", "Calibration", lead, [drawn, table])

@@ -1,0 +1,72 @@
+"""What customers get to see, and whether groups fare alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reshelve.reporting.night import Night
+from reshelve.reporting.page import Part, Section, Table
+from reshelve.reporting.sections.quality import NAMES
+from reshelve.reporting.words import count, figure, share
+
+
+def shelf(night: Night) -> Section:
+    """Exposure and fairness."""
+    gate = night.result("gate")
+    exposure, fairness = gate.get("exposure"), gate.get("fairness")
+    if not exposure:
+        return Section("shelf", "Exposure and fairness", "The gate has not looked at any answer.", [])
+    lead = (
+        f"Of the first {exposure['depth'] or 10} places: the share that new and rare items hold, and how much of the catalogue is "
+        "shown at all. No bound is set: the figures are for people."
+    )
+    parts: list[Part] = [_exposure(exposure)]
+    if fairness:
+        parts += _fairness(fairness)
+    return Section("shelf", "Exposure and fairness", lead, parts)
+
+
+def _exposure(found: dict[str, Any]) -> Table:
+    rows = [
+        (NAMES.get(name, name), share(each["new"]), share(each["rare"]), share(each["coverage"]))
+        for name, each in found["shown"].items()
+    ]
+    chosen, catalogue = found["chosen"], found["catalogue"]
+    rows += [
+        ("what customers chose", share(chosen["new"]), share(chosen["rare"]), share(chosen["coverage"])),
+        (
+            f"the catalogue ({count(catalogue['items'])})",
+            share(catalogue["new"]),
+            share(catalogue["rare"]),
+            "",
+        ),
+    ]
+    head = ("Shown by", "New items", "Rare items", "Of the catalogue")
+    return Table(head, rows, "Exposure: a place is worth 1 / log2(rank + 1)")
+
+
+def _fairness(found: dict[str, Any]) -> list[Part]:
+    rankers = found["rankers"]
+    spread = [
+        (NAMES.get(name, name), figure(each["demographic_parity"]), figure(each["equalized_odds"]))
+        for name, each in rankers.items()
+    ]
+    title = f"Fairness between groups ({found['group']}): the greatest difference, 0 is alike"
+    parts: list[Part] = [Table(("Ranker", "Demographic parity", "Equalized odds"), spread, title)]
+    own, champion = rankers["challenger"], rankers.get("champion")
+    groups = [
+        (
+            group, share(own["selection"][group]), share(own["true_positive"].get(group)),
+            share(own["false_positive"].get(group)), *((share(champion["true_positive"].get(group)),) if champion else ()),
+        )
+        for group in own["selection"]
+    ]  # fmt: skip
+    head = (
+        "Group",
+        "Selected",
+        "Of the relevant",
+        "Of the others",
+        *(("Of the relevant, champion",) if champion else ()),
+    )
+    parts.append(Table(head, groups, f"This version by {found['group']}", folded=True))
+    return parts

@@ -1,0 +1,53 @@
+"""The report of a night: made after it, linked from its task, and never a reason for the night to fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from reshelve_airflow.verb import ReshelveOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+    from airflow.sdk.types import TaskInstanceKey
+
+
+class ReportLink(BaseOperatorLink):
+    """From the task to the page that shows the report behind the log-in."""
+
+    name = "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The page's address; empty where the task made no report."""
+        from airflow.configuration import conf
+        from airflow.sdk.execution_time.xcom import XCom
+
+        made = XCom.get_value(ti_key=ti_key, key="return_value") or {}
+        address = made.get("address")
+        return urljoin(conf.get("api", "base_url", fallback="/"), address) if address else ""
+
+
+class ReportOperator(ReshelveOperator):
+    """`reshelve report`. Whatever goes wrong with it is in its log; after the last retry the task is skipped."""
+
+    operator_extra_links = (ReportLink(),)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(verb="report", skip_when={"made": False}, **kwargs)
+
+    def execute(self, context: Context) -> Any:
+        """Make it."""
+        try:
+            return super().execute(context)
+        except AirflowSkipException:
+            raise
+        except AirflowFailException as error:
+            raise AirflowSkipException(f"no report: {error}") from error
+        except AirflowException as error:
+            if context["ti"].try_number <= context["ti"].max_tries:
+                raise
+            self.log.warning("no report after the last retry: %s", error)
+            raise AirflowSkipException(f"no report: {error}") from error

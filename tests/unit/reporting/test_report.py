@@ -1,0 +1,154 @@
+"""The report of a night: complete, self-contained, and there for every night whatever became of it."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from reshelve.rankers import Kind
+from reshelve.reporting.address import read_report, report_key
+from reshelve.reporting.report import report
+from reshelve.store.versions import publish
+
+OLD_FIRST, FRESH_FIRST = ["old", "fresh", "spare"], ["fresh", "old", "spare"]
+CHAMPION = 20110829001
+VOID = {"meta", "link", "img", "br", "hr", "input", "base", "source", "track", "wbr"}
+
+
+class Document(HTMLParser):
+    """What a browser would load, name and number; fails where a tag is not closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+    def said(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def read(run) -> Document:
+    result = report(run)
+    body = read_report(run.store, "shelf", result["name"])
+    if body is None:  # its version has no manifest in these tests: by its run, then
+        body = run.store.get(result["key"]).body
+    assert len(body) == result["bytes"] < 3_000_000
+    return Document(body.decode())
+
+
+def assert_offline(page: Document) -> None:
+    """Nothing is loaded from anywhere: no script, no style sheet, no picture, no font, no form."""
+    loads = {"src", "srcset", "action", "data", "poster", "background", "ping", "formaction"}
+    for tag, attributes in page.tags:
+        assert tag not in {
+            "script",
+            "link",
+            "img",
+            "iframe",
+            "object",
+            "embed",
+            "form",
+            "base",
+            "audio",
+            "video",
+        }
+        assert not loads & attributes.keys(), (tag, attributes)
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#"), (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        assert attributes.get("http-equiv") is None
+        for value in attributes.values():
+            assert not re.search(r"url\((?!['\"]?#)", value or ""), (tag, value)
+
+
+NIGHTS = {
+    "first night": {},
+    "better than the champion": {"champion": OLD_FIRST, "challenger": FRESH_FIRST},
+    "rejected": {"champion": FRESH_FIRST, "challenger": ["spare", "old", "fresh"]},
+    "search left out": {"trials": False},
+    "no search stage": {"without": ("tune",)},
+    "ended at training": {"without": ("train", "compress", "package", "gate", "publish")},
+    "ended at the gate": {"without": ("gate", "publish")},
+}
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("night", NIGHTS.values(), ids=NIGHTS)
+def test_every_night_has_a_report_that_opens_offline(make_night, kind, night):
+    page = read(make_night(kind, **night))
+    assert_offline(page)
+    identifiers = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+    linked = {a["href"][1:] for tag, a in page.tags if tag == "a"}
+    assert linked <= set(identifiers)
+    assert "A shelf & <more>" in page.said()
+    assert "None" not in page.said() and "nan" not in page.said().split()
+
+
+def test_the_summary_says_what_became_of_the_night(make_night):
+    said = read(make_night(champion=OLD_FIRST)).said()
+    assert f"Against champion {CHAMPION}" in said and "recall@1 of this version 0.5714" in said
+    rejected = read(make_night(challenger=["spare", "old", "fresh"], champion=FRESH_FIRST)).said()
+    assert "reject The gate rejected this version; nothing was published" in rejected
+
+
+def test_a_report_is_made_again_only_when_something_changed(make_night):
+    run = make_night(without=("publish",))
+    first = report(run)
+    assert not first["reused"] and first["name"] == f"2011-08-30-{run.digest}"
+    assert report(run) == {**first, "reused": True}
+    run.stage("publish").commit(
+        {"published": True, "version": 20110830001, "verdict": "promote", "uri": "s3://b/v"}
+    )
+    again = report(run)
+    assert not again["reused"] and again["name"] == "20110830001"
+    assert again["address"] == "reshelve/report/shelf/20110830001"
+
+
+def test_a_run_without_a_stage_has_nothing_to_report(make_night):
+    everything = ("examples", "tune", "train", "blend", "compress", "package", "gate", "publish")
+    run = make_night(without=everything)
+    assert report(run)["made"] is False
+    assert not list(run.store.list(f"{run.prefix}/report"))
+
+
+def test_a_report_is_found_by_its_version_and_by_its_run(make_night):
+    run = make_night(without=("publish",))
+    version = run.stage("package").directory / "version"
+    version.mkdir()
+    (version / "saved_model.pb").write_bytes(b"graph")
+    published = publish(run)
+    run.stage("publish").commit(published)
+    result = report(run)
+    for name in (published["version"], str(published["version"]), f"2011-08-30-{run.digest}"):
+        assert report_key(run.store, "shelf", name) == result["key"]
+        assert read_report(run.store, "shelf", name) == run.store.get(result["key"]).body
+
+
+@pytest.mark.parametrize(
+    "name", ["20110830999", "../../secret", "2011-08-30-xyz", "", "2011-08-30-0123456789ab", "0" * 40]
+)
+def test_a_report_that_is_not_there_is_none(store, name):
+    assert read_report(store, "shelf", name) is None
+    assert read_report(store, "../models", name) is None
