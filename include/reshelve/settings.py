@@ -59,6 +59,14 @@ class Settings(BaseSettings):
         None,
         description="The directory of public keys whose versions are loaded; empty: keys/trusted in the home.",
     )
+    alert_webhook: SecretStr = Field(
+        SecretStr(""),
+        description="The URL that is told of alerts and failed tasks: JSON with subject and text, as chat tools take it.",
+    )
+    alert_email: str = Field(
+        "",
+        description="Addresses that are told too, with commas between; sent through Airflow's connection smtp_default.",
+    )
     job_timeout_minutes: int = Field(120, description="How long one stage may run before it is stopped.")
 
     @property

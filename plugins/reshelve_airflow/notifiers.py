@@ -1,4 +1,4 @@
-"""Who is told, and how: a webhook and e-mail, as Airflow's notifiers. Addresses come from the environment alone.
+"""Who is told, and how: a webhook and e-mail, as Airflow's notifiers. Addresses are settings, and those of the environment alone.
 
 | variable | |
 |---|---|
@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,8 @@ from urllib.parse import urlsplit
 
 from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import AirflowException
+
+from reshelve.settings import settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -43,7 +44,7 @@ class WebhookNotifier(BaseNotifier):
 
     def notify(self, context: Context) -> None:
         """Raises AirflowException where the webhook does not take it."""
-        url = os.environ[WEBHOOK]
+        url = settings().alert_webhook.get_secret_value()
         if urlsplit(url).scheme not in ("http", "https"):
             raise AirflowException(f"{WEBHOOK} is no http(s) address")
         body = {**self.fields, "subject": self.subject, "text": f"{self.subject}\n{self.text}"}
@@ -63,12 +64,12 @@ class WebhookNotifier(BaseNotifier):
 def notifiers(subject: str, text: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Name → notifier, of those whose variable is set."""
     found: dict[str, Any] = {}
-    if os.environ.get(WEBHOOK):
+    if settings().alert_webhook.get_secret_value():
         found["webhook"] = WebhookNotifier(subject=subject, text=text, fields=fields)
-    if os.environ.get(EMAIL):
+    if settings().alert_email:
         from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
-        addresses = [address.strip() for address in os.environ[EMAIL].split(",") if address.strip()]
+        addresses = [address.strip() for address in settings().alert_email.split(",") if address.strip()]
         found["e-mail"] = SmtpNotifier(
             to=addresses, subject=subject, html_content=f"<pre>{_escaped(text)}</pre>"
         )

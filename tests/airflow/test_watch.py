@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
+from reshelve.settings import settings
 from reshelve_airflow.notifiers import EMAIL, WEBHOOK, notifiers, on_failure
 from reshelve_airflow.watch import AlertOperator, LearnFromOperator
 
@@ -27,6 +28,16 @@ LOOK = {
     "alert": True,
     "retrain": None,
 }
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """What a test sets in the environment holds for it alone."""
+    for name in (WEBHOOK, EMAIL):
+        monkeypatch.delenv(name, raising=False)
+    settings.cache_clear()
+    yield monkeypatch
+    settings.cache_clear()
 
 
 class Hook:
@@ -58,7 +69,7 @@ class Hook:
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     made = Hook()
     monkeypatch.setenv(WEBHOOK, made.url)
-    monkeypatch.delenv(EMAIL, raising=False)
+    settings.cache_clear()
     yield made
     made.server.shutdown()
 
@@ -84,24 +95,25 @@ def test_a_webhook_that_fails_fails_the_task_without_its_address(
     with pytest.raises(AirflowException, match="answered 500") as refused:
         AlertOperator(task_id="alert", look=LOOK).execute({})  # type: ignore[arg-type]
     monkeypatch.setenv(WEBHOOK, "http://127.0.0.1:9/secret-token")
+    settings.cache_clear()
     with pytest.raises(AirflowException, match="not reached") as away:
         AlertOperator(task_id="alert", look=LOOK).execute({})  # type: ignore[arg-type]
     monkeypatch.setenv(WEBHOOK, "file:///secret-token")
+    settings.cache_clear()
     with pytest.raises(AirflowException, match="no http") as wrong:
         AlertOperator(task_id="alert", look=LOOK).execute({})  # type: ignore[arg-type]
     assert not any("secret-token" in str(error.value) for error in (refused, away, wrong))
 
 
-def test_nobody_is_told_where_nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (WEBHOOK, EMAIL):
-        monkeypatch.delenv(name, raising=False)
+def test_nobody_is_told_where_nobody_is_named() -> None:
+    settings.cache_clear()
     assert AlertOperator(task_id="alert", look=LOOK).execute({}) == []  # type: ignore[arg-type]
     assert on_failure() == []
 
 
 def test_mail_goes_to_every_address_and_holds_no_markup_of_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(EMAIL, "anna@example.org, ben@example.org")
-    monkeypatch.delenv(WEBHOOK, raising=False)
+    settings.cache_clear()
     mail = notifiers("subject", LOOK["findings"][1])["e-mail"]
     assert mail.to == ["anna@example.org", "ben@example.org"]
     assert "<b>" not in mail.html_content and "{{" not in mail.html_content

@@ -102,6 +102,8 @@ def test_every_reshelve_variable_is_a_setting() -> None:
         "RESHELVE_GPU_IMAGE",
         "RESHELVE_GPU_BASE",
         "RESHELVE_GATEWAY_PORT",
+        "RESHELVE_PROMETHEUS_PORT",
+        "RESHELVE_GRAFANA_PORT",
     }
     assert set(re.findall(r"RESHELVE_\w+", TEXT)) <= known
 

@@ -43,3 +43,12 @@ def lift(
 ) -> None:
     """Let a ranker's releases go on, whoever held them."""
     show(call("reshelve.serving.holding:lift", load_ranker(ranker), by=by), as_json)
+
+
+@app.command()
+def metrics(
+    address: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 9108,
+) -> None:
+    """Serve the newest looks at every ranker as Prometheus metrics (/metrics)."""
+    call("reshelve.monitoring.exporter:serve", address, port)
