@@ -1,6 +1,6 @@
 """The packaged MiniLM beside its own float32 SavedModel in the model server, and beside other runtimes' int8 of the same weights.
 
-    python benchmarks/bench_serve.py [--rounds 30] [--peers DIR] [--server HOST:PORT --versions DIR] [--layers 2]
+    python benchmarks/bench_serve.py [--rounds 30] [--peers DIR] [--server HOST:PORT --versions DIR] [--layers 2] [--shapes 1x32]
 
 Two columns. `served`: strings over gRPC to the model server, tokenising and all. `model`: token ids to logits in one
 process, as the other runtimes offer it. One interleaved run: every round asks each once, in an order that turns, and a
@@ -154,6 +154,8 @@ def measured(bench: Bench, client: RankingClient, args: argparse.Namespace, work
     expected = ours["float32"](held_out)
     shapes: dict[str, object] = {}
     for batch, length in SHAPES:
+        if f"{batch}x{length}" not in args.shapes:
+            continue
         rounds = args.rounds if batch < 64 else max(3, args.rounds // 3)
         tokens, request = token_batch(batch, length), bench.request(batch, length)
         # Bound here: a loop's variables would all be the last ones'.
@@ -193,6 +195,7 @@ def main() -> None:
         "--rounds", type=int, default=30, help="Rounds of the small shapes; 128 rows: a third."
     )
     parser.add_argument("--threads", type=int, default=2, help="Threads of every runtime.")
+    parser.add_argument("--shapes", nargs="+", choices=GOALS, default=list(GOALS), help="Batch x length.")
     parser.add_argument("--peers", type=Path, help="Where pip put onnx, onnxruntime, openvino and nncf.")
     parser.add_argument("--server", help="host:port (gRPC) of a model server that serves --versions.")
     parser.add_argument("--versions", type=Path, help="Where the versions are, or are written.")

@@ -106,12 +106,16 @@ def _feeds(batch: Batch) -> dict[str, np.ndarray]:
 
 
 def _onnxruntime(source: Path, work: Path, rows: list[Batch] | None, threads: int) -> Scorer:
+    import onnx
     import onnxruntime as ort
     from onnxruntime import quantization as q
 
+    # The optimizer's own operations have no shape inference: the quantizer is told what their outputs are.
+    typed = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+
     if rows is None:
         path = work / "dynamic.onnx"
-        q.quantize_dynamic(source, path, per_channel=True, weight_type=q.QuantType.QInt8)
+        q.quantize_dynamic(source, path, per_channel=True, weight_type=q.QuantType.QInt8, extra_options=typed)
     else:
         path = work / "static.onnx"
 
@@ -123,7 +127,10 @@ def _onnxruntime(source: Path, work: Path, rows: list[Batch] | None, threads: in
                 batch = next(self.rows, None)
                 return None if batch is None else _feeds(batch)
 
-        q.quantize_static(source, path, Reader(), per_channel=True, weight_type=q.QuantType.QInt8)
+        q.quantize_static(
+            source, path, Reader(), per_channel=True, weight_type=q.QuantType.QInt8, extra_options=typed,
+            op_types_to_quantize=["MatMul", "Attention"],
+        )  # fmt: skip
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

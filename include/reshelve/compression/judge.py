@@ -150,9 +150,15 @@ def verdict(step: str, found: Judgement, min_agreement: float, tolerance: float)
     ratio, difference = found.ratio, found.difference
     speed = f"{ratio.value:.2f} of the time before ({ratio.low:.2f} to {ratio.high:.2f})"
     quality = f"quality {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
-    if step in ("int8", "bf16") and found.agreement.spearman < min_agreement:
-        return False, f"agreement {found.agreement.spearman:.3f} is below {min_agreement:g}"
-    if difference.low < -tolerance:
+    if step in (
+        "int8",
+        "bf16",
+    ):  # rounding: scores that agree rank alike, and few questions are no reason to doubt it
+        if found.agreement.spearman < min_agreement:
+            return False, f"agreement {found.agreement.spearman:.3f} is below {min_agreement:g}"
+        if difference.high < 0:
+            return False, f"{quality}: it has surely lost"
+    elif difference.low < -tolerance:
         return False, f"{quality}: it may have lost more than {tolerance:g}"
     if ratio.high >= 1:
         return False, f"not measured faster: {speed}"

@@ -2,7 +2,7 @@
 
 Activations between the two products of a feed-forward stay eight bits: the first product applies GELU
 and rounds, the second adds the residual. The others are rounded by one multiplication (smoothing and
-scale at once), a round and a clip, which was faster here than QuantizeV2.
+scale at once) and QuantizeV2.
 """
 
 from __future__ import annotations
@@ -70,8 +70,12 @@ class Int8Layers(FloatLayers):
         return self._product(steps, site, tf.qint8, [-reach, reach, *self._weight_range(site)], residual)
 
     def _rounded(self, rows: tf.Tensor, site: str) -> tf.Tensor:
+        # The multiplication carries smoothing and scale at once, so what is left to round is in [-127, 127].
         steps = rows * tf.constant(self.quantized[f"{site}.step"])
-        return tf.cast(tf.clip_by_value(tf.round(steps), -127.0, 127.0), tf.qint8)
+        return tf.raw_ops.QuantizeV2(
+            input=steps, min_range=-127.0, max_range=127.0, T=tf.qint8, mode="SCALED", round_mode="HALF_TO_EVEN",
+            narrow_range=True,
+        ).output  # fmt: skip
 
     def _into(self, following: str, rows: tf.Tensor, site: str, activation: str) -> tf.Tensor:
         """activation(rows · W + b) as quint8 in the range that `following` takes in."""

@@ -12,7 +12,7 @@ from reshelve.compression.measure import Agreement
 from reshelve.evaluation.bootstrap import Interval
 
 FASTER, SLOWER, OPEN = Interval(0.6, 0.55, 0.65), Interval(1.2, 1.1, 1.3), Interval(0.98, 0.9, 1.05)
-EQUAL, WORSE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, 0.0)
+EQUAL, WORSE, WIDE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, -0.01), Interval(0.02, -0.05, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,21 @@ EQUAL, WORSE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, 0.0)
         ("int8", 0.90, FASTER, EQUAL, False, "agreement 0.900 is below 0.95"),
         ("int8", 0.99, SLOWER, EQUAL, False, "not measured faster: 1.20 of the time"),
         ("int8", 0.99, OPEN, EQUAL, False, "not measured faster"),
-        ("int8", 0.99, FASTER, WORSE, False, "may have lost more than 0.01"),
+        ("int8", 0.99, FASTER, WORSE, False, "it has surely lost"),
+        ("int8", 0.99, FASTER, WIDE, True, "0.60 of the time before"),
+        ("distil", 0.99, FASTER, WIDE, False, "may have lost more than 0.01"),
         ("distil", 0.80, FASTER, EQUAL, True, "quality +0.0000"),
     ],
-    ids=["kept", "ranks differently", "slower", "not surely faster", "worse", "a copy may score differently"],
+    ids=[
+        "kept",
+        "ranks differently",
+        "slower",
+        "not surely faster",
+        "worse",
+        "rounded, few questions",
+        "a copy, few questions",
+        "a copy may score differently",
+    ],
 )
 def test_the_verdict_says_why(
     step: str, spearman: float, ratio: Interval, difference: Interval, kept: bool, words: str

@@ -1,0 +1,60 @@
+"""The graph outside of any version: what it reads, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reshelve.lineage import Run
+from reshelve.packaging.batches import padded
+from reshelve.packaging.graph import FloatLayers, RankerGraph
+from reshelve.packaging.tokenizer import Batch
+from reshelve.packaging.trained import TrainedModel
+
+
+class CountingLayers(FloatLayers):
+    """Float layers that count the tokens they embed; run without a function, so that every call is seen."""
+
+    tokens = 0
+
+    def embed(self, ids: tf.Tensor) -> tf.Tensor:
+        self.tokens += int(tf.size(ids))
+        return super().embed(ids)
+
+
+@pytest.fixture
+def towers(trained_run: Callable[..., Run]) -> TrainedModel:
+    model = TrainedModel.load(trained_run("pair", "mean").stage("train").directory)
+    return TrainedModel(model.document.model_copy(update={"towers": True}), model.tensors)
+
+
+def pairs(*sides: tuple[list[int], list[int]]) -> Batch:
+    """[CLS] left [SEP] right [SEP]."""
+    return padded(
+        [
+            ([101, *left, 102, *right, 102], [0] * (len(left) + 2) + [1] * (len(right) + 1))
+            for left, right in sides
+        ]
+    )
+
+
+def test_towers_read_one_query_once_for_all_its_items(towers: TrainedModel) -> None:
+    items = [[2000, 2001], [2002], [2003, 2004, 2005]]
+    layers = CountingLayers(towers)
+    together = RankerGraph(towers, layers).logits(*pairs(*(([1000, 1001], item) for item in items))).numpy()
+    assert layers.tokens == 1 * 4 + 3 * 5, "one query of 4 tokens, three titles padded to 5"
+    alone = [RankerGraph(towers, layers).logits(*pairs(([1000, 1001], item))).numpy()[0] for item in items]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_towers_read_every_query_where_they_differ(towers: TrainedModel) -> None:
+    asked = [([1000, 1001], [2000]), ([1000, 1002], [2000]), ([1000], [2000])]
+    layers = CountingLayers(towers)
+    together = RankerGraph(towers, layers).logits(*pairs(*asked)).numpy()
+    assert layers.tokens == 3 * 4 + 3 * 3
+    alone = [RankerGraph(towers, layers).logits(*pairs(pair)).numpy()[0] for pair in asked]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert together[0] != pytest.approx(together[1], abs=2e-5)
