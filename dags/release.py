@@ -4,7 +4,8 @@
 Loads a published version beside the one that serves, probes it, takes it through the shadow and the shares that the
 ranker file asks for, promotes it, and waits until every agent reports that it serves. A release that is held (too few
 requests, no clear answer, a person has to approve: `reshelve approve`) is asked again by the task's retries, and later by
-running this DAG again with the same version; it goes on where it is. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand a version that was
+running this DAG again with the same version; it goes on where it is. Where the ranker file says `release.approval: true`,
+the run waits for a person (*Required Actions*); no answer within `release.approval_hours` takes the release back. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand a version that was
 held can be released with `allow_held`. One run at a time. An older partition does not replace a newer one unless
 `allow_older` is on.
 """
@@ -15,11 +16,35 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
+from reshelve.rankers import Ranker
+from reshelve_airflow.approval import ANSWER, AskApprovalOperator, ConcludeOperator
 from reshelve_airflow.params import ReleaseParams, airflow_params
 from reshelve_airflow.policies import Tag, defaults, rankers
 from reshelve_airflow.verb import ReshelveOperator
 
+
+def release(ranker: Ranker) -> None:
+    """One task; for a ranker that asks for a person three: release until then, ask, do what was said."""
+    rules = ranker.release
+    work = ReshelveOperator(
+        task_id="release",
+        verb="release",
+        options={
+            "ranker": ranker.name,
+            "by": "{{ dag_run.triggering_user_name or dag_run.run_id }}",
+            **({"until-approval": True} if rules.approval else {}),
+        },
+        option_params=list(ReleaseParams.model_fields),
+    )
+    if rules.approval:
+        ask = AskApprovalOperator(
+            task_id="approval", ranker=ranker.name, hours=rules.approval_hours, params=ANSWER
+        )
+        work >> ask >> ConcludeOperator(task_id="conclude", ranker=ranker.name)
+
+
 for ranker in rankers()[0]:
+    waiting = timedelta(hours=ranker.release.approval_hours if ranker.release.approval else 0)
     with DAG(
         f"release_{ranker.name}",
         description=f"Release a published version of {ranker.name}",
@@ -28,15 +53,10 @@ for ranker in rankers()[0]:
         catchup=False,
         is_paused_upon_creation=False,
         max_active_runs=1,
-        dagrun_timeout=timedelta(hours=3),
+        dagrun_timeout=timedelta(hours=3) + waiting,
         tags=[Tag.RESHELVE, Tag.RELEASE],
         default_args=defaults(ranker.owner),
         params=airflow_params(ReleaseParams),
     ) as dag:
-        ReshelveOperator(
-            task_id="release",
-            verb="release",
-            options={"ranker": ranker.name, "by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"},
-            option_params=list(ReleaseParams.model_fields),
-        )
+        release(ranker)
     globals()[dag.dag_id] = dag

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     )
     model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
     model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")
+    gateway_tokens: SecretStr = Field(
+        SecretStr(""),
+        description="Bearer tokens that `reshelve gateway` takes from callers; several with commas between rotate.",
+    )
     signatures: Literal["required", "off"] = Field(
         "required", description="required: a version that no trusted key signed is never loaded. off: it is."
     )

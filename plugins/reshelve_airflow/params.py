@@ -184,7 +184,7 @@ def _texts(ranker: Ranker) -> dict[str, str]:
         if price
         else "Refused until the ranker file has search.price_per_hour.",
         "base": f"Empty: the ranker file's {ranker.model.base}.",
-        "compression": f"unchanged: the ranker file's {', '.join(ranker.compression.steps) or 'none'}.",
+        "compression": f"unchanged: the ranker file's {ranker.compression.said}.",
     }
 
 
@@ -199,18 +199,37 @@ class ReleaseParams(Params):
     )
 
 
-def rollback_params(rankers: Sequence[str]) -> type[Params]:
-    """The form of `rollback`: its rankers are those that have a file."""
-
+def _one_of(rankers: Sequence[str]) -> AfterValidator:
     def known(name: str) -> str:
         if name not in rankers:
             raise ValueError(f"no such ranker; known: {', '.join(rankers)}")
         return name
 
+    return AfterValidator(known)
+
+
+def decision_params(rankers: Sequence[str]) -> type[Params]:
+    """The form of `approve` and `withdraw`: a person's word on a release under way."""
+
+    class DecisionParams(Params):
+        """`approve`, `withdraw`."""
+
+        ranker: Annotated[str, _one_of(rankers)] = Field(
+            description="Whose release.", json_schema_extra={"enum": list(rankers)}
+        )
+        version: int = Field(ge=1, description="The version that is being released; another is left alone.")
+        reason: str = Field("", max_length=500, description="Why, for the deployment log.")
+
+    return DecisionParams
+
+
+def rollback_params(rankers: Sequence[str]) -> type[Params]:
+    """The form of `rollback`: its rankers are those that have a file."""
+
     class RollbackParams(Params):
         """`rollback`."""
 
-        ranker: Annotated[str, AfterValidator(known)] = Field(
+        ranker: Annotated[str, _one_of(rankers)] = Field(
             description="Whose version to take back.", json_schema_extra={"enum": list(rankers)}
         )
         to: int | None = Field(

@@ -1,16 +1,55 @@
-"""What Airflow must know by name in every process: the timetable that its database remembers, and links of tasks."""
+"""What Airflow must know by name: the timetable that its database remembers, links of tasks, and the Releases page."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
 from reshelve_airflow.reports import ReportLink
 from reshelve_airflow.timetable import NightTimetable
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+PREFIX = "/reshelve"
+Message = MutableMapping[str, Any]
+
+
+class LazyPages:
+    """The pages, imported at their first request: every process of Airflow imports this file, tasks too, and FastAPI
+    with Airflow's log-in costs them four seconds."""
+
+    @property
+    def app(self) -> FastAPI:
+        """The real application."""
+        from reshelve_airflow.releases.app import app
+
+        return app
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Answer one request."""
+        await self.app(scope, receive, send)
+
 
 class ReshelvePlugin(AirflowPlugin):
-    """Registers NightTimetable and ReportLink."""
+    """Registers the timetable, the link to a night's report, and the pages."""
 
     name = "reshelve"
     timetables = [NightTimetable]  # noqa: RUF012 - Airflow's own attribute
-    operator_extra_links = [ReportLink()]  # noqa: RUF012 - Airflow's own attribute
+    operator_extra_links = [ReportLink()]  # noqa: RUF012
+    fastapi_apps = [{"app": LazyPages(), "url_prefix": PREFIX, "name": "reshelve"}]  # noqa: RUF012
+    # Without `url_route`: a frame inside Airflow's page may not leave it, so no link to a run would work.
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Releases",
+            "href": f"{PREFIX.removeprefix('/')}/releases",
+            "destination": "nav",
+        }
+    ]

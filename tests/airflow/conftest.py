@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,34 @@ os.environ.update(
     AIRFLOW__CORE__PLUGINS_FOLDER=str(PROJECT / "plugins"),
 )
 sys.path.insert(0, str(PROJECT / "plugins"))
+sys.path.insert(0, str(Path(__file__).parent))  # platform_here
+
+
+@pytest.fixture(scope="session")
+def platforms() -> Iterator[ExitStack]:
+    """What was started for this folder's tests."""
+    with ExitStack() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def airflow_here(tmp_path_factory: pytest.TempPathFactory, platforms: ExitStack) -> Any:
+    """Airflow's four processes, once for all tests of this folder that need them."""
+    from platform_here import running
+
+    _started.append(platforms)
+    return platforms.enter_context(contextmanager(running)(tmp_path_factory.mktemp("platform")))
+
+
+_started: list[ExitStack] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The folders after this one start platforms of their own: two at once are too much for a small machine."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        while _started:
+            _started.pop().close()
 
 
 @pytest.fixture(scope="session")

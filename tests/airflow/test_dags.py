@@ -38,7 +38,7 @@ def dag(bag: DagBag, name: str) -> DAG:
 
 
 def test_every_ranker_has_its_dags(bag: DagBag) -> None:
-    common = {"clickstream", "rollback", "housekeeping"}
+    common = {"clickstream", "rollback", "approve", "withdraw", "housekeeping", "monitor"}
     assert set(bag.dags) == common | {
         f"{kind}_{name}"
         for kind in ("retrain", "release")
@@ -199,3 +199,25 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
     assert done.returncode == 0, done.stderr
     return done
+
+
+def test_only_a_ranker_that_asks_for_it_waits_for_a_person(tmp_path: Path) -> None:
+    search = (HERE / "include/rankers/search.yaml").read_text()
+    careful = (
+        search.replace("name: search", "name: careful") + "release: {approval: true, approval_hours: 5}\n"
+    )
+    (tmp_path / "search.yaml").write_text(search)
+    (tmp_path / "careful.yaml").write_text(careful)
+    code = (
+        "from airflow.dag_processing.dagbag import DagBag; b = DagBag(); print(b.import_errors)\n"
+        "for name in ('release_search', 'release_careful'):\n"
+        "    d = b.dags[name]; print([t.task_id for t in d.topological_sort()], d.dagrun_timeout)\n"
+        "t = d.get_task('approval'); print(t.response_timeout, t.defaults, t.options)"
+    )
+    done = python(code, RESHELVE_RANKERS_DIR=str(tmp_path))
+    assert done.stdout.splitlines()[-4:] == [
+        "{}",
+        "['release'] 3:00:00",
+        "['release', 'approval', 'conclude'] 8:00:00",
+        "5:00:00 ['Reject'] ['Approve', 'Reject']",
+    ], done.stderr[-2000:]

@@ -101,9 +101,10 @@ def _is_done(run: Run) -> bool:
 
 
 def _releases(run: Run) -> bool:
-    """Whether a finished night's version is to be released."""
-    published = run.stage("publish").required()
-    return bool(published["published"]) and published["verdict"] == "promote" and run.ranker.release.automatic
+    """Whether a finished night's version is to be released without a person's word."""
+    published, rules = run.stage("publish").required(), run.ranker.release
+    promoted = bool(published["published"]) and published["verdict"] == "promote"
+    return promoted and rules.automatic and not rules.approval
 
 
 def _land(ranker: Ranker, day: date) -> None:

@@ -20,7 +20,7 @@ from captum.attr import LayerIntegratedGradients
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from reshelve.clickstream.privacy import masked
+from reshelve.clickstream.privacy import mask
 from reshelve.lineage import Run
 from reshelve.rankers import Kind
 from reshelve.training.batches import Batch, Examples, read_examples
@@ -97,7 +97,7 @@ def _common_queries(examples: Path) -> list[str]:
             f"GROUP BY query HAVING count(DISTINCT coalesce(user_id, session_id)) >= {LEAST_CUSTOMERS} "
             f"ORDER BY count(*) DESC, query LIMIT {_MOST_QUERIES}"
         ).fetchall()
-    return [query for (query,) in asked if masked(query) == query and "<" not in query]
+    return [query for (query,) in asked if mask(query) == query and "<" not in query]
 
 
 def _left_ids(known: Examples, place: int) -> tuple[int, ...]:

@@ -47,7 +47,16 @@ class Release(Form):
         5, ge=2, description="Published versions that housekeeping keeps beside those that serve."
     )
     top: int = Field(100, ge=1, le=1000, description="next_item, search: items in an answer.")
-    approval: bool = Field(False, description="Wait for a person before the promotion: `reshelve approve`.")
+    approval: bool = Field(
+        False,
+        description="Wait for a person before the promotion: Required Actions, the Releases page or `reshelve approve`.",
+    )
+    approval_hours: float = Field(
+        12,
+        gt=0,
+        le=168,
+        description="A release that nobody answered for so long is taken back; stable serves on.",
+    )
     max_latency_ratio: float = Field(
         1.5,
         ge=1,

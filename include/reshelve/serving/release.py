@@ -27,6 +27,7 @@ from reshelve.store.deployments import (
     move_pointer,
     settle,
 )
+from reshelve.store.holds import read_hold, require_no_hold
 from reshelve.store.manifest import Manifest, partition_of
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, Plan, State
@@ -65,9 +66,10 @@ def release(
     """Take a version the way its plan says (`store.rollout`), until every live agent serves it as stable.
 
     The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
-    serve; the version before serves on, `headline` says why); held (a step cannot tell yet, or a person has to
-    approve: the same call goes on from there). Raises ConfigurationError or DataError where the version may not be
-    released, TryAgainError where agents are away or slow, or another release is under way.
+    serve; the version before serves on, `headline` says why); held (a step cannot tell yet, a person has to
+    approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there). Raises
+    ConfigurationError or DataError where the version may not be released, TryAgainError where agents are away or slow,
+    another release is under way, or releases are held.
     """
     store, name = object_store(), ranker.name
     steps = _Steps(name, version)
@@ -79,6 +81,7 @@ def release(
     )
     unchanged = pointer.stable == version
     if not unchanged:
+        require_no_hold(store, name)
         if pointer.sequence:
             require_live(store, name)
         offer = Offer(version, _plan(ranker))
@@ -86,7 +89,10 @@ def release(
         ended = _go(store, ranker, pointer, version, steps, by=by, reason=reason)
         if ended is not None:
             state, why = ended
-            return _result(name, version, state, steps, require_live(store, name), why)
+            now = settle(store, name)
+            waits = now is not None and (now.canary, now.state) == (version, State.APPROVAL)
+            found = _result(name, version, state, steps, require_live(store, name), why)
+            return {**found, "awaits_approval": waits}
         pointer = settle(store, name) or pointer
     reports = _wait_for_label(store, name, pointer, version)
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
@@ -109,6 +115,9 @@ def _go(
     """
     name = ranker.name
     while pointer.stable != version:
+        if (hold := read_hold(store, name)) is not None:
+            steps.add("hold", hold.reason)
+            return "held", f"{name} version {version} waits: releases are held: {hold.reason}"
         if pointer.state is State.READY:
             pointer = move_pointer(
                 store, name, Promote(version), by=by, reason=reason or "every step was good"
@@ -117,13 +126,13 @@ def _go(
             continue
         stage = STAGES.get(pointer.state)
         if stage is None or pointer.canary != version:
-            raise TryAgainError(
-                f"{name}: version {version} is not being released any more",
-                f"the deployment log's newest entry is by {pointer.by}: {pointer.reason}",
-            )
+            raise _taken_back(pointer, version)
         try:
             found = stage.work(Work(store, ranker, version, pointer))
         except (TryAgainError, DataError) as error:
+            now = settle(store, name)
+            if now is not None and version not in (now.canary, now.stable):
+                raise _taken_back(now, version) from error
             if (
                 pointer.state is not State.CANARY
             ):  # customers have it: a hiccup of S3 is no reason to take it away
@@ -138,6 +147,14 @@ def _go(
             return "held", f"{name} version {version} is held ({pointer.state.value}): {found.reason}"
         steps.add(stage.words, found.reason)
     return None
+
+
+def _taken_back(pointer: Pointer, version: int) -> DataError:
+    """Never tried again: the retry would offer it once more, against the word of who took it back."""
+    return DataError(
+        f"{pointer.ranker}: version {version} is not being released any more",
+        f"the deployment log's newest entry is by {pointer.by}: {pointer.reason}",
+    )
 
 
 def _log(
@@ -159,17 +176,19 @@ def _log(
 def approve(ranker: Ranker, version: int, *, by: str, reason: str = "") -> dict[str, Any]:
     """A person lets a release that waits for approval go on, and it is promoted at once.
 
-    Raises TryAgainError where the release does not wait for a person.
+    Raises TryAgainError where the release does not wait for a person yet, or releases are held, DataError where it was
+    taken back.
     """
+    require_no_hold(object_store(), ranker.name)
     move_pointer(object_store(), ranker.name, Approve(version), by=by, reason=reason or "approved")
     return release(ranker, version, by=by, reason=reason, allow_older=True, allow_held=True)
 
 
-def withdraw(ranker: Ranker, *, by: str, reason: str = "") -> dict[str, Any]:
-    """End the release under way; what is stable serves on. Nothing under way is no error."""
+def withdraw(ranker: Ranker, *, version: int | None = None, by: str, reason: str = "") -> dict[str, Any]:
+    """End the release under way, or that of `version`; what is stable serves on. Nothing under way is no error."""
     store, name = object_store(), ranker.name
     pointer = settle(store, name)
-    if pointer is None or pointer.canary is None:
+    if pointer is None or pointer.canary is None or version not in (None, pointer.canary):
         return {"ranker": name, "state": "unchanged", "withdrawn": None}
     moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=reason or "withdrawn")
     return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}

@@ -70,7 +70,7 @@ class Advance:
         return self.event
 
     def apply(self, pointer: Pointer) -> Pointer:
-        """Raises TryAgainError where the version is not being released any more, or the table has no such way."""
+        """Raises DataError where the version is not being released any more, TryAgainError where the table has no such way."""
         if pointer.stable == self.version:
             return pointer
         _still(pointer, self.version)
@@ -93,7 +93,7 @@ class Approve:
     evidence: ClassVar[dict[str, Any]] = {}
 
     def apply(self, pointer: Pointer) -> Pointer:
-        """Raises TryAgainError where the release does not wait for a person."""
+        """Raises TryAgainError where the release does not wait for a person yet, DataError where it was taken back."""
         if pointer.stable == self.version or (
             pointer.canary == self.version and pointer.state is State.READY
         ):
@@ -117,7 +117,7 @@ class Promote:
     evidence: ClassVar[dict[str, Any]] = {}
 
     def apply(self, pointer: Pointer) -> Pointer:
-        """Raises TryAgainError where it is the canary no more (somebody took it back), or is not ready."""
+        """Raises DataError where it is the canary no more (somebody took it back), TryAgainError where it is not ready."""
         if pointer.stable == self.version:
             return pointer
         _still(pointer, self.version)
@@ -168,8 +168,9 @@ class Revert:
 
 
 def _still(pointer: Pointer, version: int) -> None:
+    """A release that somebody took back is not tried again: the retry would offer it against their word."""
     if pointer.canary != version:
-        raise TryAgainError(
+        raise DataError(
             f"{pointer.ranker}: version {version} is not being released any more",
             f"the deployment log's newest entry is by {pointer.by}: {pointer.reason}",
         )

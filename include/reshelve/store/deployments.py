@@ -37,11 +37,13 @@ __all__ = [
     "Revert",
     "Withdraw",
     "deployed_rankers",
+    "entry_at",
     "move_pointer",
     "newest",
     "parse_pointer",
     "pointer_key",
     "problems",
+    "read_entry",
     "read_log",
     "read_pointer",
     "settle",
@@ -86,6 +88,13 @@ def read_log(store: ObjectStore, ranker: str) -> list[Entry]:
     """All moves, oldest first."""
     keys = [key for key, _ in store.list(f"deployments/{ranker}/log/")]
     return [_entry(store, key) for key in keys]
+
+
+def read_entry(store: ObjectStore, ranker: str, sequence: int) -> Entry | None:
+    """One move by its number, or None where there is none. Raises DataError where it is damaged."""
+    key = _entry_key(ranker, sequence)
+    found = store.get(key)
+    return None if found is None else _parsed(store, key, found.body)
 
 
 def move_pointer(store: ObjectStore, ranker: str, change: Change, *, by: str, reason: str) -> Pointer:
@@ -135,6 +144,11 @@ def newest(store: ObjectStore, pointer: Pointer) -> Pointer:
     return pointer
 
 
+def entry_at(store: ObjectStore, ranker: str, sequence: int) -> Entry:
+    """One move, by its number. Raises DataError where there is none."""
+    return _entry(store, _entry_key(ranker, sequence))
+
+
 def step_began(store: ObjectStore, pointer: Pointer) -> int:
     """The number of the log entry that brought the release to the step where it is."""
     began = pointer.sequence
@@ -178,8 +192,12 @@ def _carry(store: ObjectStore, entry: Entry, etag: str | None) -> None:
 
 def _entry(store: ObjectStore, key: str) -> Entry:
     found = store.get(key)
+    return _parsed(store, key, b"" if found is None else found.body)
+
+
+def _parsed(store: ObjectStore, key: str, body: bytes) -> Entry:
     try:
-        return Entry.model_validate_json(b"" if found is None else found.body)
+        return Entry.model_validate_json(body)
     except ValidationError as error:
         raise DataError(
             f"{store.uri(key)} is damaged", "an entry of the deployment log is never changed"

@@ -27,6 +27,10 @@ def release(
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     allow_older: Annotated[bool, typer.Option(help="Let an older partition replace a newer one.")] = False,
     allow_held: Annotated[bool, typer.Option(help="Release a version that the gate held.")] = False,
+    until_approval: Annotated[
+        bool,
+        typer.Option(help="End well (exit 0) where the release waits for a person, who is asked elsewhere."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Roll a published version out: load beside, probe, shadow, canary, promote; exit 65 rolled back, 75 held."""
@@ -39,14 +43,14 @@ def release(
         allow_older=allow_older,
         allow_held=allow_held,
     )
-    _show_release(result, as_json)
+    _show_release(result, as_json, until_approval)
 
 
-def _show_release(result: dict[str, Any], as_json: bool) -> None:
+def _show_release(result: dict[str, Any], as_json: bool, until_approval: bool = False) -> None:
     show(result, as_json, f"release: {result.get('ranker', '')} {result.get('version', '')}".rstrip())
     if result["state"] == "rolled_back":
         raise errors.DataError(str(result["headline"]))
-    if result["state"] == "held":
+    if result["state"] == "held" and not (until_approval and result["awaits_approval"]):
         raise errors.TryAgainError(str(result["headline"]))
 
 
@@ -66,12 +70,19 @@ def approve(
 @app.command()
 def withdraw(
     ranker: RankerName,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", "-v", help="Only where this version is being released; default: any."),
+    ] = None,
     by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """End the release under way; the stable version serves on."""
-    show(call("reshelve.serving.release:withdraw", load_ranker(ranker), by=by, reason=reason), as_json)
+    result = call(
+        "reshelve.serving.release:withdraw", load_ranker(ranker), version=version, by=by, reason=reason
+    )
+    show(result, as_json)
 
 
 @app.command()

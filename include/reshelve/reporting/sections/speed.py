@@ -7,7 +7,7 @@ from typing import Any
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Part, Section, Table
 from reshelve.reporting.sections.quality import named
-from reshelve.reporting.words import count, figure, milliseconds, share, size
+from reshelve.reporting.words import count, figure, interval, milliseconds, signed_interval, size
 
 
 def compression(night: Night) -> Section:
@@ -19,36 +19,31 @@ def compression(night: Night) -> Section:
     lead = f"{found['precision']} ships."
     if not steps:
         return Section("compression", "Compression", f"{lead} The ranker file names no step.", [])
-    rows = [_row(step) for step in steps]
-    head = ("Step", "Kept", "Why", "Agreement (Spearman)", "Size before", "after", "of it")
-    parts: list[Part] = [Table(head, rows, "Compression steps", words=3)]
-    times = [
-        (
-            f"{step['step']}: {each['batch']} × {each['length']} tokens", milliseconds(each["before"]),
-            milliseconds(each["after"]), f"{each['after'] / each['before']:.2f}" if each["before"] else "",
-        )
-        for step in steps
-        for each in step.get("latency") or []
-    ]  # fmt: skip
-    if times:
-        parts.append(
-            Table(("Batch", "Before", "After", "Share"), times, "Time of the graph, float and compressed")
-        )
+    head = (
+        "Step",
+        "Kept",
+        "Why",
+        "Agreement (Spearman)",
+        "Quality",
+        "Time of a request",
+        "Size before",
+        "after",
+    )
+    parts: list[Part] = [Table(head, [_row(step) for step in steps], "Compression steps", words=3)]
     return Section("compression", "Compression", lead, parts)
 
 
 def _row(step: dict[str, Any]) -> tuple[str, ...]:
-    before, after = step.get("bytes_before"), step.get("bytes_after")
-    of_it = share(after / before) if before and after is not None else ""
-    kept = "yes" if step["kept"] else "no"
+    """One step; quality is the paired change of the gate's metric, time the ratio of medians in the model server."""
     return (
         step["step"],
-        kept,
+        "yes" if step["kept"] else "no",
         str(step["reason"]),
         figure(step.get("agreement")),
-        size(before),
-        size(after),
-        of_it,
+        signed_interval(step.get("quality")),
+        interval((step.get("latency") or {}).get("ratio"), 2),
+        size(step.get("bytes_before")),
+        size(step.get("bytes_after")),
     )
 
 

@@ -1,0 +1,229 @@
+"""The Releases page with many versions and a long log, asked over HTTP of Airflow's own server behind its log-in.
+
+    python benchmarks/bench_releases.py [--versions 1000] [--entries 100000] [--rounds 30]
+
+Fills a SeaweedFS of its own (parallel writers), starts Airflow's API server on SQLite, logs in as a viewer, and asks for
+the overview, the ranker's page, an old page of its log and an old page of its versions. `first` is the very first request
+of a page in a process that remembers nothing of it. Prints milliseconds and one JSON line; the limit is 300.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from reshelve.monitoring import observations
+from reshelve.monitoring.observations import Observation, Role, VersionTraffic
+from reshelve.platform import airflow, seaweedfs
+from reshelve.platform.configuration import Machine, Ports
+from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
+from reshelve.serving.reports import Report, Serving, write_report
+from reshelve.store import signatures
+from reshelve.store.manifest import version_number
+from reshelve.store.objects import ObjectStore
+
+RANKER = "recommend"
+LIMIT_MS = 300
+PROCESSES, THREADS = 2, 16
+SHARD = 2000
+
+
+def numbers(count: int) -> list[int]:
+    """Version numbers of `count` days."""
+    return [version_number(date(2011, 1, 1) + timedelta(days=day), 1) for day in range(count)]
+
+
+def pointer(sequence: int, versions: list[int]) -> dict[str, Any]:
+    """The state after a move: a rollback between the two newest versions, back and forth."""
+    stable, previous = versions[-1 - sequence % 2], versions[-2 + sequence % 2]
+    return {
+        "ranker": RANKER, "sequence": sequence, "stable": stable, "previous": previous, "served": versions[-50:],
+        "by": "anna", "reason": f"move {sequence} of a long story", "moved_at": datetime.now(UTC).isoformat(),
+    }  # fmt: skip
+
+
+def write_shard(first: int, last: int, versions: list[int]) -> int:
+    """Log entries `first` … `last`, from this process's own threads."""
+    store = ObjectStore("reshelve")
+
+    def write(sequence: int) -> None:
+        entry = {
+            "sequence": sequence,
+            "action": "rollback",
+            "pointer": pointer(sequence, versions),
+            "evidence": {},
+        }
+        store.put_json(f"deployments/{RANKER}/log/{sequence:08d}.json", entry)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return sum(1 for _ in pool.map(write, range(first, last + 1)))
+
+
+def write_versions(store: ObjectStore, versions: list[int]) -> None:
+    """Signed manifests, each of twenty files."""
+    key = signatures.signing_key()
+
+    def write(version: int) -> None:
+        day = f"{version // 1000}"
+        manifest = {
+            "ranker": RANKER, "version": version, "kind": "next_item", "created_at": "2026-01-01T03:00:00Z",
+            "files": {f"variables/part-{n}": {"sha256": f"{n:064d}", "size": 10**6} for n in range(20)},
+            "lineage": {
+                "partition": f"{day[:4]}-{day[4:6]}-{day[6:]}", "run": "r", "spec_digest": "d", "code_version": "c",
+            },
+            "gate": {
+                "verdict": "promote", "metric": "recall@20", "challenger": {"value": 0.21},
+                "reasons": ["surely better than popularity", "not worse than the version that serves"],
+            },
+        }  # fmt: skip
+        signed = signatures.signed(manifest, key)
+        store.put_json(f"models/{RANKER}/{version}/manifest.json", signed)
+        store.put(f"models/{RANKER}/{version}/saved_model.pb", b"x")
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(write, versions))
+
+
+def write_watch(store: ObjectStore, now: dict[str, Any]) -> None:
+    """Three agents and six hours of looks."""
+    serving = Serving(stable=now["stable"], previous=now["previous"])
+    for name in ("one", "two", "three"):
+        report = Report(
+            agent=name, server="h:8500", at=datetime.now(UTC), sequence=now["sequence"], serving=serving
+        )
+        write_report(store, RANKER, report)
+    for look in range(40):
+        traffic = tuple(
+            VersionTraffic(version=now[role], role=role, requests=1000, errors=look % 3, p95_ms=10 + look % 5)
+            for role in (Role.STABLE, Role.PREVIOUS)
+        )
+        at = datetime.now(UTC) - timedelta(minutes=10 * (40 - look))
+        observations.write(store, Observation(ranker=RANKER, at=at, versions=traffic))
+
+
+def seed(store: ObjectStore, versions: list[int], entries: int) -> float:
+    """Everything; seconds it took."""
+    began = time.monotonic()
+    store.create_bucket()
+    write_versions(store, versions)
+    shards = [(n, min(n + SHARD - 1, entries)) for n in range(1, entries + 1, SHARD)]
+    done = 0
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        for written in pool.map(write_shard, *zip(*shards, strict=True), itertools.repeat(versions)):
+            done += written
+            print(f"{done:,} of {entries:,} log entries, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    now = pointer(entries, versions)
+    store.put_json(f"deployments/{RANKER}/pointer.json", now)
+    write_watch(store, now)
+    return time.monotonic() - began
+
+
+def serve(machine: Machine, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Airflow's API server, once it answers."""
+    airflow.prepare(machine, environment)
+    process = start(
+        airflow.process_command("api-server"), machine.logs / "api-server", env=environment, cwd=Path.cwd()
+    )
+    wait_until(lambda: port_is_open(machine.ports.airflow_port), 240, "Airflow's API server")
+    return process
+
+
+class Viewer:
+    """Somebody logged in, on one kept connection as a browser's."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", machine.ports.airflow_port, timeout=120)
+        login = json.dumps({"username": "viewer", "password": machine.secrets.passwords["viewer"]})
+        body = self._ask("POST", "/auth/token", login, {"Content-Type": "application/json"})
+        self._cookie = {"Cookie": f"_token={json.loads(body)['access_token']}"}
+
+    def milliseconds(self, path: str, says: str) -> float:
+        """How long a page takes; it has to say something, so that no error page is measured."""
+        began = time.perf_counter()
+        body = self._ask("GET", path, None, self._cookie)
+        took = 1000 * (time.perf_counter() - began)
+        assert says in body, f"{path}: {body[:2000]}"
+        return took
+
+    def _ask(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> str:
+        self._connection.request(method, path, body, headers)
+        answer = self._connection.getresponse()
+        text = answer.read().decode()
+        assert answer.status < 300, text[:2000]
+        return text
+
+
+def measure(viewer: Viewer, rounds: int, versions: list[int], entries: int) -> Iterator[dict[str, Any]]:
+    """Each page: the first request, then the median and the slowest of `rounds`."""
+    page = f"/reshelve/releases/{RANKER}"
+    pages = {
+        "overview": ("/reshelve/releases", str(versions[-1])),
+        "ranker": (page, f"{entries:,} entries"),
+        "old log": (f"{page}?newest={entries // 2}", f"move {entries // 2} of"),
+        "old versions": (f"{page}?page=50", str(versions[len(versions) // 2])[:4]),
+    }
+    viewer.milliseconds("/reshelve/releases/search", "never released")  # what a process imports once
+    for name, (path, says) in pages.items():
+        first, *others = [viewer.milliseconds(path, says) for _ in range(rounds + 1)]
+        yield {"page": name, "first": first, "median": statistics.median(others), "max": max(others)}
+
+
+def main() -> int:
+    """Seed, serve, ask; exit 1 over the limit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--versions", type=int, default=1000)
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=30)
+    asked = parser.parse_args()
+    started = []
+    with tempfile.TemporaryDirectory(prefix="bench-releases-") as folder:
+        machine = Machine(Path(folder), Ports(**{name: free_port() for name in Ports.model_fields}))
+        environment = {
+            **machine.environment(),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{machine.airflow}/airflow.db",
+        }
+        os.environ.update({name: value for name, value in environment.items() if name != "PATH"})
+        try:
+            started.append(
+                seaweedfs.start_seaweedfs(machine.store, machine.ports.s3_port, machine.logs / "s3")
+            )
+            signatures.make_key_pair()
+            store, versions = ObjectStore("reshelve"), numbers(asked.versions)
+            seconds = seed(store, versions, asked.entries)
+            started.append(serve(machine, environment))
+            found = list(measure(Viewer(machine), asked.rounds, versions, asked.entries))
+        finally:
+            for process in reversed(started):
+                stop_group(process.pid)
+    for line in found:
+        print(
+            f"{line['page']:<13} first {line['first']:6.0f}  median {line['median']:6.0f}  max {line['max']:6.0f} ms"
+        )
+    slowest = max(line["max"] for line in found)
+    result = {
+        "bench": "releases",
+        "versions": asked.versions,
+        "entries": asked.entries,
+        "seed_seconds": round(seconds),
+    }
+    pages = {line["page"]: {k: round(v, 1) for k, v in line.items() if k != "page"} for line in found}
+    print(json.dumps({**result, "pages": pages, "slowest_ms": round(slowest, 1), "limit_ms": LIMIT_MS}))
+    return int(slowest > LIMIT_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

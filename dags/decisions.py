@@ -1,0 +1,48 @@
+"""
+### A person's word on a release under way
+
+`approve` lets a release that waits for a person go on: it is promoted at once. `withdraw` takes a release under way
+back: what is stable serves on, and the version stays published. Both name the version, so that a word said too late
+changes nothing. The Releases page starts them; where a run of `release_<ranker>` itself waits for an answer
+(*Required Actions*), it answers that run in their place. Without Airflow: `reshelve approve`, `reshelve withdraw`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from reshelve.rankers import ranker_names
+from reshelve_airflow.params import airflow_params, decision_params
+from reshelve_airflow.policies import Tag, defaults
+from reshelve_airflow.verb import ReshelveOperator
+
+Form = decision_params(ranker_names())
+
+DESCRIPTIONS = {
+    "approve": "Let a release that waits for a person go on",
+    "withdraw": "Take a release under way back",
+}
+
+for verb, description in DESCRIPTIONS.items():
+    with DAG(
+        verb,
+        description=description,
+        doc_md=__doc__,
+        schedule=None,
+        catchup=False,
+        is_paused_upon_creation=False,
+        max_active_runs=1,
+        dagrun_timeout=timedelta(hours=1),
+        tags=[Tag.RESHELVE, Tag.RELEASE],
+        default_args=defaults(),
+        params=airflow_params(Form),
+    ) as dag:
+        ReshelveOperator(
+            task_id=verb,
+            verb=verb,
+            options={"by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"},
+            option_params=list(Form.model_fields),
+        )
+    globals()[dag.dag_id] = dag

@@ -1,0 +1,79 @@
+"""A release that waits for a person: asked in Airflow (Required Actions), and what is then done with the answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.sdk import Param
+from airflow.sdk.exceptions import AirflowSkipException
+
+from reshelve_airflow.verb import ReshelveOperator, checked, small
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# Given where the task is made: Airflow adds a DAG's params to its tasks before a task's own code runs.
+ANSWER = {"reason": Param("", type="string", maxLength=500, description="Why, for the deployment log.")}
+
+_BODY = """
+Every step before the customers was good. **Approve** makes it the stable version; **Reject** takes the release back, and
+the version stays published. Without an answer within {hours:g} hours it is taken back.
+
+[The night's report](/reshelve/report/{ranker}/{{{{ params.version }}}}) ·
+[the Releases page](/reshelve/releases/{ranker})
+
+{{% for step in (ti.xcom_pull(task_ids="release") or {{}}).get("steps", []) %}}
+- {{{{ step.step }}}}: {{{{ step.detail }}}}
+{{% endfor %}}
+"""
+
+
+class AskApprovalOperator(ApprovalOperator):
+    """Asks a person about the release that `release` left waiting; skipped where that needed none.
+
+    Hands on `approved`, `by` and `reason`. No answer in time is a no.
+    """
+
+    def __init__(self, *, ranker: str, hours: float, **kwargs: Any) -> None:
+        self.hours = hours
+        super().__init__(
+            subject=f"Promote {ranker} version {{{{ params.version }}}}?",
+            body=_BODY.format(ranker=ranker, hours=hours),
+            defaults=self.REJECT,
+            response_timeout=timedelta(hours=hours),
+            **kwargs,
+        )
+
+    def execute(self, context: Context) -> Any:
+        """Wait for an answer."""
+        released = context["ti"].xcom_pull(task_ids="release") or {}
+        if not released.get("awaits_approval"):
+            raise AirflowSkipException(f"nothing to approve: {released.get('headline')}")
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """The answer. Both go on to the next task, which is why the stock operator's skipping is left out."""
+        answer = HITLOperator.execute_complete(self, context, event)
+        person = answer["responded_by_user"]
+        reason = str(answer["params_input"].get("reason") or "")
+        approved = answer["chosen_options"] == [self.APPROVE]
+        if person is None:
+            return {"approved": False, "by": "nobody", "reason": f"no answer within {self.hours:g} hours"}
+        word = "approved" if approved else "rejected"
+        return {"approved": approved, "by": person["name"], "reason": reason or word}
+
+
+class ConcludeOperator(ReshelveOperator):
+    """`reshelve approve` or `reshelve withdraw`, as the person said."""
+
+    def __init__(self, *, ranker: str, **kwargs: Any) -> None:
+        super().__init__(verb="approve", options={"ranker": ranker}, **kwargs)
+
+    def execute(self, context: Context) -> Any:
+        """Do what was answered."""
+        answer = context["ti"].xcom_pull(task_ids="approval")
+        verb = "approve" if answer["approved"] else "withdraw"
+        said = {"by": answer["by"], "reason": answer["reason"], "version": context["params"]["version"]}
+        return small(checked(self.run_verb(verb, {**self.options, **said}), verb))

@@ -1,0 +1,70 @@
+"""Who may look and who may act. Airflow's log-in and roles decide; a post also proves that it comes from our own page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.base_auth_manager import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag, requires_access_view
+from airflow.configuration import conf
+from fastapi import Depends, Form, HTTPException, Path, Request, status
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+NAME = r"^[a-z][a-z0-9_]{0,63}$"
+RankerName = Annotated[str, Path(pattern=NAME, description="A ranker.")]
+
+_FORM_SECONDS = 12 * 3600
+
+reader = requires_access_view(AccessView.WEBSITE)
+"""Whoever is logged in and may see Airflow's pages; 401 for nobody."""
+
+
+def may_act(user: BaseUser, ranker: str) -> bool:
+    """Whether the user may edit the ranker's release DAG."""
+    details = DagDetails(id=f"release_{ranker}")
+    return get_auth_manager().is_authorized_dag(method="PUT", details=details, user=user)
+
+
+def form_token(user: BaseUser, ranker: str) -> str:
+    """What a form of this user about this ranker carries."""
+    return _serializer(ranker).dumps(user.get_id())
+
+
+def editor(
+    request: Request,
+    user: GetUserDep,
+    ranker: RankerName,
+    token: Annotated[str, Form(max_length=1000, description="From the page that has the form.")] = "",
+) -> BaseUser:
+    """The user, where they may edit the ranker's release DAG and the post comes from a form of ours.
+
+    The session is a cookie, which a browser also sends with another site's form: the token in the form is signed for
+    this user and ranker, and the browser's own word about where the post comes from must not be another site.
+    """
+    requires_access_dag(method="PUT", param_dag_id=f"release_{ranker}")(request, user)
+    origin = request.headers.get("origin")
+    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+        raise _not_ours("this request comes from another site")
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise _not_ours("this request comes from another site")
+    try:
+        whose = _serializer(ranker).loads(token, max_age=_FORM_SECONDS)
+    except BadSignature as error:
+        raise _not_ours("the form is too old or is not ours; open the page again") from error
+    if whose != user.get_id():
+        raise _not_ours("the form was made for somebody else; open the page again")
+    return user
+
+
+def _not_ours(why: str) -> HTTPException:
+    return HTTPException(status.HTTP_403_FORBIDDEN, why)
+
+
+def _serializer(ranker: str) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(conf.get("api", "secret_key"), salt=f"reshelve-releases:{ranker}")
+
+
+Editor = Annotated[BaseUser, Depends(editor)]

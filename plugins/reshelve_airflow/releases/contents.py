@@ -1,0 +1,60 @@
+"""What each page shows: the board's reading beside what the watch measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException
+
+from reshelve.rankers import ranker_names
+from reshelve.serving.board import AgentRow, Board, Deployment, VersionRow
+from reshelve_airflow.releases.traffic import LOOKS, Curves, curves, decisions
+
+
+@dataclass(frozen=True)
+class Card:
+    """One version with what it has to do and how it does it."""
+
+    row: VersionRow
+    traffic: Curves | None
+
+
+def overview(board: Board) -> dict[str, Any]:
+    """Every ranker that has a file or was ever released."""
+    names = sorted({*ranker_names(), *board.rankers()})
+    return {"rankers": [_summary(board, name) for name in names]}
+
+
+def ranker_page(board: Board, ranker: str, page: int, newest: int | None) -> dict[str, Any]:
+    """Everything about one ranker. Raises HTTPException 404 where there is none of that name."""
+    if ranker not in ranker_names() and ranker not in board.rankers():
+        raise HTTPException(404, f"no ranker {ranker}")
+    summary = _summary(board, ranker)
+    pointer = summary["deployment"].pointer
+    return {
+        **summary,
+        "versions": board.versions(ranker, pointer, page),
+        "log": None if pointer is None else board.log(pointer, newest),
+        "decisions": decisions(summary["looks"]),
+    }
+
+
+def _summary(board: Board, ranker: str) -> dict[str, Any]:
+    deployment = board.deployment(ranker)
+    looks = board.looks(ranker, LOOKS)
+    return {
+        "ranker": ranker,
+        "deployment": deployment,
+        "cards": [Card(row, curves(looks, row.version)) for row in deployment.wanted],
+        "silent": [agent for agent in deployment.agents if not agent.live],
+        "serving": _serving(deployment),
+        "judged": board.last_verdict(ranker),
+        "looks": looks,
+    }
+
+
+def _serving(deployment: Deployment) -> list[AgentRow]:
+    """Agents that live and answer with the stable version."""
+    stable = deployment.pointer.stable if deployment.pointer else None
+    return [agent for agent in deployment.agents if agent.live and agent.report.serving.stable == stable]

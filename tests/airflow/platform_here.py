@@ -1,0 +1,161 @@
+"""Airflow's real processes for tests, with PostgreSQL and an object store beside them, all on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reshelve.clickstream.events import landed_prefix
+from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
+from reshelve.platform import airflow, postgres, seaweedfs
+from reshelve.platform.configuration import Machine, Ports
+from reshelve.processes import free_port, start, stop_group
+from reshelve.store.objects import ObjectStore
+
+
+class AirflowHere:
+    """Airflow's processes of this test session, its REST API, its command, and the bucket beside them."""
+
+    def __init__(self, machine: Machine, environment: dict[str, str], store: ObjectStore) -> None:
+        self.machine = machine
+        self.environment = environment
+        self.store = store
+        self._token = ""
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        if not self._token:
+            login = {"username": "admin", "password": self.machine.secrets.passwords["admin"]}
+            self._token = self._send("POST", "/auth/token", login)["access_token"]
+        return self._send(method, f"/api/v2{path}", body)
+
+    def runs(self, dag: str) -> list[dict[str, Any]]:
+        return list(self.call("GET", f"/dags/{dag}/dagRuns?order_by=partition_date&limit=50")["dag_runs"])
+
+    def tasks(self, run: dict[str, Any]) -> dict[str, str]:
+        path = f"/dags/{run['dag_id']}/dagRuns/{urllib.parse.quote(run['dag_run_id'], safe='')}/taskInstances"
+        return {task["task_id"]: task["state"] for task in self.call("GET", path)["task_instances"]}
+
+    def trigger(self, dag: str, **body: Any) -> dict[str, Any]:
+        return dict(self.call("POST", f"/dags/{dag}/dagRuns", {"logical_date": None, **body}))
+
+    def ended(self, dag: str, count: int) -> list[dict[str, Any]]:
+        """The runs of a DAG, once `count` of them have ended."""
+        deadline = time.monotonic() + 400
+        while time.monotonic() < deadline:
+            runs = self.runs(dag)
+            if len([run for run in runs if run["state"] in ("success", "failed")]) >= count:
+                return runs
+            time.sleep(1)
+        raise AssertionError(f"{dag}: {self.runs(dag)}")
+
+    def value(self, run: dict[str, Any], task: str, key: str) -> Any:
+        """What a task handed on."""
+        path = f"/dags/{run['dag_id']}/dagRuns/{urllib.parse.quote(run['dag_run_id'], safe='')}"
+        found = self.call("GET", f"{path}/taskInstances/{task}/xcomEntries/{key}?deserialize=true")["value"]
+        return json.loads(found) if isinstance(found, str) else found
+
+    def backfill(self, dag: str, first: str, last: str, *more: str, refused: str = "") -> None:
+        """Start one; with `refused` it must not start, and say so."""
+        command = [
+            "backfill",
+            "create",
+            "--dag-id",
+            dag,
+            "--from-date",
+            first,
+            "--to-date",
+            last,
+            "--max-active-runs",
+            "1",
+            *more,
+        ]
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if refused:
+            assert done.returncode != 0 and refused in done.stdout + done.stderr, done.stderr
+        else:
+            assert done.returncode == 0, done.stderr
+
+    def judge(self, day: str, decision: Decision) -> None:
+        """A landed day of `retail` with its verdict."""
+        partition = date.fromisoformat(day)
+        self.store.put(landed_prefix("retail", partition) + "part-0.parquet", b"")
+        verdict = Verdict(
+            verdict=decision, headline=f"retail {day}: {decision}", source="retail", partition=partition
+        )
+        self.store.put_json(verdict_key("retail", partition), verdict.result())
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self.machine.airflow_url + path, data=data, headers=headers, method=method
+        )
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.load(answer)
+
+
+def running(home: Path) -> Iterator[AirflowHere]:
+    """PostgreSQL, SeaweedFS and Airflow's processes on free ports; the schedule's first partition is far ahead."""
+    here = Machine(home, Ports(**{name: free_port() for name in Ports.model_fields}))
+    environment = {**here.environment(), "RESHELVE_START_DATE": "2199-01-01", "RESHELVE_BUCKET": "reshelve"}
+    ports, secrets = here.ports, here.secrets
+    started = []
+    with pytest.MonkeyPatch.context() as patch:
+        for key in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            patch.setenv(key, environment[key])
+        try:
+            started.append(
+                postgres.start_postgres(
+                    here.postgres, ports.postgres_port, secrets.postgres_password, here.logs / "pg"
+                )
+            )
+            started.append(seaweedfs.start_seaweedfs(here.store, ports.s3_port, here.logs / "s3"))
+            store = ObjectStore("reshelve")
+            store.create_bucket()
+            postgres.create_database(ports.postgres_port, secrets.postgres_password)
+            airflow.prepare(here, environment)
+            airflow.apply_settings(here, environment)
+            for name in airflow.PROCESSES:
+                started.append(
+                    start(airflow.process_command(name), here.logs / name, env=environment, cwd=Path.cwd())
+                )
+            platform = AirflowHere(here, environment, store)
+            wait_for_dags(platform)
+            yield platform
+        finally:
+            for process in reversed(started):
+                stop_group(process.pid)
+
+
+def wait_for_dags(platform: AirflowHere) -> None:
+    """Wait until the API answers and knows the DAGs; then let them run."""
+    wanted = {"clickstream", "retrain_recommend"}
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            if wanted <= {dag["dag_id"] for dag in platform.call("GET", "/dags")["dags"]}:
+                break
+        except OSError:  # not listening yet
+            assert time.monotonic() < deadline, "Airflow's API did not answer"
+        assert time.monotonic() < deadline, platform.call("GET", "/importErrors")
+        time.sleep(1)
+    for dag in wanted:
+        platform.call("PATCH", f"/dags/{dag}", {"is_paused": False})

@@ -1,0 +1,223 @@
+"""What the Releases page shows, read from a real object store and rendered; who may see it is in test_security.py."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reshelve.monitoring import observations
+from reshelve.monitoring.observations import Action, Condition, Decision, Observation, Role, VersionTraffic
+from reshelve.serving.board import ENTRIES_A_PAGE, VERSIONS_A_PAGE, Board
+from reshelve.serving.reports import Report, Serving, write_report
+from reshelve.store.deployments import Offer, move_pointer
+from reshelve.store.objects import ObjectStore
+from reshelve.store.rollout import Plan
+from reshelve.store.signatures import signed, signing_key
+from reshelve_airflow.releases.contents import overview, ranker_page
+from reshelve_airflow.releases.pages import render
+from reshelve_airflow.releases.sparklines import sparkline
+
+pytestmark = pytest.mark.slow
+
+ONE, TWO, THREE = 20110828001, 20110829001, 20110830001
+EVIL = '<script>alert("1")</script>'
+
+
+def publish(store: ObjectStore, version: int, **gate: Any) -> None:
+    manifest = {
+        "ranker": "recommend",
+        "version": version,
+        "kind": "next_item",
+        "created_at": "2011-08-31T03:00:00Z",
+        "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
+        "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
+        "gate": {"verdict": "promote", "reasons": ["surely better than popularity"], **gate},
+    }
+    store.put_json(f"models/recommend/{version}/manifest.json", signed(manifest, signing_key()))
+
+
+@pytest.fixture
+def shop(store: ObjectStore, make_stable: Any) -> ObjectStore:
+    """One, then two are stable; three is a canary; one agent of two lives; the watch has looked twice."""
+    for version in (ONE, TWO):
+        publish(store, version)
+        make_stable(store, "recommend", version)
+    publish(store, THREE, verdict="hold", reasons=[EVIL])
+    move_pointer(
+        store, "recommend", Offer(THREE, Plan(approval=True)), by=f"anna {EVIL}", reason=f"why {EVIL}"
+    )
+    now = datetime.now(UTC)
+    serving = Serving(stable=TWO, previous=ONE, available=(ONE, TWO))
+    write_report(store, "recommend", Report(agent="alive", server="h:1", at=now, sequence=9, serving=serving))
+    for minutes, errors in ((20, 0), (10, 5)):
+        traffic = VersionTraffic(version=TWO, role=Role.STABLE, requests=100, errors=errors, p95_ms=12.5)
+        decision = Decision(condition=Condition.BAD_VERSION, action=Action.ALERT, reason=f"slow {EVIL}")
+        look = Observation(
+            ranker="recommend", at=now - timedelta(minutes=minutes), versions=(traffic,), decision=decision
+        )
+        observations.write(store, look)
+    return store
+
+
+def html(template: str, board: Board, **more: Any) -> str:
+    content = overview(board) if template == "overview.html" else ranker_page(board, "recommend", 1, None)
+    shown = {"acts": True, "token": "secret-token", "started": None, **content, **more}
+    return render(template, style="", nonce="n", root="/reshelve", airflow="", **shown)
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def words(text: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", text).split())
+
+
+def test_a_ranker_s_page_says_what_serves_what_was_decided_and_why(shop: ObjectStore) -> None:
+    page = words(html("ranker.html", Board(shop)))
+    for said in (
+        f"Stable promote {TWO}",
+        f"Canary hold {THREE}",
+        f"Previous promote {ONE}",
+        "surely better than popularity",
+        "p95 12.5 ms",
+        "errors 2.5 % of 200",
+        "alive h:1",
+        "serves it",
+        "bad version",
+        f"Roll back Serve again {ONE} (previous)",
+        f"Hold {THREE}",
+        "Every move of the pointer, newest first; 9 entries",
+    ):
+        assert said in page, said
+    moves = re.findall(
+        r"(\d+) [-\d]+ [:\d]+ UTC (offer|loaded|probed|promote) ", page.partition("Deployment log")[2]
+    )
+    assert moves[:2] == [("9", "offer"), ("8", "promote")]
+
+
+def test_everything_that_others_wrote_is_escaped(shop: ObjectStore) -> None:
+    for template in ("ranker.html", "overview.html"):
+        text = html(template, Board(shop))
+        assert "<script" not in text
+    assert "&lt;script&gt;" in html("ranker.html", Board(shop))
+
+
+def test_it_can_be_used_by_keyboard_and_screen_reader_and_loads_nothing(shop: ObjectStore) -> None:
+    text = html("ranker.html", Board(shop))
+    outline = Outline(text)
+    labelled = {attributes["for"] for attributes in outline.all("label") if "for" in attributes}
+    for field in [*outline.all("input"), *outline.all("select")]:
+        if field.get("type") not in ("hidden", "checkbox"):
+            assert field["id"] in labelled, field
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert len(outline.all("table")) == len(outline.all("caption")) >= 4
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in outline.all("svg"))
+    assert all(column.get("scope") for column in outline.all("th"))
+    assert len(outline.all("h1")) == 1 and outline.all("html") == [{"lang": "en"}]
+    assert any(meta.get("name") == "viewport" for meta in outline.all("meta"))
+    assert not re.search(r"(?:src|href|action)=\"(?:https?:)?//", text)
+    assert outline.all("script") == [] and "style=" not in text
+
+
+def test_who_may_only_look_gets_no_form(shop: ObjectStore) -> None:
+    text = html("ranker.html", Board(shop), acts=False, token="")
+    assert Outline(text).all("form") == []
+    assert "You may look" in text
+    forms = Outline(html("ranker.html", Board(shop))).all("form")
+    assert {str(form["action"]).rpartition("/")[2] for form in forms} == {"hold", "rollback", "release"}
+
+
+def test_a_silent_agent_is_marked(shop: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reshelve.serving.board.LIVE_SECONDS", 0.0)
+    page = words(html("ranker.html", Board(shop)))
+    assert "1 of 1 agents are silent: alive" in page
+    assert "0 of 1 serve it 1 silent" in words(html("overview.html", Board(shop)))
+
+
+def test_long_lists_come_in_pages(store: ObjectStore, make_stable: Any) -> None:
+    numbers = [20110801001 + 1000 * day for day in range(VERSIONS_A_PAGE + 3)]
+    for version in numbers:
+        publish(store, version)
+        make_stable(store, "recommend", version)
+    board = Board(store)
+    pointer = board.deployment("recommend").pointer
+    assert pointer is not None
+    first, second = board.versions("recommend", pointer, 1), board.versions("recommend", pointer, 99)
+    assert [row.version for row in (*first.rows, *second.rows)] == numbers[::-1]
+    assert (second.page, second.pages) == (2, 2)
+    newest = board.log(pointer)
+    assert [entry.sequence for entry in newest.entries][:2] == [pointer.sequence, pointer.sequence - 1]
+    assert newest.newer is None and newest.older == pointer.sequence - ENTRIES_A_PAGE
+    older = board.log(pointer, newest.older)
+    assert older.newer == pointer.sequence and older.entries[0].sequence == newest.older
+    assert board.log(pointer, 1).older is None
+
+
+def test_what_cannot_be_believed_is_said_beside_the_version(shop: ObjectStore) -> None:
+    shop.put_json(f"models/recommend/{TWO}/manifest.json", {"ranker": "recommend", "version": TWO})
+    assert "its manifest is not signed" in words(html("ranker.html", Board(shop)))
+    shop.delete([f"models/recommend/{ONE}/manifest.json"])
+    page = words(html("ranker.html", Board(shop)))
+    assert "1 of this page were removed or are not finished" in page
+
+
+def test_a_manifest_is_remembered_and_its_end_is_noticed(
+    shop: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(shop)
+    assert board.version("recommend", ONE).manifest is not None
+    shop.delete([f"models/recommend/{ONE}/manifest.json"])
+    assert board.version("recommend", ONE).manifest is not None, "within a minute it is not asked for again"
+    monkeypatch.setattr("reshelve.serving.board._ASK_AGAIN_SECONDS", 0.0)
+    assert board.version("recommend", TWO).manifest is not None
+    assert board.version("recommend", ONE).manifest is None
+
+
+def test_the_last_verdict_is_also_that_of_a_night_without_a_version(shop: ObjectStore) -> None:
+    for run, verdict in (("2011-08-30/aa", "promote"), ("2011-08-31/bb", "reject")):
+        result = {"verdict": verdict, "reasons": [f"{verdict} because"], "metric": "recall@20"}
+        shop.put_json(f"runs/recommend/{run}/gate/result.json", result)
+    assert "reject for the night of 2011-08-31" in words(html("ranker.html", Board(shop)))
+
+
+def test_a_curve_says_in_words_what_it_shows() -> None:
+    drawn = str(sparkline([1.0, None, 2.0, 3.0], 'p95 of "x"'))
+    assert 'aria-label="p95 of &#34;x&#34;"' in drawn
+    assert drawn.count("<polyline") == 1, "a gap parts the curve; a single point is no line"
+    assert sparkline([None], "nothing") == ""
+
+
+def test_the_web_process_never_loads_the_heavy_libraries(project: Path) -> None:
+    code = (
+        "import sys; from reshelve_airflow.plugin import ReshelvePlugin as P; "
+        "assert 'fastapi' not in sys.modules and 'boto3' not in sys.modules, 'every task would pay for it'; "
+        "P.fastapi_apps[0]['app'].app; import reshelve_airflow.releases.contents, reshelve.store.objects; "
+        "print(sorted({'torch', 'tensorflow', 'great_expectations', 'duckdb', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(project / "plugins")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "[]"

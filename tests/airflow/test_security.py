@@ -1,0 +1,203 @@
+"""Every endpoint of the plugin, asked by nobody, a viewer and an analyst. A new one has to be put into the table below."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import urllib.parse
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from platform_here import AirflowHere
+
+from reshelve_airflow.plugin import PREFIX, ReshelvePlugin
+
+# (method, path) → what a viewer may. Nobody may do anything anywhere.
+ENDPOINTS = {
+    ("GET", "/releases"): "read",
+    ("GET", "/releases/{ranker}"): "read",
+    ("GET", "/report/{ranker}/{name}"): "read",
+    ("POST", "/releases/{ranker}/release"): "no",
+    ("POST", "/releases/{ranker}/approve"): "no",
+    ("POST", "/releases/{ranker}/hold"): "no",
+    ("POST", "/releases/{ranker}/rollback"): "no",
+}
+RANKER = "recommend"
+REASON = "a test of who may act"
+FORM = {"version": "20110830001", "to": "20110830001", "reason": REASON}
+
+
+def application() -> FastAPI:
+    assert [one["url_prefix"] for one in ReshelvePlugin.fastapi_apps] == [PREFIX]
+    return ReshelvePlugin.fastapi_apps[0]["app"].app
+
+
+def test_every_endpoint_is_in_the_table() -> None:
+    app = application()
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    assert len(routes) == len(app.routes), "something is mounted that is no endpoint of ours"
+    found = {(method, route.path) for route in routes for method in route.methods}
+    assert found == set(ENDPOINTS)
+    assert ReshelvePlugin.fastapi_root_middlewares == [] and ReshelvePlugin.flask_blueprints == []
+
+
+def test_every_endpoint_asks_who_it_is() -> None:
+    from reshelve_airflow.releases.access import editor, reader
+
+    for route in application().routes:
+        assert isinstance(route, APIRoute)
+        asked = [dependency.call for dependency in route.dependant.dependencies]
+        assert reader in asked, f"{route.path} is open to anyone"
+        assert route.methods == {"GET"} or editor in asked, f"{route.path} changes things for anyone"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+class Person:
+    """Somebody at the pages, with the session cookie that a browser would have; None: nobody."""
+
+    def __init__(self, here: AirflowHere, user: str | None) -> None:
+        self._address = ("127.0.0.1", here.machine.ports.airflow_port)
+        self._headers: dict[str, str] = {}
+        if user:
+            login = {"username": user, "password": here.machine.secrets.passwords[user]}
+            said = self.send("POST", "/auth/token", json.dumps(login), {"Content-Type": "application/json"})
+            self._headers = {"Cookie": f"_token={json.loads(said.body)['access_token']}"}
+
+    def send(
+        self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        connection = http.client.HTTPConnection(*self._address, timeout=120)
+        try:
+            connection.request(method, path, body, {**self._headers, **(headers or {})})
+            found = connection.getresponse()
+            return Answer(found.status, {k.lower(): v for k, v in found.getheaders()}, found.read().decode())
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Answer:
+        return self.send("GET", PREFIX + path)
+
+    def post(self, path: str, form: dict[str, str], **headers: str) -> Answer:
+        there = {"Content-Type": "application/x-www-form-urlencoded", **headers}
+        return self.send("POST", PREFIX + path, urllib.parse.urlencode(form), there)
+
+    def token(self, ranker: str = RANKER) -> str:
+        """The hidden field of this person's page."""
+        found = re.search(r'name="token" value="([^"]+)"', self.get(f"/releases/{ranker}").body)
+        return found.group(1) if found else ""
+
+
+def path_of(template: str) -> str:
+    return template.format(ranker=RANKER, name=FORM["version"])
+
+
+def runs(here: AirflowHere, dag: str) -> list[dict[str, Any]]:
+    return [run for run in here.runs(dag) if (run["conf"] or {}).get("reason") == REASON]
+
+
+@pytest.fixture
+def released(airflow_here: AirflowHere) -> None:
+    """A ranker with a release under way, so that its page has forms."""
+    pointer = {
+        "ranker": RANKER, "sequence": 1, "stable": 20110829001, "previous": 20110828001, "canary": 20110830001,
+        "state": "approval", "plan": {"approval": True}, "served": [20110828001, 20110829001],
+        "by": "test", "reason": "test", "moved_at": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    entry = {"sequence": 1, "action": "offer", "pointer": pointer}
+    airflow_here.store.put_json(f"deployments/{RANKER}/pointer.json", pointer)
+    airflow_here.store.put_json(f"deployments/{RANKER}/log/00000001.json", entry)
+
+
+@pytest.mark.platform
+@pytest.mark.slow
+@pytest.mark.usefixtures("released")
+class TestOnTheRunningPlatform:
+    def test_nobody_gets_401_everywhere(self, airflow_here: AirflowHere) -> None:
+        nobody = Person(airflow_here, None)
+        for method, path in ENDPOINTS:
+            answer = nobody.get(path_of(path)) if method == "GET" else nobody.post(path_of(path), FORM)
+            assert answer.status == 401, (method, path)
+            assert "Log in" in answer.body and RANKER not in answer.body
+        for path in ("/docs", "/redoc", "/openapi.json", "/"):
+            assert nobody.get(path).status == 404, path
+
+    def test_a_viewer_reads_and_gets_403_on_every_write(self, airflow_here: AirflowHere) -> None:
+        viewer, analyst = Person(airflow_here, "viewer"), Person(airflow_here, "analyst")
+        for (method, path), may in ENDPOINTS.items():
+            if method == "GET":
+                answer = viewer.get(path_of(path))
+                assert (answer.status == 403) == (may == "no"), path
+                assert "<form" not in answer.body
+            else:
+                stolen = {**FORM, "token": analyst.token()}
+                assert viewer.post(path_of(path), FORM).status == 403, path
+                assert viewer.post(path_of(path), stolen).status == 403, path
+        for dag in (f"release_{RANKER}", "approve", "withdraw", "rollback"):
+            assert runs(airflow_here, dag) == []
+
+    def test_an_analyst_starts_the_dags_in_their_own_name(self, airflow_here: AirflowHere) -> None:
+        analyst = Person(airflow_here, "analyst")
+        form = {**FORM, "token": analyst.token()}
+        for action, dag in (
+            ("approve", "approve"), ("hold", "withdraw"), ("rollback", "rollback"), ("release", f"release_{RANKER}"),
+        ):  # fmt: skip
+            answer = analyst.post(f"/releases/{RANKER}/{action}", form)
+            assert answer.status == 303, (action, answer.body)
+            (run,) = runs(airflow_here, dag)
+            assert run["triggering_user_name"] == "analyst"
+            page = analyst.send("GET", answer.headers["location"])
+            assert page.status == 200 and f"{dag} was started" in page.body, answer.headers["location"]
+        (rolled,) = runs(airflow_here, "rollback")
+        assert rolled["conf"]["dry_run"] is False and rolled["conf"]["to"] == 20110830001
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param({"token": ""}, id="no token"),
+            pytest.param({"token": "made.up.token"}, id="a made-up token"),
+            pytest.param({"Origin": "http://evil.example"}, id="from another site"),
+            pytest.param({"Sec-Fetch-Site": "cross-site"}, id="by the browser's own word from another site"),
+        ],
+    )
+    def test_a_post_from_another_site_is_refused(
+        self, airflow_here: AirflowHere, change: dict[str, str]
+    ) -> None:
+        analyst = Person(airflow_here, "analyst")
+        before = len(airflow_here.runs("rollback"))
+        form = {**FORM, "token": change.get("token", analyst.token())}
+        headers = {name: value for name, value in change.items() if name != "token"}
+        assert analyst.post(f"/releases/{RANKER}/rollback", form, **headers).status == 403
+        assert len(airflow_here.runs("rollback")) == before
+
+    def test_a_token_is_one_person_s_and_one_ranker_s(self, airflow_here: AirflowHere) -> None:
+        analyst, admin = Person(airflow_here, "analyst"), Person(airflow_here, "admin")
+        foreign = {**FORM, "token": admin.token()}
+        assert foreign["token"] and analyst.post(f"/releases/{RANKER}/rollback", foreign).status == 403
+        own = {**FORM, "token": analyst.token()}
+        assert analyst.post("/releases/search/rollback", own).status == 403
+
+    def test_wrong_values_are_refused_in_words(self, airflow_here: AirflowHere) -> None:
+        analyst = Person(airflow_here, "analyst")
+        form = {**FORM, "token": analyst.token()}
+        for wrong in ({"reason": ""}, {"to": "latest"}, {"reason": "x" * 501}):
+            answer = analyst.post(f"/releases/{RANKER}/rollback", {**form, **wrong})
+            assert answer.status == 422 and "That was not understood" in answer.body, wrong
+        assert analyst.get("/releases/no_such_ranker").status == 404
+        assert analyst.get("/releases/..%2f..%2fetc").status in (404, 422)
+
+    def test_a_page_loads_and_runs_nothing(self, airflow_here: AirflowHere) -> None:
+        answer = Person(airflow_here, "viewer").get(f"/releases/{RANKER}")
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'") and "script-src" not in policy
+        assert "frame-ancestors 'self'" in policy and "form-action 'self'" in policy
+        assert answer.headers["cache-control"] == "no-store"
