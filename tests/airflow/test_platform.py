@@ -81,7 +81,7 @@ def test_a_backfill_goes_backwards_and_runs_days_again_only_when_asked(airflow_h
     while any((days()[day] or "") <= first[day] for day in range_):
         assert time.monotonic() < deadline, "reprocessing runs every day again"
         time.sleep(1)
-    assert len(airflow_here.runs("clickstream")) == before + 2, "in the same runs"
+    assert len(airflow_here.runs("clickstream")) == before + 4, "in runs of their own"
     until_none_is_active()
 
 
