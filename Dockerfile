@@ -19,9 +19,9 @@ COPY include/reshelve/__init__.py include/reshelve/__init__.py
 RUN RESHELVE_HOROVOD=${HOROVOD} scripts/setup.sh && rm -rf .wheels
 
 FROM ${BASE}
-# g++ stays out; setpriv is in util-linux; make is for people who look around inside.
+# g++ stays out; setpriv is in util-linux; nginx is the gateway's; make is for people who look around inside.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3.11 libgomp1 make ca-certificates \
+ && apt-get install -y --no-install-recommends python3.11 libgomp1 make nginx-light ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 50000 reshelve \
  && install -d -o reshelve /var/lib/reshelve /models /trusted

@@ -9,7 +9,7 @@ RESHELVE := .venv/bin/reshelve
 HEAVY := airflow contract e2e unit/compression unit/memory unit/packaging unit/serving
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
-.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-releases docs
+.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch docs
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +69,12 @@ bench-roll: setup ## Roll two releases, a refused canary and a rollback under co
 
 bench-publish: setup ## Publish 200 MB beside s5cmd (ARGS="--s5cmd PATH"), else beside boto3's transfer
 	@.venv/bin/python benchmarks/bench_publish.py $(ARGS)
+
+bench-watch: setup ## Count the watch's false alarms on a quiet replay, and how soon planted incidents are found
+	@.venv/bin/python benchmarks/bench_watch.py $(ARGS)
+
+bench-serve: setup ## Latency of the packaged version beside float32, ONNX Runtime and OpenVINO (ARGS="--peers DIR")
+	@.venv/bin/python benchmarks/bench_serve.py $(ARGS)
 
 bench-releases: setup ## Time the Releases page with 1,000 versions and 100,000 log entries (some minutes to fill)
 	@.venv/bin/python benchmarks/bench_releases.py $(ARGS)

@@ -111,7 +111,7 @@ def main() -> None:
         served, sizes = {}, {}
         for name, layers in (("float32", FloatLayers(model)), ("int8", Int8Layers(model, quantized))):
             directory = Path(temporary, name)
-            module = PairModule(model, layers, BASE / "tokenizer.json", catalogue)
+            module = PairModule(model, layers, BASE / "tokenizer.json", catalogue, None)
             tf.saved_model.save(module, str(directory), signatures=signatures(module))
             sizes[name] = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
             served[name] = Served(directory)

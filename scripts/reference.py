@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reshelve.cli import app
+from reshelve.compression.form import Step
 from reshelve.platform.configuration import Ports
 from reshelve.rankers import Ranker
 from reshelve.serving.server_options import ServerOptions
@@ -61,8 +62,23 @@ def ranker_file() -> str:
         "One YAML file in `include/rankers/` is one ranking problem; its name is the file's name. Unknown keys are refused with the",
         "line and what was expected. Any key may be changed for one run: `--set training.epochs=2`.\n",
         *_keys(Ranker, ""),
+        "\n## Steps of `compression.steps`\n",
+        "Each is a name (`- int8`) or a mapping (`- {step: distil, layers: 3}`); see [how to](../how-to/compress.md).\n",
+        *(line for step in typing.get_args(typing.get_args(Step)[0]) for line in _step(step)),
     ]
     return "\n".join(lines)
+
+
+def _step(form: type[BaseModel]) -> Iterator[str]:
+    """A kind of compression step: what it does, and its values."""
+    name = form.model_fields["step"].default
+    yield f"**`{name}`**: {(form.__doc__ or '').strip()}\n"
+    values = {key: field for key, field in form.model_fields.items() if key != "step"}
+    if values:
+        yield from ("| value | | values | default |", "|---|---|---|---|")
+    for key, field in values.items():
+        yield f"| `{key}` | {_cell(field.description or '')} | {_values(field)} | {_default(field)} |"
+    yield ""
 
 
 def settings_page() -> str:
@@ -183,6 +199,8 @@ def _values(field: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> str:
+    if annotation == Step:
+        return "a step"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " · ".join(f"`{value}`" for value in arguments)
@@ -209,7 +227,9 @@ def _default(field: FieldInfo) -> str:
     value = field.default if field.default is not PydanticUndefined else {}
     if value is None:
         return "`null`"
-    return f"`{list(value) if isinstance(value, tuple) else value}`"
+    if isinstance(value, tuple):
+        value = [item.step if hasattr(item, "step") else item for item in value]
+    return f"`{value}`"
 
 
 def _cell(text: str) -> str:

@@ -14,7 +14,7 @@ from reshelve import errors
 from reshelve.logs import configure_logs
 from reshelve.platform.configuration import use_local_platform
 from reshelve.processes import die_with_parent
-from reshelve.verbs import clickstream, night, platform, servers, versions
+from reshelve.verbs import clickstream, night, platform, servers, versions, watch
 
 app = typer.Typer(
     name="reshelve",
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verbs in (clickstream, night, versions, servers, platform):
+for verbs in (clickstream, night, versions, watch, servers, platform):
     app.add_typer(verbs.app)
 
 

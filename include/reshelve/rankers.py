@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from reshelve.compression.form import Compression
 from reshelve.errors import ConfigurationError
 from reshelve.forms import Form, Share, load_form, load_yaml, set_path
+from reshelve.monitoring.form import Watch
 from reshelve.serving.form import Release
 from reshelve.settings import settings
 from reshelve.tuning.form import Search
@@ -190,16 +192,6 @@ class Training(Form):
     adapter: Adapter = Adapter()  # type: ignore[call-arg]
 
 
-class Compression(Form):
-    """Steps that make the version cheaper to serve."""
-
-    steps: tuple[Literal["int8"], ...] = Field(
-        ("int8",), description="In this order; a step that costs too much agreement is left out."
-    )
-    calibration_examples: int = Field(256, ge=8, description="Examples that a step is measured on.")
-    min_agreement: Share = Field(0.95, description="Least Spearman correlation with the float scores.")
-
-
 class Gates(Form):
     """What a challenger must show on the newest held-out slice."""
 
@@ -260,6 +252,7 @@ class Ranker(Form):
     compression: Compression = Compression()  # type: ignore[call-arg]
     gates: Gates
     release: Release = Release()  # type: ignore[call-arg]
+    watch: Watch = Watch()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _space_names_ranker_keys(self) -> Ranker:
@@ -318,8 +311,12 @@ class Ranker(Form):
         return self
 
     def digest(self) -> str:
-        """sha256 of the whole form (hex): equal for equal meaning, whatever the file's layout."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """sha256 of the form (hex): equal for equal meaning, whatever the file's layout.
+
+        `watch` is left out: it changes nothing of what a night makes.
+        """
+        document = self.model_dump(mode="json", exclude={"watch"})
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def with_values(self, values: dict[str, Any]) -> Ranker:

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     )
     model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
     model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")
+    gateway_tokens: SecretStr = Field(
+        SecretStr(""),
+        description="Bearer tokens that `reshelve gateway` takes from callers; several with commas between rotate.",
+    )
     signatures: Literal["required", "off"] = Field(
         "required", description="required: a version that no trusted key signed is never loaded. off: it is."
     )
@@ -54,6 +58,14 @@ class Settings(BaseSettings):
     trusted_keys: Path | None = Field(
         None,
         description="The directory of public keys whose versions are loaded; empty: keys/trusted in the home.",
+    )
+    alert_webhook: SecretStr = Field(
+        SecretStr(""),
+        description="The URL that is told of alerts and failed tasks: JSON with subject and text, as chat tools take it.",
+    )
+    alert_email: str = Field(
+        "",
+        description="Addresses that are told too, with commas between; sent through Airflow's connection smtp_default.",
     )
     job_timeout_minutes: int = Field(120, description="How long one stage may run before it is stopped.")
 

@@ -184,7 +184,7 @@ def _texts(ranker: Ranker) -> dict[str, str]:
         if price
         else "Refused until the ranker file has search.price_per_hour.",
         "base": f"Empty: the ranker file's {ranker.model.base}.",
-        "compression": f"unchanged: the ranker file's {', '.join(ranker.compression.steps) or 'none'}.",
+        "compression": f"unchanged: the ranker file's {ranker.compression.said}.",
     }
 
 

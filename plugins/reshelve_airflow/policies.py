@@ -10,6 +10,7 @@ from typing import Any
 from reshelve.errors import ConfigurationError
 from reshelve.rankers import Ranker, load_ranker, ranker_names
 from reshelve.settings import settings
+from reshelve_airflow.notifiers import on_failure
 
 START_DATE = os.environ.get("RESHELVE_START_DATE", "2011-01-01")
 """The first partition that the schedule handles (YYYY-MM-DD). Manual runs and backfills may handle any day."""
@@ -23,6 +24,7 @@ class Tag(StrEnum):
     TRAINING = "training"
     RELEASE = "release"
     UPKEEP = "upkeep"
+    WATCH = "watch"
 
 
 class Pool(StrEnum):
@@ -38,12 +40,13 @@ def job_timeout() -> timedelta:
 
 
 def defaults(owner: str = "reshelve") -> dict[str, Any]:
-    """Task defaults. A retry resumes, so two are cheap."""
+    """Task defaults. A retry resumes, so two are cheap; who is to be told hears of a failure after the last one."""
     return {
         "owner": owner,
         "retries": 2,
         "retry_delay": timedelta(seconds=20),
         "execution_timeout": job_timeout(),
+        "on_failure_callback": on_failure(),
     }
 
 

@@ -38,7 +38,7 @@ def dag(bag: DagBag, name: str) -> DAG:
 
 
 def test_every_ranker_has_its_dags(bag: DagBag) -> None:
-    common = {"clickstream", "rollback", "approve", "withdraw", "housekeeping"}
+    common = {"clickstream", "rollback", "approve", "withdraw", "housekeeping", "monitor"}
     assert set(bag.dags) == common | {
         f"{kind}_{name}"
         for kind in ("retrain", "release")

@@ -96,7 +96,15 @@ def test_every_optional_variable_has_a_default() -> None:
 
 def test_every_reshelve_variable_is_a_setting() -> None:
     known = {f"RESHELVE_{name.upper()}" for form in (Settings, Ports) for name in form.model_fields}
-    known |= {"RESHELVE_START_DATE", "RESHELVE_IMAGE", "RESHELVE_GPU_IMAGE", "RESHELVE_GPU_BASE"}
+    known |= {
+        "RESHELVE_START_DATE",
+        "RESHELVE_IMAGE",
+        "RESHELVE_GPU_IMAGE",
+        "RESHELVE_GPU_BASE",
+        "RESHELVE_GATEWAY_PORT",
+        "RESHELVE_PROMETHEUS_PORT",
+        "RESHELVE_GRAFANA_PORT",
+    }
     assert set(re.findall(r"RESHELVE_\w+", TEXT)) <= known
 
 

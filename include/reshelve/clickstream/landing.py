@@ -26,6 +26,7 @@ from reshelve.clickstream.verdicts import landed_objects
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.forms import line_of
 from reshelve.logs import logger
+from reshelve.progress import Progress
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
 
@@ -35,7 +36,6 @@ CATALOGUE_SCHEMA = pa.schema([pa.field("item_id", pa.string()), pa.field("title"
 _PART = "part.parquet"  # beside the landing
 _OURS = re.compile(r"part-\d+\.parquet")
 _MANY_GONE = 0.1  # of the items: a list that is cut off looks like that
-_PROGRESS_EVERY = 50
 
 
 def land(source: str, first: date | None = None, last: date | None = None) -> dict[str, Any]:
@@ -61,10 +61,10 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
             days = _days(db, first, last)
             landed = _Landing(store, db, source, directory)
             log = logger(stage="land", source=source)
-            for number, (day, _) in enumerate(days, 1):
+            progress = Progress(log, "landing", "rows", sum(count for _, count in days))
+            for day, count in days:
                 landed.day(day)
-                if number % _PROGRESS_EVERY == 0:
-                    log.info("landing", partitions=number, of=len(days))
+                progress.add(count)
             items = _land_catalogue(db, mapping, store, directory)
             undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
     rows = sum(count for _, count in days)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -66,6 +67,20 @@ def pseudonym_keys() -> tuple[Key, ...]:
     return tuple(sorted(keys, key=lambda key: key.begins))
 
 
+def mask(typed: str) -> str:
+    """A query without what a person typed into it by mistake, as `protect` masks those of the clickstream."""
+    for pattern, name in _MASKS:
+        typed = re.sub(pattern, name, typed, flags=re.ASCII)
+    return typed
+
+
+def pseudonym(value: str, keys: Sequence[Key], day: date) -> str:
+    """The pseudonym that `protect` gives an id on `day`. `keys` are oldest first; there must be one."""
+    key = next((key for key in reversed(keys) if day >= key.begins), keys[0])
+    inner = hashlib.sha256(f"{key.part('inner')}{value}".encode()).hexdigest()
+    return hashlib.sha256(f"{key.part('outer')}{inner}".encode()).hexdigest()[:_LENGTH]
+
+
 def protect(db: duckdb.DuckDBPyConnection) -> None:
     """Mask and pseudonymise the table `events` (with its `day`) in place."""
     without = column("query")
@@ -80,13 +95,6 @@ def protect(db: duckdb.DuckDBPyConnection) -> None:
         changes += [f"{column(name)} = {_pseudonym(column(name), keys)}" for name in PSEUDONYMOUS]
     patterns = " OR ".join(f"regexp_matches({column('query')}, {text(pattern)})" for pattern, _ in _MASKS)
     db.execute(f"UPDATE events SET {', '.join(changes)}" + ("" if keys else f" WHERE {patterns}"))
-
-
-def masked(said: str) -> str:
-    """The same masks on one text, for what shows texts to people."""
-    for pattern, mask in _MASKS:
-        said = re.sub(pattern, mask, said)
-    return said
 
 
 def _pseudonym(name: str, keys: tuple[Key, ...]) -> str:

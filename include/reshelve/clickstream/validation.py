@@ -33,6 +33,7 @@ from reshelve.clickstream.verdicts import (
 )
 from reshelve.errors import ConfigurationError
 from reshelve.logs import logger
+from reshelve.progress import Progress
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, object_store
 
@@ -63,9 +64,11 @@ def validate_range(source: str, first: date | None = None, last: date | None = N
     days = days_between(first, last) if first and last else []
     results = []
     log = logger(stage="validate", source=source)
+    progress = Progress(log, "validating", "partitions", len(days))
     for number, day in enumerate(days, 1):
         result = _validate(store, source, day, rules)
         results.append(result)
+        progress.add()
         log.info("validated", partition=str(day), verdict=result["verdict"], done=f"{number}/{len(days)}",
                  rows=result["rows_in"], quarantined=result["rows_quarantined"], reused=result["reused"])  # fmt: skip
     return _range_result(source, results)

@@ -14,6 +14,8 @@ from reshelve.clickstream.events import landed_prefix, validated_prefix
 from reshelve.clickstream.rules import Severity
 from reshelve.store.objects import ObjectStore
 
+_LOOKED_AT = 7  # days whose validation may have been cut off before its verdict
+
 
 class Decision(StrEnum):
     """What may be done with a partition."""
@@ -113,6 +115,16 @@ def validated_partitions(
         read_verdict(store, source, day) for day in days if (first or date.min) <= day <= (last or date.max)
     ]
     return [verdict for verdict in found if verdict is not None]
+
+
+def newest_verdict(store: ObjectStore, source: str) -> Verdict | None:
+    """The verdict on the newest day that has one."""
+    days = _partitions(store, validated_prefix(source, date.min).partition("dt=")[0])
+    for day in sorted(days, reverse=True)[:_LOOKED_AT]:
+        found = read_verdict(store, source, day)
+        if found is not None:
+            return found
+    return None
 
 
 def days_between(first: date, last: date) -> list[date]:

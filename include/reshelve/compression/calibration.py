@@ -18,13 +18,15 @@ class _WatchedLayers(FloatLayers):
     def __init__(self, model: TrainedModel) -> None:
         super().__init__(model)
         self.inputs: dict[str, tf.Tensor] = {}
+        self.power: dict[str, tf.Tensor] = {}
         self.between: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
 
-    def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
-        found = tf.reduce_max(tf.abs(rows), axis=0)
-        # Two towers go through one site.
-        self.inputs[site] = tf.maximum(self.inputs[site], found) if site in self.inputs else found
-        return super().project(rows, site)
+    def dense(self, rows: tf.Tensor, part: str) -> tf.Tensor:
+        largest, squares = tf.reduce_max(tf.abs(rows), axis=0), tf.reduce_sum(tf.square(rows), axis=0)
+        if part in self.inputs:  # two towers go through one site
+            largest, squares = tf.maximum(self.inputs[part], largest), self.power[part] + squares
+        self.inputs[part], self.power[part] = largest, squares
+        return super().dense(rows, part)
 
     def feed_forward(self, rows: tf.Tensor, layer: str) -> tf.Tensor:
         middle = self._note(f"{layer}.intermediate", gelu(self.project(rows, f"{layer}.intermediate")))
@@ -49,14 +51,16 @@ def calibrate(model: TrainedModel, batches: Iterable[Batch]) -> ActivationRanges
     def watch(ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor) -> tuple:
         layers = _WatchedLayers(model)
         RankerGraph(model, layers).logits(ids, lengths, types)
-        return layers.inputs, layers.between
+        return layers.inputs, layers.power, layers.between
 
     ranges = ActivationRanges()
     for batch in batches:
         types = tf.zeros_like(batch.ids) if batch.types is None else batch.types
-        inputs, between = watch(batch.ids, batch.lengths, types)
+        inputs, power, between = watch(batch.ids, batch.lengths, types)
         for site, largest in inputs.items():
             ranges.see_input(site, largest.numpy())
+        for site, squares in power.items():
+            ranges.see_power(site, squares.numpy())
         for site, (low, high) in between.items():
             ranges.see_between(site, float(low), float(high))
     return ranges

@@ -42,15 +42,20 @@ class Latency:
         return self.after / self.before
 
 
-def scorer(model: TrainedModel, layers: Layers) -> Scorer:
-    """The graph in `layers` as a function of a batch, in a session: as a model server runs it, weights constant."""
+def scorer(model: TrainedModel, layers: Layers, threads: int = 0) -> Scorer:
+    """The graph in `layers` as a function of a batch, in a session: as a model server runs it, weights constant.
+
+    `threads` within one operation; 0: TensorFlow decides.
+    """
     graph = tf.Graph()
     with graph.as_default():
         ids, types = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(2))
         lengths = tf.compat.v1.placeholder(tf.int32, [None])
         paired = model.document.kind is Kind.PAIR
         logits = RankerGraph(model, layers).logits(ids, lengths, types if paired else None)
-    session = tf.compat.v1.Session(graph=graph)
+    session = tf.compat.v1.Session(
+        graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads)
+    )
 
     def score(batch: Batch) -> Array:
         kinds = np.zeros_like(batch.ids) if batch.types is None else batch.types

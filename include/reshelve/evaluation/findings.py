@@ -18,6 +18,8 @@ from reshelve.evaluation.scoring import Answers
 from reshelve.evaluation.slices import Known, enough, labels, masks
 from reshelve.evaluation.verdict import Comparison
 from reshelve.examples.catalogue import Catalogue
+from reshelve.logs import logger
+from reshelve.progress import counted
 from reshelve.rankers import Group, Kind
 
 
@@ -59,9 +61,8 @@ def slice_findings(
 ) -> list[SliceFinding]:
     """Every slice that has a question. `values` (float64[Q]) by ranker, among them challenger and maybe champion."""
     found = []
-    for name, mask in masks(
-        [labels(query, kind, known) if query.orders else () for query in held.queries]
-    ).items():
+    found_masks = masks([labels(query, kind, known) if query.orders else () for query in held.queries])
+    for name, mask in counted(found_masks.items(), logger(stage="gate"), "comparing slices", "slices"):
         champion = own = None
         if "champion" in values:
             champion = held.compare(name, values["challenger"], values["champion"], mask)

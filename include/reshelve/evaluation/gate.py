@@ -26,6 +26,7 @@ from reshelve.examples.past import Past
 from reshelve.examples.shortlists import SIZE
 from reshelve.lineage import Run
 from reshelve.logs import logger
+from reshelve.progress import counted
 from reshelve.rankers import Kind, Ranker
 from reshelve.serving.client import RankingClient
 from reshelve.serving.local_server import running_model_server
@@ -124,4 +125,11 @@ def _baselines(ranker: Ranker, past: Past, queries: Sequence[HoldoutQuery]) -> d
     """As deep as the model's own answers: a shortlist, or the top of the catalogue."""
     depth = SIZE if ranker.kind is Kind.PAIR else ranker.release.top
     baselines = Baselines(past, ranker.kind)
-    return {name: [baselines.rank(name, query, depth) for query in queries] for name in BASELINES}
+    log = logger(stage="gate")
+    return {
+        name: [
+            baselines.rank(name, query, depth)
+            for query in counted(queries, log, f"ranking by {name}", "queries")
+        ]
+        for name in BASELINES
+    }

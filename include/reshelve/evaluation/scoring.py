@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from reshelve.errors import DataError
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.logs import logger
+from reshelve.progress import Progress
 from reshelve.rankers import Kind
 from reshelve.serving.client import RankingClient, finite
 
 _BATCH = 32  # histories per request
 _SECONDS = 60.0
-_PROGRESS_SECONDS = 5.0
 _VERSION = 1  # as the gate's own model server numbers a version's directory
 
 
@@ -64,15 +64,13 @@ class ServedModel:
         ranked: list[list[str]] = []
         scores: list[list[float]] = []
         broken = 0
-        said = time.monotonic()
+        progress = Progress(log, "answering", "queries", len(queries))
         answers = self._catalogue_answers(queries) if self._kind.over_catalogue else self._shortlists(queries)
         for items, item_scores, sound in answers:
             ranked.append(items)
             scores.append(item_scores)
             broken += not sound
-            if time.monotonic() - said > _PROGRESS_SECONDS:
-                said = time.monotonic()
-                log.info("answering", queries=f"{len(ranked)}/{len(queries)}")
+            progress.add()
         return Answers(ranked, scores, broken, tuple(self._milliseconds), self._rows)
 
     def _catalogue_answers(

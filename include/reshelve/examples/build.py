@@ -31,6 +31,7 @@ from reshelve.examples.window import open_window
 from reshelve.examples.workspace import Workspace, reading
 from reshelve.lineage import Run
 from reshelve.logs import logger
+from reshelve.progress import counted
 from reshelve.rankers import Kind
 from reshelve.training.base import resolve_base
 
@@ -97,14 +98,13 @@ def _fetch(run: Run, split: Split, scratch: Path) -> Inputs:
     """Download the good rows, partition by partition; a retry keeps what is there (a new verdict has a new name)."""
     source, log = run.ranker.data.source, logger(stage="examples")
     files, rows = [], 0
-    for number, day in enumerate(split.days, 1):
+    for day in counted(split.days, log, "fetching", "partitions"):
         path = scratch / f"{day}-{split.digests[day][:16]}.parquet"
         if not path.is_file():
             run.store.download_file(_good_rows(run, source, day, split.digests[day]), path)
         files.append(path)
         rows += pq.read_metadata(path).num_rows
-        if number % 10 == 0 or number == len(split.days):
-            log.info("fetched", partitions=f"{number}/{len(split.days)}", rows=rows)
+    log.info("fetched", partitions=len(files), rows=rows)
     products = None
     if run.store.exists(catalogue_key(source)):
         products = scratch / "products.parquet"

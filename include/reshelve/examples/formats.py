@@ -11,6 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reshelve.logs import logger
+from reshelve.progress import Progress
+
 _FEWEST_JUDGED = 3  # items of a judged query: any order of fewer is nearly right
 _ROWS = 4096  # rows per written batch and row group: bounds memory whatever the number of examples
 
@@ -118,11 +121,12 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """The same for Arrow batches."""
     partial = path.with_name(f".{path.name}.partial")
-    written = 0
+    written, progress = 0, Progress(logger(stage="examples"), f"writing {path.name}", "rows")
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch)
             written += batch.num_rows
+            progress.add(batch.num_rows)
     partial.rename(path)
     return written
 

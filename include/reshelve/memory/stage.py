@@ -26,6 +26,7 @@ from reshelve.logs import logger
 from reshelve.memory.blend import Blend, Lists, fit
 from reshelve.memory.evidence import FEATURES, SearchEvidence
 from reshelve.memory.tables import Corpus, Searches
+from reshelve.progress import counted
 
 _SHORTLIST = 64
 # Shortlists are the best by these, fused by reciprocal rank: every item they leave out is far from all of them.
@@ -110,10 +111,10 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
         raise DataError("the validation days hold no search", "expected label events with a query")
     reader = None if train is None else _Encoder(train)
     lists = []
-    for number, day in enumerate(days, 1):
+    for day in counted(days, log, "asking the validation days", "days"):
         age = (days[-1].day - day.day).days
         lists.append(_lists(corpus, day, reader, weight=2.0 ** (-age / _HALF_LIFE)))
-        log.info("day", day=str(day.day), queries=len(day.queries), done=f"{number}/{len(days)}")
+    log.info("asked", days=len(days), queries=sum(len(day.queries) for day in days))
     _require_choices(Lists.joined(lists), days)
     return PastQuestions(corpus, [day.day for day in days], lists)
 

@@ -92,9 +92,9 @@ class AgentSeen(_Record):
     age_seconds: float
     stable: int | None = None
     error: str | None = None
-    memory_bytes: int | None = Field(
-        None, description="Resident memory of the model server, where it says so."
-    )
+    memory_bytes: int | None = Field(None, description="Resident memory of its model server.")
+    memory_share: float | None = Field(None, description="Share of its machine's memory that is in use.")
+    disk_share: float | None = Field(None, description="Share of its disk that is in use.")
 
 
 class Finding(_Record):

@@ -52,9 +52,15 @@ class FloatLayers:
     def embed(self, ids: tf.Tensor) -> tf.Tensor:
         return tf.gather(held(self.model["encoder.embeddings.word_embeddings.weight"]), ids)
 
-    def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
-        weight, bias = self.model.dense(site)
+    def dense(self, rows: tf.Tensor, part: str) -> tf.Tensor:
+        """One product of those that a site is made of."""
+        weight, bias = self.model.dense(part)
         return tf.nn.bias_add(tf.matmul(rows, held(weight)), held(bias))
+
+    def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
+        for part in self.model.parts(site):
+            rows = self.dense(rows, part)
+        return rows
 
     def project_onto(self, rows: tf.Tensor, site: str, residual: tf.Tensor) -> tf.Tensor:
         return self.project(rows, site) + residual
@@ -146,7 +152,7 @@ class RankerGraph:
         qkv = tf.transpose(qkv, [2, 0, 3, 1, 4])
         query = qkv[0, :, :, :1] if only_first else qkv[0]
         weights = tf.nn.softmax(tf.matmul(query, qkv[1], transpose_b=True) + bias)
-        context = tf.reshape(tf.transpose(tf.matmul(weights, qkv[2]), [0, 2, 1, 3]), [-1, width])
+        context = tf.reshape(tf.transpose(tf.matmul(weights, qkv[2]), [0, 2, 1, 3]), [-1, heads * size])
         if only_first:
             rows = tf.reshape(rows, [batch, length, width])[:, 0]
         attended = self.layers.project_onto(context, f"{layer}.attention_output", rows)

@@ -23,29 +23,51 @@ class Int8Layers(FloatLayers):
         self.quantized = quantized
 
     def embed(self, ids: tf.Tensor) -> tf.Tensor:
+        if not self.quantized.has(EMBEDDINGS):
+            return super().embed(ids)
         rows = tf.gather(held(self.quantized[f"{EMBEDDINGS}.weight"]), ids)
         return tf.cast(rows, tf.float32) * tf.gather(held(self.quantized[f"{EMBEDDINGS}.step"]), ids)
 
-    def project(self, rows: tf.Tensor, site: str) -> tf.Tensor:
-        if not self.quantized.has(site):
-            return super().project(rows, site)
-        return self._product(self._rounded(rows, site), site, tf.qint8, ["BiasAdd", "Dequantize"])
+    def dense(self, rows: tf.Tensor, part: str) -> tf.Tensor:
+        if not self.quantized.has(part):
+            return super().dense(rows, part)
+        return self._from_float(rows, part)
 
     def project_onto(self, rows: tf.Tensor, site: str, residual: tf.Tensor) -> tf.Tensor:
-        return self._product(
-            self._rounded(rows, site), site, tf.qint8, ["BiasAdd", "Add", "Dequantize"], residual
-        )
+        *before, last = self.model.parts(site)
+        for part in before:
+            rows = self.dense(rows, part)
+        return self._from_float(rows, last, residual)
 
     def feed_forward(self, rows: tf.Tensor, layer: str) -> tf.Tensor:
-        first, second = f"{layer}.intermediate", f"{layer}.output"
-        middle = self._into(second, self._rounded(rows, first), first, "GeluExact")
-        return self._product(middle, second, tf.quint8, ["BiasAdd", "Add", "Dequantize"], rows)
+        *before, first = self.model.parts(f"{layer}.intermediate")
+        second, *after = self.model.parts(f"{layer}.output")
+        if not self.quantized.takes_bytes(second):
+            return super().feed_forward(rows, layer)
+        inner = rows
+        for part in before:
+            inner = self.dense(inner, part)
+        middle = self._into(second, self._rounded(inner, first), first, "GeluExact")
+        if not after:
+            return self._product(middle, second, tf.quint8, self._ranges(second), rows)
+        return self._from_float(
+            self._product(middle, second, tf.quint8, self._ranges(second)), after[0], rows
+        )
 
     def next_item(self, pooled: tf.Tensor) -> tf.Tensor:
         if not self.quantized.has("items"):
             return super().next_item(pooled)
         middle = self._into("items", self._rounded(pooled, "hidden"), "hidden", "Relu")
-        return self._product(middle, "items", tf.quint8, ["BiasAdd", "Dequantize"])
+        return self._product(middle, "items", tf.quint8, self._ranges("items"))
+
+    def _from_float(self, rows: tf.Tensor, site: str, residual: tf.Tensor | None = None) -> tf.Tensor:
+        """rows · W + b (+ residual) of float rows, in the range of calibration or, where there is none, in the batch's own."""
+        if self.quantized.has_range(site):
+            return self._product(self._rounded(rows, site), site, tf.qint8, self._ranges(site), residual)
+        smooth = rows * tf.constant(self.quantized[f"{site}.smooth"])
+        reach = tf.maximum(tf.reduce_max(tf.abs(smooth)), 1e-6)
+        steps = tf.cast(tf.round(smooth * (127.0 / reach)), tf.qint8)
+        return self._product(steps, site, tf.qint8, [-reach, reach, *self._weight_range(site)], residual)
 
     def _rounded(self, rows: tf.Tensor, site: str) -> tf.Tensor:
         steps = rows * tf.constant(self.quantized[f"{site}.step"])
@@ -60,15 +82,17 @@ class Int8Layers(FloatLayers):
         )  # fmt: skip
 
     def _product(
-        self, rows: tf.Tensor, site: str, kind: tf.DType, fused: list[str], residual: tf.Tensor | None = None
+        self,
+        rows: tf.Tensor,
+        site: str,
+        kind: tf.DType,
+        ranges: list[tf.Tensor],
+        residual: tf.Tensor | None = None,
     ) -> tf.Tensor:
         added = [] if residual is None else [residual]
-        return _quantized_matmul(
-            [rows, *self._weights(site), *added, *self._ranges(site)],
-            (kind, tf.float32),
-            fused,
-            f"{site}.int8",
-        )
+        fused = ["BiasAdd", *(["Add"] if added else []), "Dequantize"]
+        inputs = [rows, *self._weights(site), *added, *ranges]
+        return _quantized_matmul(inputs, (kind, tf.float32), fused, f"{site}.int8")
 
     def _weights(self, site: str) -> list[tf.Tensor]:
         # Kept as int8 and reinterpreted: a qint8 constant is written one varint a number, ten bytes if negative.
@@ -77,8 +101,11 @@ class Int8Layers(FloatLayers):
 
     def _ranges(self, site: str) -> list[tf.Tensor]:
         low, high = self.quantized[f"{site}.input"]
+        return [tf.constant(low), tf.constant(high), *self._weight_range(site)]
+
+    def _weight_range(self, site: str) -> list[tf.Tensor]:
         reach = self.quantized[f"{site}.range"]
-        return [tf.constant(low), tf.constant(high), tf.constant(-reach), tf.constant(reach)]
+        return [tf.constant(-reach), tf.constant(reach)]
 
 
 def _quantized_matmul(

@@ -19,20 +19,19 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from reshelve.compression.compress import read_compression
-from reshelve.compression.int8 import QuantizedModel
+from reshelve.compression.candidate import Candidate
 from reshelve.errors import DataError
 from reshelve.lineage import Run
 from reshelve.logs import logger
-from reshelve.memory.features import PairFeatures, read_features
+from reshelve.memory.features import PairFeatures
 from reshelve.packaging.batches import padded, text_rows
 from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.heldout import Question, read_questions, request
-from reshelve.packaging.int8_layers import Int8Layers
 from reshelve.packaging.known_answers import KNOWN, write_known_answers
-from reshelve.packaging.signatures import Module, PairModule, SearchModule, ranker_module, signatures
+from reshelve.packaging.signatures import Module, PairModule, SearchModule, signatures
 from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.packaging.version import VersionBuilder, size_of
 from reshelve.packaging.warmup import BATCHES, Request, write_warmup
 from reshelve.rankers import Kind
 
@@ -46,49 +45,44 @@ def package(run: Run) -> dict[str, Any]:
     """Build `version/` and `package.json`. Raises DataError where a check fails."""
     log = logger(stage="package")
     stage = run.stage("package").directory
-    train, examples, compressed = (run.stage(name).files() for name in ("train", "examples", "compress"))
+    builder = VersionBuilder(run)
+    train, catalogue = builder.train, builder.catalogue
     model = TrainedModel.load(train)
-    catalogue = Catalogue.load(examples / "catalogue.parquet")
     _check_fit(model, catalogue)
-    questions = read_questions(examples, catalogue, _QUESTIONS)
-    top = run.ranker.release.top
+    questions = read_questions(builder.examples, catalogue, _QUESTIONS)
 
-    blend = run.stage("blend").files() if model.document.kind is Kind.SEARCH else None
-    names = run.ranker.examples.features
-    features = read_features(examples, names) if names else None
-    tokenizer = train / "tokenizer.json"
-    module = ranker_module(model, FloatLayers(model), tokenizer, catalogue, top, blend, features)
+    module = builder.module(model, FloatLayers(model))
     probe = request(model.document.kind, questions, 16)
     difference = check_against_torch(module, train, catalogue, probe)
     log.info("equals torch", max_logit_difference=difference)
-    compression = read_compression(compressed)
-    if compression.precision == "int8":
-        quantized = QuantizedModel.load(compressed / "quantized.safetensors")
-        layers = Int8Layers(model, quantized)
-        module = ranker_module(model, layers, tokenizer, catalogue, top, blend, features)
+    shipped = Candidate.load(run.stage("compress").files(), train)
+    if shipped.reshaped or shipped.precision != "float32":
+        module = builder.module(shipped.model, shipped.layers())
 
+    log.info("saving", precision=shipped.precision)
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
-    served_functions = signatures(module)
-    tf.saved_model.save(module, str(building), signatures=served_functions)
+    builder.write(module, building)
     write_warmup(building, run.ranker.name, warmup_requests(model.document.kind, questions))
     extra = building / "assets.extra"
-    catalogue.write_jsonl(extra / "catalogue.jsonl")
+    top = run.ranker.release.top
     about = {
-        "ranker": run.ranker.name, "kind": model.document.kind.value, "precision": compression.precision,
+        "ranker": run.ranker.name, "kind": model.document.kind.value, "precision": shipped.precision,
         "top": min(top, len(catalogue.items)), "items": len(catalogue.items),
     }  # fmt: skip
     (extra / "reshelve.json").write_text(json.dumps(about, indent=1, sort_keys=True))
     check_operations(building)
+    log.info("saved; loading it again")
     served = tf.saved_model.load(str(building))
     _check_reloaded(served, module, probe)
     write_known_answers(building, served, request(model.document.kind, questions, KNOWN))
+    log.info("answers like what was saved; taking its time")
     result = {
-        "bytes": sum(path.stat().st_size for path in building.rglob("*") if path.is_file()),
+        "bytes": size_of(building),
         "max_logit_difference": difference,
         "latency_ms": _latency(served, model.document.kind, questions),
-        "precision": compression.precision,
-        "signature": _described(served_functions),
+        "precision": shipped.precision,
+        "signature": _described(signatures(module)),
     }
     shutil.rmtree(stage / "version", ignore_errors=True)
     building.rename(stage / "version")

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from reshelve.errors import DataError
 from reshelve.rankers import Kind
@@ -33,11 +33,12 @@ class Architecture(_Document):
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
     hidden_act: Literal["gelu"] = "gelu"
+    head_width: int | None = None  # where heads have been removed: the others are as wide as before
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+        return self.head_width or self.hidden_size // self.num_attention_heads
 
 
 class ModelDocument(_Document):
@@ -79,6 +80,15 @@ class TrainedModel:
             model.dense(site)
         return model
 
+    def save(self, directory: Path) -> None:
+        """Write what `load` reads; `model.json` is last, and each file appears whole."""
+        partial = directory / ".model.safetensors.partial"
+        save_file(self.tensors, partial)
+        partial.rename(directory / "model.safetensors")
+        partial = directory / ".model.json.partial"
+        partial.write_text(self.document.model_dump_json(indent=1, exclude_none=True))
+        partial.rename(directory / "model.json")
+
     def __getitem__(self, name: str) -> Array:
         """One tensor. Raises DataError that names what is missing."""
         if name not in self.tensors:
@@ -91,11 +101,17 @@ class TrainedModel:
         """Names of the matrix products, in the order the graph runs them."""
         names = ("qkv", "attention_output", "intermediate", "output")
         found = [
-            f"encoder.encoder.layer.{n}.{name}"
+            part
             for n in range(self.document.architecture.num_hidden_layers)
             for name in names
+            for part in self.parts(f"encoder.encoder.layer.{n}.{name}")
         ]
         return [*found, "hidden", "items"] if self.document.kind.over_catalogue else found
+
+    def parts(self, site: str) -> list[str]:
+        """The products that `site` is made of: itself, or the two thin ones of a low-rank factorisation."""
+        thin = [f"{site}.down", f"{site}.up"]
+        return thin if f"{thin[0]}.weight" in self.tensors else [site]
 
     def dense(self, site: str) -> tuple[Array, Array]:
         """(weight [inputs, outputs], bias [outputs]) of one matrix product.
@@ -103,18 +119,25 @@ class TrainedModel:
         Query, key and value are one product; the query's part carries the 1/√d of attention, which
         saves an operation on every score.
         """
+        names = self.names(site)
+        if len(names) == 1:
+            return self._linear(names[0])
+        parts = [self._linear(name) for name in names]
+        scale = np.float32(1 / math.sqrt(self.document.architecture.head_size))
+        parts[0] = (parts[0][0] * scale, parts[0][1] * scale)
+        return np.concatenate([w for w, _ in parts], axis=1), np.concatenate([b for _, b in parts])
+
+    def names(self, site: str) -> list[str]:
+        """The layers in `model.safetensors` that a matrix product is made of."""
         layer, _, name = site.rpartition(".")
         if name == "qkv":
-            parts = [self._linear(f"{layer}.attention.self.{part}") for part in ("query", "key", "value")]
-            scale = np.float32(1 / math.sqrt(self.document.architecture.head_size))
-            parts[0] = (parts[0][0] * scale, parts[0][1] * scale)
-            return np.concatenate([w for w, _ in parts], axis=1), np.concatenate([b for _, b in parts])
-        path = {
+            return [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
+        found = {
             "attention_output": f"{layer}.attention.output.dense",
             "intermediate": f"{layer}.intermediate.dense",
             "output": f"{layer}.output.dense",
-        }.get(name, site)
-        return self._linear(path)
+        }
+        return [found.get(name, site)]
 
     def _linear(self, path: str) -> tuple[Array, Array]:
         return np.ascontiguousarray(self[f"{path}.weight"].T), self[f"{path}.bias"]

@@ -48,7 +48,7 @@ def plan(run: Run) -> Result:
         "search": _search(ranker),
         "training": f"{ranker.training.epochs:g} epochs, at most {ranker.training.max_minutes:g} minutes, "
         f"from {ranker.model.base}",
-        "compression": ", ".join(ranker.compression.steps) or "none",
+        "compression": ranker.compression.said,
         "stages": stages,
         "minutes": minutes["seconds"],
         "minutes_low": minutes["low"],

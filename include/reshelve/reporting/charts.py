@@ -5,6 +5,7 @@ Colour never says anything alone: what differs by it differs by its mark or its 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Interval:
 
 def draw(name: str, width: float, height: float, paint: Callable[[Drawing], None]) -> Markup:
     """What `paint` draws, as SVG. `name` keeps ids of several drawings on one page apart. Sizes are in inches."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    style: Any = {**_STYLE, "svg.hashsalt": name}  # matplotlib names every key in a type
+    with mpl.rc_context(style):
         drawing = Drawing(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(drawing)
         paint(drawing)
@@ -105,7 +107,7 @@ def curves(points: Sequence[Mapping[str, Any]], metric: str) -> Markup:
         left.legend()
         right.plot(*series(f"validation_{metric}"), color=ACCENT, marker="o", markersize=4)
         right.set_title(f"{metric} in validation")
-        right.set_ylim(bottom=0)
+        right.set_ylim(0, 1.1 * (right.get_ylim()[1] or 1.0))
         for axes in (left, right):
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -118,8 +120,6 @@ def parallel(columns: Mapping[str, Sequence[Any]], losses: Sequence[float], best
 
     Numbers that span two decades or more are on a logarithmic axis; words are at places of their own.
     """
-    import math
-
     axes_of = {**columns, "loss": losses}
     heights: dict[str, list[float]] = {}
     marks: dict[str, list[tuple[float, str]]] = {}
@@ -145,7 +145,7 @@ def parallel(columns: Mapping[str, Sequence[Any]], losses: Sequence[float], best
         axes = drawing.subplots()
         axes.axis("off")
         for number, name in enumerate(names):
-            axes.axvline(number, color=SECOND, linewidth=0.8)
+            axes.vlines(number, 0, 1, color=SECOND, linewidth=0.8)
             axes.text(number, 1.12, name.rpartition(".")[2], ha="center", va="bottom", fontsize=9)
             for height, text in marks[name]:
                 axes.annotate(

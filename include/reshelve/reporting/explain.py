@@ -20,7 +20,7 @@ from captum.attr import LayerIntegratedGradients
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from reshelve.clickstream.privacy import masked
+from reshelve.clickstream.privacy import mask
 from reshelve.lineage import Run
 from reshelve.rankers import Kind
 from reshelve.training.batches import Batch, Examples, read_examples
@@ -91,12 +91,13 @@ def _may_be_shown(
 
 def _common_queries(examples: Path) -> list[str]:
     """Queries of several customers before the held-out days, without those that hold what is masked."""
-    asked = duckdb.sql(
-        f"SELECT query FROM read_parquet('{examples / 'events.parquet'}') WHERE query IS NOT NULL "
-        f"GROUP BY query HAVING count(DISTINCT coalesce(user_id, session_id)) >= {LEAST_CUSTOMERS} "
-        f"ORDER BY count(*) DESC, query LIMIT {_MOST_QUERIES}"
-    ).fetchall()
-    return [query for (query,) in asked if masked(query) == query and "<" not in query]
+    with duckdb.connect() as db:
+        asked = db.execute(
+            f"SELECT query FROM read_parquet('{examples / 'events.parquet'}') WHERE query IS NOT NULL "
+            f"GROUP BY query HAVING count(DISTINCT coalesce(user_id, session_id)) >= {LEAST_CUSTOMERS} "
+            f"ORDER BY count(*) DESC, query LIMIT {_MOST_QUERIES}"
+        ).fetchall()
+    return [query for (query,) in asked if mask(query) == query and "<" not in query]
 
 
 def _left_ids(known: Examples, place: int) -> tuple[int, ...]:
@@ -153,7 +154,7 @@ def _explained(
         adds, left_over = _of_towers(model, batch)
     else:
         target = None if pair else answer
-        adds, left_over = _integrated(model, _score(model, batch), batch.input_ids, target)
+        adds, left_over = _integrated(model, _Score(model, batch), batch.input_ids, target)
     words = tuple(_words(tokenizer, batch.input_ids[0], batch.token_type_ids[0], adds))
     if pair:
         named, came_true = " ".join(word.text for word in words if word.part), bool(batch.labels[0] > 0.5)
@@ -173,10 +174,6 @@ class _Score(torch.nn.Module):
         _, mask, types, features = (each.expand(len(ids), *each.shape[1:]) for each in self.batch.inputs)
         logits = self.model(ids, mask, types, features).float()
         return logits if self.model.form.kind is Kind.PAIR else F.log_softmax(logits, dim=-1)
-
-
-def _score(model: RankerModel, batch: Batch) -> torch.nn.Module:
-    return _Score(model, batch)
 
 
 class _Tower(torch.nn.Module):
@@ -227,7 +224,7 @@ def _words(tokenizer: Tokenizer, ids: Tensor, types: Tensor, adds: Tensor) -> It
     """Pieces of words put together again, special tokens left out."""
     text, total, part = "", 0.0, 0
     for token, kind, share in zip(ids.tolist(), types.tolist(), adds.tolist(), strict=True):
-        piece = tokenizer.id_to_token(token)
+        piece = tokenizer.id_to_token(token) or ""
         if piece in _SPECIAL:
             continue
         if piece.startswith("##"):

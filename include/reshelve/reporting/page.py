@@ -25,6 +25,7 @@ class Table:
     caption: str
     words: int = 1
     folded: bool = False  # shown when asked for
+    narrow: bool = False  # may stand beside another part
     kind: str = "table"
 
 

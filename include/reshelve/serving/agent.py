@@ -21,6 +21,7 @@ from reshelve.logs import logger
 from reshelve.serving.admin import ServerAdmin
 from reshelve.serving.copier import Copier
 from reshelve.serving.disk import Disk
+from reshelve.serving.host import HostWatch
 from reshelve.serving.model_config import CONFIG_FILE, ModelEntry, read_config, write_config
 from reshelve.serving.plan import Observed, must_reload, next_entry, removable
 from reshelve.serving.pointers import Pointers
@@ -84,6 +85,7 @@ class Agent:
         self.pointers = Pointers(store)
         self.copier = Copier(copies, self.disk)
         self.admin = ServerAdmin(server)
+        self.host = HostWatch(server, models)
         self.applied: Entries = {}
         self.written: Entries | None = None
         self._sent: Entries | None = None
@@ -238,6 +240,7 @@ class Agent:
             report = self._report_of(pointer, observed.get(ranker))
             due = time.monotonic() - self._reported_at.get(ranker, float("-inf")) > _REPORT_SECONDS
             if due or not report.same_as(self._reports.get(ranker)):
+                report = report.model_copy(update={"host": self.host.look()})
                 try:
                     write_report(self.store, ranker, report)
                 except TryAgainError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Iterator
@@ -9,16 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from reshelve.errors import DataError
+from reshelve.logs import logger
+from reshelve.rankers import Ranker
 from reshelve.serving import protocol
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
 from reshelve.store.versions import read_file
 
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
+_LOGGED_DAYS = 3
 KNOWN_ANSWERS = "assets.extra/known_answers.json"
 
 
@@ -42,6 +48,32 @@ def recorded_requests(store: ObjectStore, manifest: Manifest) -> list[Recorded]:
     """A version's warm-up requests; none where it has none. Raises DataError where they cannot be read."""
     body = read_file(store, manifest, WARM_UP)
     return [] if body is None else list(_requests(body, f"{manifest.ranker} version {manifest.version}"))
+
+
+def logged_requests(store: ObjectStore, ranker: Ranker, most: int) -> list[Recorded]:
+    """What customers asked lately, from the newest part of the request log; none without a log, and none of pairs,
+    whose candidates are not logged. A damaged part is left out."""
+    days = store.folders(f"requests/{ranker.name}/") if ranker.kind.over_catalogue else []
+    for day in reversed(days[-_LOGGED_DAYS:]):
+        keys = [key for key, _ in store.list(f"requests/{ranker.name}/{day}/")]
+        found = store.get(max(keys)) if keys else None
+        if found is None:
+            continue
+        try:
+            rows = (
+                pq.read_table(io.BytesIO(found.body), columns=["signature", "text"])
+                .slice(0, most)
+                .to_pylist()
+            )
+        except pa.ArrowException as error:
+            logger(ranker=ranker.name).warning("a part of the request log is damaged", problem=str(error))
+            continue
+        texts = [row["text"] for row in rows if row["signature"] == "serving_default" and row["text"]]
+        return [
+            Recorded("serving_default", {ranker.kind.text_input: np.array([one], dtype=object)})
+            for one in texts
+        ]
+    return []
 
 
 def known_answers(store: ObjectStore, manifest: Manifest) -> Known | None:

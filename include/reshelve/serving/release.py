@@ -27,6 +27,7 @@ from reshelve.store.deployments import (
     move_pointer,
     settle,
 )
+from reshelve.store.holds import read_hold, require_no_hold
 from reshelve.store.manifest import Manifest, partition_of
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, Plan, State
@@ -65,9 +66,10 @@ def release(
     """Take a version the way its plan says (`store.rollout`), until every live agent serves it as stable.
 
     The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
-    serve; the version before serves on, `headline` says why); held (a step cannot tell yet, or a person has to
-    approve, then `awaits_approval` is true: the same call goes on from there). Raises ConfigurationError or DataError where the version may not be
-    released, TryAgainError where agents are away or slow, or another release is under way.
+    serve; the version before serves on, `headline` says why); held (a step cannot tell yet, a person has to
+    approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there). Raises
+    ConfigurationError or DataError where the version may not be released, TryAgainError where agents are away or slow,
+    another release is under way, or releases are held.
     """
     store, name = object_store(), ranker.name
     steps = _Steps(name, version)
@@ -79,6 +81,7 @@ def release(
     )
     unchanged = pointer.stable == version
     if not unchanged:
+        require_no_hold(store, name)
         if pointer.sequence:
             require_live(store, name)
         offer = Offer(version, _plan(ranker))
@@ -112,6 +115,9 @@ def _go(
     """
     name = ranker.name
     while pointer.stable != version:
+        if (hold := read_hold(store, name)) is not None:
+            steps.add("hold", hold.reason)
+            return "held", f"{name} version {version} waits: releases are held: {hold.reason}"
         if pointer.state is State.READY:
             pointer = move_pointer(
                 store, name, Promote(version), by=by, reason=reason or "every step was good"
@@ -170,8 +176,10 @@ def _log(
 def approve(ranker: Ranker, version: int, *, by: str, reason: str = "") -> dict[str, Any]:
     """A person lets a release that waits for approval go on, and it is promoted at once.
 
-    Raises TryAgainError where the release does not wait for a person yet, DataError where it was taken back.
+    Raises TryAgainError where the release does not wait for a person yet, or releases are held, DataError where it was
+    taken back.
     """
+    require_no_hold(object_store(), ranker.name)
     move_pointer(object_store(), ranker.name, Approve(version), by=by, reason=reason or "approved")
     return release(ranker, version, by=by, reason=reason, allow_older=True, allow_held=True)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from reshelve.logs import logger
+from reshelve.serving.host import HostUse
 from reshelve.store.objects import ObjectStore
 
 LIVE_SECONDS = 60.0
@@ -38,6 +39,7 @@ class Report(BaseModel):
         default_factory=dict, description="Versions that cannot be served here, and why."
     )
     error: str | None = None
+    host: HostUse = HostUse()  # type: ignore[call-arg]
 
     _age: float | None = PrivateAttr(None)
 
@@ -46,8 +48,8 @@ class Report(BaseModel):
         return self._age if self._age is not None else (datetime.now(UTC) - self.at).total_seconds()
 
     def same_as(self, other: Report | None) -> bool:
-        """Equal but for the time."""
-        return other is not None and self == other.model_copy(update={"at": self.at})
+        """Equal but for the time, and for what the host has left."""
+        return other is not None and self == other.model_copy(update={"at": self.at, "host": self.host})
 
 
 def write_report(store: ObjectStore, ranker: str, report: Report) -> None:

@@ -17,11 +17,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.logs import logger
 from reshelve.serving.client import Answer, NothingServesError, RankingClient
+from reshelve.serving.request_log import RequestLog
 from reshelve.serving.traffic import Meter, write_traffic
 from reshelve.store.deployments import Pointer, parse_pointer, pointer_key
 from reshelve.store.objects import ObjectStore
@@ -59,9 +61,13 @@ class Caller:
         *,
         name: str = "",
         every: float = 1.0,
+        log_share: float = 0.0,
     ) -> None:
+        """`log_share`: share of the sessions whose requests are logged to the store (`request_log`); 0: none."""
         if not servers:
             raise ConfigurationError(f"{ranker}: no model server to ask", "give one gRPC address or more")
+        if log_share and store is None:
+            raise ConfigurationError(f"{ranker}: a request log needs a store")
         self.ranker = ranker
         self.pointer: Pointer | None = None
         self.meter = Meter(name or f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
@@ -72,7 +78,10 @@ class Caller:
         self._away = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.log: RequestLog | None = None
         if store is not None:
+            if log_share:
+                self.log = RequestLog(store, ranker, self.meter.client, log_share)
             self._look()
             self._thread = threading.Thread(target=self._run, name=f"pointer of {ranker}", daemon=True)
             self._thread.start()
@@ -90,6 +99,8 @@ class Caller:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
+        if self.log is not None:
+            self.log.close()
         for client in self._clients:
             client.close()
 
@@ -109,13 +120,19 @@ class Caller:
         pointer = self.pointer
         if wants_canary(pointer, session):
             try:
-                return self._ask(pointer, "canary", inputs, signature, timeout * _CANARY_PATIENCE)
+                patience = timeout * _CANARY_PATIENCE
+                return self._ask(pointer, "canary", inputs, session, signature, patience)
             except ReshelveError as error:
                 logger(ranker=self.ranker).warning("the canary did not answer", problem=error.headline)
-        return self._stable(pointer, inputs, signature, deadline)
+        return self._stable(pointer, inputs, session, signature, deadline)
 
     def _stable(
-        self, pointer: Pointer | None, inputs: Mapping[str, ArrayLike], signature: str, deadline: float
+        self,
+        pointer: Pointer | None,
+        inputs: Mapping[str, ArrayLike],
+        session: str,
+        signature: str,
+        deadline: float,
     ) -> Answer:
         """Ask the stable version; Predict changes nothing, so another server may be asked again."""
         tries = len(self._clients)
@@ -123,7 +140,7 @@ class Caller:
             tries -= 1
             left = deadline - time.monotonic()
             try:
-                return self._ask(pointer, "stable", inputs, signature, max(left, 0.001))
+                return self._ask(pointer, "stable", inputs, session, signature, max(left, 0.001))
             except TryAgainError:
                 if tries <= 0 or deadline - time.monotonic() <= 0:
                     raise
@@ -133,6 +150,7 @@ class Caller:
         pointer: Pointer | None,
         label: str,
         inputs: Mapping[str, ArrayLike],
+        session: str,
         signature: str,
         timeout: float,
     ) -> Answer:
@@ -148,7 +166,14 @@ class Caller:
             if meant is not None and not (label == "canary" and isinstance(error, NothingServesError)):
                 self.meter.add(sequence, meant, None, type(error).__name__)
             raise
-        self.meter.add(sequence, answer.version, (time.monotonic() - started) * 1000)
+        milliseconds = (time.monotonic() - started) * 1000
+        text = _text(inputs)
+        self.meter.add(sequence, answer.version, milliseconds, text=text, score=_best_score(answer))
+        if self.log is not None:
+            self.log.offer(
+                session=session, label=label, signature=signature, text=text, version=answer.version,
+                outputs=answer.outputs,
+            )  # fmt: skip
         return answer
 
     def _run(self) -> None:
@@ -180,3 +205,21 @@ class Caller:
             write_traffic(self._store, self.ranker, self.meter.report())
         except TryAgainError as error:
             logger(ranker=self.ranker).warning("traffic is not reported", problem=error.headline)
+
+
+def _text(inputs: Mapping[str, ArrayLike]) -> str | None:
+    """What the first row asks; None where the signature has no text of ours."""
+    for name in ("query", "history"):
+        rows = np.asarray(inputs.get(name, ())).ravel()
+        if rows.size:
+            first = rows[0]
+            return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
+    return None
+
+
+def _best_score(answer: Answer) -> float | None:
+    """The highest score of the first row; of a pair's candidates, the highest of all."""
+    found = answer.outputs.get("score")
+    if found is None or not found.size or found.dtype.kind not in "fiu":
+        return None
+    return float(np.max(found[0] if found.ndim > 1 else found))

@@ -13,7 +13,7 @@ from reshelve.serving.catalogue import read_catalogue
 from reshelve.serving.fleet import require_live, wait_for_agents
 from reshelve.serving.judge import Finding, Verdict, judge_canary
 from reshelve.serving.probe import Questions, probe
-from reshelve.serving.recorded import Recorded, known_answers, recorded_requests
+from reshelve.serving.recorded import Recorded, known_answers, logged_requests, recorded_requests
 from reshelve.serving.shadow import shadow
 from reshelve.serving.traffic import Counts, read_traffic
 from reshelve.store.deployments import Pointer, read_pointer, step_began
@@ -97,6 +97,7 @@ def _shadow(work: Work) -> Finding:
     for version in (work.version, stable):
         requests += recorded_requests(work.store, require_manifest(work.store, work.ranker.name, version))
     requests = [request for request in requests if request.signature == "serving_default"]
+    requests += logged_requests(work.store, work.ranker, work.ranker.release.shadow.requests)
     if not requests:
         return Finding(Verdict.HOLD, "neither version has recorded requests")
     return shadow(work.ranker, stable, work.version, work.servers(), requests)

@@ -2,12 +2,14 @@
 
 A model server's own metrics carry no version, so they are measured where requests pass. Counts are kept by the number
 of the pointer's move under which they were made: a step of a canary is judged on its own requests, whatever clocks say.
+What customers ask and how high answers score is counted in histograms, never kept: they show drift, and nobody's words.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -18,6 +20,8 @@ from reshelve.store.objects import ObjectStore
 
 _STEP = math.log(1.05)  # buckets 5 % wide
 _KEPT = 16
+_BINS_PER_DOUBLING = 8  # of a score or a length, named as clickstream.profile names its bins
+_TOPICS = 64
 
 
 def bucket(milliseconds: float) -> int:
@@ -30,6 +34,19 @@ def upper_bound(number: int) -> float:
     return 0.1 * math.exp(number * _STEP)
 
 
+def number_bin(value: float) -> str:
+    """The histogram bin of a score or a length: its sign and its sixteenth of a doubling, in steps of two."""
+    if value == 0 or not math.isfinite(value):
+        return "0"
+    place = 2 * math.floor(_BINS_PER_DOUBLING * math.log2(abs(value)) + 1e-6)
+    return f"{'+' if value > 0 else '-'}{place}"
+
+
+def topic_bin(text: str) -> str:
+    """One of 64 bins for a text's first words: what is asked, without the words."""
+    return f"t{zlib.crc32(text.strip().lower().encode()) % _TOPICS}"
+
+
 class Counts(BaseModel):
     """Requests of one version. A request that failed counts as an error and has no latency."""
 
@@ -38,6 +55,9 @@ class Counts(BaseModel):
     requests: int = 0
     errors: dict[str, int] = Field(default_factory=dict)
     latency: dict[int, int] = Field(default_factory=dict, description="Bucket → requests.")
+    scores: dict[str, int] = Field(default_factory=dict, description="Bin of the best score → answers.")
+    lengths: dict[str, int] = Field(default_factory=dict, description="Bin of the text's length → answers.")
+    topics: dict[str, int] = Field(default_factory=dict, description="Bin of what was asked → answers.")
 
     @property
     def failed(self) -> int:
@@ -53,16 +73,34 @@ class Counts(BaseModel):
             place = bucket(milliseconds)
             self.latency[place] = self.latency.get(place, 0) + 1
 
+    def describe(self, text: str | None, score: float | None) -> None:
+        """Count what one answered request was about, and its best score."""
+        if text is not None:
+            _count(self.lengths, number_bin(len(text)))
+            _count(self.topics, topic_bin(text.partition(" ; ")[0]))
+        if score is not None:
+            _count(self.scores, number_bin(score))
+
     def plus(self, other: Counts) -> Counts:
         """Both together."""
+        return self._with(other, 1)
 
+    def minus(self, earlier: Counts) -> Counts:
+        """What came since `earlier`, which are counts of the same client."""
+        return self._with(earlier, -1)
+
+    def _with(self, other: Counts, sign: int) -> Counts:
         def together(a: dict, b: dict) -> dict:  # type: ignore[type-arg]
-            return {key: a.get(key, 0) + b.get(key, 0) for key in a.keys() | b.keys()}
+            summed = {key: a.get(key, 0) + sign * b.get(key, 0) for key in a.keys() | b.keys()}
+            return {key: count for key, count in summed.items() if count > 0}
 
         return Counts(
-            requests=self.requests + other.requests,
+            requests=max(0, self.requests + sign * other.requests),
             errors=together(self.errors, other.errors),
             latency=together(self.latency, other.latency),
+            scores=together(self.scores, other.scores),
+            lengths=together(self.lengths, other.lengths),
+            topics=together(self.topics, other.topics),
         )
 
     def at_rank(self, rank: float) -> float:
@@ -73,6 +111,10 @@ class Counts(BaseModel):
             if seen >= rank:
                 break
         return upper_bound(last)
+
+
+def _count(histogram: dict[str, int], name: str) -> None:
+    histogram[name] = histogram.get(name, 0) + 1
 
 
 class TrafficReport(BaseModel):
@@ -93,10 +135,21 @@ class Meter:
         self._counts: dict[int, dict[int, Counts]] = {}
         self._lock = threading.Lock()
 
-    def add(self, sequence: int, version: int, milliseconds: float | None, error: str | None = None) -> None:
-        """Count one request of `version`, made while the pointer's move `sequence` was known."""
+    def add(
+        self,
+        sequence: int,
+        version: int,
+        milliseconds: float | None,
+        error: str | None = None,
+        *,
+        text: str | None = None,
+        score: float | None = None,
+    ) -> None:
+        """Count one request of `version`, made while the pointer's move `sequence` was known; `text` is not kept."""
         with self._lock:
-            self._counts.setdefault(sequence, {}).setdefault(version, Counts()).add(milliseconds, error)
+            counts = self._counts.setdefault(sequence, {}).setdefault(version, Counts())
+            counts.add(milliseconds, error)
+            counts.describe(text, score)
             for old in sorted(self._counts)[:-_KEPT]:
                 del self._counts[old]
 
@@ -120,7 +173,12 @@ def write_traffic(store: ObjectStore, ranker: str, report: TrafficReport) -> Non
 
 
 def read_traffic(store: ObjectStore, ranker: str, since: int) -> dict[int, Counts]:
-    """Version → what all clients counted since the pointer's move `since`. A damaged report is left out."""
+    """Version → what all clients counted since the pointer's move `since`."""
+    return merged(read_traffic_reports(store, ranker), since)
+
+
+def read_traffic_reports(store: ObjectStore, ranker: str) -> list[TrafficReport]:
+    """The newest report of every client. A damaged one is left out, with a warning."""
     reports = []
     for key, _ in store.list(traffic_prefix(ranker)):
         found = store.get(key)
@@ -129,7 +187,7 @@ def read_traffic(store: ObjectStore, ranker: str, since: int) -> dict[int, Count
                 reports.append(TrafficReport.model_validate_json(found.body))
         except ValidationError as error:
             logger().warning("a traffic report is damaged", key=key, problem=str(error.errors()[0]["msg"]))
-    return merged(reports, since)
+    return reports
 
 
 def merged(reports: Iterable[TrafficReport], since: int) -> dict[int, Counts]:

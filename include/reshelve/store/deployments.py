@@ -37,6 +37,7 @@ __all__ = [
     "Revert",
     "Withdraw",
     "deployed_rankers",
+    "entry_at",
     "move_pointer",
     "newest",
     "parse_pointer",
@@ -141,6 +142,11 @@ def newest(store: ObjectStore, pointer: Pointer) -> Pointer:
     while store.exists(key := _entry_key(pointer.ranker, pointer.sequence + 1)):
         pointer = _entry(store, key).pointer
     return pointer
+
+
+def entry_at(store: ObjectStore, ranker: str, sequence: int) -> Entry:
+    """One move, by its number. Raises DataError where there is none."""
+    return _entry(store, _entry_key(ranker, sequence))
 
 
 def step_began(store: ObjectStore, pointer: Pointer) -> int:

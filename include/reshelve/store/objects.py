@@ -21,6 +21,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from reshelve.errors import TryAgainError
+from reshelve.logs import logger
+from reshelve.progress import Progress
 from reshelve.settings import settings
 
 Keys = list[str]
@@ -213,12 +215,12 @@ class ObjectStore:
         except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
             raise self.away(error) from error
 
-    def download_file(self, key: str, path: Path) -> None:
+    def download_file(self, key: str, path: Path, progress: Callable[[int], None] | None = None) -> None:
         """Download one object; `path` appears only when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         try:
-            self._client.download_file(self.bucket, key, str(partial), Config=_TRANSFER)
+            self._client.download_file(self.bucket, key, str(partial), Config=_TRANSFER, Callback=progress)
         except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
             partial.unlink(missing_ok=True)
             raise self.away(error) from error
@@ -226,24 +228,28 @@ class ObjectStore:
 
     def upload_directory(self, directory: Path, prefix: str) -> Keys:
         """Upload every file below `directory` (names that begin with a dot are left out); returns the keys."""
-        keys = []
+        paths = []
         for path in sorted(directory.rglob("*")):
             relative = path.relative_to(directory)
             if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-                key = f"{prefix.rstrip('/')}/{relative.as_posix()}"
-                self.upload_file(path, key)
-                keys.append(key)
+                paths.append(path)
+        progress = Progress(logger(prefix=prefix), "uploading", "bytes", sum(p.stat().st_size for p in paths))
+        keys = []
+        for path in paths:
+            keys.append(f"{prefix.rstrip('/')}/{path.relative_to(directory).as_posix()}")
+            self.upload_file(path, keys[-1], progress.add)
         return keys
 
     def download_directory(self, prefix: str, directory: Path) -> Paths:
         """Download every object under `prefix` (a slash is added) into `directory`."""
         prefix = prefix.rstrip("/") + "/"
-        paths = []
-        for key, _ in self.list(prefix):
+        paths, found = [], list(self.list(prefix))
+        progress = Progress(logger(prefix=prefix), "downloading", "bytes", sum(size for _, size in found))
+        for key, _ in found:
             path = directory / key[len(prefix) :]
             if not path.resolve().is_relative_to(directory.resolve()):
                 raise ValueError(f"{key} leaves its directory")
-            self.download_file(key, path)
+            self.download_file(key, path, progress.add)
             paths.append(path)
         return paths
 

@@ -1,4 +1,4 @@
-"""Housekeeping: old versions and old work go; what is stable, previous, canary or among the newest stays."""
+"""Housekeeping: old versions, old work and old looks go; what is stable, previous, canary or among the newest stays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _QUIET_WORK = timedelta(days=2)
 def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     """Delete versions beyond `release.keep`, uploads never finished, and work of partitions older than all kept.
 
-    Answers what went (or would go): versions, unfinished uploads, run prefixes, and what is kept.
+    Looks of the watch and logged requests go after `watch.keep_days`. Answers what went (or would go): versions,
+    unfinished uploads, run prefixes, days of looks and requests, and what is kept.
     """
     store = object_store()
     pointer = settle(store, ranker.name)
@@ -30,15 +31,16 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     doomed = [version for version in list_versions(store, ranker.name) if version not in kept]
     unfinished = _unfinished(store, ranker.name)
     runs = _old_runs(store, ranker.name, kept)
+    days = _old_days(store, ranker)
     if not dry_run:
         doomed = [version for version in doomed if _delete_version(store, ranker.name, version)]
         for version in unfinished:
             abandon(store, version_prefix(ranker.name, version) + "/")
             _delete_below(store, version_prefix(ranker.name, version), keep=CLAIM)
-        for prefix in runs:
+        for prefix in (*runs, *days):
             _delete_below(store, prefix)
         logger(ranker=ranker.name).info(
-            "cleaned", versions=len(doomed), unfinished=len(unfinished), runs=len(runs)
+            "cleaned", versions=len(doomed), unfinished=len(unfinished), runs=len(runs), days=len(days)
         )
     return {
         "ranker": ranker.name,
@@ -46,6 +48,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
         "versions": doomed,
         "unfinished": unfinished,
         "runs": runs,
+        "days": days,
         "kept": sorted(kept),
     }
 
@@ -114,6 +117,17 @@ def _old_runs(store: ObjectStore, ranker: str, kept: set[int]) -> list[str]:
         f"runs/{ranker}/{name}" for name in store.folders(f"runs/{ranker}/") if _is_before(name, oldest)
     ]
     return [prefix for prefix in prefixes if _is_quiet(store, prefix)]
+
+
+def _old_days(store: ObjectStore, ranker: Ranker) -> list[str]:
+    """Prefixes of the days of looks and of logged requests that are older than the ranker file keeps them."""
+    oldest = datetime.now(UTC).date() - timedelta(days=ranker.watch.keep_days)
+    return [
+        f"{kind}/{ranker.name}/{day}"
+        for kind in ("monitoring", "requests")
+        for day in store.folders(f"{kind}/{ranker.name}/")
+        if _is_before(day.removeprefix("dt="), oldest)
+    ]
 
 
 def _is_quiet(store: ObjectStore, prefix: str) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage import Run, code_version
 from reshelve.logs import logger
+from reshelve.progress import Progress
 from reshelve.store.manifest import (
     ATTEMPTS,
     CLAIM,
@@ -239,7 +240,10 @@ def _publish(run: Run, gate: GateVerdict) -> Manifest:
     version, resumed = _claim(run, files)
     prefix = version_prefix(run.ranker.name, version)
     todo = [Upload(directory / path, f"{prefix}/{path}", f.sha256, f.size) for path, f in files.items()]
-    sent = upload(run.store, todo)
+    progress = Progress(
+        logger(ranker=run.ranker.name, version=version), "uploading", "bytes", sum(file.size for file in todo)
+    )
+    sent = upload(run.store, todo, progress.add)
     manifest = Manifest(
         ranker=run.ranker.name,
         version=version,

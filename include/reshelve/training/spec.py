@@ -28,6 +28,8 @@ class TrainingSpec(Form):
     training: Training
     base: Path  # the resolved base model
     start: Path | None = None  # the champion's weights, where training starts from them and not from the base
+    teacher: Path | None = None  # a larger model of the same night whose scores are learned
+    teacher_share: float = 0.0  # of the loss
     start_version: int | None = None  # which champion
     features: tuple[str, ...] = ()  # columns beside the texts
     examples: Path  # the examples stage's directory
@@ -41,6 +43,7 @@ class TrainingSpec(Form):
             exclude={
                 "base": True,
                 "start": True,
+                "teacher": True,
                 "examples": True,
                 "output": True,
                 "training": {"max_minutes", "checkpoint_seconds"},

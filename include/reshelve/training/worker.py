@@ -36,6 +36,7 @@ from reshelve.training.batches import Batch, Units, read_examples, steps_per_epo
 from reshelve.training.checkpoint import Place, State, begin_optimizer, load_checkpoint, save_checkpoint
 from reshelve.training.curves import write_json
 from reshelve.training.device import Device, choose_device
+from reshelve.training.distillation import Teacher
 from reshelve.training.gradients import Gradients, prefer_settings
 from reshelve.training.initial import build_model
 from reshelve.training.keeping import Keeper
@@ -74,6 +75,7 @@ def train(spec: TrainingSpec) -> None:
         Adapter(model, training.adapter, steps, training.seed) if training.adapter.kind != "none" else None
     )
     model = model.to(device.torch_device).train()
+    teacher = Teacher(spec, vocabulary, device) if spec.teacher else None
     adversary = Adversary(model, training.adversarial) if training.adversarial else None
     optimizer = make_optimizer(spec, model)
     passes = training.accumulate * (2 if adversary else 1)  # backward passes of one step
@@ -122,7 +124,7 @@ def train(spec: TrainingSpec) -> None:
             loss, seen = torch.zeros(()), 0
             for _ in range(training.accumulate):
                 batch = examples.batch(units.examples(next(order))).to(device.torch_device)
-                part = backward(spec, model, batch, device, gradients.share, adversary, adapter)
+                part = backward(spec, model, batch, device, gradients.share, adversary, adapter, teacher)
                 loss, seen = loss + part / training.accumulate, seen + len(batch.weights)
             late = gradients.add_up()  # over all processes, before the sum's length is taken
             torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
@@ -201,6 +203,7 @@ def backward(
     share: float,
     adversary: Adversary | None,
     adapter: Adapter | None,
+    teacher: Teacher | None,
 ) -> Tensor:
     """Add `share` of the batch's gradient, and as much of its adversarial one, to what is there; gives its loss."""
 
@@ -208,6 +211,8 @@ def backward(
         with device.autocast():
             logits = model(*batch.inputs)
         loss = weighted_mean(*losses(spec.kind, spec.training.loss, logits.float(), batch))
+        if teacher:
+            loss = teacher.blended(loss, logits.float(), batch)
         (share * (loss + (adapter.penalty() if adapter else 0.0))).backward()
         return loss.detach()
 

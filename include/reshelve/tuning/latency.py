@@ -32,7 +32,7 @@ def latency_ms(run: Run, values: dict[str, Any]) -> float:
 
 def measure(run: Run, ranker: Ranker, examples: Path) -> float:
     """Build a model of the ranker's shape with weights drawn at random (they cost what trained ones do), compress, time."""
-    from reshelve.compression.compress import request_milliseconds
+    from reshelve.compression.rounding import request_milliseconds
     from reshelve.packaging.batches import example_rows
     from reshelve.packaging.trained import ModelDocument, TrainedModel
     from reshelve.training.form import ModelForm, base_architecture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,6 +36,33 @@ def model_server(
 ) -> None:
     """The local model server: TensorFlow Serving's gRPC and REST API over real SavedModels."""
     call("reshelve.serving.model_server:serve", models=models, grpc_address=grpc, rest_address=rest)
+
+
+@app.command()
+def gateway(
+    listen: Annotated[str, typer.Option(help="Address to answer on, with TLS.")] = "127.0.0.1:8443",
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server",
+            help="REST address of a model server; may be repeated. Default: RESHELVE_MODEL_SERVER_REST.",
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="PEM chain of this host. Default: one signed by itself, for localhost."),
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for one request, second tries included.", min=0.05, max=60)
+    ] = 1.0,
+    every: Annotated[float, typer.Option(help="Seconds between looks at the pointers.", min=0.1)] = 1.0,
+) -> None:
+    """For callers in other languages: nginx with TLS and a token, whose shares follow the pointers."""
+    call(
+        "reshelve.serving.gateway:run_gateway",
+        listen=listen, servers=server or [], certificate=certificate, key=key, timeout=timeout, every=every,
+    )  # fmt: skip
 
 
 keys_app = typer.Typer(

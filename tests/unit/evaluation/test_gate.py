@@ -109,6 +109,8 @@ def test_a_better_version_is_promoted_and_a_worse_one_rejected(store, tmp_path, 
     assert first["calibration"]["challenger"]["predictions"] == (
         40 if kind == "next_item" else 40 * len(ITEMS)
     )
+    asked = first["latency"]["challenger"]
+    assert asked["requests"] > 0 and asked["rows"] >= 40 and 0 < asked["p50"] <= asked["p99"]
     assert first["exposure"]["shown"]["challenger"]["coverage"] == pytest.approx(5 / 30)
     champion = serve(run)
 

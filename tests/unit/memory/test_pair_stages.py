@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,7 +25,7 @@ from reshelve.memory.columns import feature_columns
 from reshelve.memory.features import PairFeatures, read_features
 from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
-from reshelve.packaging.package import check_operations, package
+from reshelve.packaging.package import check_operations, package, torch_logits
 from reshelve.packaging.signatures import ranker_module
 from reshelve.packaging.trained import TrainedModel
 from reshelve.rankers import load_ranker
@@ -88,6 +89,34 @@ def test_ads_are_served_with_what_was_learned_of_them(ads: Run, values: dict[str
     assert np.isfinite(together).all()
     np.testing.assert_allclose(together, [scores([asked.text], [item])[0] for item in items], atol=1e-5)
     np.testing.assert_allclose(together, scores([asked.text] * len(items), items), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_distilled_copy_learns_from_the_model_and_is_served(ads: Run) -> None:
+    values = {"compression.steps": [{"step": "distil", "layers": 1}], "compression.tolerance": 1.0}
+    ads = replace(ads, ranker=ads.ranker.with_values(values))
+    for name in ("examples", "train"):
+        ads.stage(name).commit(STAGES[name](ads))
+    result = ads.stage("compress").commit(compress(ads))
+    (step,) = result["steps"]
+    assert step["step"] == "distil" and step["layers"] == 1 and step["training_steps"] > 10
+    assert step["bytes_after"] < step["bytes_before"]
+    assert step["agreement"] > 0.5, "a copy that had learned nothing would order at random"
+    assert step["kept"] is (step["latency"]["ratio"]["high"] < 1), step["reason"]
+    assert result["reshaped"] is step["kept"]
+    ads.stage("package").commit(package(ads))
+    version = ads.stage("package").directory / "version"
+    logits = tf.saved_model.load(str(version)).signatures["logits"]
+    if step["kept"]:
+        # What is served is what torch computes from the copy's own weights.
+        inputs = {"query": ["red bag"], "item": ["a pink bag", "lantern"]}
+        features = read_features(ads.stage("examples").directory, ads.ranker.examples.features)
+        catalogue = Catalogue.load(ads.stage("examples").directory / "catalogue.parquet")
+        copy = ads.stage("compress").directory
+        shutil.copyfile(ads.stage("train").directory / "tokenizer.json", copy / "tokenizer.json")
+        expected = torch_logits(copy, catalogue, {**inputs, "query": ["red bag"] * 2}, features)
+        found = logits(**{name: tf.constant(texts) for name, texts in inputs.items()})["logits"]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -123,10 +123,15 @@ def write_examples(directory: Path, kind: str, max_length: int = 24) -> Path:
             rows = {"input_ids": [e.ids for e in tokenizer.encode_batch(texts)]}
         pq.write_table(pa.table(rows), directory / f"{name}.parquet")
     shortlists = [items[:12] if kind == "pair" else [] for _ in texts]
-    pq.write_table(
-        pa.table({"text": texts, "candidates": pa.array(shortlists, pa.list_(pa.string()))}),
-        directory / "holdout.parquet",
-    )
+    questions = {
+        "query_id": [f"q{n}" for n in range(len(texts))],
+        "text": texts,
+        "relevant": [[items[n % 12]] for n in range(len(texts))],
+        "weight": [1.0] * len(texts),
+        "cluster": [f"q{n}" for n in range(len(texts))],
+        "candidates": pa.array(shortlists, pa.list_(pa.string())),
+    }
+    pq.write_table(pa.table(questions), directory / "holdout.parquet")
     return directory
 
 

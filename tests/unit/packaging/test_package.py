@@ -128,5 +128,6 @@ def test_minilm_keeps_its_ranking_in_int8(trained_run: Callable[..., Run], kind:
     assert result["max_logit_difference"] <= 1e-4
     (step,) = run.stage("compress").required()["steps"]
     assert step["agreement"] >= 0.95
+    assert step["latency"]["ratio"]["low"] <= step["latency"]["ratio"]["high"]
     assert step["bytes_after"] < 0.3 * step["bytes_before"]
     assert result["precision"] == ("int8" if step["kept"] else "float32")

@@ -100,7 +100,12 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
         gate = judged(ranker, challenger, champion)
         history = [trial(0, 2.0), trial(1, 1.5), trial(2, None), trial(3, 1.7)] if trials else []
         best = {"training.learning_rate": 1e-4, "model.pooling": "mean"} if trials else {}
-        latency = [{"batch": 1, "length": 16, "before": 4.0, "after": 2.5}]
+        latency = {
+            "rows": 1,
+            "before_ms": 4.0,
+            "after_ms": 2.5,
+            "ratio": {"value": 0.62, "low": 0.6, "high": 0.65},
+        }
         results: dict[str, dict[str, Any]] = {
             "examples": {
                 "train": 900, "validation": 50, "holdout": 70, "items": 3, "partitions": 3, "rows_read": 3000,
@@ -126,6 +131,7 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
             "compress": {"precision": "int8", "steps": [{
                 "step": "int8", "kept": True, "reason": "agreement 0.99", "agreement": 0.99, "pearson": 0.98, "alpha": 0.5,
                 "items_int8": True, "bytes_before": 4_000_000, "bytes_after": 1_000_000, "latency": latency,
+                "quality": {"value": 0.001, "low": -0.002, "high": 0.004},
             }]},
             "package": {"bytes": 1_500_000, "max_logit_difference": 1e-6, "latency_ms": {"1": 3.0, "8": 9.5},
                         "precision": "int8", "signature": {}},

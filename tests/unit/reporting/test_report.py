@@ -93,10 +93,17 @@ NIGHTS = {
 }
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("night", NIGHTS.values(), ids=NIGHTS)
-def test_every_night_has_a_report_that_opens_offline(make_night, kind, night):
-    page = read(make_night(kind, **night))
+KINDS = [Kind.NEXT_ITEM, Kind.PAIR, Kind.SEARCH]
+# Every kind's whole night, and each other way that a night may go.
+CASES = [(kind, "better than the champion") for kind in KINDS]
+CASES += [
+    (KINDS[number % 3], name) for number, name in enumerate(NIGHTS) if name != "better than the champion"
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES, ids=lambda case: str(case))
+def test_every_night_has_a_report_that_opens_offline(make_night, kind, name):
+    page = read(make_night(kind, **NIGHTS[name]))
     assert_offline(page)
     identifiers = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
     assert len(identifiers) == len(set(identifiers))
@@ -104,6 +111,23 @@ def test_every_night_has_a_report_that_opens_offline(make_night, kind, night):
     assert linked <= set(identifiers)
     assert "A shelf & <more>" in page.said()
     assert "None" not in page.said() and "nan" not in page.said().split()
+
+
+def test_a_whole_night_shows_everything(make_night):
+    page = read(make_night(champion=OLD_FIRST))
+    said = page.said()
+    for heading in (
+        "Data", "Examples", "Search", "Training", "Quality", "Slices", "Calibration", "Exposure and fairness", "Compression",
+        "Latency", "Why it ranked so", "Time and cost", "Lineage",
+    ):  # fmt: skip
+        assert heading in said
+    for words in (
+        "4 trials in 1.5 minutes", "pooling mean, learning_rate 0.0001", "training.max_minutes", "the weights of version 20110829001",
+        "Demographic parity", "25.0 %", "d0", "7 <rows>",
+    ):  # fmt: skip
+        assert words in said, words
+    drawings = [a for tag, a in page.tags if a.get("role") == "img"]
+    assert len(drawings) == 7 and all(len(a["aria-label"]) > 40 for a in drawings)
 
 
 def test_the_summary_says_what_became_of_the_night(make_night):

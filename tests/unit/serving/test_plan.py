@@ -127,9 +127,10 @@ def test_a_server_that_lost_what_it_was_told_is_told_again(observed: Observed, e
 
 
 def test_files_stay_while_anybody_may_read_them() -> None:
-    local = frozenset({1, 2, 3, 4, 5})
+    """1 is stable, 2 unloads, 4 is listed, 6 was copied a moment ago; 3 has ended and nobody knows 5."""
+    local = frozenset({1, 2, 3, 4, 5, 6})
     observed = Observed({1: AVAILABLE, 2: State.UNLOADING, 3: END})
-    assert removable(pointer(1), observed, entry({1, 4}), local) == {3, 5}
+    assert removable(pointer(1, canary=6), observed, entry({1, 4}), local) == {3, 5}
 
 
 class Server:

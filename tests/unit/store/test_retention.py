@@ -104,3 +104,22 @@ def test_a_version_offered_meanwhile_is_put_back(
     assert clean(ranker, dry_run=False)["versions"] == []
     assert doomed in list_versions(published, "recommend")
     assert published.exists(f"models/recommend/{doomed}/saved_model.pb")
+
+
+def test_old_looks_and_requests_go(store: ObjectStore, ranker: Ranker) -> None:
+    today = datetime.now(UTC).date()
+    kept, old = today - timedelta(days=9), today - timedelta(days=11)
+    for day in (kept, old):
+        store.put(f"monitoring/recommend/{day}/120000.json", b"{}")
+        store.put(f"requests/recommend/dt={day}/part.parquet", b"")
+    store.put("monitoring/recommend/memory.json", b"{}")
+    rules = ranker.with_values({"watch.keep_days": 10})
+    wanted = [f"monitoring/recommend/{old}", f"requests/recommend/dt={old}"]
+    assert clean(rules, dry_run=True)["days"] == wanted
+    assert clean(rules, dry_run=False)["days"] == wanted
+    left = [key for key, _ in store.list("")]
+    assert sorted(left) == [
+        f"monitoring/recommend/{kept}/120000.json",
+        "monitoring/recommend/memory.json",
+        f"requests/recommend/dt={kept}/part.parquet",
+    ]

@@ -36,8 +36,11 @@ def attributions(night: Night) -> Section:
 
     def shown(each: Explained) -> Words:
         most = max((abs(word.adds) for word in each.words), default=0.0) or 1.0
-        strongest = sorted(each.words, key=lambda word: -abs(word.adds))[:_NAMED]
-        named = ", ".join(f"{word.text} {signed(word.adds, 2)}" for word in strongest)
+        together: dict[str, float] = {}
+        for word in each.words:
+            together[word.text] = together.get(word.text, 0.0) + word.adds
+        strongest = sorted(together.items(), key=lambda found: (-abs(found[1]), found[0]))[:_NAMED]
+        named = ", ".join(f"{text} {signed(adds, 2)}" for text, adds in strongest)
         came = "came true" if each.came_true else "did not come true"
         return Words(
             title=each.answer,

@@ -21,6 +21,13 @@ NAMES = {
 }
 
 
+def named(rankers: Mapping[str, Any]) -> dict[str, Any]:
+    """By the names that people read, this version first, then the champion, then the baselines."""
+    order = list(NAMES)
+    known = sorted(rankers, key=lambda name: order.index(name) if name in order else len(order))
+    return {NAMES.get(name, name): rankers[name] for name in known}
+
+
 def against(gate: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """This version minus each rival, {value, low, high}, the champion first where it was compared."""
     champion = gate.get("champion") or {}
@@ -65,8 +72,8 @@ def quality(night: Night) -> Section:
     if metrics:
         names = list(next(iter(metrics.values())))
         others = [
-            (NAMES.get(ranker, ranker), *(figure(values.get(name)) for name in names))
-            for ranker, values in metrics.items()
+            (ranker, *(figure(values.get(name)) for name in names))
+            for ranker, values in named(metrics).items()
         ]
         parts.append(Table(("Ranker", *names), others, "Other metrics", folded=True))
     return Section("quality", "Quality", lead, parts)
@@ -117,8 +124,8 @@ def slices(night: Night) -> Section:
     held = [name for name, each in found.items() if each["enough"]]
     lead = f"{metric} of {len(found)} kinds of questions; {len(held)} have enough questions to be held to."
     if compared and tolerance is not None:
-        lead += f" None of those may surely be worse than the champion by more than {tolerance:g}."
-    names = list(next(iter(found.values()))["values"])
+        lead += f" Not one of those may surely be worse than the champion by more than {tolerance:g}."
+    names = [name for name in NAMES if name in next(iter(found.values()))["values"]]
     rows = [
         (
             name if each["enough"] else f"{name} (few)", count(each["queries"]),

@@ -6,7 +6,7 @@ from typing import Any
 
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Part, Section, Table
-from reshelve.reporting.sections.quality import NAMES
+from reshelve.reporting.sections.quality import named
 from reshelve.reporting.words import count, figure, share
 
 
@@ -28,8 +28,8 @@ def shelf(night: Night) -> Section:
 
 def _exposure(found: dict[str, Any]) -> Table:
     rows = [
-        (NAMES.get(name, name), share(each["new"]), share(each["rare"]), share(each["coverage"]))
-        for name, each in found["shown"].items()
+        (name, share(each["new"]), share(each["rare"]), share(each["coverage"]))
+        for name, each in named(found["shown"]).items()
     ]
     chosen, catalogue = found["chosen"], found["catalogue"]
     rows += [
@@ -42,17 +42,19 @@ def _exposure(found: dict[str, Any]) -> Table:
         ),
     ]
     head = ("Shown by", "New items", "Rare items", "Of the catalogue")
-    return Table(head, rows, "Exposure: a place is worth 1 / log2(rank + 1)")
+    return Table(head, rows, "Exposure: a place is worth 1 / log2(rank + 1)", narrow=True)
 
 
 def _fairness(found: dict[str, Any]) -> list[Part]:
     rankers = found["rankers"]
     spread = [
-        (NAMES.get(name, name), figure(each["demographic_parity"]), figure(each["equalized_odds"]))
-        for name, each in rankers.items()
+        (name, figure(each["demographic_parity"]), figure(each["equalized_odds"]))
+        for name, each in named(rankers).items()
     ]
     title = f"Fairness between groups ({found['group']}): the greatest difference, 0 is alike"
-    parts: list[Part] = [Table(("Ranker", "Demographic parity", "Equalized odds"), spread, title)]
+    parts: list[Part] = [
+        Table(("Ranker", "Demographic parity", "Equalized odds"), spread, title, narrow=True)
+    ]
     own, champion = rankers["challenger"], rankers.get("champion")
     groups = [
         (

@@ -6,8 +6,8 @@ from typing import Any
 
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Part, Section, Table
-from reshelve.reporting.sections.quality import NAMES
-from reshelve.reporting.words import count, figure, milliseconds, share, size
+from reshelve.reporting.sections.quality import named
+from reshelve.reporting.words import count, figure, interval, milliseconds, signed_interval, size
 
 
 def compression(night: Night) -> Section:
@@ -19,36 +19,31 @@ def compression(night: Night) -> Section:
     lead = f"{found['precision']} ships."
     if not steps:
         return Section("compression", "Compression", f"{lead} The ranker file names no step.", [])
-    rows = [_row(step) for step in steps]
-    head = ("Step", "Kept", "Why", "Agreement (Spearman)", "Size before", "after", "of it")
-    parts: list[Part] = [Table(head, rows, "Compression steps", words=3)]
-    times = [
-        (
-            f"{step['step']}: {each['batch']} texts of {each['length']} tokens", milliseconds(each["before"]),
-            milliseconds(each["after"]), f"{each['after'] / each['before']:.2f}" if each["before"] else "",
-        )
-        for step in steps
-        for each in step.get("latency") or []
-    ]  # fmt: skip
-    if times:
-        parts.append(
-            Table(("Batch", "Before", "After", "Share"), times, "Time of the graph, float and compressed")
-        )
+    head = (
+        "Step",
+        "Kept",
+        "Why",
+        "Agreement (Spearman)",
+        "Quality",
+        "Time of a request",
+        "Size before",
+        "after",
+    )
+    parts: list[Part] = [Table(head, [_row(step) for step in steps], "Compression steps", words=3)]
     return Section("compression", "Compression", lead, parts)
 
 
 def _row(step: dict[str, Any]) -> tuple[str, ...]:
-    before, after = step.get("bytes_before"), step.get("bytes_after")
-    of_it = share(after / before) if before and after is not None else ""
-    kept = "yes" if step["kept"] else "no"
+    """One step; quality is the paired change of the gate's metric, time the ratio of medians in the model server."""
     return (
         step["step"],
-        kept,
+        "yes" if step["kept"] else "no",
         str(step["reason"]),
         figure(step.get("agreement")),
-        size(before),
-        size(after),
-        of_it,
+        signed_interval(step.get("quality")),
+        interval((step.get("latency") or {}).get("ratio"), 2),
+        size(step.get("bytes_before")),
+        size(step.get("bytes_after")),
     )
 
 
@@ -57,20 +52,20 @@ def latency(night: Night) -> Section:
     packaged, served = night.result("package"), night.result("gate").get("latency") or {}
     if not packaged:
         return Section("latency", "Latency", "Nothing was packaged.", [])
-    unit = "histories" if night.run.ranker.kind.over_catalogue else "candidates"
+    unit = "texts:" if night.run.ranker.kind.over_catalogue else "candidates:"
     rows = [
-        (f"{batch} {unit}", milliseconds(value))
-        for batch, value in (packaged.get("latency_ms") or {}).items()
+        (f"{unit} {batch}", milliseconds(value))
+        for batch, value in sorted((packaged.get("latency_ms") or {}).items(), key=lambda each: int(each[0]))
     ]
     lead = f"The package is {size(packaged.get('bytes'))}, {packaged.get('precision', '')}."
     parts: list[Part] = []
     if served:
         asked = [
             (
-                NAMES.get(name, name), count(each["requests"]), count(each["rows"]), milliseconds(each["p50"]),
+                name, count(each["requests"]), count(each["rows"]), milliseconds(each["p50"]),
                 milliseconds(each["p95"]), milliseconds(each["p99"]),
             )
-            for name, each in served.items()
+            for name, each in named(served).items()
         ]  # fmt: skip
         head = ("Version", "Requests", "Rows in all", "p50", "p95", "p99")
         parts.append(Table(head, asked, "The gate's questions, asked of a model server over gRPC"))

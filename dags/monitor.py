@@ -1,0 +1,62 @@
+"""
+### Watch over what serves
+
+Every ten minutes, per ranker: what callers measured of each version, what agents report, the newest verdict on the data,
+drift of what customers ask and of the scores. One decision by a table:
+
+| found | done |
+|---|---|
+| bad version | roll back now; without a version to go back to: alert |
+| bad canary | withdraw it |
+| broken data, no traffic | hold releases until it is over |
+| drift | start `retrain_<ranker>` on the newest good partition, where no version has learnt from it; else alert |
+| bad service, dead agent, late partition or night, an hour out of the ordinary | alert |
+| inconclusive | say so |
+
+Thresholds and bounds (cool-down, actions a day) are the ranker file's `watch`. A look never fails for what it decided; the
+block at the end of its log explains it. By hand: `reshelve monitor --ranker search --dry-run`. Alerts go to the webhook
+`RESHELVE_ALERT_WEBHOOK` and by e-mail to `RESHELVE_ALERT_EMAIL` (connection `smtp_default`).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG
+
+from reshelve_airflow.policies import Tag, defaults, rankers
+from reshelve_airflow.verb import ReshelveOperator
+from reshelve_airflow.watch import AlertOperator, LearnFromOperator
+
+with DAG(
+    "monitor",
+    description="Watch over what serves, and act on it",
+    doc_md=__doc__,
+    schedule="*/10 * * * *",
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(minutes=30),
+    tags=[Tag.RESHELVE, Tag.WATCH],
+    default_args={**defaults(), "execution_timeout": timedelta(minutes=9)},
+):
+    for ranker in rankers()[0]:
+        look: Any = ReshelveOperator(
+            task_id=f"watch_{ranker.name}",
+            verb="monitor",
+            options={"ranker": ranker.name},
+            owner=ranker.owner,
+        )
+        AlertOperator(task_id=f"alert_{ranker.name}", look=look.output, owner=ranker.owner)
+        learn = LearnFromOperator(task_id=f"learn_from_{ranker.name}", look=look.output, owner=ranker.owner)
+        learn >> TriggerDagRunOperator(
+            task_id=f"retrain_{ranker.name}",
+            trigger_dag_id=f"retrain_{ranker.name}",
+            trigger_run_id=f"watch__{{{{ ti.xcom_pull(task_ids='{learn.task_id}') }}}}",
+            conf={"partition": learn.output, "note": "the watch found drift"},
+            logical_date=None,
+            skip_when_already_exists=True,
+            openlineage_inject_parent_info=False,
+            owner=ranker.owner,
+        )

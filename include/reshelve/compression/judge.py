@@ -1,0 +1,176 @@
+"""Whether a step stays: both packaged versions in one model server, asked the same held-out questions in turn."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reshelve.compression.candidate import Candidate
+from reshelve.compression.context import Context
+from reshelve.compression.measure import Agreement, agreement, scorer
+from reshelve.compression.rounding import scores
+from reshelve.evaluation.bootstrap import RESAMPLES, Interval
+from reshelve.evaluation.comparison import HeldOut
+from reshelve.evaluation.metrics import Metric
+from reshelve.evaluation.scoring import ServedModel
+from reshelve.examples.formats import HoldoutQuery, read_holdout
+from reshelve.logs import logger
+from reshelve.packaging.batches import text_rows
+from reshelve.packaging.heldout import Question, read_questions, request
+from reshelve.packaging.version import VersionBuilder, size_of
+from reshelve.rankers import Kind
+from reshelve.serving.client import RankingClient
+from reshelve.serving.local_server import running_model_server
+
+BEFORE, AFTER = "before", "after"
+REQUEST_ROWS = {Kind.NEXT_ITEM: 1, Kind.SEARCH: 1, Kind.PAIR: 32}  # what a request brings
+_QUESTIONS = {Kind.NEXT_ITEM: 400, Kind.SEARCH: 400, Kind.PAIR: 200}  # whose ranking is compared
+_ROUNDS, _MOST_ROUNDS = 20, 80  # requests to each version; more only while the interval leaves it open
+_MOST_SECONDS = 60.0
+_ALIKE = 48  # questions whose scores are compared
+_SHORTLIST = 20  # candidates of each
+_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A step's figures: packaged bytes, median milliseconds and their ratio, the change of gates.metric, likeness of scores."""
+
+    bytes: dict[str, int]
+    milliseconds: dict[str, float]
+    ratio: Interval
+    difference: Interval
+    agreement: Agreement
+
+
+def judge(before: Candidate, after: Candidate, context: Context) -> Judgement:
+    """Package both, serve both, ask both. Raises DataError where a version cannot be loaded or answers nonsense."""
+    builder = VersionBuilder(context.run)
+    versions = {BEFORE: context.scratch / BEFORE, AFTER: context.scratch / AFTER}
+    for (name, directory), candidate in zip(versions.items(), (before, after), strict=True):
+        shutil.rmtree(directory, ignore_errors=True)
+        builder.write(builder.module(candidate.model, candidate.layers()), directory)
+        logger(stage="compress").info("written", version=name, bytes=size_of(directory))
+    questions = read_questions(context.examples, builder.catalogue, _MOST_ROUNDS)
+    with running_model_server(versions) as addresses, RankingClient(addresses.grpc) as client:
+        times = _timed(client, after.model.document.kind, questions)
+        difference = _difference(client, builder, context)
+    sizes = {name: size_of(directory) for name, directory in versions.items()}
+    for directory in versions.values():
+        shutil.rmtree(directory)
+    return Judgement(
+        sizes,
+        {name: round(float(np.median(found)), 3) for name, found in times.items()},
+        ratio_of_medians(times[BEFORE], times[AFTER]),
+        difference,
+        _alike(before, after, builder, context.examples),
+    )
+
+
+def ratio_of_medians(before: list[float], after: list[float]) -> Interval:
+    """The median of the rounds' ratios, below 1 where `after` is faster, with its 95 % interval by resampling rounds."""
+    ratios = np.array(after) / np.array(before)
+    drawn = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
+    return Interval(float(np.median(ratios)), float(low), float(high))
+
+
+def _timed(client: RankingClient, kind: Kind, questions: list[Question]) -> dict[str, list[float]]:
+    """Milliseconds of real requests, both versions in every round, in an order that turns."""
+    times: dict[str, list[float]] = {BEFORE: [], AFTER: []}
+
+    def ask(name: str, number: int) -> float:
+        inputs = request(kind, questions, REQUEST_ROWS[kind], number)
+        start = time.perf_counter()
+        client.predict(name, inputs, version=1, timeout=_SECONDS)
+        return (time.perf_counter() - start) * 1000
+
+    return in_turn(ask, times)
+
+
+def in_turn(ask: Callable[[str, int], float], times: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Rounds until the ratio's interval is on one side of 1, at least _ROUNDS, at most _MOST_ROUNDS or _MOST_SECONDS."""
+    for name in times:
+        ask(name, 0)  # packs the weights
+    began = time.monotonic()
+    for number in range(_MOST_ROUNDS):
+        for name in list(times) if number % 2 else reversed(list(times)):
+            times[name].append(ask(name, number))
+        if number + 1 >= _ROUNDS and (number + 1) % 10 == 0:
+            ratio = ratio_of_medians(times[BEFORE], times[AFTER])
+            if not ratio.low <= 1 <= ratio.high or time.monotonic() - began > _MOST_SECONDS:
+                break
+    return times
+
+
+def _difference(client: RankingClient, builder: VersionBuilder, context: Context) -> Interval:
+    """What gates.metric changes by, paired, over held-out questions."""
+    ranker = context.run.ranker
+    queries = _spread(read_holdout(context.examples / "holdout.parquet"), _QUESTIONS[ranker.kind])
+    held = HeldOut(queries, [Metric.parse(ranker.gates.metric)], ranker.training.seed)
+    if not held.weights.any():
+        return Interval(0.0, -1.0, 1.0)  # nothing can be told
+    known = frozenset(builder.catalogue.items)
+    values = [
+        held.values(ServedModel(client, name, ranker.kind, known).answer(queries).ranked)
+        for name in (BEFORE, AFTER)
+    ]
+    return held.interval(values[1] - values[0])
+
+
+def _spread(queries: list[HoldoutQuery], most: int) -> list[HoldoutQuery]:
+    asked = [query for query in queries if query.orders]
+    return asked[:: max(1, len(asked) // most)][:most] or queries[:1]
+
+
+def _alike(before: Candidate, after: Candidate, builder: VersionBuilder, examples: Path) -> Agreement:
+    """How alike both score held-out questions, each by itself."""
+    model, catalogue = before.model, builder.catalogue
+    questions = read_questions(examples, catalogue, _ALIKE)
+    tokenizer, length = builder.train / "tokenizer.json", model.document.max_length
+    asked = [scorer(candidate.model, candidate.layers()) for candidate in (before, after)]
+    if model.document.kind.over_catalogue:
+        rows = text_rows(tokenizer, length, [q.text for q in questions])
+        return agreement(*(list(scores(score, rows)) for score in asked))
+    titles = dict(zip(catalogue.items, catalogue.titles, strict=True))
+    pairs = [[(q.text, titles.get(item, item)) for item in q.candidates[:_SHORTLIST]] for q in questions]
+    rows = text_rows(tokenizer, length, [pair for group in pairs for pair in group])
+    ends = np.cumsum([len(group) for group in pairs])[:-1]
+    return agreement(*(np.split(scores(score, rows), ends) for score in asked))
+
+
+def verdict(step: str, found: Judgement, min_agreement: float, tolerance: float) -> tuple[bool, str]:
+    """Whether the step stays, and why, in words."""
+    ratio, difference = found.ratio, found.difference
+    speed = f"{ratio.value:.2f} of the time before ({ratio.low:.2f} to {ratio.high:.2f})"
+    quality = f"quality {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    if step in ("int8", "bf16") and found.agreement.spearman < min_agreement:
+        return False, f"agreement {found.agreement.spearman:.3f} is below {min_agreement:g}"
+    if difference.low < -tolerance:
+        return False, f"{quality}: it may have lost more than {tolerance:g}"
+    if ratio.high >= 1:
+        return False, f"not measured faster: {speed}"
+    return True, f"{speed}, {quality}, agreement {found.agreement.spearman:.3f}"
+
+
+def shown(found: Judgement, kind: Kind) -> dict[str, Any]:
+    """The judgement as the stage's result has it."""
+
+    def interval(of: Interval) -> dict[str, float]:
+        return {"value": round(of.value, 5), "low": round(of.low, 5), "high": round(of.high, 5)}
+
+    return {
+        "agreement": found.agreement.spearman, "pearson": found.agreement.pearson,
+        "bytes_before": found.bytes[BEFORE], "bytes_after": found.bytes[AFTER],
+        "latency": {
+            "rows": REQUEST_ROWS[kind], "before_ms": found.milliseconds[BEFORE], "after_ms": found.milliseconds[AFTER],
+            "ratio": interval(found.ratio),
+        },
+        "quality": interval(found.difference),
+    }  # fmt: skip

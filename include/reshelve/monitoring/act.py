@@ -1,0 +1,68 @@
+"""Do what was decided, by the ways that people use: the same rollback, the same log, the same hold."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from reshelve.errors import DataError, ReshelveError, TryAgainError
+from reshelve.monitoring.observations import Action, Decision
+from reshelve.rankers import Ranker
+from reshelve.serving.release import rollback, withdraw
+from reshelve.store import holds
+from reshelve.store.deployments import read_pointer
+from reshelve.store.objects import ObjectStore
+
+BY = "watch"
+_LONGEST_REASON = 300
+
+
+def act(store: ObjectStore, ranker: Ranker, decision: Decision, learn_from: date | None) -> tuple[str, bool]:
+    """(What was done, whether it was). Never raises for what a service does: the next look would otherwise not be made."""
+    reason = f"{decision.condition.value}: {decision.reason}"[:_LONGEST_REASON]
+    try:
+        if decision.action is Action.ROLL_BACK:
+            return _roll_back(store, ranker, decision, reason)
+        if decision.action is Action.WITHDRAW:
+            _still(store, ranker, decision, "canary")
+            withdraw(ranker, by=BY, reason=reason)
+            return f"the canary {decision.version} was withdrawn", True
+        if decision.action is Action.HOLD:
+            found = holds.hold(store, ranker.name, by=BY, reason=reason, cause=decision.cause)
+            return f"releases are held since {found.at:%Y-%m-%d %H:%M} UTC by {found.by}", True
+        if decision.action is Action.RETRAIN:
+            return f"retrain_{ranker.name} is to be started for {learn_from}", True
+    except ReshelveError as error:
+        return f"{decision.action.value} failed: {error.headline}", False
+    return "", False
+
+
+def planned(ranker: Ranker, decision: Decision, learn_from: date | None) -> str:
+    """What `act` would do."""
+    return {
+        Action.ROLL_BACK: f"would roll back from version {decision.version}",
+        Action.WITHDRAW: f"would withdraw the canary {decision.version}",
+        Action.HOLD: "would hold releases",
+        Action.RETRAIN: f"would have retrain_{ranker.name} started for {learn_from}",
+    }.get(decision.action, "")
+
+
+def _roll_back(store: ObjectStore, ranker: Ranker, decision: Decision, reason: str) -> tuple[str, bool]:
+    _still(store, ranker, decision, "stable")
+    try:
+        done = rollback(ranker, to=None, by=BY, reason=reason)
+    except TryAgainError as error:
+        pointer = read_pointer(store, ranker.name)
+        if pointer is None or pointer.stable == decision.version:
+            raise
+        return (
+            f"the pointer is at version {pointer.stable} again; agents do not follow yet: {error.headline}",
+            True,
+        )
+    return f"version {done['version']} serves again in place of {done['from']}", True
+
+
+def _still(store: ObjectStore, ranker: Ranker, decision: Decision, role: str) -> None:
+    """Raises DataError where somebody moved the pointer since the look."""
+    pointer = read_pointer(store, ranker.name)
+    if pointer is None or getattr(pointer, role) != decision.version:
+        raise DataError(f"{ranker.name}: version {decision.version} is not the {role} one any more")

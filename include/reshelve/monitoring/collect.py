@@ -1,0 +1,138 @@
+"""One look at everything that is known of a ranker: reads the store and the model server's page, changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from reshelve.clickstream.verdicts import Verdict, newest_verdict, read_verdict
+from reshelve.errors import DataError, TryAgainError
+from reshelve.logs import logger
+from reshelve.monitoring.memory import Stable
+from reshelve.monitoring.observations import AgentSeen, Role
+from reshelve.monitoring.server_page import Page, read_page
+from reshelve.rankers import Ranker
+from reshelve.serving.reports import read_reports
+from reshelve.serving.traffic import Counts, TrafficReport, merged, read_traffic_reports
+from reshelve.store.deployments import Pointer, entry_at, read_pointer, step_began
+from reshelve.store.holds import Hold, read_hold
+from reshelve.store.manifest import partition_of
+from reshelve.store.objects import ObjectStore
+from reshelve.store.rollout import State
+from reshelve.store.versions import list_versions
+
+_MOVES_READ = 200
+_FORGOTTEN = timedelta(days=1)  # an agent that has been silent for so long was taken away
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What there is to judge."""
+
+    ranker: Ranker
+    now: datetime
+    pointer: Pointer
+    reports: tuple[TrafficReport, ...] = ()
+    step: dict[int, Counts] = field(default_factory=dict)  # since the canary's step began
+    agents: tuple[AgentSeen, ...] = ()
+    verdict: Verdict | None = None  # of the newest partition that has one
+    yesterday: Verdict | None = None
+    night_done: bool = False  # yesterday's partition has a version, or its night came to an end without one
+    newest: date | None = None  # the newest partition that a version was trained on
+    page: Page = field(default_factory=dict)
+    hold: Hold | None = None
+
+    def role(self, version: int) -> Role:
+        """What a version is now."""
+        pointer = self.pointer
+        roles = {pointer.previous: Role.PREVIOUS, pointer.canary: Role.CANARY, pointer.stable: Role.STABLE}
+        return roles.get(version, Role.OTHER)
+
+    @property
+    def server_is_well(self) -> bool:
+        """Whether an agent that lives says that its server answers: then what fails is a version's fault."""
+        return any(agent.live and agent.error is None for agent in self.agents)
+
+
+def collect(store: ObjectStore, ranker: Ranker, now: datetime) -> Seen:
+    """Look once. Raises TryAgainError where the store is away."""
+    name, source = ranker.name, ranker.data.source
+    pointer = read_pointer(store, name) or Pointer(ranker=name)
+    reports = tuple(read_traffic_reports(store, name))
+    yesterday = (now - timedelta(days=1)).date()
+    versions = list_versions(store, name)
+    return Seen(
+        ranker=ranker,
+        now=now,
+        pointer=pointer,
+        reports=reports,
+        step=merged(reports, step_began(store, pointer)) if pointer.state is State.CANARY else {},
+        agents=_agents(store, name, ranker.watch.agent_minutes * 60),
+        verdict=newest_verdict(store, source),
+        yesterday=read_verdict(store, source, yesterday),
+        night_done=_night_done(store, name, versions, yesterday),
+        newest=max((partition_of(version) for version in versions), default=None),
+        page=read_page(name),
+        hold=_hold(store, name),
+    )
+
+
+def _agents(store: ObjectStore, ranker: str, silent_seconds: float) -> tuple[AgentSeen, ...]:
+    """Agents that reported within a day: one that was taken away is not missed for ever."""
+    return tuple(
+        AgentSeen(
+            agent=report.agent,
+            live=report.age() < silent_seconds,
+            age_seconds=round(report.age(), 1),
+            stable=report.serving.stable,
+            error=report.error,
+            memory_bytes=report.host.server_memory_bytes,
+            memory_share=report.host.memory_share,
+            disk_share=report.host.disk_share,
+        )
+        for report in sorted(read_reports(store, ranker), key=lambda one: one.agent)
+        if report.age() < _FORGOTTEN.total_seconds()
+    )
+
+
+def _night_done(store: ObjectStore, ranker: str, versions: list[int], day: date) -> bool:
+    """A rejected challenger publishes nothing; its night is over all the same."""
+    if any(partition_of(version) == day for version in versions):
+        return True
+    runs = f"runs/{ranker}/{day.isoformat()}/"
+    return any(store.exists(f"{runs}{digest}/publish/result.json") for digest in store.folders(runs))
+
+
+def _hold(store: ObjectStore, ranker: str) -> Hold | None:
+    try:
+        return read_hold(store, ranker)
+    except DataError as error:
+        logger(ranker=ranker).error("the hold is damaged: releases wait for a person", problem=error.headline)
+        return None
+
+
+def stable_since(store: ObjectStore, pointer: Pointer, known: Stable | None) -> Stable | None:
+    """Since when the stable version is stable, and what made it so: from the log, backwards, only where it changed."""
+    if pointer.stable is None:
+        return None
+    if known is not None and known.version == pointer.stable and known.sequence <= pointer.sequence:
+        newer = range(known.sequence + 1, pointer.sequence + 1)
+        if len(newer) <= _MOVES_READ and all(
+            entry_at(store, pointer.ranker, n).pointer.stable == pointer.stable for n in newer
+        ):
+            return known.model_copy(update={"sequence": pointer.sequence})
+    for sequence in range(pointer.sequence, max(0, pointer.sequence - _MOVES_READ), -1):
+        entry = entry_at(store, pointer.ranker, sequence)
+        before = entry_at(store, pointer.ranker, sequence - 1).pointer.stable if sequence > 1 else None
+        if entry.pointer.stable == pointer.stable and before != pointer.stable:
+            if entry.pointer.moved_at is None:
+                break
+            return Stable(
+                version=pointer.stable,
+                since=entry.pointer.moved_at,
+                came_by=entry.action,
+                sequence=pointer.sequence,
+            )
+    if pointer.moved_at is None:
+        raise TryAgainError(f"{pointer.ranker}: the pointer does not say when it was moved")
+    return Stable(version=pointer.stable, since=pointer.moved_at, came_by="", sequence=pointer.sequence)

@@ -1,0 +1,133 @@
+"""What is no version's fault: agents, traffic, the newest data, nights that are late, hours out of the ordinary."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+
+from reshelve.clickstream.verdicts import Decision as DataVerdict
+from reshelve.monitoring.checks import confirmed, judged
+from reshelve.monitoring.collect import Seen
+from reshelve.monitoring.memory import Hour, Memory
+from reshelve.monitoring.observations import Condition, Finding
+from reshelve.monitoring.season import expected_requests, oddness
+from reshelve.serving.traffic import Counts
+
+_FULL = 0.95  # of a machine's memory or disk
+_GROWN = timedelta(minutes=5)  # how long agents may take to follow a move of the pointer
+_LONGEST_GAP = timedelta(hours=1)  # between looks that are compared with each other
+
+
+def check_agents(seen: Seen, memory: Memory) -> None:
+    """An agent that is silent, does not follow the pointer, or whose machine is full."""
+    for key in [key for key in memory.standing if key.startswith("agent ")]:
+        del memory.standing[key]
+    pointer = seen.pointer
+    settled = pointer.moved_at is not None and seen.now - pointer.moved_at > _GROWN
+    for agent in seen.agents:
+        said = ""
+        if not agent.live:
+            said = f"agent {agent.agent} has been silent for {agent.age_seconds:.0f} s"
+        elif agent.error is not None:
+            said = f"agent {agent.agent}: {agent.error}"
+        elif settled and agent.stable != pointer.stable:
+            said = f"agent {agent.agent} serves {agent.stable} as stable, not {pointer.stable}"
+        if said:
+            evidence = {"cause": agent.agent, "age_seconds": agent.age_seconds}
+            memory.standing[f"agent {agent.agent}"] = Finding(
+                condition=Condition.DEAD_AGENT, check="agents", reason=said, evidence=evidence
+            )
+        for what, share in (("memory", agent.memory_share), ("disk", agent.disk_share)):
+            if agent.live and share is not None and share > _FULL:
+                memory.standing[f"agent {agent.agent} {what}"] = Finding(
+                    condition=Condition.BAD_SERVICE,
+                    check=what,
+                    reason=f"agent {agent.agent}: {share:.0%} of the {what} is in use",
+                    evidence={"cause": agent.agent, "share": share},
+                )
+    if not seen.agents and pointer.stable is not None:
+        memory.standing["agent "] = Finding(
+            condition=Condition.DEAD_AGENT, check="agents", reason="no serving agent has reported for a day"
+        )
+
+
+def check_data(seen: Seen, memory: Memory) -> None:
+    """The newest partition that was validated was stopped."""
+    verdict = seen.verdict
+    finding = None
+    if verdict is not None and verdict.verdict is DataVerdict.STOP:
+        finding = Finding(
+            condition=Condition.BROKEN_DATA,
+            check="data",
+            reason=f"{verdict.source} {verdict.partition} was stopped by validation: {verdict.headline}",
+            evidence={
+                "cause": f"{verdict.source} {verdict.partition}",
+                "rules": [rule.rule for rule in verdict.rules],
+            },
+        )
+    judged(memory, "data", finding)
+
+
+def check_lateness(seen: Seen, memory: Memory) -> None:
+    """Yesterday's partition has no verdict, or its night no end, by the hours of the ranker file."""
+    now = seen.now.astimezone(UTC)
+    day = (now - timedelta(days=1)).date()
+    rules, source = seen.ranker.watch, seen.ranker.data.source
+    due = rules.partition_by is not None and now.hour >= rules.partition_by
+    late = None
+    if due and seen.yesterday is None:
+        late = Finding(
+            condition=Condition.LATE, check="partition", evidence={"cause": day.isoformat()},
+            reason=f"{source} {day} has no verdict at {now:%H:%M} UTC; it was due by {rules.partition_by}:00",
+        )  # fmt: skip
+    judged(memory, "partition", late)
+    due = rules.night_by is not None and now.hour >= rules.night_by
+    nothing_to_do = seen.yesterday is not None and not seen.yesterday.usable
+    late = None
+    if due and not seen.night_done and not nothing_to_do:
+        late = Finding(
+            condition=Condition.LATE, check="night", evidence={"cause": day.isoformat()},
+            reason=f"the night of {day} is not done at {now:%H:%M} UTC; it was due by {rules.night_by}:00",
+        )  # fmt: skip
+    judged(memory, "night", late)
+
+
+def check_traffic(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> None:
+    """Not one request, though many were to be expected: by the look before, or by the same hour of earlier days."""
+    requests = sum(counts.requests for counts in fresh.values())
+    gap = seen.now - memory.at if memory.at is not None else None
+    if requests or gap is None:
+        judged(memory, "traffic", None)
+    elif "traffic" not in memory.standing and gap <= _LONGEST_GAP:
+        expected = float(memory.last_requests)
+        of_the_hour = expected_requests(memory.hours, Hour(at=seen.now), seen.ranker.watch.season.least)
+        if of_the_hour is not None:
+            expected = of_the_hour * (gap / timedelta(hours=1))
+        if expected >= seen.ranker.watch.silent_requests:
+            said = f"not one request in {gap.total_seconds() / 60:.0f} minutes; about {expected:.0f} were to be expected"
+            judged(memory, "traffic", Finding(condition=Condition.NO_TRAFFIC, check="traffic", reason=said))
+    if gap is not None:
+        memory.last_requests = requests
+
+
+def check_season(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, float]:
+    """Whether the hour that is over was out of the ordinary; deviations by metric, where there was enough to compare."""
+    rules = seen.ranker.watch.season
+    measured = {}
+    for hour in memory.add_hour(seen.now, fresh.values(), rules.days):
+        for found in oddness(memory.hours, hour, rules):
+            name = found.metric.replace(" ", "_")
+            measured[f"deviation_of_{name}"] = round(found.deviations, 2)
+            finding = None
+            if abs(found.deviations) > rules.deviations and (
+                found.metric == "requests" or found.deviations > 0
+            ):
+                said = (
+                    f"{found.metric} {found.value:.4g} from {hour.at:%H:%M} to {hour.at + timedelta(hours=1):%H:%M} UTC,"
+                    f" {found.expected:.4g} is usual ({found.deviations:+.1f} robust deviations)"
+                )
+                finding = Finding(
+                    condition=Condition.ODD, check=found.metric, reason=said,
+                    evidence={"value": found.value, "expected": found.expected, "deviations": round(found.deviations, 2)},
+                )  # fmt: skip
+            confirmed(memory, f"season: {found.metric}", finding, rules.hours)
+    return measured

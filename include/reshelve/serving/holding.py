@@ -1,0 +1,28 @@
+"""What the verbs `hold` and `lift` do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reshelve.errors import ConfigurationError
+from reshelve.logs import logger
+from reshelve.rankers import Ranker
+from reshelve.store import holds
+from reshelve.store.objects import object_store
+
+
+def hold(ranker: Ranker, *, by: str, reason: str) -> dict[str, Any]:
+    """Hold releases in a person's name. Raises ConfigurationError without a name or a reason."""
+    if not by or not reason:
+        raise ConfigurationError("a hold needs a name and a reason", "say --by NAME --reason WHY")
+    found = holds.hold(object_store(), ranker.name, by=by, reason=reason)
+    logger(ranker=ranker.name).info("releases are held", by=found.by, reason=found.reason)
+    return {"state": "held", **found.model_dump(mode="json")}
+
+
+def lift(ranker: Ranker, *, by: str) -> dict[str, Any]:
+    """Let releases go on; nothing held is no error."""
+    found = holds.lift(object_store(), ranker.name)
+    logger(ranker=ranker.name).info("releases go on", by=by, was="" if found is None else found.reason)
+    was = None if found is None else found.model_dump(mode="json")
+    return {"ranker": ranker.name, "state": "unchanged" if found is None else "lifted", "was": was}

@@ -1,0 +1,73 @@
+"""Releases of a ranker that must wait: `deployments/<ranker>/hold.json`. Taking a version back is never held.
+
+A hold of the watch names its cause, and the watch lifts it when the cause is gone; a person's hold waits for a person.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reshelve.errors import DataError, TryAgainError
+from reshelve.store.objects import ObjectStore, PreconditionFailedError
+
+
+class Hold(BaseModel):
+    """Why releases wait."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    ranker: str
+    by: str
+    reason: str
+    at: datetime
+    cause: str = Field("", description="What the watch found; empty: a person holds.")
+
+
+def hold_key(ranker: str) -> str:
+    """The hold's key on S3."""
+    return f"deployments/{ranker}/hold.json"
+
+
+def read_hold(store: ObjectStore, ranker: str) -> Hold | None:
+    """The hold, or None. Raises DataError where it is damaged: what it held must not go on by that."""
+    found = store.get(hold_key(ranker))
+    try:
+        return None if found is None else Hold.model_validate_json(found.body)
+    except ValidationError as error:
+        raise DataError(f"{hold_key(ranker)} is damaged", "reshelve lift takes it away") from error
+
+
+def hold(store: ObjectStore, ranker: str, *, by: str, reason: str, cause: str = "") -> Hold:
+    """Hold a ranker's releases. What is held stays held as it was, but a person's hold takes the place of the watch's."""
+    wanted = Hold(ranker=ranker, by=by, reason=reason, at=datetime.now(UTC), cause=cause)
+    document = wanted.model_dump(mode="json")
+    try:
+        store.put_json(hold_key(ranker), document, if_absent=True)
+    except PreconditionFailedError:
+        before = read_hold(store, ranker)
+        if before is not None and (cause or not before.cause):
+            return before
+        store.put_json(hold_key(ranker), document)
+    return wanted
+
+
+def lift(store: ObjectStore, ranker: str) -> Hold | None:
+    """Let releases go on; the hold that was, or None. A damaged one goes too."""
+    try:
+        found = read_hold(store, ranker)
+    except DataError:
+        found = None
+    store.delete([hold_key(ranker)])
+    return found
+
+
+def require_no_hold(store: ObjectStore, ranker: str) -> None:
+    """Raises TryAgainError while releases are held."""
+    found = read_hold(store, ranker)
+    if found is not None:
+        raise TryAgainError(
+            f"{ranker}: releases are held: {found.reason}",
+            f"since {found.at:%Y-%m-%d %H:%M} UTC by {found.by}; to go on all the same: reshelve lift --ranker {ranker}",
+        )

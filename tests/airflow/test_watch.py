@@ -1,0 +1,128 @@
+"""What follows a look: who is told, and when a night is started. The webhook is a real server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from reshelve.settings import settings
+from reshelve_airflow.notifiers import EMAIL, WEBHOOK, notifiers, on_failure
+from reshelve_airflow.watch import AlertOperator, LearnFromOperator
+
+pytestmark = pytest.mark.slow
+
+LOOK = {
+    "headline": "search: bad version → roll back",
+    "action": "roll back",
+    "reason": "version 3: 9% of the requests fail",
+    "refused": "",
+    "done": "version 2 serves again in place of 3",
+    "findings": ["bad version: version 3: 9% of the requests fail", "dead agent: agent <b> {{ x }}"],
+    "held": "",
+    "alert": True,
+    "retrain": None,
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """What a test sets in the environment holds for it alone."""
+    for name in (WEBHOOK, EMAIL):
+        monkeypatch.delenv(name, raising=False)
+    settings.cache_clear()
+    yield monkeypatch
+    settings.cache_clear()
+
+
+class Hook:
+    """A chat tool's webhook."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self.answer = 200
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                hook.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(hook.answer)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/secret-token"
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    made = Hook()
+    monkeypatch.setenv(WEBHOOK, made.url)
+    settings.cache_clear()
+    yield made
+    made.server.shutdown()
+
+
+def test_the_webhook_is_told_what_was_found_and_done(hook: Hook) -> None:
+    assert AlertOperator(task_id="alert", look=LOOK).execute({}) == ["webhook"]  # type: ignore[arg-type]
+    (heard,) = hook.heard
+    assert heard["subject"] == LOOK["headline"] and heard["action"] == "roll back"
+    for part in (LOOK["headline"], LOOK["done"], *LOOK["findings"]):
+        assert str(part) in heard["text"]
+
+
+def test_what_is_not_new_is_not_told(hook: Hook) -> None:
+    with pytest.raises(AirflowSkipException, match="nothing new"):
+        AlertOperator(task_id="alert", look={**LOOK, "alert": False}).execute({})  # type: ignore[arg-type]
+    assert hook.heard == []
+
+
+def test_a_webhook_that_fails_fails_the_task_without_its_address(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook.answer = 500
+    with pytest.raises(AirflowException, match="answered 500") as refused:
+        AlertOperator(task_id="alert", look=LOOK).execute({})  # type: ignore[arg-type]
+    monkeypatch.setenv(WEBHOOK, "http://127.0.0.1:9/secret-token")
+    settings.cache_clear()
+    with pytest.raises(AirflowException, match="not reached") as away:
+        AlertOperator(task_id="alert", look=LOOK).execute({})  # type: ignore[arg-type]
+    monkeypatch.setenv(WEBHOOK, "file:///secret-token")
+    settings.cache_clear()
+    with pytest.raises(AirflowException, match="no http") as wrong:
+        AlertOperator(task_id="alert", look=LOOK).execute({})  # type: ignore[arg-type]
+    assert not any("secret-token" in str(error.value) for error in (refused, away, wrong))
+
+
+def test_nobody_is_told_where_nobody_is_named() -> None:
+    settings.cache_clear()
+    assert AlertOperator(task_id="alert", look=LOOK).execute({}) == []  # type: ignore[arg-type]
+    assert on_failure() == []
+
+
+def test_mail_goes_to_every_address_and_holds_no_markup_of_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EMAIL, "anna@example.org, ben@example.org")
+    settings.cache_clear()
+    mail = notifiers("subject", LOOK["findings"][1])["e-mail"]
+    assert mail.to == ["anna@example.org", "ben@example.org"]
+    assert "<b>" not in mail.html_content and "{{" not in mail.html_content
+    (failed,) = on_failure()
+    assert "{{ ti.task_id }}" in failed.subject and "{{ exception }}" in failed.html_content
+
+
+def test_a_night_is_started_only_where_the_look_asks_for_one() -> None:
+    learn = LearnFromOperator(task_id="learn", look={**LOOK, "retrain": "2011-08-30"})
+    assert learn.execute({}) == "2011-08-30"  # type: ignore[arg-type]
+    with pytest.raises(AirflowSkipException, match="nothing to learn"):
+        LearnFromOperator(task_id="learn", look=LOOK).execute({})  # type: ignore[arg-type]

@@ -1,0 +1,56 @@
+"""When a step stays, from its figures."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from reshelve.compression.judge import AFTER, BEFORE, Judgement, in_turn, ratio_of_medians, verdict
+from reshelve.compression.measure import Agreement
+from reshelve.evaluation.bootstrap import Interval
+
+FASTER, SLOWER, OPEN = Interval(0.6, 0.55, 0.65), Interval(1.2, 1.1, 1.3), Interval(0.98, 0.9, 1.05)
+EQUAL, WORSE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "spearman", "ratio", "difference", "kept", "words"),
+    [
+        ("int8", 0.99, FASTER, EQUAL, True, "0.60 of the time before (0.55 to 0.65)"),
+        ("int8", 0.90, FASTER, EQUAL, False, "agreement 0.900 is below 0.95"),
+        ("int8", 0.99, SLOWER, EQUAL, False, "not measured faster: 1.20 of the time"),
+        ("int8", 0.99, OPEN, EQUAL, False, "not measured faster"),
+        ("int8", 0.99, FASTER, WORSE, False, "may have lost more than 0.01"),
+        ("distil", 0.80, FASTER, EQUAL, True, "quality +0.0000"),
+    ],
+    ids=["kept", "ranks differently", "slower", "not surely faster", "worse", "a copy may score differently"],
+)
+def test_the_verdict_says_why(
+    step: str, spearman: float, ratio: Interval, difference: Interval, kept: bool, words: str
+) -> None:
+    found = Judgement({}, {}, ratio, difference, Agreement(spearman, spearman))
+    stays, reason = verdict(step, found, min_agreement=0.95, tolerance=0.01)
+    assert stays is kept and words in reason
+
+
+def test_load_on_the_machine_cancels_in_the_rounds_ratios() -> None:
+    load = np.random.default_rng(1).lognormal(0, 1, 40)
+    found = ratio_of_medians(list(10 * load), list(7 * load))
+    assert found.value == pytest.approx(0.7) and found.low == pytest.approx(0.7)
+
+
+def test_versions_are_asked_in_turn_until_the_ratio_is_plain() -> None:
+    asked: list[str] = []
+
+    def ask(name: str, number: int) -> float:
+        asked.append(name)
+        begin = time.perf_counter()
+        time.sleep(0.004 if name == BEFORE else 0.001)
+        return (time.perf_counter() - begin) * 1000
+
+    times = in_turn(ask, {BEFORE: [], AFTER: []})
+    assert len(times[BEFORE]) == len(times[AFTER]) == 20, "four times faster needs no more rounds"
+    rounds = list(zip(asked[2::2], asked[3::2], strict=True))
+    assert set(rounds) == {(BEFORE, AFTER), (AFTER, BEFORE)}, "neither is always first"
