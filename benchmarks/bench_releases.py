@@ -26,6 +26,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
 from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Observation, Role, VersionTraffic
 from reshelve.platform import airflow, seaweedfs
@@ -38,8 +42,8 @@ from reshelve.store.objects import ObjectStore
 
 RANKER = "recommend"
 LIMIT_MS = 300
-PROCESSES, THREADS = 2, 16
-SHARD = 2000
+PROCESSES, THREADS = 2, 8
+SHARD = 5000
 
 
 def numbers(count: int) -> list[int]:
@@ -56,21 +60,38 @@ def pointer(sequence: int, versions: list[int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class Writer:
+    """Puts small objects on one kept connection, a third of a boto3 client's work: 100,000 of them are minutes else."""
+
+    def __init__(self) -> None:
+        self._url = os.environ["AWS_ENDPOINT_URL"]
+        keys = Credentials(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+        self._auth = S3SigV4Auth(keys, "s3", os.environ["AWS_DEFAULT_REGION"])
+        self._connection = http.client.HTTPConnection(self._url.removeprefix("http://"), timeout=60)
+
+    def put(self, key: str, value: Any) -> None:
+        body = json.dumps(value).encode()
+        request = AWSRequest("PUT", f"{self._url}/reshelve/{key}", data=body)
+        self._auth.add_auth(request)
+        self._connection.request("PUT", f"/reshelve/{key}", body, dict(request.headers))
+        answer = self._connection.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+
+
 def write_shard(first: int, last: int, versions: list[int]) -> int:
     """Log entries `first` … `last`, from this process's own threads."""
-    store = ObjectStore("reshelve")
 
-    def write(sequence: int) -> None:
-        entry = {
-            "sequence": sequence,
-            "action": "rollback",
-            "pointer": pointer(sequence, versions),
-            "evidence": {},
-        }
-        store.put_json(f"deployments/{RANKER}/log/{sequence:08d}.json", entry)
+    def write(numbers: range) -> int:
+        writer = Writer()
+        for sequence in numbers:
+            state = pointer(sequence, versions)
+            entry = {"sequence": sequence, "action": "rollback", "pointer": state, "evidence": {}}
+            writer.put(f"deployments/{RANKER}/log/{sequence:08d}.json", entry)
+        return len(numbers)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return sum(1 for _ in pool.map(write, range(first, last + 1)))
+        return sum(pool.map(write, [range(first + n, last + 1, THREADS) for n in range(THREADS)]))
 
 
 def write_versions(store: ObjectStore, versions: list[int]) -> None:
