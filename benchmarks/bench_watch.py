@@ -191,7 +191,7 @@ def planted(
     busy = [
         (at, memory)
         for at, memory in mornings
-        if between(at, at + timedelta(hours=3)) >= 150 and between(at - EVERY, at)
+        if between(at, at + timedelta(hours=3)) >= 40 and between(at - EVERY, at)
     ]
     found: dict[str, dict[str, object]] = {}
     for incident in INCIDENTS:
