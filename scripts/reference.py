@@ -1,4 +1,4 @@
-"""Write docs/reference/{cli,ranker-file,settings}.md from the code, and the index docs/README.md, so that none can drift.
+"""Write docs/reference/{cli,ranker-file,settings,metrics}.md from the code, and the index docs/README.md, so that none can drift.
 
 python scripts/reference.py            writes the files
 python scripts/reference.py --check    exit 1 where a file differs (a test does this)
@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from reshelve.cli import app
 from reshelve.compression.form import Step
+from reshelve.monitoring.exporter import METRICS
 from reshelve.platform.configuration import Ports
 from reshelve.rankers import Ranker
 from reshelve.serving.server_options import ServerOptions
@@ -112,6 +113,21 @@ def settings_page() -> str:
         "| `postgres/`, `seaweedfs/` | the database's and the object store's data |",
         "| `serving/models/` | what the agent copied for the model server |",
         "| `work/` | work directories of runs: a cache, what matters is on S3 |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def metrics_page() -> str:
+    """docs/reference/metrics.md."""
+    lines = [
+        "# Metrics",
+        MADE,
+        "`reshelve metrics` serves these at `/metrics`, from the newest looks of the watch: [watch what serves](../how-to/watch-what-serves.md).",
+        "Counters begin at 0 when the process starts and end in `_total`; a look is counted once.\n",
+        "| metric | |",
+        "|---|---|",
+        *[f"| `{name}` | {_cell(text)} |" for name, text in METRICS.items()],
         "",
     ]
     return "\n".join(lines)
@@ -241,6 +257,7 @@ PAGES = {
     "reference/cli.md": cli,
     "reference/ranker-file.md": ranker_file,
     "reference/settings.md": settings_page,
+    "reference/metrics.md": metrics_page,
     "README.md": index,
 }
 

@@ -45,10 +45,12 @@ def join_clicks(
 ) -> tuple[date | None, tuple[Joined, ...], dict[str, float]]:
     """Join the oldest day that can be and was not; (the day or None, each version of it, measured numbers)."""
     ranker = seen.ranker
+    if seen.verdict is None:  # nothing was ever validated
+        return None, (), {}
     for day in _days(store, ranker.name, memory.joined):
         verdict = read_verdict(store, ranker.data.source, day)
         if verdict is None or not verdict.usable:
-            if seen.verdict is not None and seen.verdict.partition > day and verdict is not None:
+            if seen.verdict.partition > day and verdict is not None:
                 memory.joined = day  # stopped: its clicks are not to be believed
             continue
         memory.joined = day

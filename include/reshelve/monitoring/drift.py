@@ -1,13 +1,16 @@
 """Whether customers ask other things than they did, and whether a version scores otherwise than at its beginning.
 
 An effect size that knows its sample (`clickstream.drift`): a shift counts where the population stability index is above
-the ranker file's limit and above what chance alone gives so many answers. Two judgements in a row make it certain.
+the ranker file's limit and above what chance alone gives so many answers. Two judgements in a row make it certain. Once
+a version came after it, the shift is over: what customers ask now is what is usual.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from reshelve.clickstream.drift import stability
-from reshelve.monitoring.checks import confirmed
+from reshelve.monitoring.checks import confirmed, judged
 from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Known, Memory
 from reshelve.monitoring.observations import Condition, Finding
@@ -15,7 +18,7 @@ from reshelve.serving.traffic import Counts
 
 Histogram = dict[str, int]
 
-_REFERENCE_WINDOWS = 20  # of full weight in what customers used to ask; older ones fade
+_REFERENCE_WINDOWS = 5  # of full weight in what customers used to ask; older ones fade
 _INPUTS = {"lengths": "the length of what customers ask", "topics": "what customers ask"}
 
 
@@ -38,16 +41,33 @@ def _inputs(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, f
     asked.window = Counts()
     measured = {}
     for name, words in _INPUTS.items():
-        reference = asked.reference.get(name, {})
-        if not reference:
+        reference, key = asked.reference.get(name, {}), f"inputs: {name}"
+        if not reference or _learnt(memory, key):
             asked.reference[name] = window[name]
+            judged(memory, key, None)
             continue
         found, finding = _shift(window[name], reference, rules.max_input_shift, name, words)
         measured[f"shift_of_{name}"] = round(found, 4)
-        confirmed(memory, f"inputs: {name}", finding)
+        confirmed(memory, key, _dated(finding, memory.standing.get(key), seen.now))
         if finding is None:
             asked.reference[name] = _faded(reference, window[name])
     return measured
+
+
+def _learnt(memory: Memory, key: str) -> bool:
+    """Whether a version came after a shift was found: what customers ask now is then what is usual."""
+    found = memory.standing.get(key)
+    if found is None or found.condition is not Condition.DRIFT or memory.stable is None:
+        return False
+    return memory.stable.since > datetime.fromisoformat(found.evidence["since"])
+
+
+def _dated(finding: Finding | None, before: Finding | None, now: datetime) -> Finding | None:
+    """With the time when it was first found."""
+    if finding is None:
+        return None
+    since = now.isoformat() if before is None else before.evidence["since"]
+    return finding.model_copy(update={"evidence": {**finding.evidence, "since": since}})
 
 
 def _scores(seen: Seen, known: Known, memory: Memory, fresh: Counts, version: int) -> dict[str, float]:

@@ -25,7 +25,7 @@ class Guard(Form):
         3, ge=0, le=100, description="Most automatic actions in 24 hours, holds left out."
     )
     repeat_hours: float = Field(
-        24, gt=0, le=720, description="A condition that lasts is told again after so many hours."
+        72, gt=0, le=720, description="A condition that lasts is told again after so many hours."
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.clickstream.events import EVENT_SCHEMA, validated_prefix
-from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
+from reshelve.clickstream.verdicts import Decision, Verdict, read_verdict, verdict_key
 from reshelve.monitoring.clicks import Joined, join_clicks
 from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Memory
@@ -80,9 +80,10 @@ def test_only_what_was_shown_and_clicked_in_time_counts(
     ]
     assert join_clicks(store, see(), memory) == (None, (), {}), "no verdict yet"
     judged(store, clicks)
-    day, joined, _ = join_clicks(store, see(), memory)
+    validated = see(verdict=read_verdict(store, "retail", DAY))
+    day, joined, _ = join_clicks(store, validated, memory)
     assert (day, joined) == (DAY, (Joined(OLD, 3, 1), Joined(NEW, 1, 0)))
-    assert join_clicks(store, see(), memory) == (None, (), {}), "a day is joined once"
+    assert join_clicks(store, validated, memory) == (None, (), {}), "a day is joined once"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,8 @@ def test_a_version_that_is_clicked_less_on_the_same_day(
     judged(store, clicks)
     seen = see()
     pointer = seen.pointer.model_copy(update=role)
-    _, _, measured = join_clicks(store, see(pointer=pointer), memory)
+    verdict = read_verdict(store, "retail", DAY)
+    _, _, measured = join_clicks(store, see(pointer=pointer, verdict=verdict), memory)
     finding = memory.standing["clicks"]
     assert (finding.condition, finding.version) == (condition, NEW)
     assert measured["calibration_error"] == pytest.approx(0.3 - (500 + 90) / 2900, abs=0.001)

@@ -197,3 +197,15 @@ def test_few_answers_make_no_drift(see: Callable[..., Seen], memory: Memory) -> 
     check_drift(see(), memory, {NEW: asked(QUERIES, 0.5, 1)})
     assert check_drift(see(10), memory, {NEW: asked(["other"], 0.9, 2, count=300)}) == {}
     assert not memory.standing
+
+
+def test_a_shift_is_over_once_a_version_came_after_it(see: Callable[..., Seen], memory: Memory) -> None:
+    other = [f"a {query} for a large garden party" for query in QUERIES]
+    for look, words in enumerate((QUERIES, other, other, other)):
+        check_drift(see(10 * look), memory, {NEW: asked(words, 0.5, look)})
+    assert {one.condition for one in memory.standing.values()} == {Condition.DRIFT}
+    assert memory.stable is not None
+    memory.stable.since = NOON + timedelta(minutes=35)
+    for look in (4, 5, 6):
+        check_drift(see(10 * look), memory, {NEW: asked(other, 0.5, look)})
+        assert not memory.standing
