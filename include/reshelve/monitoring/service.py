@@ -99,7 +99,7 @@ def check_traffic(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> None:
     gap = seen.now - memory.at if memory.at is not None else None
     if requests or gap is None:
         judged(memory, "traffic", None)
-    elif "traffic" not in memory.standing and gap <= _LONGEST_GAP:
+    elif memory.suspects.get("traffic", 0) < 2 and gap <= _LONGEST_GAP:
         steady = memory.last_requests[-_STEADY_LOOKS:]
         expected = float(min(steady)) if len(steady) == _STEADY_LOOKS else 0.0
         silent = seen.now - (memory.asked_at or seen.now)
@@ -107,10 +107,11 @@ def check_traffic(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> None:
         expected = max(expected, of_the_hour * min(silent / timedelta(hours=1), 1.0))
         if expected >= seen.ranker.watch.silent_requests:
             said = f"not one request in {gap.total_seconds() / 60:.0f} minutes; at least {expected:.0f} were to be expected"
-            judged(memory, "traffic", Finding(condition=Condition.NO_TRAFFIC, check="traffic", reason=said))
+            finding = Finding(condition=Condition.NO_TRAFFIC, check="traffic", reason=said)
+            confirmed(memory, "traffic", finding)
     if requests:
         memory.asked_at = seen.now
-    if gap is not None:
+    if gap is not None and "traffic" not in memory.standing:
         memory.last_requests = [*memory.last_requests, requests][-_STEADY_LOOKS:]
 
 
