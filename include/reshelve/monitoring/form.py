@@ -89,7 +89,7 @@ class Watch(Form):
     silent_requests: int = Field(
         50,
         ge=10,
-        description="No traffic: not one request where so many were to be expected (the look before; the same hour).",
+        description="No traffic: not one request where at least so many were to be expected (each of three looks before; the same hour).",
     )
     partition_by: HourOfDay | None = Field(
         None, description="The hour (UTC) by which yesterday's partition has its verdict; null: not watched."

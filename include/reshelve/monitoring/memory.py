@@ -103,7 +103,8 @@ class Memory(_Part):
     suspects: dict[str, int] = Field(
         default_factory=dict, description="Check → looks in a row that found it."
     )
-    last_requests: int = 0
+    last_requests: list[int] = Field(default_factory=list, description="Of the looks before, oldest first.")
+    asked_at: datetime | None = Field(None, description="The newest look that saw a request.")
     page: dict[str, float] = Field(
         default_factory=dict, description="The model server's page at the look before."
     )

@@ -66,10 +66,9 @@ def earlier(hours: Sequence[Hour], hour: Hour, least: int) -> list[Hour]:
     return found if len(found) >= least else []
 
 
-def expected_requests(hours: Sequence[Hour], hour: Hour, least: int) -> float | None:
-    """The median of the earlier hours; None where there are too few."""
-    before = earlier(hours, hour, least)
-    return median(one.requests for one in before) if before else None
+def least_requests(hours: Sequence[Hour], hour: Hour, least: int) -> float:
+    """The fewest requests of the earlier hours; 0 where there are too few of them."""
+    return float(min((one.requests for one in earlier(hours, hour, least)), default=0))
 
 
 def oddness(hours: Sequence[Hour], hour: Hour, rules: Season) -> list[Oddness]:

@@ -9,11 +9,12 @@ from reshelve.monitoring.checks import confirmed, judged
 from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Hour, Memory
 from reshelve.monitoring.observations import Condition, Finding
-from reshelve.monitoring.season import expected_requests, oddness
+from reshelve.monitoring.season import least_requests, oddness
 from reshelve.serving.traffic import Counts
 
 _FULL = 0.95  # of a machine's memory or disk
 _GROWN = timedelta(minutes=5)  # how long agents may take to follow a move of the pointer
+_STEADY_LOOKS = 3  # in a row with many requests, before silence is an incident
 _LONGEST_GAP = timedelta(hours=1)  # between looks that are compared with each other
 
 
@@ -92,21 +93,26 @@ def check_lateness(seen: Seen, memory: Memory) -> None:
 
 
 def check_traffic(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> None:
-    """Not one request, though many were to be expected: by the look before, or by the same hour of earlier days."""
+    """Not one request, though many were to be expected: each of the looks before had many, or the least of the same hour of
+    earlier weeks was many. Customers come in bursts: one look alone says little."""
     requests = sum(counts.requests for counts in fresh.values())
     gap = seen.now - memory.at if memory.at is not None else None
     if requests or gap is None:
         judged(memory, "traffic", None)
-    elif "traffic" not in memory.standing and gap <= _LONGEST_GAP:
-        expected = float(memory.last_requests)
-        of_the_hour = expected_requests(memory.hours, Hour(at=seen.now), seen.ranker.watch.season.least)
-        if of_the_hour is not None:
-            expected = of_the_hour * (gap / timedelta(hours=1))
+    elif memory.suspects.get("traffic", 0) < 2 and gap <= _LONGEST_GAP:
+        steady = memory.last_requests[-_STEADY_LOOKS:]
+        expected = float(min(steady)) if len(steady) == _STEADY_LOOKS else 0.0
+        silent = seen.now - (memory.asked_at or seen.now)
+        of_the_hour = least_requests(memory.hours, Hour(at=seen.now), seen.ranker.watch.season.least)
+        expected = max(expected, of_the_hour * min(silent / timedelta(hours=1), 1.0))
         if expected >= seen.ranker.watch.silent_requests:
-            said = f"not one request in {gap.total_seconds() / 60:.0f} minutes; about {expected:.0f} were to be expected"
-            judged(memory, "traffic", Finding(condition=Condition.NO_TRAFFIC, check="traffic", reason=said))
-    if gap is not None:
-        memory.last_requests = requests
+            said = f"not one request in {gap.total_seconds() / 60:.0f} minutes; at least {expected:.0f} were to be expected"
+            finding = Finding(condition=Condition.NO_TRAFFIC, check="traffic", reason=said)
+            confirmed(memory, "traffic", finding)
+    if requests:
+        memory.asked_at = seen.now
+    if gap is not None and "traffic" not in memory.standing:
+        memory.last_requests = [*memory.last_requests, requests][-_STEADY_LOOKS:]
 
 
 def check_season(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, float]:

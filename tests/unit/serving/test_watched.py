@@ -266,8 +266,8 @@ def test_the_world_around_a_good_version(
     assert not look(watched)["held"] and read_hold(store, "recommend") is None
     assert release(watched, two, by="test")["state"] == "promoted"
 
-    shop.serve(60)
-    look(watched)
+    shop.serve(200)
+    assert look(watched)["condition"] == "quiet", "a version came after the shift"
     silent = within_two_looks(shop, watched, requests=0)
     assert (silent["condition"], silent["action"]) == ("no traffic", "hold"), silent
 
