@@ -45,6 +45,12 @@ async def answer_waiting(request: Request, dag: str, option: str, reason: str) -
     return None
 
 
+async def under_way(request: Request, dag: str) -> str | None:
+    """The id of a run of `dag` that runs, or None."""
+    found = await _call(request, "GET", f"/dags/{quote(dag)}/dagRuns?state=running&limit=1")
+    return str(found["dag_runs"][0]["dag_run_id"]) if found["dag_runs"] else None
+
+
 async def _call(request: Request, method: str, path: str, **body: Any) -> Any:
     from airflow.api_fastapi.main import app  # the application of this very server, imported long ago
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from functools import lru_cache
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.serving.board import Board
+from reshelve.store.deployments import read_pointer
+from reshelve.store.rollout import State
 from reshelve_airflow.releases import airflow_api
 from reshelve_airflow.releases.access import Editor, RankerName, form_token, may_act, reader
 from reshelve_airflow.releases.contents import overview, ranker_page
@@ -23,6 +26,7 @@ from reshelve_airflow.releases.pages import STYLE, render
 Reason = Annotated[str, Form(min_length=3, max_length=500, description="Why, for the deployment log.")]
 Version = Annotated[int, Form(ge=1, le=99_999_999_999)]
 
+_PATIENCE = 10  # seconds, for a run that is about to ask
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -143,10 +147,27 @@ async def _decide(
 ) -> Response:
     """Answer the run that waits for a person, where one does; else start the DAG that does the same."""
     waiting = f"release_{ranker}"
-    run = await airflow_api.answer_waiting(request, waiting, option, reason)
-    if run is not None:
-        return _back(request, ranker, waiting, run)
-    return await _start(request, ranker, dag, {"ranker": ranker, "version": version, "reason": reason})
+    for _ in range(_PATIENCE):
+        run = await airflow_api.answer_waiting(request, waiting, option, reason)
+        if run is not None:
+            return _back(request, ranker, waiting, run)
+        if not await _is_about_to_ask(request, ranker):
+            conf = {"ranker": ranker, "version": version, "reason": reason}
+            return await _start(request, ranker, dag, conf)
+        await asyncio.sleep(1)
+    raise HTTPException(
+        409, f"{waiting} is about to ask for this answer; go back and try again in a few seconds"
+    )
+
+
+async def _is_about_to_ask(request: Request, ranker: str) -> bool:
+    """Whether a run is between having come to the question and asking it: whoever went past it would leave it waiting."""
+    from starlette.concurrency import run_in_threadpool
+
+    pointer = await run_in_threadpool(read_pointer, board().store, ranker)
+    if pointer is None or pointer.state is not State.APPROVAL:
+        return False
+    return await airflow_api.under_way(request, f"release_{ranker}") is not None
 
 
 async def _start(request: Request, ranker: str, dag: str, conf: dict[str, Any]) -> Response:
