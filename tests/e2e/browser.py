@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from reshelve.platform.configuration import Machine
 
@@ -33,6 +33,9 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+expect.set_options(timeout=60_000)  # a busy machine draws Airflow's pages slowly
 
 
 class Visit:
