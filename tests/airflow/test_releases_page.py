@@ -17,6 +17,7 @@ from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Action, Condition, Decision, Observation, Role, VersionTraffic
 from reshelve.serving.board import ENTRIES_A_PAGE, VERSIONS_A_PAGE, Board
 from reshelve.serving.reports import Report, Serving, write_report
+from reshelve.store import holds
 from reshelve.store.deployments import Offer, move_pointer
 from reshelve.store.objects import ObjectStore
 from reshelve.store.rollout import Plan
@@ -153,6 +154,14 @@ def test_a_silent_agent_is_marked(shop: ObjectStore, monkeypatch: pytest.MonkeyP
     page = words(html("ranker.html", Board(shop)))
     assert "1 of 1 agents are silent: alive" in page
     assert "0 of 1 serve it 1 silent" in words(html("overview.html", Board(shop)))
+
+
+def test_a_hold_is_shown_on_both_pages(shop: ObjectStore) -> None:
+    assert "Releases are held" not in html("ranker.html", Board(shop)) + html("overview.html", Board(shop))
+    holds.hold(shop, "recommend", by="watch", reason=f"broken data {EVIL}", cause="retail")
+    for template in ("ranker.html", "overview.html"):
+        text = html(template, Board(shop))
+        assert "Releases are held: broken data" in words(text) and EVIL not in text
 
 
 def test_long_lists_come_in_pages(store: ObjectStore, make_stable: Any) -> None:

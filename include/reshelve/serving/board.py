@@ -19,6 +19,7 @@ from reshelve.errors import ConfigurationError, DataError
 from reshelve.monitoring.observations import Observation, recent
 from reshelve.serving.reports import LIVE_SECONDS, Report, read_reports
 from reshelve.store.deployments import Entry, Pointer, deployed_rankers, read_entry, read_pointer
+from reshelve.store.holds import read_hold
 from reshelve.store.manifest import MANIFEST, GateVerdict, Manifest, version_prefix
 from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import Trust, trust
@@ -194,6 +195,14 @@ class Board:
             kept = (now, recent(self.store, ranker, count))
             self._looks.keep((ranker, count), kept)
         return kept[1]
+
+    def held(self, ranker: str) -> str:
+        """Why releases wait, since when and by whose word; empty where they may go on."""
+        try:
+            found = read_hold(self.store, ranker)
+        except DataError as error:
+            return error.headline
+        return "" if found is None else f"{found.reason} ({found.by}, {found.at:%Y-%m-%d %H:%M} UTC)"
 
     def version(self, ranker: str, version: int) -> VersionRow:
         """One version, published or not."""

@@ -46,6 +46,7 @@ def _summary(board: Board, ranker: str) -> dict[str, Any]:
     return {
         "ranker": ranker,
         "deployment": deployment,
+        "held": board.held(ranker),
         "cards": [Card(row, curves(looks, row.version)) for row in deployment.wanted],
         "silent": [agent for agent in deployment.agents if not agent.live],
         "serving": _serving(deployment),
