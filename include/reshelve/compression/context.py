@@ -10,8 +10,10 @@ from reshelve.compression.calibration import calibrate
 from reshelve.compression.int8 import ActivationRanges
 from reshelve.errors import DataError
 from reshelve.lineage import Run
+from reshelve.logs import logger
 from reshelve.packaging.batches import Encoded, batches, example_rows
 from reshelve.packaging.trained import TrainedModel
+from reshelve.progress import counted
 
 
 @dataclass(frozen=True)
@@ -40,4 +42,5 @@ class Context:
 
     def ranges(self, model: TrainedModel) -> ActivationRanges:
         """What goes through the model's products on training examples."""
-        return calibrate(model, batches(self.calibration))
+        asked = counted(list(batches(self.calibration)), logger(stage="compress"), "calibrating", "batches")
+        return calibrate(model, asked)

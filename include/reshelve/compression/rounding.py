@@ -18,6 +18,7 @@ from reshelve.packaging.batches import Encoded, batches
 from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.int8_layers import Int8Layers
 from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.progress import counted
 from reshelve.rankers import Kind
 
 _SHAPES = {
@@ -66,7 +67,8 @@ def choose(
 
 def scores(score: Scorer, rows: list[Encoded]) -> Array:
     """Of all rows, in batches."""
-    return np.concatenate([score(batch) for batch in batches(rows)])
+    asked = counted(list(batches(rows)), logger(stage="compress"), "scoring", "batches")
+    return np.concatenate([score(batch) for batch in asked])
 
 
 def _questions(model: TrainedModel, before: Array, after: Array) -> tuple[list[Array], list[Array]]:
