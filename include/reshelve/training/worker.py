@@ -203,7 +203,7 @@ def backward(
     share: float,
     adversary: Adversary | None,
     adapter: Adapter | None,
-    teacher: Teacher | None,
+    teacher: Teacher | None = None,
 ) -> Tensor:
     """Add `share` of the batch's gradient, and as much of its adversarial one, to what is there; gives its loss."""
 
