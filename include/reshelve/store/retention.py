@@ -17,13 +17,15 @@ from reshelve.store.versions import list_versions
 
 _UNFINISHED_UPLOAD = timedelta(days=1)
 _QUIET_WORK = timedelta(days=2)
+_SILENT = timedelta(days=7)  # a caller or an agent that comes back writes its report anew
 
 
 def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     """Delete versions beyond `release.keep`, uploads never finished, and work of partitions older than all kept.
 
-    Looks of the watch and logged requests go after `watch.keep_days`. Answers what went (or would go): versions,
-    unfinished uploads, run prefixes, days of looks and requests, and what is kept.
+    Looks of the watch and logged requests go after `watch.keep_days`, reports of callers and agents that ended a week
+    after their last one. Answers what went (or would go): versions, unfinished uploads, run prefixes, days of looks and
+    requests, reports, and what is kept.
     """
     store = object_store()
     pointer = settle(store, ranker.name)
@@ -32,6 +34,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     unfinished = _unfinished(store, ranker.name)
     runs = _old_runs(store, ranker.name, kept)
     days = _old_days(store, ranker)
+    reports = _old_reports(store, ranker.name)
     if not dry_run:
         doomed = [version for version in doomed if _delete_version(store, ranker.name, version)]
         for version in unfinished:
@@ -39,8 +42,14 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
             _delete_below(store, version_prefix(ranker.name, version), keep=CLAIM)
         for prefix in (*runs, *days):
             _delete_below(store, prefix)
+        store.delete(reports)
         logger(ranker=ranker.name).info(
-            "cleaned", versions=len(doomed), unfinished=len(unfinished), runs=len(runs), days=len(days)
+            "cleaned",
+            versions=len(doomed),
+            unfinished=len(unfinished),
+            runs=len(runs),
+            days=len(days),
+            reports=len(reports),
         )
     return {
         "ranker": ranker.name,
@@ -49,6 +58,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
         "unfinished": unfinished,
         "runs": runs,
         "days": days,
+        "reports": reports,
         "kept": sorted(kept),
     }
 
@@ -116,7 +126,7 @@ def _old_runs(store: ObjectStore, ranker: str, kept: set[int]) -> list[str]:
     prefixes = [
         f"runs/{ranker}/{name}" for name in store.folders(f"runs/{ranker}/") if _is_before(name, oldest)
     ]
-    return [prefix for prefix in prefixes if _is_quiet(store, prefix)]
+    return [prefix for prefix in prefixes if _untouched(store, f"{prefix}/", _QUIET_WORK)]
 
 
 def _old_days(store: ObjectStore, ranker: Ranker) -> list[str]:
@@ -130,9 +140,15 @@ def _old_days(store: ObjectStore, ranker: Ranker) -> list[str]:
     ]
 
 
-def _is_quiet(store: ObjectStore, prefix: str) -> bool:
-    touched = store.last_modified(f"{prefix}/")
-    return touched is not None and datetime.now(UTC) - touched > _QUIET_WORK
+def _old_reports(store: ObjectStore, ranker: str) -> list[str]:
+    """Reports of callers and agents that have not written for a week: each process of a caller has a name of its own."""
+    keys = [key for kind in ("agents", "traffic") for key, _ in store.list(f"deployments/{ranker}/{kind}/")]
+    return [key for key in keys if _untouched(store, key, _SILENT)]
+
+
+def _untouched(store: ObjectStore, prefix: str, span: timedelta) -> bool:
+    touched = store.last_modified(prefix)
+    return touched is not None and datetime.now(UTC) - touched > span
 
 
 def _is_before(name: str, day: date) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -123,3 +124,17 @@ def test_old_looks_and_requests_go(store: ObjectStore, ranker: Ranker) -> None:
         "monitoring/recommend/memory.json",
         f"requests/recommend/dt={kept}/part.parquet",
     ]
+
+
+def test_reports_of_callers_that_ended_go(
+    store: ObjectStore, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"deployments/recommend/{kind}/one.json" for kind in ("agents", "traffic")]
+    for key in (*keys, "deployments/recommend/hold.json"):
+        store.put(key, b"{}")
+    assert clean(ranker, dry_run=False)["reports"] == []
+    monkeypatch.setattr(retention, "_SILENT", timedelta(0))
+    time.sleep(1.1)  # S3 counts seconds
+    assert clean(ranker, dry_run=True)["reports"] == keys
+    assert clean(ranker, dry_run=False)["reports"] == keys
+    assert [key for key, _ in store.list("")] == ["deployments/recommend/hold.json"]
