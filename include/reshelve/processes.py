@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from reshelve.errors import TryAgainError
+from reshelve.errors import AlreadyRunningError, TryAgainError
 
 _PR_SET_PDEATHSIG = 1
 _LOW_PRIORITY = 15  # of 19
@@ -33,6 +35,20 @@ def die_with_parent() -> None:
 def yield_to_others() -> None:
     """Give this thread, and those that it starts, a lower priority: what serves on the same processors goes first."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
+
+
+@contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Holds a lock file while the block runs; the kernel lets it go when the process dies.
+
+    Raises AlreadyRunningError where another process holds it: `what`, "agent", keeps that directory.
+    """
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunningError(f"{lock.parent}: another {what} keeps this directory") from error
+        yield
 
 
 def free_port() -> int:

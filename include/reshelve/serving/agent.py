@@ -7,17 +7,15 @@ away the server keeps what it has; with the server away the agent waits for it.
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reshelve.errors import AlreadyRunningError, ConfigurationError, DataError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.logs import logger
+from reshelve.processes import only_one
 from reshelve.serving.admin import ServerAdmin
 from reshelve.serving.copier import Copier
 from reshelve.serving.disk import Disk
@@ -55,7 +53,7 @@ def run_agent(models: str, server: str, name: str, every: float) -> None:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-    with _only_agent(directory):
+    with only_one(directory / ".agent.lock", "agent"):
         agent = Agent(directory, server, name, impatient_store(), object_store())
         try:
             agent.start()
@@ -64,16 +62,6 @@ def run_agent(models: str, server: str, name: str, every: float) -> None:
                 stop.wait(every)
         finally:
             agent.close()
-
-
-@contextmanager
-def _only_agent(directory: Path) -> Iterator[None]:
-    with (directory / ".agent.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunningError(f"{directory}: another agent keeps this directory") from error
-        yield
 
 
 class Agent:

@@ -7,7 +7,6 @@ request, by version, as the client library does. nginx lives on when this proces
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -16,13 +15,12 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from reshelve.errors import AlreadyRunningError, ConfigurationError, TryAgainError
+from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
-from reshelve.processes import start, wait_until
+from reshelve.processes import only_one, start, wait_until
 from reshelve.serving.certificate import self_signed
 from reshelve.serving.gateway_config import Gateway, attempts, render
 from reshelve.serving.pointers import Pointers
@@ -69,7 +67,7 @@ def run_gateway(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _only_gateway(directory), _Counter(gateway.socket) as counter:
+    with only_one(directory / ".gateway.lock", "gateway"), _Counter(gateway.socket) as counter:
         _follow(gateway, impatient_store(), counter, stop, every)
 
 
@@ -99,16 +97,6 @@ def _certificate(certificate: Path | None, key: Path | None, directory: Path) ->
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such file", "expected PEM")
     return certificate.absolute(), key.absolute()
-
-
-@contextmanager
-def _only_gateway(directory: Path) -> Iterator[None]:
-    with (directory / ".gateway.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunningError(f"{directory}: another gateway keeps this directory") from error
-        yield
 
 
 def _follow(
