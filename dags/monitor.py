@@ -8,7 +8,7 @@ drift of what customers ask and of the scores. One decision by a table:
 |---|---|
 | bad version | roll back now; without a version to go back to: alert |
 | bad canary | withdraw it |
-| broken data, no traffic | hold releases until it is over |
+| broken data, no traffic | hold releases until it is over; then start `release_<ranker>` for a version that waited |
 | drift | start `retrain_<ranker>` on the newest good partition, where no version has learnt from it; else alert |
 | bad service, dead agent, late partition or night, an hour out of the ordinary | alert |
 | inconclusive | say so |
@@ -28,7 +28,14 @@ from airflow.sdk import DAG
 
 from reshelve_airflow.policies import Tag, defaults, rankers
 from reshelve_airflow.verb import ReshelveOperator
-from reshelve_airflow.watch import AlertOperator, LearnFromOperator
+from reshelve_airflow.watch import AlertOperator, AskedOperator
+
+# A key of a look's result, the param of the DAG of that name that it becomes, why, and what makes the run another one:
+# a night is started once for its day, a release whenever one waited.
+ASKED: tuple[tuple[str, str, dict[str, str], str], ...] = (
+    ("retrain", "partition", {"note": "the watch found drift"}, ""),
+    ("release", "version", {"reason": "the hold that it waited for is over"}, "__{{ run_id }}"),
+)
 
 with DAG(
     "monitor",
@@ -49,14 +56,17 @@ with DAG(
             owner=ranker.owner,
         )
         AlertOperator(task_id=f"alert_{ranker.name}", look=look.output, owner=ranker.owner)
-        learn = LearnFromOperator(task_id=f"learn_from_{ranker.name}", look=look.output, owner=ranker.owner)
-        learn >> TriggerDagRunOperator(
-            task_id=f"retrain_{ranker.name}",
-            trigger_dag_id=f"retrain_{ranker.name}",
-            trigger_run_id=f"watch__{{{{ ti.xcom_pull(task_ids='{learn.task_id}') }}}}",
-            conf={"partition": learn.output, "note": "the watch found drift"},
-            logical_date=None,
-            skip_when_already_exists=True,
-            openlineage_inject_parent_info=False,
-            owner=ranker.owner,
-        )
+        for key, param, why, another in ASKED:
+            asked = AskedOperator(
+                task_id=f"ask_{key}_{ranker.name}", look=look.output, key=key, owner=ranker.owner
+            )
+            asked >> TriggerDagRunOperator(
+                task_id=f"{key}_{ranker.name}",
+                trigger_dag_id=f"{key}_{ranker.name}",
+                trigger_run_id=f"watch__{{{{ ti.xcom_pull(task_ids='{asked.task_id}') }}}}{another}",
+                conf={param: asked.output, **why},
+                logical_date=None,
+                skip_when_already_exists=True,
+                openlineage_inject_parent_info=False,
+                owner=ranker.owner,
+            )

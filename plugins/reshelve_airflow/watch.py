@@ -38,20 +38,22 @@ class AlertOperator(BaseOperator):
         return told
 
 
-class LearnFromOperator(BaseOperator):
-    """The day that a look wants to be learnt from, or a skip."""
+class AskedOperator(BaseOperator):
+    """What a look asks another DAG for, by the key of its result (`retrain`, `release`); a skip where it asks for nothing."""
 
     template_fields: Sequence[str] = ("look",)
 
-    def __init__(self, *, look: Any, **kwargs: Any) -> None:
+    def __init__(self, *, look: Any, key: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.look = look
+        self.key = key
 
-    def execute(self, context: Context) -> str:
-        """YYYY-MM-DD."""
-        if not self.look.get("retrain"):
-            raise AirflowSkipException(f"nothing to learn: {self.look.get('headline')}")
-        return str(self.look["retrain"])
+    def execute(self, context: Context) -> str | int:
+        """The day or the version."""
+        if not self.look.get(self.key):
+            raise AirflowSkipException(f"nothing to {self.key}: {self.look.get('headline')}")
+        found: str | int = self.look[self.key]
+        return found
 
 
 def message(look: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from reshelve.settings import settings
 from reshelve_airflow.notifiers import EMAIL, WEBHOOK, notifiers, on_failure
-from reshelve_airflow.watch import AlertOperator, LearnFromOperator
+from reshelve_airflow.watch import AlertOperator, AskedOperator
 
 pytestmark = pytest.mark.slow
 
@@ -121,8 +121,9 @@ def test_mail_goes_to_every_address_and_holds_no_markup_of_strangers(monkeypatch
     assert "{{ ti.task_id }}" in failed.subject and "{{ exception }}" in failed.html_content
 
 
-def test_a_night_is_started_only_where_the_look_asks_for_one() -> None:
-    learn = LearnFromOperator(task_id="learn", look={**LOOK, "retrain": "2011-08-30"})
-    assert learn.execute({}) == "2011-08-30"  # type: ignore[arg-type]
-    with pytest.raises(AirflowSkipException, match="nothing to learn"):
-        LearnFromOperator(task_id="learn", look=LOOK).execute({})  # type: ignore[arg-type]
+@pytest.mark.parametrize(("key", "value"), [("retrain", "2011-08-30"), ("release", 20110830001)])
+def test_another_dag_is_started_only_where_the_look_asks_for_it(key: str, value: str | int) -> None:
+    asked = AskedOperator(task_id="asked", look={**LOOK, key: value}, key=key)
+    assert asked.execute({}) == value  # type: ignore[arg-type]
+    with pytest.raises(AirflowSkipException, match=f"nothing to {key}"):
+        AskedOperator(task_id="asked", look=LOOK, key=key).execute({})  # type: ignore[arg-type]

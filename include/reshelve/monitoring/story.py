@@ -9,7 +9,13 @@ from typing import Any
 from reshelve.monitoring.observations import Observation
 
 
-def tell(observation: Observation, *, retrain: date | None, dry_run: bool) -> dict[str, Any]:
+def tell(
+    observation: Observation,
+    *,
+    retrain: date | None = None,
+    release: int | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
     """Write the block to stderr, where logs go; the result of the verb."""
     decision = observation.decision
     assert decision is not None
@@ -25,6 +31,7 @@ def tell(observation: Observation, *, retrain: date | None, dry_run: bool) -> di
         "done": decision.done,
         "alert": decision.alert,
         "retrain": None if retrain is None else retrain.isoformat(),
+        "release": release,
         "held": observation.held,
         "findings": [f"{finding.condition.value}: {finding.reason}" for finding in observation.findings],
         "at": observation.at.isoformat(timespec="seconds"),

@@ -35,7 +35,9 @@ _HOLDING = {row.condition for row in TABLE if row.action is Action.HOLD}
 
 
 def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) -> dict[str, Any]:
-    """Look once, and answer what was found, decided and done; `retrain` is the day to learn from, or None.
+    """Look once, and answer what was found, decided and done.
+
+    `retrain` is the day to learn from, `release` the version whose release waited for a hold that is over; or None.
 
     Raises TryAgainError where the store is away or another look is being made. `dry_run` writes nothing.
     """
@@ -47,22 +49,25 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
     decision, learn_from = observation.decision, _learn_from(seen.verdict)
     if dry_run:
         decision = decision.model_copy(update={"done": planned(ranker, decision, learn_from)})
-        return tell(observation.model_copy(update={"decision": decision}), retrain=None, dry_run=True)
+        return tell(observation.model_copy(update={"decision": decision}), dry_run=True)
     lifting = _lifts(seen, observation, memory)
     begun = memory.begin(decision, now)
     write_memory(
         store, ranker.name, memory, etag
     )  # before anything is done: of two looks at once, one may act
     done, happened = act(store, ranker, decision, learn_from)
-    if lifting:
-        holds.lift(store, ranker.name)
+    lifted = holds.lift(store, ranker.name) if lifting else None
     decision = decision.model_copy(update={"done": done, "alert": decision.alert or begun is not None})
     observation = observation.model_copy(update={"decision": decision, "held": _held(store, ranker.name)})
     observations.write(store, observation)
     if begun is not None:
         settle_act(store, ranker.name, begun, happened=happened)
     retraining = happened and decision.action is Action.RETRAIN
-    return tell(observation, retrain=learn_from if retraining else None, dry_run=False)
+    return tell(
+        observation,
+        retrain=learn_from if retraining else None,
+        release=None if lifted is None else lifted.waiting,
+    )
 
 
 def judge(store: ObjectStore, seen: Seen, memory: Memory) -> Observation:

@@ -25,4 +25,10 @@ def lift(ranker: Ranker, *, by: str) -> dict[str, Any]:
     found = holds.lift(object_store(), ranker.name)
     logger(ranker=ranker.name).info("releases go on", by=by, was="" if found is None else found.reason)
     was = None if found is None else found.model_dump(mode="json")
+    if found is not None and found.waiting is not None:
+        logger(ranker=ranker.name).info(
+            "a version waits to be released",
+            version=found.waiting,
+            next=f"reshelve release --ranker {ranker.name} --version {found.waiting}",
+        )
     return {"ranker": ranker.name, "state": "unchanged" if found is None else "lifted", "was": was}

@@ -27,7 +27,7 @@ from reshelve.store.deployments import (
     move_pointer,
     settle,
 )
-from reshelve.store.holds import read_hold, require_no_hold
+from reshelve.store.holds import read_hold, remember_waiting, require_no_hold
 from reshelve.store.manifest import Manifest, partition_of
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, Plan, State
@@ -81,6 +81,7 @@ def release(
     )
     unchanged = pointer.stable == version
     if not unchanged:
+        remember_waiting(store, name, version)
         require_no_hold(store, name)
         if pointer.sequence:
             require_live(store, name)
@@ -116,6 +117,7 @@ def _go(
     name = ranker.name
     while pointer.stable != version:
         if (hold := read_hold(store, name)) is not None:
+            remember_waiting(store, name, version)
             steps.add("hold", hold.reason)
             return "held", f"{name} version {version} waits: releases are held: {hold.reason}"
         if pointer.state is State.READY:

@@ -5,6 +5,7 @@ A hold of the watch names its cause, and the watch lifts it when the cause is go
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,7 @@ class Hold(BaseModel):
     reason: str
     at: datetime
     cause: str = Field("", description="What the watch found; empty: a person holds.")
+    waiting: int | None = Field(None, description="The newest version whose release it stopped.")
 
 
 def hold_key(ranker: str) -> str:
@@ -61,6 +63,21 @@ def lift(store: ObjectStore, ranker: str) -> Hold | None:
         found = None
     store.delete([hold_key(ranker)])
     return found
+
+
+def remember_waiting(store: ObjectStore, ranker: str, version: int) -> None:
+    """Write down in the hold that a version waits for its end. A hold that changed or went meanwhile is left alone."""
+    found = store.get(hold_key(ranker))
+    try:
+        held = None if found is None else Hold.model_validate_json(found.body)
+    except ValidationError:
+        return  # whoever asks whether releases are held is told
+    if found is None or held is None:
+        return
+    if held.waiting is None or held.waiting < version:
+        document = held.model_copy(update={"waiting": version}).model_dump(mode="json")
+        with suppress(PreconditionFailedError):
+            store.put_json(hold_key(ranker), document, if_match=found.etag)
 
 
 def require_no_hold(store: ObjectStore, ranker: str) -> None:

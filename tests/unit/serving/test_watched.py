@@ -263,7 +263,9 @@ def test_the_world_around_a_good_version(
     shop.serve(30)
     assert look(watched)["held"], "one look without the cause is not enough"
     shop.serve(30)
-    assert not look(watched)["held"] and read_hold(store, "recommend") is None
+    lifted = look(watched)
+    assert not lifted["held"] and read_hold(store, "recommend") is None
+    assert lifted["release"] == two, "what waited is asked for"
     assert release(watched, two, by="test")["state"] == "promoted"
 
     shop.serve(200)
