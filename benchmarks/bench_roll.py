@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reshelve.errors import TryAgainError
 from reshelve.lineage import Run
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, start, stop_group, wait_until
@@ -149,7 +150,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(0.1):
-            for version in self._admin.observe("recommend").available:
+            try:
+                found = self._admin.observe("recommend").available
+            except TryAgainError:  # a machine that is too busy to answer in two seconds: look again
+                continue
+            for version in found:
                 self.available.setdefault(version, time.time())
 
     def close(self) -> None:
