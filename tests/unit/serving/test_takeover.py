@@ -113,7 +113,7 @@ def test_the_next_release_takes_the_place_of_one_that_died_or_stands_still(
     assert problems(log) == []
     withdrawn = [entry for entry in log if entry.action == "withdraw"]
     assert [entry.evidence["state"] for entry in withdrawn] == ["canary", "canary"]
-    assert all(entry.by == "test" and entry.evidence["quiet_seconds"] >= 3 for entry in withdrawn)
+    assert all(entry.pointer.by == "test" and entry.evidence["quiet_seconds"] >= 3 for entry in withdrawn)
 
 
 def test_the_same_version_goes_on_at_once(
