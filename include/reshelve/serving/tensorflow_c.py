@@ -191,7 +191,7 @@ class Session:
         c = _library()
         asked = (_P * len(feeds))()
         answers = (_P * len(fetches))()
-        body = ctypes.create_string_buffer(options, len(options)) if options else None
+        body = ctypes.create_string_buffer(options, len(options))
         buffer = ctypes.byref(_Buffer(ctypes.cast(body, _P), len(options), None)) if options else None
         try:
             for place, (array, dtype) in enumerate(values):
@@ -201,7 +201,7 @@ class Session:
                     self._session, buffer, feeds, asked, len(feeds), fetches, answers, len(fetches),
                     None, 0, None, status,
                 )  # fmt: skip
-            return [_from_tensor(answer) for answer in answers]
+            return [_from_tensor(int(answer or 0)) for answer in answers]
         finally:
             for answer in answers:
                 if answer:
