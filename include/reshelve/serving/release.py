@@ -27,7 +27,7 @@ from reshelve.store.deployments import (
     move_pointer,
     settle,
 )
-from reshelve.store.holds import read_hold, remember_waiting, require_no_hold
+from reshelve.store.holds import forget_waiting, read_hold, remember_waiting, require_no_hold
 from reshelve.store.manifest import Manifest, partition_of
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, Plan, State
@@ -193,6 +193,7 @@ def withdraw(ranker: Ranker, *, version: int | None = None, by: str, reason: str
     if pointer is None or pointer.canary is None or version not in (None, pointer.canary):
         return {"ranker": name, "state": "unchanged", "withdrawn": None}
     moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=reason or "withdrawn")
+    forget_waiting(store, name, pointer.canary)
     return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}
 
 

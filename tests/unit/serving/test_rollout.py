@@ -21,7 +21,7 @@ from reshelve.serving.client import NothingServesError, RankingClient
 from reshelve.serving.release import approve, release, rollback, status, withdraw
 from reshelve.serving.reports import live_reports
 from reshelve.serving.routing import Caller
-from reshelve.store import objects
+from reshelve.store import holds, objects
 from reshelve.store.deployments import Offer, move_pointer, problems, read_log, read_pointer
 from reshelve.store.objects import ObjectStore
 
@@ -147,6 +147,38 @@ def test_customers_get_a_canary_in_steps_and_a_person_ends_it(
                    "offer", "withdraw", "rollback"]  # fmt: skip
     passed = [entry.evidence for entry in log if entry.action == "passed"]
     assert all(found["requests"]["canary"] >= 20 and not found["errors"]["canary"] for found in passed)
+
+
+@pytest.mark.slow
+def test_what_was_taken_back_is_not_offered_by_the_nights_after_it(
+    store: ObjectStore, publish: Any, host: Any, ranker: Ranker
+) -> None:
+    one, two, three = publish(FIRST), publish(SECOND, "other"), publish(date(2011, 9, 1))
+    host.start_agent()
+    host.start_server()
+    release(ranker, one, by="test")
+    asks = ranker.with_values({"release.approval": True})
+    assert release(asks, two, by="night")["awaits_approval"]
+    assert serves(host, "canary") == two
+    holds.hold(store, "recommend", by="watch", reason="a broken partition", cause="data")
+    with pytest.raises(TryAgainError, match="releases are held"):
+        release(asks, two, by="night")
+    found = holds.read_hold(store, "recommend")
+    assert found is not None and found.waiting == two
+    assert withdraw(asks, version=two, by="anna")["withdrawn"] == two
+    lifted = holds.lift(store, "recommend")
+    assert lifted is not None and lifted.waiting is None, "the end of the hold would release it again"
+    wait_until(lambda: host.versions_listed() == {one}, 20, "the withdrawn version to be unloaded")
+
+    assert release(asks, three, by="night")["awaits_approval"]
+    assert approve(asks, three, by="anna")["state"] == "promoted"
+    assert (serves(host), serves(host, "canary")) == (three, None)
+    pointer, log = read_pointer(store, "recommend"), read_log(store, "recommend")
+    assert pointer is not None and (pointer.stable, pointer.previous) == (three, one)
+    offered = [entry.pointer.canary for entry in log if entry.action == "offer"]
+    assert offered == [one, two, three] and problems(log) == []
+    with pytest.raises(DataError, match="never was stable"):
+        rollback(ranker, to=two, by="watch")
 
 
 @pytest.mark.slow
