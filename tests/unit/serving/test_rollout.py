@@ -170,6 +170,9 @@ def test_what_was_taken_back_is_not_offered_by_the_nights_after_it(
     assert lifted is not None and lifted.waiting is None, "the end of the hold would release it again"
     wait_until(lambda: host.versions_listed() == {one}, 20, "the withdrawn version to be unloaded")
 
+    with pytest.raises(DataError, match="not being released any more"):
+        release(asks, two, by="night", resume=True)  # a retry of its own night
+
     assert release(asks, three, by="night")["awaits_approval"]
     assert approve(asks, three, by="anna")["state"] == "promoted"
     assert (serves(host), serves(host, "canary")) == (three, None)
@@ -301,8 +304,8 @@ def test_without_agents_a_release_says_so_and_frees_its_slot(
     with pytest.raises(TryAgainError, match="no serving agent has reported"):
         release(ranker, one, by="test")
     assert [entry.action for entry in read_log(store, "recommend")] == ["offer", "withdraw"]
-    with pytest.raises(TryAgainError, match="no serving agent has reported"):
-        release(ranker, one, by="test")
+    with pytest.raises(TryAgainError, match="no serving agent has reported"):  # nobody took it back
+        release(ranker, one, by="test", resume=True)
     assert len(read_log(store, "recommend")) == 2  # the second time it knows before it offers
 
 
