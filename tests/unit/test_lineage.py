@@ -119,7 +119,7 @@ def test_two_nights_at_once_do_a_stage_once(store: ObjectStore, tmp_path: Path) 
     """A night of Airflow and one from a terminal: the second waits, and takes the first one's result."""
     command = [sys.executable, "-c", ONE_OF_TWO, str(tmp_path / "done")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    found = [json.loads(process.communicate(timeout=60)[0]) for process in both]
+    found = [json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in both]
     assert sorted(result["reused"] for result in found) == [False, True]
     assert (tmp_path / "done").read_text() == "once\n"
 
