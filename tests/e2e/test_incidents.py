@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 CYCLES = 2
 GOOD_DAY, BROKEN_DAY = date(2011, 8, 30), date(2011, 8, 31)
 RULES: dict[str, dict[str, Any]] = {
-    "release": {"ready_seconds": 120, "approval": True, "approval_hours": 0.02},
+    "release": {"ready_seconds": 120, "approval": True, "approval_hours": 0.015},
     "watch": {
         "min_requests": 60,
         "drift_requests": 150,
@@ -262,7 +262,7 @@ def test_a_release_that_nobody_answers_is_taken_back_while_a_dead_agent_is_told_
     eventually("nobody answered", lambda: here.pointer.canary is None, 180)
     last = read_log(here.store, "recommend")[-1]
     assert (last.action, last.pointer.by) == ("withdraw", "nobody")
-    assert last.pointer.reason == "no answer within 0.02 hours" and here.pointer.stable == stable
+    assert last.pointer.reason == "no answer within 0.015 hours" and here.pointer.stable == stable
 
 
 def _silence(here: Incidents) -> float:
