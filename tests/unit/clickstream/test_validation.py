@@ -223,6 +223,20 @@ def test_one_broken_day_does_not_stop_the_others(
     assert validate_range("retail", date(2011, 9, 1), date(2011, 9, 2))["verdict"] == "missing"
 
 
+def test_a_day_is_compared_with_the_days_before_it_alone(store: ObjectStore, events: Events) -> None:
+    """As a backfill judges: later days are there already, and earlier ones may come afterwards."""
+    for place in range(-2, 3):
+        day = DAY + timedelta(days=place)
+        at = {"event_time": datetime(day.year, day.month, day.day, 9)}
+        table = events(40, dict.fromkeys(range(40), at))
+        store.put(landed_prefix("retail", day) + "part-0.parquet", as_parquet(table))
+    for place, earlier in ((1, 0), (2, 1), (0, 0), (-2, 0), (-1, 1)):
+        result = validate("retail", DAY + timedelta(days=place))
+        assert (result["verdict"], result["compared_with"]) == ("pass", earlier), place
+    again = validate("retail", DAY)
+    assert (again["reused"], again["compared_with"]) == (True, 0), "a day that was judged stays as it is"
+
+
 def in_order(row: dict[str, Any]) -> str:
     return repr(sorted(row.items()))  # as text: NaN equals itself
 
