@@ -4,7 +4,7 @@
 
 Fills a SeaweedFS of its own (parallel writers), starts Airflow's API server on SQLite, logs in as a viewer, and asks for
 the overview, the ranker's page, an old page of its log and an old page of its versions. `first` is the very first request
-of a page in a process that remembers nothing of it. Prints milliseconds and one JSON line; the limit is 300.
+of a page in a process that remembers nothing of it; `of a process` is the first page of all, which also imports. Prints milliseconds and one JSON line; the limit is 300.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ def measure(viewer: Viewer, rounds: int, versions: list[int], entries: int) -> I
         "old log": (f"{page}?newest={entries // 2}", f"move {entries // 2} of"),
         "old versions": (f"{page}?page=50", str(versions[len(versions) // 2])[:4]),
     }
-    viewer.milliseconds("/reshelve/releases/search", "never released")  # what a process imports once
+    cold = viewer.milliseconds("/reshelve/releases/search", "never released")  # what a process imports once
+    yield {"page": "of a process", "first": cold}
     for name, (path, says) in pages.items():
         first, *others = [viewer.milliseconds(path, says) for _ in range(rounds + 1)]
         yield {"page": name, "first": first, "median": statistics.median(others), "max": max(others)}
@@ -231,10 +232,9 @@ def main() -> int:
             for process in reversed(started):
                 stop_group(process.pid)
     for line in found:
-        print(
-            f"{line['page']:<13} first {line['first']:6.0f}  median {line['median']:6.0f}  max {line['max']:6.0f} ms"
-        )
-    slowest = max(line["max"] for line in found)
+        times = "  ".join(f"{name} {line[name]:6.0f}" for name in ("first", "median", "max") if name in line)
+        print(f"{line['page']:<13} {times} ms")
+    slowest = max(line["max"] for line in found if "max" in line)
     result = {
         "bench": "releases",
         "versions": asked.versions,

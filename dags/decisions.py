@@ -9,13 +9,11 @@ changes nothing. The Releases page starts them; where a run of `release_<ranker>
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG
 
 from reshelve.rankers import ranker_names
 from reshelve_airflow.params import airflow_params, decision_params
-from reshelve_airflow.policies import Tag, defaults
+from reshelve_airflow.policies import by_hand
 from reshelve_airflow.verb import ReshelveOperator
 
 Form = decision_params(ranker_names())
@@ -26,19 +24,7 @@ DESCRIPTIONS = {
 }
 
 for verb, description in DESCRIPTIONS.items():
-    with DAG(
-        verb,
-        description=description,
-        doc_md=__doc__,
-        schedule=None,
-        catchup=False,
-        is_paused_upon_creation=False,
-        max_active_runs=1,
-        dagrun_timeout=timedelta(hours=1),
-        tags=[Tag.RESHELVE, Tag.RELEASE],
-        default_args=defaults(),
-        params=airflow_params(Form),
-    ) as dag:
+    with DAG(verb, **by_hand(description, __doc__, airflow_params(Form))) as dag:
         ReshelveOperator(
             task_id=verb,
             verb=verb,

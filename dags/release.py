@@ -17,16 +17,15 @@ from datetime import timedelta
 from airflow.sdk import DAG
 
 from reshelve.rankers import Ranker
-from reshelve_airflow.approval import ANSWER, AskApprovalOperator, ConcludeOperator
+from reshelve_airflow.approval import ANSWER, AskApprovalOperator, ConcludeOperator, ReleaseOperator
 from reshelve_airflow.params import ReleaseParams, airflow_params
 from reshelve_airflow.policies import Tag, defaults, rankers
-from reshelve_airflow.verb import ReshelveOperator
 
 
 def release(ranker: Ranker) -> None:
     """One task; for a ranker that asks for a person three: release until then, ask, do what was said."""
     rules = ranker.release
-    work = ReshelveOperator(
+    work = ReleaseOperator(
         task_id="release",
         verb="release",
         options={

@@ -8,30 +8,16 @@ no training. **Dry run is on by default**: the log says what would happen. Witho
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG
 
 from reshelve.rankers import ranker_names
 from reshelve_airflow.params import airflow_params, rollback_params
-from reshelve_airflow.policies import Tag, defaults
+from reshelve_airflow.policies import by_hand
 from reshelve_airflow.verb import ReshelveOperator
 
 Form = rollback_params(ranker_names())
 
-with DAG(
-    "rollback",
-    description="Serve a ranker's previous version again",
-    doc_md=__doc__,
-    schedule=None,
-    catchup=False,
-    is_paused_upon_creation=False,
-    max_active_runs=1,
-    dagrun_timeout=timedelta(hours=1),
-    tags=[Tag.RESHELVE, Tag.RELEASE],
-    default_args=defaults(),
-    params=airflow_params(Form),
-):
+with DAG("rollback", **by_hand("Serve a ranker's previous version again", __doc__, airflow_params(Form))):
     ReshelveOperator(
         task_id="rollback",
         verb="rollback",

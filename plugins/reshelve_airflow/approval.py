@@ -30,6 +30,15 @@ the version stays published. Without an answer within {hours:g} hours it is take
 """
 
 
+class ReleaseOperator(ReshelveOperator):
+    """`reshelve release`. A retry goes on: what a person took back between two tries is not offered again."""
+
+    def execute(self, context: Context) -> Any:
+        """Release."""
+        self.options = {**self.options, "resume": context["ti"].try_number > 1}
+        return super().execute(context)
+
+
 class AskApprovalOperator(ApprovalOperator):
     """Asks a person about the release that `release` left waiting; skipped where that needed none.
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reshelve.errors import ConfigurationError
 from reshelve.rankers import Ranker, load_ranker, ranker_names
 from reshelve.settings import settings
 from reshelve_airflow.notifiers import on_failure
+
+if TYPE_CHECKING:
+    from airflow.sdk import Param
 
 START_DATE = os.environ.get("RESHELVE_START_DATE", "2011-01-01")
 """The first partition that the schedule handles (YYYY-MM-DD). Manual runs and backfills may handle any day."""
@@ -47,6 +51,22 @@ def defaults(owner: str = "reshelve") -> dict[str, Any]:
         "retry_delay": timedelta(seconds=20),
         "execution_timeout": job_timeout(),
         "on_failure_callback": on_failure(),
+    }
+
+
+def by_hand(description: str, doc: str | None, params: Mapping[str, Param]) -> dict[str, Any]:
+    """The arguments of a DAG that only people and pages start, to act on what serves: never paused, one run at a time."""
+    return {
+        "description": description,
+        "doc_md": doc,
+        "schedule": None,
+        "catchup": False,
+        "is_paused_upon_creation": False,
+        "max_active_runs": 1,
+        "dagrun_timeout": timedelta(hours=1),
+        "tags": [Tag.RESHELVE, Tag.RELEASE],
+        "default_args": defaults(),
+        "params": params,
     }
 
 

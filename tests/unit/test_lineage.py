@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +97,31 @@ def test_two_processes_never_do_one_stage(run: Run) -> None:
         other.communicate()
     with stage.lock(wait_seconds=5):  # the kernel let go with the process
         pass
+
+
+ONE_OF_TWO = """
+import json, sys, time
+from datetime import date
+from reshelve.lineage import Run, run_stage
+from reshelve.rankers import load_ranker
+
+def work(run):
+    with open(sys.argv[1], "a") as done:
+        done.write("once\\n")
+    time.sleep(2)
+    return {"rows": 1}
+
+print(json.dumps(run_stage(Run.of(load_ranker("recommend"), date(2011, 8, 30)), "examples", work)))
+"""
+
+
+def test_two_nights_at_once_do_a_stage_once(store: ObjectStore, tmp_path: Path) -> None:
+    """A night of Airflow and one from a terminal: the second waits, and takes the first one's result."""
+    command = [sys.executable, "-c", ONE_OF_TWO, str(tmp_path / "done")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    found = [json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in both]
+    assert sorted(result["reused"] for result in found) == [False, True]
+    assert (tmp_path / "done").read_text() == "once\n"
 
 
 def test_the_identity_names_ranker_partition_and_spec(run: Run) -> None:

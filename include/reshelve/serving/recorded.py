@@ -52,7 +52,7 @@ def recorded_requests(store: ObjectStore, manifest: Manifest) -> list[Recorded]:
 
 def logged_requests(store: ObjectStore, ranker: Ranker, most: int) -> list[Recorded]:
     """What customers asked lately, from the newest part of the request log; none without a log, and none of pairs,
-    whose candidates are not logged. A damaged part is left out."""
+    of whose candidates only the best are logged. A damaged part is left out."""
     days = store.folders(f"requests/{ranker.name}/") if ranker.kind.over_catalogue else []
     for day in reversed(days[-_LOGGED_DAYS:]):
         keys = [key for key, _ in store.list(f"requests/{ranker.name}/{day}/")]

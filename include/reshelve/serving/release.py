@@ -24,10 +24,11 @@ from reshelve.store.deployments import (
     Promote,
     Revert,
     Withdraw,
+    entry_at,
     move_pointer,
     settle,
 )
-from reshelve.store.holds import read_hold, remember_waiting, require_no_hold
+from reshelve.store.holds import forget_waiting, read_hold, remember_waiting, require_no_hold
 from reshelve.store.leases import abandoned, lease_key, working
 from reshelve.store.manifest import Manifest, partition_of
 from reshelve.store.objects import ObjectStore, object_store
@@ -37,6 +38,8 @@ from reshelve.store.versions import check_uploaded, require_manifest
 __all__ = ["approve", "release", "rollback", "status", "withdraw"]
 
 _LABEL_SECONDS = 60.0
+_MOVES_READ = 100
+_AGAIN = "again"  # in the evidence of a withdrawal: its release means to be tried again
 
 
 class _Steps:
@@ -63,6 +66,7 @@ def release(
     reason: str = "",
     allow_older: bool = False,
     allow_held: bool = False,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Take a version the way its plan says (`store.rollout`), until every live agent serves it as stable.
 
@@ -70,7 +74,8 @@ def release(
 
     The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
     serve; the version before serves on, `headline` says why); held (a step cannot tell yet, a person has to
-    approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there). Raises
+    approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there).
+    `resume`: this is such a call; what somebody took back meanwhile is then not offered again. Raises
     ConfigurationError or DataError where the version may not be released, TryAgainError where agents are away or slow,
     another release is under way, or releases are held.
     """
@@ -84,6 +89,8 @@ def release(
     )
     unchanged = pointer.stable == version
     if not unchanged:
+        if resume:
+            _require_not_taken_back(store, pointer, version)
         remember_waiting(store, name, version)
         require_no_hold(store, name)
         if pointer.sequence:
@@ -156,7 +163,7 @@ def _go(
             if (
                 pointer.state is not State.CANARY
             ):  # customers have it: a hiccup of S3 is no reason to take it away
-                _withdraw(store, name, version, steps, by, error.headline)
+                _withdraw(store, name, version, steps, by, error.headline, {_AGAIN: True})
             raise
         if found.verdict is Verdict.ROLL_BACK:
             _withdraw(store, name, version, steps, by, found.reason, found.evidence)
@@ -175,6 +182,20 @@ def _taken_back(pointer: Pointer, version: int) -> DataError:
         f"{pointer.ranker}: version {version} is not being released any more",
         f"the deployment log's newest entry is by {pointer.by}: {pointer.reason}",
     )
+
+
+def _require_not_taken_back(store: ObjectStore, pointer: Pointer, version: int) -> None:
+    """Raises DataError where the newest release of a version ended otherwise than by its own hiccup."""
+    ended = pointer.sequence
+    if pointer.canary == version:
+        return
+    for sequence in range(ended - 1, max(0, ended - _MOVES_READ), -1):
+        before = entry_at(store, pointer.ranker, sequence)
+        if before.pointer.canary == version:
+            last = entry_at(store, pointer.ranker, sequence + 1)
+            if not last.evidence.get(_AGAIN):
+                raise _taken_back(last.pointer, version)
+            return
 
 
 def _log(
@@ -211,6 +232,7 @@ def withdraw(ranker: Ranker, *, version: int | None = None, by: str, reason: str
     if pointer is None or pointer.canary is None or version not in (None, pointer.canary):
         return {"ranker": name, "state": "unchanged", "withdrawn": None}
     moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=reason or "withdrawn")
+    forget_waiting(store, name, pointer.canary)
     return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}
 
 

@@ -90,15 +90,26 @@ class RequestLog:
         self._thread.start()
 
     def offer(
-        self, *, session: str, label: str, signature: str, text: str | None, version: int, outputs: Outputs
+        self,
+        *,
+        session: str,
+        label: str,
+        signature: str,
+        text: str | None,
+        version: int,
+        outputs: Outputs,
+        sent: NDArray[Any] | None = None,
     ) -> None:
-        """Hand over one answered request, if its session is in the sample. Never waits, never raises."""
+        """Hand over one answered request, if its session is in the sample. Never waits, never raises.
+
+        `sent`: the items that were asked about, where the answer names none itself (a pair's scores).
+        """
         if text is None or not sampled(session, self.share):
             return
         if len(self._rows) >= _MOST_ROWS:
             self.dropped += 1
             return
-        items, scores = top(outputs.get("item"), outputs.get("score"))
+        items, scores = top(outputs.get("item", sent), outputs.get("score"))
         now = datetime.now(UTC)
         self._rows.append(
             Logged(now, session, version, label, signature, text[:_LONGEST_TEXT], items, scores)
@@ -179,4 +190,4 @@ def top(items: NDArray[Any] | None, scores: NDArray[Any] | None) -> tuple[tuple[
     named = None if items is None else items[0] if items.ndim > 1 else items
     found = [] if named is None or len(named) != len(first) else [named[place] for place in order]
     names = (name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in found)
-    return tuple(names), tuple(float(first[place]) for place in order)
+    return tuple(name[:_LONGEST_TEXT] for name in names), tuple(float(first[place]) for place in order)

@@ -16,9 +16,10 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.logs import logger
@@ -172,7 +173,7 @@ class Caller:
         if self.log is not None:
             self.log.offer(
                 session=session, label=label, signature=signature, text=text, version=answer.version,
-                outputs=answer.outputs,
+                outputs=answer.outputs, sent=_sent(inputs),
             )  # fmt: skip
         return answer
 
@@ -215,6 +216,12 @@ def _text(inputs: Mapping[str, ArrayLike]) -> str | None:
             first = rows[0]
             return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
     return None
+
+
+def _sent(inputs: Mapping[str, ArrayLike]) -> NDArray[Any] | None:
+    """The items that a caller wants scored for one query; None where it names none, or asks several queries at once."""
+    queries, items = (np.asarray(inputs.get(name, ())).ravel() for name in ("query", "item"))
+    return items if items.size and len(set(queries.tolist())) == 1 else None
 
 
 def _best_score(answer: Answer) -> float | None:

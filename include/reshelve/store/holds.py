@@ -5,6 +5,7 @@ A hold of the watch names its cause, and the watch lifts it when the cause is go
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -67,6 +68,15 @@ def lift(store: ObjectStore, ranker: str) -> Hold | None:
 
 def remember_waiting(store: ObjectStore, ranker: str, version: int) -> None:
     """Write down in the hold that a version waits for its end. A hold that changed or went meanwhile is left alone."""
+    _wait(store, ranker, lambda waiting: version if waiting is None else max(waiting, version))
+
+
+def forget_waiting(store: ObjectStore, ranker: str, version: int) -> None:
+    """A version that was taken back does not wait any more: the end of the hold would release it against that word."""
+    _wait(store, ranker, lambda waiting: None if waiting == version else waiting)
+
+
+def _wait(store: ObjectStore, ranker: str, change: Callable[[int | None], int | None]) -> None:
     found = store.get(hold_key(ranker))
     try:
         held = None if found is None else Hold.model_validate_json(found.body)
@@ -74,8 +84,9 @@ def remember_waiting(store: ObjectStore, ranker: str, version: int) -> None:
         return  # whoever asks whether releases are held is told
     if found is None or held is None:
         return
-    if held.waiting is None or held.waiting < version:
-        document = held.model_copy(update={"waiting": version}).model_dump(mode="json")
+    waiting = change(held.waiting)
+    if waiting != held.waiting:
+        document = held.model_copy(update={"waiting": waiting}).model_dump(mode="json")
         with suppress(PreconditionFailedError):
             store.put_json(hold_key(ranker), document, if_match=found.etag)
 

@@ -31,6 +31,9 @@ def release(
         bool,
         typer.Option(help="End well (exit 0) where the release waits for a person, who is asked elsewhere."),
     ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with a release; one that was taken back meanwhile ends (exit 65).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Roll a published version out: load beside, probe, shadow, canary, promote; exit 65 rolled back, 75 held."""
@@ -42,6 +45,7 @@ def release(
         reason=reason,
         allow_older=allow_older,
         allow_held=allow_held,
+        resume=resume,
     )
     _show_release(result, as_json, until_approval)
 

@@ -18,6 +18,7 @@ from reshelve.rankers import Ranker
 from reshelve.serving import request_log
 from reshelve.serving.recorded import logged_requests
 from reshelve.serving.request_log import RequestLog, requests_prefix, sampled
+from reshelve.serving.routing import _sent
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, impatient_store
 
@@ -67,6 +68,22 @@ def test_what_is_kept_of_a_request(keys: None, store: ObjectStore) -> None:
     assert row["scores"] == pytest.approx([0.5, 0.2, 0.1]) and row["spread"] == pytest.approx(0.4)
     (part,) = [store.get(key) for key, _ in store.list("requests/")]
     assert part is not None and b"visit 17" not in part.body and b"anna" not in part.body
+
+
+def test_what_a_caller_sent_is_what_a_pair_s_scores_are_of(keys: None, store: ObjectStore) -> None:
+    log = RequestLog(store, "ads", "shop", 1.0)
+    scores = {"score": np.array([0.2, 0.9, 0.4])}
+    for queries in (["mug"], ["mug"] * 3, ["mug", "cup", "jug"], []):
+        sent = _sent({"query": queries, "item": ["a1", "a2", "a3"]})
+        log.offer(
+            session="visit 17", label="stable", signature="serving_default", text="mug", version=7,
+            outputs=scores, sent=sent,
+        )  # fmt: skip
+    log.close()
+    found = rows_of(store, "ads")
+    assert [row["items"] for row in found] == [["a2", "a3", "a1"]] * 2 + [[]] * 2
+    assert found[0]["scores"] == pytest.approx([0.9, 0.4, 0.2])
+    assert _sent({"history": ["mug"]}) is None
 
 
 def test_whole_sessions_are_sampled(keys: None, store: ObjectStore) -> None:

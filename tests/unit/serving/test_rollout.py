@@ -21,7 +21,7 @@ from reshelve.serving.client import NothingServesError, RankingClient
 from reshelve.serving.release import approve, release, rollback, status, withdraw
 from reshelve.serving.reports import live_reports
 from reshelve.serving.routing import Caller
-from reshelve.store import objects
+from reshelve.store import holds, objects
 from reshelve.store.deployments import Offer, move_pointer, problems, read_log, read_pointer
 from reshelve.store.objects import ObjectStore
 
@@ -150,6 +150,41 @@ def test_customers_get_a_canary_in_steps_and_a_person_ends_it(
 
 
 @pytest.mark.slow
+def test_what_was_taken_back_is_not_offered_by_the_nights_after_it(
+    store: ObjectStore, publish: Any, host: Any, ranker: Ranker
+) -> None:
+    one, two, three = publish(FIRST), publish(SECOND, "other"), publish(date(2011, 9, 1))
+    host.start_agent()
+    host.start_server()
+    release(ranker, one, by="test")
+    asks = ranker.with_values({"release.approval": True})
+    assert release(asks, two, by="night")["awaits_approval"]
+    assert serves(host, "canary") == two
+    holds.hold(store, "recommend", by="watch", reason="a broken partition", cause="data")
+    with pytest.raises(TryAgainError, match="releases are held"):
+        release(asks, two, by="night")
+    found = holds.read_hold(store, "recommend")
+    assert found is not None and found.waiting == two
+    assert withdraw(asks, version=two, by="anna")["withdrawn"] == two
+    lifted = holds.lift(store, "recommend")
+    assert lifted is not None and lifted.waiting is None, "the end of the hold would release it again"
+    wait_until(lambda: host.versions_listed() == {one}, 20, "the withdrawn version to be unloaded")
+
+    with pytest.raises(DataError, match="not being released any more"):
+        release(asks, two, by="night", resume=True)  # a retry of its own night
+
+    assert release(asks, three, by="night")["awaits_approval"]
+    assert approve(asks, three, by="anna")["state"] == "promoted"
+    assert (serves(host), serves(host, "canary")) == (three, None)
+    pointer, log = read_pointer(store, "recommend"), read_log(store, "recommend")
+    assert pointer is not None and (pointer.stable, pointer.previous) == (three, one)
+    offered = [entry.pointer.canary for entry in log if entry.action == "offer"]
+    assert offered == [one, two, three] and problems(log) == []
+    with pytest.raises(DataError, match="never was stable"):
+        rollback(ranker, to=two, by="watch")
+
+
+@pytest.mark.slow
 def test_a_tampered_version_is_never_loaded(
     store: ObjectStore, publish: Any, host: Any, ranker: Ranker
 ) -> None:
@@ -269,8 +304,8 @@ def test_without_agents_a_release_says_so_and_frees_its_slot(
     with pytest.raises(TryAgainError, match="no serving agent has reported"):
         release(ranker, one, by="test")
     assert [entry.action for entry in read_log(store, "recommend")] == ["offer", "withdraw"]
-    with pytest.raises(TryAgainError, match="no serving agent has reported"):
-        release(ranker, one, by="test")
+    with pytest.raises(TryAgainError, match="no serving agent has reported"):  # nobody took it back
+        release(ranker, one, by="test", resume=True)
     assert len(read_log(store, "recommend")) == 2  # the second time it knows before it offers
 
 

@@ -5,12 +5,7 @@ Real: S3, the model server, its agent, TensorFlow graphs that fail or are slow o
 
 from __future__ import annotations
 
-import itertools
-import json
-import shutil
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -22,63 +17,24 @@ import pytest
 from reshelve.clickstream.events import landed_prefix
 from reshelve.clickstream.landing import land
 from reshelve.clickstream.validation import validate
-from reshelve.errors import ReshelveError, TryAgainError
-from reshelve.lineage import Run
+from reshelve.errors import TryAgainError
 from reshelve.monitoring.observations import recent
 from reshelve.monitoring.watch import look
-from reshelve.processes import wait_until
 from reshelve.rankers import Ranker
 from reshelve.serving.release import release, rollback
-from reshelve.serving.routing import Caller
-from reshelve.store import versions
 from reshelve.store.deployments import read_log, read_pointer
 from reshelve.store.holds import read_hold
-from reshelve.store.objects import ObjectStore, object_store
+from reshelve.store.objects import ObjectStore
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from planted import Customers, build_graphs, publish_graph
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-_BUILD = """
-import sys, tensorflow as tf
-class Ranking(tf.Module):
-    def __init__(self, kind):
-        self.kind = kind
-        self.weights = tf.constant(tf.random.stateless_normal([400, 400], seed=[1, 2]) / 30)
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="history")])
-    def ask(self, history):
-        rows = tf.shape(history)[0]
-        customer = tf.reduce_any(tf.strings.regex_full_match(history, ".*customer.*"))  # never in a probe
-        score = tf.tile([[0.4, 0.3, 0.2, 0.06, 0.04]], [rows, 1])
-        if self.kind == "failing":
-            score = tf.reshape(score, tf.where(customer, [7, 7], [rows, 5]))
-        if self.kind == "slow":
-            times = tf.where(customer, 40, 1)
-            _, spent = tf.while_loop(lambda n, x: n < times, lambda n, x: (n + 1, tf.tanh(self.weights @ x)), [0, self.weights])
-            score += 0 * spent[0, 0]
-        names = tf.tile([[f"i{n}" for n in range(5)]], [rows, 1])
-        return {"item": names, "title": names, "score": score}
-for path in sys.argv[1:]:
-    module = Ranking(path.rsplit("/", 1)[1])
-    tf.saved_model.save(module, path, signatures={"serving_default": module.ask.get_concrete_function()})
-"""
 
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """SavedModels: `good`, and `failing` and `slow` on what customers ask, which no probe asks."""
-    found = {kind: tmp_path_factory.mktemp("graphs") / kind for kind in ("good", "failing", "slow")}
-    subprocess.run(
-        [sys.executable, "-c", _BUILD, *map(str, found.values())],
-        check=True,
-        capture_output=True,
-        timeout=400,
-    )
-    for path in found.values():
-        lines = "".join(
-            json.dumps({"item": f"i{n}", "title": f"title {n}", "events": 9 - n}) + "\n" for n in range(5)
-        )
-        (path / "assets.extra").mkdir()
-        (path / "assets.extra" / "catalogue.jsonl").write_text(lines)
-    return found
+    return build_graphs(tmp_path_factory.mktemp("graphs"))
 
 
 @pytest.fixture
@@ -97,65 +53,13 @@ def watched(ranker: Ranker) -> Ranker:
     )
 
 
-class Shop:
-    """Customers who ask all the time."""
-
-    def __init__(self, host: Any) -> None:
-        self.caller = Caller("recommend", [host.grpc], object_store(), name="shop", every=0.2)
-        self.open, self.stop = threading.Event(), threading.Event()
-        self.words, self.asked, self.number = "title", 0, itertools.count()
-        self.threads = [threading.Thread(target=self._customer, daemon=True) for _ in range(2)]
-        for thread in self.threads:
-            thread.start()
-
-    def _customer(self) -> None:
-        while not self.stop.wait(0.01):
-            if not self.open.is_set():
-                continue
-            number = next(self.number)
-            text = f"{self.words} {number % 7} ; customer {number % 100}"
-            try:
-                self.caller.predict({"history": [text]}, session=str(number), timeout=5)
-            except ReshelveError:  # counted by the caller, which is what the watch reads
-                time.sleep(0.01)
-            self.asked += 1
-
-    def serve(self, requests: int) -> None:
-        """So many more, and their report."""
-        before = self.asked
-        self.open.set()
-        wait_until(lambda: self.asked >= before + requests, 120, f"{requests} requests")
-        self.open.clear()
-        time.sleep(0.7)
-
-    def close(self) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(timeout=10)
-        self.caller.close()
-
-
 @pytest.fixture
-def shop(host: Any, store: ObjectStore) -> Iterator[Shop]:
+def shop(host: Any, store: ObjectStore) -> Iterator[Customers]:
     host.start_agent()
     host.start_server()
-    made = Shop(host)
+    made = Customers(host.grpc)
     yield made
     made.close()
-
-
-def publish_graph(graph: Path, ranker: Ranker, day: date, work: Path) -> int:
-    """Publish a version of a day."""
-    run = Run(ranker, day, object_store(), work)
-    shutil.copytree(graph, run.stage("package").directory / "version")
-    for stage, result in {
-        "package": {"bytes": 1},
-        "examples": {"verdicts": {}},
-        "train": {"base": None},
-    }.items():
-        run.stage(stage).commit(result)
-    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
-    return int(versions.publish(run)["version"])
 
 
 def put(graph: Path, ranker: Ranker, day: date, work: Path) -> int:
@@ -165,7 +69,7 @@ def put(graph: Path, ranker: Ranker, day: date, work: Path) -> int:
     return version
 
 
-def within_two_looks(shop: Shop, ranker: Ranker, requests: int = 100) -> dict[str, Any]:
+def within_two_looks(shop: Customers, ranker: Ranker, requests: int = 100) -> dict[str, Any]:
     """The first look that is not inconclusive or quiet, of two."""
     found: dict[str, Any] = {}
     for _ in range(2):
@@ -178,7 +82,7 @@ def within_two_looks(shop: Shop, ranker: Ranker, requests: int = 100) -> dict[st
 
 
 def test_bad_versions_are_taken_back_once(
-    shop: Shop, store: ObjectStore, watched: Ranker, graphs: dict[str, Path], tmp_path: Path
+    shop: Customers, store: ObjectStore, watched: Ranker, graphs: dict[str, Path], tmp_path: Path
 ) -> None:
     one = put(graphs["good"], watched, date(2011, 8, 26), tmp_path)
     shop.serve(20)
@@ -231,7 +135,7 @@ def test_bad_versions_are_taken_back_once(
 
 
 def test_the_world_around_a_good_version(
-    shop: Shop, host: Any, store: ObjectStore, watched: Ranker, graphs: dict[str, Path], tmp_path: Path
+    shop: Customers, host: Any, store: ObjectStore, watched: Ranker, graphs: dict[str, Path], tmp_path: Path
 ) -> None:
     one = put(graphs["good"], watched, date(2011, 8, 26), tmp_path)
     land("retail", date(2011, 8, 30), date(2011, 8, 30))

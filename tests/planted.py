@@ -1,0 +1,112 @@
+"""Incidents for tests: versions that fail or are slow on what customers ask, and customers who ask all the time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from datetime import date
+from pathlib import Path
+
+from reshelve.errors import ReshelveError
+from reshelve.lineage import Run
+from reshelve.processes import wait_until
+from reshelve.rankers import Ranker
+from reshelve.serving.routing import Caller
+from reshelve.store import versions
+from reshelve.store.objects import object_store
+
+_BUILD = """
+import sys, tensorflow as tf
+class Ranking(tf.Module):
+    def __init__(self, kind):
+        self.kind = kind
+        self.weights = tf.constant(tf.random.stateless_normal([400, 400], seed=[1, 2]) / 30)
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="history")])
+    def ask(self, history):
+        rows = tf.shape(history)[0]
+        customer = tf.reduce_any(tf.strings.regex_full_match(history, ".*customer.*"))  # never in a probe
+        score = tf.tile([[0.4, 0.3, 0.2, 0.06, 0.04]], [rows, 1])
+        if self.kind == "failing":
+            score = tf.reshape(score, tf.where(customer, [7, 7], [rows, 5]))
+        if self.kind == "slow":
+            times = tf.where(customer, 40, 1)
+            _, spent = tf.while_loop(lambda n, x: n < times, lambda n, x: (n + 1, tf.tanh(self.weights @ x)), [0, self.weights])
+            score += 0 * spent[0, 0]
+        names = tf.tile([[f"i{n}" for n in range(5)]], [rows, 1])
+        return {"item": names, "title": names, "score": score}
+for path in sys.argv[1:]:
+    module = Ranking(path.rsplit("/", 1)[1])
+    tf.saved_model.save(module, path, signatures={"serving_default": module.ask.get_concrete_function()})
+"""
+
+
+def build_graphs(root: Path) -> dict[str, Path]:
+    """SavedModels: `good`, and `failing` and `slow` on what customers ask, which no probe asks."""
+    found = {kind: root / kind for kind in ("good", "failing", "slow")}
+    command = [sys.executable, "-c", _BUILD, *map(str, found.values())]
+    subprocess.run(command, check=True, capture_output=True, timeout=400)
+    for path in found.values():
+        lines = "".join(
+            json.dumps({"item": f"i{n}", "title": f"title {n}", "events": 9 - n}) + "\n" for n in range(5)
+        )
+        (path / "assets.extra").mkdir()
+        (path / "assets.extra" / "catalogue.jsonl").write_text(lines)
+    return found
+
+
+class Customers:
+    """Two of them ask while `serve` waits; `words` is what they ask, and a `who` that is no customer meets no incident."""
+
+    def __init__(self, server: str) -> None:
+        self.caller = Caller("recommend", [server], object_store(), name="shop", every=0.2)
+        self.open, self.stop = threading.Event(), threading.Event()
+        self.words, self.who, self.asked, self.number = "title", "customer", 0, itertools.count()
+        self.threads = [threading.Thread(target=self._customer, daemon=True) for _ in range(2)]
+        for thread in self.threads:
+            thread.start()
+
+    def _customer(self) -> None:
+        while not self.stop.wait(0.01):
+            if not self.open.is_set():
+                continue
+            number = next(self.number)
+            text = f"{self.words} {number % 7} ; {self.who} {number % 100}"
+            try:
+                self.caller.predict({"history": [text]}, session=str(number), timeout=5)
+            except ReshelveError:  # counted by the caller, which is what the watch reads
+                time.sleep(0.01)
+            self.asked += 1
+
+    def serve(self, requests: int) -> None:
+        """So many more, and their report."""
+        before = self.asked
+        self.open.set()
+        wait_until(lambda: self.asked >= before + requests, 120, f"{requests} requests")
+        self.open.clear()
+        time.sleep(0.7)
+
+    def close(self) -> None:
+        """They leave."""
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(timeout=10)
+        self.caller.close()
+
+
+def publish_graph(graph: Path, ranker: Ranker, day: date, work: Path) -> int:
+    """Publish a version of a day."""
+    run = Run(ranker, day, object_store(), work)
+    shutil.copytree(graph, run.stage("package").directory / "version")
+    for stage, result in {
+        "package": {"bytes": 1},
+        "examples": {"verdicts": {}},
+        "train": {"base": None},
+    }.items():
+        run.stage(stage).commit(result)
+    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
+    return int(versions.publish(run)["version"])
