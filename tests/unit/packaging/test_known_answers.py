@@ -28,15 +28,13 @@ def test_a_server_has_to_give_the_answers_that_packaging_got(
 ) -> None:
     run = trained_run(kind, pooling, {"compression.steps": ["int8"]})
     run.stage("compress").commit(compress(run))
-    package(run)
+    run.stage("package").commit(package(run))
     run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
     name, version = run.ranker.name, int(publish(run)["version"])
     manifest = require_manifest(run.store, name, version)
     known = known_answers(run.store, manifest)
     assert known is not None and known.score.shape[0] == rows
-    asked = Questions(
-        read_catalogue(run.store, name, version), recorded_requests(run.store, manifest), known
-    )
+    asked = Questions(read_catalogue(run.store, name, version), recorded_requests(run.store, manifest), known)
     with running_model_server({name: run.stage("package").directory / "version"}) as addresses:
         good = probe(run.ranker, 1, addresses.grpc, asked)
         other = replace(asked, known=Known(known.request, known.score * 1.1 + 0.01))
