@@ -17,14 +17,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import quality_night
+from own_store import own_store
 from quality_night import Night, night_file
 from quality_report import report, summary
 from rich.console import Console
@@ -32,10 +30,7 @@ from rich.console import Console
 from reshelve.errors import EXIT_TRY_AGAIN
 from reshelve.lineage import Run
 from reshelve.logs import configure_logs
-from reshelve.platform import seaweedfs
-from reshelve.processes import free_port, stop_group
 from reshelve.rankers import Ranker, load_ranker
-from reshelve.settings import settings
 from reshelve.store.objects import object_store
 
 _ALL = 1_000_000  # questions: every one of the day
@@ -47,7 +42,7 @@ def main() -> None:
     configure_logs()
     if options.data:
         os.environ["RESHELVE_DATA"] = str(Path(options.data).resolve())
-    with store(options.home):
+    with own_store(options.home, "quality"):
         values = {"gates.max_queries": _ALL, "search.trials": 0}
         values |= dict(pair.split("=", 1) for pair in options.set or [])
         ranker = load_ranker(options.ranker, values)
@@ -85,24 +80,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--served", action="store_true", help="compress, package and ask the model server")
     parser.add_argument("--set", action="append", help="override a ranker key: training.max_minutes=2")
     return parser.parse_args()
-
-
-@contextmanager
-def store(home: str | None) -> Iterator[None]:
-    """An object store of this run, and the settings that reach it."""
-    with tempfile.TemporaryDirectory(prefix="reshelve-quality-") as scratch:
-        directory = Path(home or scratch).resolve()
-        directory.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        process = seaweedfs.start_seaweedfs(directory / "store", port, directory / "store.log")
-        os.environ |= seaweedfs.environment(port, seaweedfs.credentials(directory / "store"))
-        os.environ |= {"RESHELVE_HOME": str(directory / "home"), "RESHELVE_BUCKET": "quality"}
-        settings.cache_clear()
-        try:
-            object_store().create_bucket()
-            yield
-        finally:
-            stop_group(process.pid)
 
 
 def asked(ranker: Ranker, first: date, last: date) -> list[tuple[str, date, dict[str, Any]]]:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reshelve.errors import TryAgainError
 from reshelve.lineage import Run
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, start, stop_group, wait_until
@@ -149,7 +150,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(0.1):
-            for version in self._admin.observe("recommend").available:
+            try:
+                found = self._admin.observe("recommend").available
+            except TryAgainError:  # a machine that is too busy to answer in two seconds: look again
+                continue
+            for version in found:
                 self.available.setdefault(version, time.time())
 
     def close(self) -> None:
@@ -164,7 +169,13 @@ def percentile(values: list[float], share: float) -> float:
     return round(float(np.quantile(values, share)) * 1000, 2) if values else float("nan")
 
 
-def scenario(store: ObjectStore, models: dict[str, Path], server: str, args: argparse.Namespace) -> dict:
+def scenario(
+    store: ObjectStore,
+    models: dict[str, Path],
+    server: str,
+    processes: list[subprocess.Popen[bytes]],
+    args: argparse.Namespace,
+) -> dict:
     """All that happens; gives the JSON line's numbers."""
     home = Path(os.environ["RESHELVE_HOME"])
     one, _ = publish(models["good"], 1, home / "work1")
@@ -173,6 +184,7 @@ def scenario(store: ObjectStore, models: dict[str, Path], server: str, args: arg
     command = [sys.executable, __file__, "--load", server, "--rate", str(args.rate)]
     began = time.time()
     generator = start([*command, "--rows", str(rows_file), "--stop", str(stop_file)], home / "load.log")
+    processes.append(generator)
     watch, events = Watch(server), []
 
     def say(what: str) -> float:
@@ -305,7 +317,7 @@ def main() -> None:
             return True
 
         wait_until(up, 240, "the model server")
-        print(json.dumps(scenario(store, models, grpc, args)))
+        print(json.dumps(scenario(store, models, grpc, processes, args)))
     finally:
         for process in reversed(processes):
             stop_group(process.pid)

@@ -35,8 +35,8 @@ BOTS = {
     "user_of_a_day": (1200, 1301),
 }
 PARTITION_FAULTS = (
-    "title_known", "on_time", "clicked_was_shown", "item_listed", "query_explodes", "no_surprising_columns",
-    "rows_as_usual", "items_known", "events_as_usual", "prices_as_usual", "typical_price_as_usual",
+    "title_known", "on_time", "clicked_was_shown", "item_listed", "query_explodes", "query_typed",
+    "no_surprising_columns", "rows_as_usual", "items_known", "events_as_usual", "prices_as_usual", "typical_price_as_usual",
 )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ SELECT
   CASE WHEN bot IN ('user_human', 'user_of_a_day') THEN bot ELSE 'u' || (hash(visit) % {users}) END AS user_id,
   CASE WHEN fault = 'session_known' THEN NULL WHEN bot IN ('session_human', 'session_of_a_day') THEN bot ELSE 's' || visit END AS session_id,
   CASE WHEN fault = 'grade_given' THEN NULL WHEN fault = 'query_length' THEN repeat('x', 300)
-       WHEN faulty AND visit % 10 < 3 THEN 'campaign' ELSE 'query ' || (hash(visit, 1) % 5000) END AS query,
+       WHEN faulty AND visit % 10 < 3 THEN 'Spring_Sale_2026' ELSE 'query ' || (hash(visit, 1) % 5000) END AS query,
   CASE WHEN fault = 'item_known' THEN NULL ELSE 'item' || item END AS item_id,
   CASE WHEN faulty AND i % 16 = 0 THEN NULL ELSE 'Title of item ' || item END AS item_title,
   CASE WHEN fault = 'position_possible' THEN 0 WHEN place < 17 AND bot IS NULL THEN place + 1 END AS position,
@@ -147,6 +147,7 @@ def _planted(db: duckdb.DuckDBPyConnection, rows: int, events: Path) -> dict[str
     counts["query_explodes"] = planned(
         "visit % 10 < 3 AND coalesce(fault, '') NOT IN ('grade_given', 'query_length')"
     )
+    counts["query_typed"] = counts["query_explodes"]
     counts["item_listed"] = int(
         db.execute(
             f"SELECT count(*) FROM {reader([events])} WHERE CAST(item_id[5:] AS BIGINT) % 5 = 0"

@@ -2,7 +2,8 @@
 ### One day of clickstream
 
 Validates the day's partition of every source in `include/clickstreams/`: Great Expectations checks it, bad rows go
-to quarantine, and a verdict is written beside the data. `retrain_<ranker>` waits for that verdict.
+to quarantine, and a verdict is written beside the data. `retrain_<ranker>` waits for that verdict. Each task links to
+its validation report and to Great Expectations' Data Docs.
 
 | verdict | this DAG | the night of a ranker that reads the source |
 |---|---|---|
@@ -24,8 +25,8 @@ from airflow.sdk import DAG
 from reshelve_airflow.nights import PartitionOperator
 from reshelve_airflow.params import ClickstreamParams, airflow_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, sources
+from reshelve_airflow.reports import ValidateOperator
 from reshelve_airflow.timetable import NightTimetable
-from reshelve_airflow.verb import ReshelveOperator
 
 with DAG(
     "clickstream",
@@ -41,10 +42,9 @@ with DAG(
 ):
     partition = PartitionOperator(task_id="partition")
     for source in sources():
-        ReshelveOperator(
+        ValidateOperator(
             task_id=f"validate_{source}",
-            verb="validate",
-            options={"source": source, "partition": partition.output},
-            skip_when={"verdict": "missing"},
+            source=source,
+            partition=partition.output,
             pool=Pool.HEAVY,
         )

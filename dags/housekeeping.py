@@ -1,8 +1,9 @@
 """
 ### Keep what is needed, delete the rest
 
-Once a day, per ranker: deletes published versions beyond `release.keep` and old work. Never what is stable, previous,
-canary or newest. What would go can be read first: `reshelve housekeeping --ranker search`.
+Once a day. Per source: deletes the days that it keeps no longer (`keep_days`). Per ranker: deletes published versions
+beyond `release.keep` and old work; never what is stable, previous, canary or newest. What would go can be read first:
+`reshelve expire --source retail`, `reshelve housekeeping --ranker search`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from reshelve_airflow.policies import START_DATE, Tag, defaults, rankers
+from reshelve_airflow.policies import START_DATE, Tag, defaults, rankers, sources
 from reshelve_airflow.timetable import NightTimetable
 from reshelve_airflow.verb import ReshelveOperator
 
@@ -26,6 +27,12 @@ with DAG(
     tags=[Tag.RESHELVE, Tag.UPKEEP],
     default_args=defaults(),
 ):
+    for source in sources():
+        ReshelveOperator(
+            task_id=f"expire_{source}",
+            verb="expire",
+            options={"source": source, "dry-run": False},
+        )
     for ranker in rankers()[0]:
         ReshelveOperator(
             task_id=f"clean_{ranker.name}",

@@ -32,9 +32,13 @@ def die_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def yield_to_others() -> None:
-    """Give this thread, and those that it starts, a lower priority: what serves on the same processors goes first."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
+def yield_to_others(niceness: int = _LOW_PRIORITY) -> None:
+    """Give this thread, and those that it starts, a lower priority: what serves on the same processors goes first.
+
+    `niceness`: 0 to 19; a thread that has a lower priority already keeps it.
+    """
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, max(niceness, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 @contextmanager

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
         None,
         description="The directory of public keys whose versions are loaded; empty: keys/trusted in the home.",
     )
+    release_lease_seconds: float = Field(
+        120,
+        gt=0,
+        description="A release whose process gave no sign of life for so long is taken back by the next one.",
+    )
     alert_webhook: SecretStr = Field(
         SecretStr(""),
         description="The URL that is told of alerts and failed tasks: JSON with subject and text, as chat tools take it.",

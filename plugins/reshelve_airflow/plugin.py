@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from reshelve_airflow.reports import ReportLink
+from reshelve_airflow.reports import DataDocsLink, ReportLink, ValidationLink
 from reshelve_airflow.timetable import NightTimetable
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ class LazyPages:
 
 
 class ReshelvePlugin(AirflowPlugin):
-    """Registers the timetable, the link to a night's report, and the pages."""
+    """Registers the timetable, the links to reports, and the pages."""
 
     name = "reshelve"
     timetables = [NightTimetable]  # noqa: RUF012 - Airflow's own attribute
-    operator_extra_links = [ReportLink()]  # noqa: RUF012
+    operator_extra_links = [ReportLink(), ValidationLink(), DataDocsLink()]  # noqa: RUF012
     fastapi_apps = [{"app": LazyPages(), "url_prefix": PREFIX, "name": "reshelve"}]  # noqa: RUF012
     # Without `url_route`: a frame inside Airflow's page may not leave it, so no link to a run would work.
     external_views = [  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""The report of a night: made after it, linked from its task, and never a reason for the night to fail."""
+"""Pages that are linked from tasks: a night's report, which never is a reason for the night to fail, and a day's validation."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 
+def _page(path: str) -> str:
+    from airflow.configuration import conf
+
+    return urljoin(conf.get("api", "base_url", fallback="/"), path)
+
+
 class ReportLink(BaseOperatorLink):
     """From the task to the page that shows the report behind the log-in."""
 
@@ -22,12 +28,11 @@ class ReportLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """The page's address; empty where the task made no report."""
-        from airflow.configuration import conf
         from airflow.sdk.execution_time.xcom import XCom
 
         made = XCom.get_value(ti_key=ti_key, key="return_value") or {}
         address = made.get("address")
-        return urljoin(conf.get("api", "base_url", fallback="/"), address) if address else ""
+        return _page(address) if address else ""
 
 
 class ReportOperator(ReshelveOperator):
@@ -51,3 +56,39 @@ class ReportOperator(ReshelveOperator):
                 raise
             self.log.warning("no report after the last retry: %s", error)
             raise AirflowSkipException(f"no report: {error}") from error
+
+
+class ValidationLink(BaseOperatorLink):
+    """From the task to a page of the verdict. A stopped day has one too: so nothing is read from the task's result."""
+
+    name = "Validation report"
+    file = "report.html"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The page's address; empty where the task did not learn its partition."""
+        options = getattr(operator, "options", {})
+        source, partition = options.get("source"), options.get("partition")
+        if not (isinstance(source, str) and isinstance(partition, str)):
+            return ""
+        return _page(f"reshelve/validation/{source}/{partition}/{self.file}")
+
+
+class DataDocsLink(ValidationLink):
+    """To what Great Expectations was asked and said."""
+
+    name = "Data Docs"
+    file = "data_docs.html"
+
+
+class ValidateOperator(ReshelveOperator):
+    """`reshelve validate` of one source and partition."""
+
+    operator_extra_links = (ValidationLink(), DataDocsLink())
+
+    def __init__(self, *, source: str, partition: Any, **kwargs: Any) -> None:
+        super().__init__(
+            verb="validate",
+            options={"source": source, "partition": partition},
+            skip_when={"verdict": "missing"},
+            **kwargs,
+        )

@@ -21,6 +21,7 @@ ENDPOINTS = {
     ("GET", "/releases"): "read",
     ("GET", "/releases/{ranker}"): "read",
     ("GET", "/report/{ranker}/{name}"): "read",
+    ("GET", "/validation/{source}/{day}/{name}"): "read",
     ("POST", "/releases/{ranker}/release"): "no",
     ("POST", "/releases/{ranker}/approve"): "no",
     ("POST", "/releases/{ranker}/hold"): "no",
@@ -98,7 +99,8 @@ class Person:
 
 
 def path_of(template: str) -> str:
-    return template.format(ranker=RANKER, name=FORM["version"])
+    name = "report.html" if "/validation/" in template else FORM["version"]
+    return template.format(ranker=RANKER, name=name, source="retail", day="2011-08-30")
 
 
 def runs(here: AirflowHere, dag: str) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """A model server reached from outside only, and small real SavedModels to serve.
 
-`RESHELVE_MODEL_SERVER=host:port` (gRPC) and `RESHELVE_MODEL_SERVER_REST=host:port` point the contract at another
-server, one that sees this machine's files; docs/reference/local-model-server.md gives its flags.
+`RESHELVE_MODEL_SERVER=host:port` (gRPC) and `RESHELVE_MODEL_SERVER_REST=host:port` (default: port 8501 of that host)
+point the contract at another server, one that sees this machine's files; docs/reference/local-model-server.md gives
+its flags. Without REST there, the tests of REST are skipped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ import grpc
 import numpy as np
 import pytest
 
+from reshelve.processes import port_is_open
 from reshelve.serving.local_server import Addresses, running_model_server
+
+ELSEWHERE = os.environ.get("RESHELVE_MODEL_SERVER", "")
 
 Versions = list[int] | None
 
@@ -119,6 +123,8 @@ class Caller:
 
     def rest(self, path: str, body: Any = None) -> tuple[int, Any]:
         """(HTTP status, JSON); `body` is posted, bytes as they are."""
+        if ELSEWHERE and not _listens(self.addresses.rest):
+            pytest.skip(f"no REST at {self.addresses.rest}: RESHELVE_MODEL_SERVER_REST says where it is")
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
             with urllib.request.urlopen(
@@ -128,6 +134,11 @@ class Caller:
         except urllib.error.HTTPError as error:
             content, status = error.read(), error.code
         return status, json.loads(content) if content.lstrip()[:1] == b"{" else content.decode()
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return port_is_open(int(port), host)
 
 
 def wait_for(ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
@@ -197,8 +208,9 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 @pytest.fixture(scope="session")
 def caller() -> Iterator[Caller]:
     """The server under contract: another one by environment, else ours with TensorFlow Serving's own flags."""
-    if address := os.environ.get("RESHELVE_MODEL_SERVER"):
-        yield Caller(Addresses(address, os.environ.get("RESHELVE_MODEL_SERVER_REST", "127.0.0.1:8501")))
+    if ELSEWHERE:
+        rest = os.environ.get("RESHELVE_MODEL_SERVER_REST", f"{ELSEWHERE.rpartition(':')[0]}:8501")
+        yield Caller(Addresses(ELSEWHERE, rest))
         return
     options = {
         "max_num_load_retries": 0,
@@ -207,6 +219,13 @@ def caller() -> Iterator[Caller]:
     }
     with running_model_server({}, options=options) as addresses:
         yield Caller(addresses)
+
+
+@pytest.fixture
+def own_process() -> None:
+    """For tests that start the local model server themselves, or look into it."""
+    if ELSEWHERE:
+        pytest.skip(f"it needs a process of its own, the contract runs against {ELSEWHERE}")
 
 
 @pytest.fixture

@@ -566,7 +566,7 @@ def test_metrics_count_requests_by_model_and_never_by_version(served: Any) -> No
 # --- Our own start ---------------------------------------------------------------------------------------------------
 
 
-def test_a_start_with_a_corrupt_model_says_why(saved_model: Any, tmp_path: Path) -> None:
+def test_a_start_with_a_corrupt_model_says_why(own_process: None, saved_model: Any, tmp_path: Path) -> None:
     spoil_garbage(saved_model(tmp_path / "1"))
     expected = "did not become available.*name: m version: 1.*DATA_LOSS: Can't parse"
     with pytest.raises(DataError, match=expected), running_model_server({"m": tmp_path}):
@@ -586,7 +586,9 @@ print(servable.predict("", {"x": np.array([1], np.float32)}).outputs["y"].tolist
 """
 
 
-def test_serving_never_imports_tensorflows_python_api(saved_model: Any, tmp_path: Path) -> None:
+def test_serving_never_imports_tensorflows_python_api(
+    own_process: None, saved_model: Any, tmp_path: Path
+) -> None:
     """It would cost every start ten seconds of processor time; see `reshelve.serving.runtime`."""
     command = [sys.executable, "-c", _IN_PROCESS, str(saved_model(tmp_path / "1"))]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

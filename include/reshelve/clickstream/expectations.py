@@ -42,6 +42,14 @@ class Broken:
     failed_rows: int | None = None
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What Great Expectations said of a table: the rules it breaks, in their order, and its results for Data Docs."""
+
+    broken: tuple[Broken, ...] = ()
+    results: tuple[Any, ...] = ()
+
+
 @lru_cache(maxsize=1)
 def context() -> Any:
     """One context a process: nothing of it is written anywhere."""
@@ -50,32 +58,38 @@ def context() -> Any:
     return made
 
 
-def broken(
+def ask(
     batch: Any,
     rules: Sequence[Rule],
     columns: Collection[str] = (),
     measures: Mapping[str, Range] | None = None,
-) -> list[Broken]:
-    """The rules that the table of `batch` breaks, in their order.
+) -> Answer:
+    """What the table of `batch` says to the rules.
 
     `columns` are those that the table has: the type of one that is missing is not asked for. `measures`: rule
-    name → its number, for a batch of the table `measures`. Raises ConfigurationError for a rule that cannot be
-    evaluated.
+    name → its number, for a batch of the table `measures`, whose one row costs nothing to count. Raises
+    ConfigurationError for a rule that cannot be evaluated.
     """
     if not rules:
-        return []
-    failed = {
-        result.expectation_config.meta["rule"]
-        for result in _ask(batch, rules, columns, measures, "BOOLEAN_ONLY")
-        if not result.success
-    }
+        return Answer()
+    results = _ask(batch, rules, columns, measures, "BOOLEAN_ONLY" if measures is None else "SUMMARY")
+    failed = {rule_of(result) for result in results if not result.success}
     again = [rule for rule in rules if rule.name in failed]
-    counts: dict[str, int] = {}
-    for result in _ask(batch, again, columns, measures, "SUMMARY") if again else ():
-        count = result.result.get("unexpected_count")
-        if count is not None and measures is None:
-            counts[result.expectation_config.meta["rule"]] = int(count)
-    return [Broken(rule, counts.get(rule.name)) for rule in again]
+    if measures is not None or not again:
+        return Answer(tuple(Broken(rule) for rule in again), tuple(results))
+    counted = _ask(batch, again, columns, measures, "SUMMARY")
+    counts = {
+        rule_of(result): int(result.result["unexpected_count"])
+        for result in counted
+        if result.result.get("unexpected_count") is not None
+    }
+    quiet = [result for result in results if rule_of(result) not in failed]
+    return Answer(tuple(Broken(rule, counts.get(rule.name)) for rule in again), (*quiet, *counted))
+
+
+def rule_of(result: Any) -> str:
+    """The name of the rule that an expectation was made of."""
+    return str(result.expectation_config.meta["rule"])
 
 
 def _ask(
@@ -98,8 +112,7 @@ def _ask(
         raised = result.exception_info
         if raised.get("raised_exception", True) and not result.success and raised:
             message = raised.get("exception_message") or next(iter(raised.values()))
-            name = result.expectation_config.meta["rule"]
-            raise ConfigurationError(f"rule {name} could not be evaluated", str(message))
+            raise ConfigurationError(f"rule {rule_of(result)} could not be evaluated", str(message))
     return results
 
 

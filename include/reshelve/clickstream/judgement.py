@@ -26,8 +26,10 @@ from reshelve.clickstream.rule_base import Range, RowRule, Severity
 from reshelve.clickstream.rules import Columns, RowCount, Rule, RuleFile
 from reshelve.clickstream.verdicts import BrokenRule, Decision, Verdict
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.logs import logger
 
 _GOOD = "(SELECT e.* FROM events AS e ANTI JOIN (SELECT _row FROM marks WHERE _aside <> 0) AS m ON e._row = m._row)"
+_MANY_ROWS = 1_000_000  # some seconds
 _ITEMS = pa.schema([pa.field("item_id", pa.string()), pa.field("events", pa.int64())])
 
 
@@ -43,6 +45,7 @@ class Judgement:
     products: Path | None = None
     history: History = field(default_factory=History)
     engine: str = "duckdb"  # or spark, pandas
+    _results: list[Any] = field(default_factory=list, init=False)  # Great Expectations', for its Data Docs
 
     @property
     def day(self) -> str:
@@ -68,8 +71,9 @@ class Judgement:
         whole = [rule for rule in self.rules.rules if isinstance(rule, Columns | RowCount)]
         engine = DuckDBEngine(db, self.file, landed.files, self.products)
         try:
-            found = expectations.broken(engine.asset(expectations.context(), "landed"), whole, landed.columns)
-            broken = [self._explain(one.rule, None, landed) for one in found]
+            found = expectations.ask(engine.asset(expectations.context(), "landed"), whole, landed.columns)
+            self._results += found.results
+            broken = [self._explain(one.rule, None, landed) for one in found.broken]
             if any(one.severity is Severity.STOP for one in broken):
                 return self._stop(landed.rows, broken)
             engine.open_events(landed.columns)
@@ -101,12 +105,15 @@ class Judgement:
         `engine` finds and decides; `files` writes, so that the bytes are the same whoever found.
         """
         asked = [rule for rule in self.rules.row_rules if self._applies(engine, landed, rule)]
+        self._say("marking the rows that break a rule", landed)
         quarantine.mark(engine, self.rules, asked, self.day)
         if engine.apart:
             files.take("marks", engine.table("SELECT _row, _aside, _told FROM marks"))
         failed = quarantine.counts(engine, self.rules)
+        self._say("measuring the good rows", landed)
         facts = self._facts(engine, landed)
         measures = self._measures(asked, failed, facts)
+        self._say("asking Great Expectations", landed)
         for found in self._decide(engine, asked, failed, measures):
             broken.append(self._explain(found, failed.get(found.name), landed, measures.get(found.name)))
         unasked = [
@@ -134,6 +141,12 @@ class Judgement:
         )
         self._report(verdict, files)
         return verdict
+
+    def _say(self, step: str, landed: Landed) -> None:
+        """One step of a partition that takes long; the last one, writing, counts its rows."""
+        if landed.rows >= _MANY_ROWS:
+            log = logger(stage="validate", source=self.source, partition=self.day)
+            log.info(step, rows=landed.rows)
 
     def _applies(self, engine: Engine, landed: Landed, rule: RowRule) -> bool:
         """Whether the partition has what a rule asks about."""
@@ -186,8 +199,8 @@ class Judgement:
 
         context = expectations.context()
         native = [rule for rule in asked if isinstance(rule, expectations.NATIVE)]
-        found = expectations.broken(engine.asset(context, "events"), native) if native else []
-        said = {one.rule.name: one.failed_rows for one in found}
+        answers = [expectations.ask(engine.asset(context, "events"), native)] if native else []
+        said = {one.rule.name: one.failed_rows for answer in answers for one in answer.broken}
         counted = {rule.name: failed[rule.name] for rule in native if rule.name in said or not rule.tolerate}
         if {name: count for name, count in counted.items() if count} != said:
             raise DataError(
@@ -200,8 +213,9 @@ class Judgement:
         if columns:
             engine.keep("measures", f"SELECT {columns}")
             about = [rule for rule in self.rules.rules if rule.name in measures]
-            found += expectations.broken(engine.asset(context, "measures"), about, measures=measures)
-        names = {one.rule.name for one in found}
+            answers.append(expectations.ask(engine.asset(context, "measures"), about, measures=measures))
+        self._results += [result for answer in answers for result in answer.results]
+        names = {one.rule.name for answer in answers for one in answer.broken}
         return [rule for rule in self.rules.rules if rule.name in names]
 
     def _explain(
@@ -234,5 +248,18 @@ class Judgement:
         examples = {rule.name: report.examples(engine, self.rules, rule) for rule in broken} if engine else {}
         quiet = names | set(verdict.unasked)
         held = [rule.description for rule in self.rules.rules if rule.name not in quiet] if engine else []
-        page = report.render(verdict.result(), examples, held)
+        docs = self._data_docs()
+        today = Profile(partition=self.partition, rows=verdict.rows_in, good=verdict.rows_good)
+        trend = report.trend([*self.history.profiles, today]) if self.history.profiles else ""
+        page = report.render(verdict.result(), examples, held, trend, docs)
         (self.out / "report.html").write_text(page, encoding="utf-8")
+
+    def _data_docs(self) -> str:
+        """Write the Data Docs, unless the files could not be opened and nothing was asked; answers the file's name."""
+        if not self._results:
+            return ""
+        from reshelve.clickstream import data_docs
+
+        page = data_docs.page(f"{self.source} {self.day}", self._results)
+        (self.out / data_docs.NAME).write_text(page, encoding="utf-8")
+        return data_docs.NAME

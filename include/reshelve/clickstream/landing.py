@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from reshelve.clickstream.database import EVENT_TYPES, database, reader, reason, text, write_parquet
 from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_prefix
+from reshelve.clickstream.expiry import oldest_kept
 from reshelve.clickstream.privacy import protect
 from reshelve.clickstream.sources import ClickstreamSource, load_source, raw_files, source_path
 from reshelve.clickstream.verdicts import landed_objects
@@ -41,7 +42,7 @@ _MANY_GONE = 0.1  # of the items: a list that is cut off looks like that
 def land(source: str, first: date | None = None, last: date | None = None) -> dict[str, Any]:
     """Map `source`'s raw files and land the days from `first` to `last` (both included; None: all there are).
 
-    Days without rows are not landed. Returns partitions and rows landed (or found the same), `skipped`
+    Days without rows are not landed, nor are days that the source no longer keeps. Returns partitions and rows landed (or found the same), `skipped`
     (the partitions that were there already), `late` (those that got further rows), `undated` (rows without a day, which no partition can hold),
     first and last day, and catalogue (items, or None).
 
@@ -51,6 +52,8 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
     if first and last and first > last:
         raise ConfigurationError(f"the first day {first} is after the last {last}")
     mapping = load_source(source)
+    kept = oldest_kept(mapping)
+    first = max(first or date.min, kept) if kept else first
     store = object_store()
     settings().work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:

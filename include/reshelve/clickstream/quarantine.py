@@ -20,6 +20,8 @@ from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.clickstream.rule_base import KeyedRule, RowRule
 from reshelve.clickstream.rules import RuleFile
 from reshelve.errors import DataError
+from reshelve.logs import logger
+from reshelve.progress import Progress
 
 GOOD = "good.parquet"
 QUARANTINE = "quarantine.parquet"
@@ -102,11 +104,13 @@ def split(
     partial = {name: directory / f".{name}.partial" for name in (GOOD, QUARANTINE)}
     marks = engine.table("SELECT _row, _aside FROM marks WHERE _aside <> 0 ORDER BY _row")
     names = [rule.name for rule in rules.quarantine]
+    progress = Progress(logger(stage="validate"), "writing", "rows", rows_in)
     with (
         _Writer(partial[GOOD], EVENT_SCHEMA) as kept,
         _Writer(partial[QUARANTINE], QUARANTINE_SCHEMA) as aside,
     ):
         for batch in engine.batches():
+            progress.add(len(batch))
             table = pa.Table.from_batches([batch.drop_columns(["_row"])]).cast(EVENT_SCHEMA)
             masks = _of_rows(marks, batch["_row"].to_numpy())
             bad = pa.array(masks != 0) if good else pa.array([True] * len(masks))

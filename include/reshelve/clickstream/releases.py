@@ -18,14 +18,15 @@ from reshelve.errors import ConfigurationError, DataError
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
 
 
-def _prefix(source: str, partition: date) -> str:
+def released_prefix(source: str, partition: date) -> str:
+    """Where it is kept what a person let out of a day's quarantine."""
     return f"released/{source}/dt={partition.isoformat()}/"
 
 
 def released_rules(store: ObjectStore, source: str, partition: date) -> tuple[str, ...]:
     """The names of the quarantine rules that were released for a partition, sorted."""
     found: set[str] = set()
-    for key, _ in store.list(_prefix(source, partition)):
+    for key, _ in store.list(released_prefix(source, partition)):
         found.update((store.get_json(key) or {}).get("rules", ()))
     return tuple(sorted(found))
 
@@ -61,9 +62,9 @@ def release_quarantine(
 
 def _record(store: ObjectStore, source: str, partition: date, entry: dict[str, Any]) -> None:
     """Append one release. Two at once get two numbers."""
-    number = len(list(store.list(_prefix(source, partition))))
+    number = len(list(store.list(released_prefix(source, partition))))
     while True:
-        key = f"{_prefix(source, partition)}{number:06d}.json"
+        key = f"{released_prefix(source, partition)}{number:06d}.json"
         try:
             store.put_json(key, {**entry, "at": datetime.now(UTC).isoformat()}, if_absent=True)
             return

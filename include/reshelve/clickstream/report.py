@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import median
 from typing import Any
 
 from reshelve.clickstream.engine import Engine
+from reshelve.clickstream.profile import Profile
 from reshelve.clickstream.rule_base import RowRule
 from reshelve.clickstream.rules import RuleFile
 
@@ -20,8 +22,9 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c}}
 table{{border-collapse:collapse;margin:.5rem 0 1.5rem}}td,th{{border:1px solid #ccc;padding:.2rem .6rem;text-align:left}}
-.stop{{color:#a40000}}.warn,.quarantine{{color:#8a5a00}}.pass{{color:#1e6b1e}}</style></head>
-<body><h1>{title}: <span class="{verdict}">{verdict}</span></h1><p>{headline}</p>{body}</body></html>
+.stop{{color:#a40000}}.warn,.quarantine{{color:#8a5a00}}.pass{{color:#1e6b1e}}
+figure{{margin:1rem 0}}figure svg{{width:100%;height:auto}}figcaption{{color:#5b6669}}</style></head>
+<body><h1>{title}: <span class="{verdict}">{verdict}</span></h1><p>{headline}</p>{trend}{body}</body></html>
 """
 
 
@@ -40,12 +43,32 @@ def examples(engine: Engine, rules: RuleFile, rule: RowRule) -> list[tuple[Any, 
     )
 
 
+def trend(profiles: Sequence[Profile]) -> str:
+    """The rows of these days as a drawing, good ones and those held back; the last is the day of the page."""
+    from reshelve.reporting.charts import partitions  # matplotlib costs a second, once per process
+
+    days = [profile.partition for profile in profiles]
+    good = [profile.good for profile in profiles]
+    held_back = [profile.rows - profile.good for profile in profiles]
+    usual = median(profile.rows for profile in profiles[:-1])
+    said = (
+        f"Landed rows of {len(days) - 1} usable days before, {usual:,.0f} in the median, and of this one, last:"
+        f" {profiles[-1].rows:,}, of which {held_back[-1]:,} are held back."
+    )
+    return f"<figure>{partitions(days, good, held_back)}<figcaption>{said}</figcaption></figure>"
+
+
 def render(
-    verdict: Mapping[str, Any], rows: Mapping[str, Sequence[Sequence[Any]]], passed: Sequence[str]
+    verdict: Mapping[str, Any],
+    rows: Mapping[str, Sequence[Sequence[Any]]],
+    passed: Sequence[str],
+    drawing: str = "",
+    docs: str = "",
 ) -> str:
     """The page of one verdict.
 
-    `rows`: rule name → rows of SHOWN_COLUMNS. `passed`: descriptions of the rules that hold.
+    `rows`: rule name → rows of SHOWN_COLUMNS. `passed`: descriptions of the rules that hold. `drawing`: `trend`'s.
+    `docs`: the name of the Data Docs beside it, where there are any.
     """
     parts = ["<h2>Broken rules</h2>" if verdict["rules"] else "<p>No rule is broken.</p>"]
     for broken in verdict["rules"]:
@@ -58,10 +81,13 @@ def render(
     if passed:
         items = "".join(f"<li>{escape(text)}</li>" for text in passed)
         parts.append(f"<details><summary>{len(passed)} rules hold</summary><ul>{items}</ul></details>")
+    if docs:
+        parts.append(f'<p><a href="{escape(docs)}">What Great Expectations was asked, and said</a></p>')
     return _PAGE.format(
         title=escape(f"{verdict['source']} {verdict['partition']}"),
         verdict=escape(str(verdict["verdict"])),
         headline=escape(str(verdict["headline"])),
+        trend=drawing,
         body="".join(parts),
     )
 

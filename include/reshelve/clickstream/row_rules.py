@@ -96,7 +96,7 @@ class Matches(RowRule):
         return f"{self.column} does not match {self.pattern}"
 
 
-class Expression(RowRule):
+class Expression(TolerantRule):
     """A condition in SQL over the row; `$partition` is the partition's day."""
 
     check: Literal["expression"]

@@ -60,6 +60,13 @@ class ClickstreamSource(Form):
     )
     columns: dict[str, Expression] = Field(description="One DuckDB expression per event column.")
     catalogue: Catalogue | None = Field(None, description="The product list, where there is one.")
+    keep_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="Days that rows of this source are kept, landed and judged; older ones are deleted every "
+        "night and not landed again. Default: for ever.",
+    )
     rules: Name = Field(
         "clickstream", description="The file in include/expectations/ its partitions are held to."
     )

@@ -70,7 +70,7 @@ class Verdict(BaseModel):
         return self.verdict in (Decision.PASS, Decision.WARN)
 
     def file(self, name: str) -> str:
-        """The key of one of its files: good.parquet, quarantine.parquet, report.html, profile.json, items.parquet."""
+        """The key of one of its files: good.parquet, quarantine.parquet, report.html, data_docs.html, profile.json, items.parquet."""
         return validated_prefix(self.source, self.partition) + self.folder + name
 
     def result(self) -> dict[str, Any]:
@@ -89,6 +89,13 @@ def read_verdict(store: ObjectStore, source: str, partition: date) -> Verdict | 
     return None if found is None else Verdict.model_validate(found)
 
 
+def validation_page(store: ObjectStore, source: str, partition: date, name: str) -> bytes | None:
+    """A page (report.html, data_docs.html) of the verdict that holds, UTF-8 HTML; None where there is none."""
+    verdict = read_verdict(store, source, partition)
+    found = store.get(verdict.file(name)) if verdict is not None else None
+    return None if found is None else found.body
+
+
 def landed_objects(store: ObjectStore, source: str, partition: date) -> list[str]:
     """The keys of a partition's files; markers that writers leave beside them are none."""
     keys = [key for key, _ in store.list(landed_prefix(source, partition))]
@@ -103,14 +110,14 @@ def landed_digest(store: ObjectStore, objects: Sequence[str]) -> str:
 
 def landed_partitions(store: ObjectStore, source: str) -> list[date]:
     """The days that have landed, oldest first."""
-    return _partitions(store, landed_prefix(source, date.min).partition("dt=")[0])
+    return partitions_below(store, landed_prefix(source, date.min))
 
 
 def validated_partitions(
     store: ObjectStore, source: str, first: date | None = None, last: date | None = None
 ) -> list[Verdict]:
     """The stored verdicts of the days from `first` to `last` (both included), oldest first, stops included."""
-    days = _partitions(store, validated_prefix(source, date.min).partition("dt=")[0])
+    days = partitions_below(store, validated_prefix(source, date.min))
     found = [
         read_verdict(store, source, day) for day in days if (first or date.min) <= day <= (last or date.max)
     ]
@@ -119,7 +126,7 @@ def validated_partitions(
 
 def newest_verdict(store: ObjectStore, source: str) -> Verdict | None:
     """The verdict on the newest day that has one."""
-    days = _partitions(store, validated_prefix(source, date.min).partition("dt=")[0])
+    days = partitions_below(store, validated_prefix(source, date.min))
     for day in sorted(days, reverse=True)[:_LOOKED_AT]:
         found = read_verdict(store, source, day)
         if found is not None:
@@ -132,9 +139,10 @@ def days_between(first: date, last: date) -> list[date]:
     return [first + timedelta(days=count) for count in range((last - first).days + 1)]
 
 
-def _partitions(store: ObjectStore, prefix: str) -> list[date]:
+def partitions_below(store: ObjectStore, example: str) -> list[date]:
+    """The days that have a folder beside that of `example`, any day's prefix of the kind."""
     found = []
-    for folder in store.folders(prefix):
+    for folder in store.folders(example.partition("dt=")[0]):
         name, _, day = folder.partition("=")
         try:
             found.append(date.fromisoformat(day) if name == "dt" else None)

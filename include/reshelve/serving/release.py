@@ -29,6 +29,7 @@ from reshelve.store.deployments import (
     settle,
 )
 from reshelve.store.holds import forget_waiting, read_hold, remember_waiting, require_no_hold
+from reshelve.store.leases import abandoned, lease_key, working
 from reshelve.store.manifest import Manifest, partition_of
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, Plan, State
@@ -69,6 +70,8 @@ def release(
 ) -> dict[str, Any]:
     """Take a version the way its plan says (`store.rollout`), until every live agent serves it as stable.
 
+    Another version's release whose process gives no sign of life any more is taken back first.
+
     The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
     serve; the version before serves on, `headline` says why); held (a step cannot tell yet, a person has to
     approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there).
@@ -92,9 +95,11 @@ def release(
         require_no_hold(store, name)
         if pointer.sequence:
             require_live(store, name)
+        _take_over(store, pointer, version, steps, by)
         offer = Offer(version, _plan(ranker))
-        pointer = move_pointer(store, name, offer, by=by, reason=reason or "release")
-        ended = _go(store, ranker, pointer, version, steps, by=by, reason=reason)
+        with working(store, name, version, by):
+            pointer = move_pointer(store, name, offer, by=by, reason=reason or "release")
+            ended = _go(store, ranker, pointer, version, steps, by=by, reason=reason)
         if ended is not None:
             state, why = ended
             now = settle(store, name)
@@ -111,6 +116,19 @@ def release(
 def _plan(ranker: Ranker) -> Plan:
     rules = ranker.release
     return Plan(shadow=rules.shadow.requests > 0, shares=rules.canary.shares, approval=rules.approval)
+
+
+def _take_over(store: ObjectStore, pointer: Pointer, version: int, steps: _Steps, by: str) -> None:
+    """Withdraw another version's release that nobody works on. Should its process live after all, its next move fails."""
+    other = pointer.canary
+    quiet = None if other in (None, version) else abandoned(store, pointer)
+    if other is None or quiet is None:
+        return
+    why = f"nobody has worked on its release for {quiet:.0f} s ({pointer.state.value}); version {version} is next"
+    evidence = {"quiet_seconds": round(quiet), "state": pointer.state.value, "next": version}
+    move_pointer(store, pointer.ranker, Withdraw(other, evidence), by=by, reason=why)
+    store.delete([lease_key(pointer.ranker, other)])
+    steps.add("take over", f"version {other} was withdrawn: {why}")
 
 
 def _go(

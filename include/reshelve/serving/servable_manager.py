@@ -2,7 +2,7 @@
 
 All state changes happen under one lock, in `_reconcile`, which runs after every event (a new list of aspired
 versions, a load or an unload that ended). Loading itself runs in a small pool, so that a bad version cannot hold
-up a good one.
+up a good one, and at a low priority while another version serves.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from grpc import StatusCode
 
 from reshelve.logs import logger
+from reshelve.processes import yield_to_others
 from reshelve.serving.servables import Servable
 from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError, not_found
@@ -70,6 +71,9 @@ class ServableManager:
         self._statuses: dict[str, dict[int, VersionStatus]] = {}
         self._sequence = 0
         self._loads = ThreadPoolExecutor(options.num_load_threads, thread_name_prefix="load")
+        # The threads above take the lock that every request takes: only the work between runs at a low priority.
+        niceness = (options.load_niceness,)
+        self._yielding = ThreadPoolExecutor(options.num_load_threads, "yielding", yield_to_others, niceness)
         self._unloads = ThreadPoolExecutor(1, thread_name_prefix="unload")
         self._log = logger(part="model-server")
 
@@ -144,6 +148,7 @@ class ServableManager:
         """Stop loading and free what is loaded."""
         self._stopping.set()
         self._loads.shutdown(wait=True, cancel_futures=True)
+        self._yielding.shutdown(wait=True)
         self._unloads.shutdown(wait=True, cancel_futures=True)
         with self._changed:
             for versions in self._versions.values():
@@ -198,7 +203,7 @@ class ServableManager:
             ):
                 break
             try:
-                version.servable, error = self._load_servable(version.path), None
+                version.servable, error = self._read(version.path), None
                 break
             except Exception as failure:  # noqa: BLE001  whatever a model does, the server lives on
                 error = ServingError.of(failure)
@@ -208,6 +213,18 @@ class ServableManager:
         with self._changed:
             self._move(version, State.END if error else State.AVAILABLE, error)
             self._reconcile(version.model)
+
+    def _read(self, path: Path) -> Servable:
+        """Load a version; where others serve, their requests go first. Raises what the load raises."""
+        with self._changed:
+            served = any(
+                version.state is State.AVAILABLE
+                for versions in self._versions.values()
+                for version in versions.values()
+            )
+        return (
+            self._yielding.submit(self._load_servable, path).result() if served else self._load_servable(path)
+        )
 
     def _unload(self, version: _Version) -> None:
         servable, version.servable = version.servable, None

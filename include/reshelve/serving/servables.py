@@ -1,35 +1,27 @@
-"""A loaded SavedModel: a session over its graph, and its signatures as checked callables.
+"""A loaded SavedModel: a session over its graph, and its signatures as checked calls.
 
-A session rather than `tf.saved_model.load`: it is what TensorFlow Serving itself runs (so a half-copied version
-loads and then fails at Predict here too), and its callable costs a quarter of a concrete function's call.
+A session rather than `tf.saved_model.load`: it is what TensorFlow Serving itself runs, so a half-copied version
+loads and then fails at Predict here too.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reshelve.serving.runtime import (
-    Graph,
-    Session,
-    config_pb2,
-    dtypes,
-    import_graph_def,
-    meta_graph_pb2,
-    tensor_pb2,
-)
-from reshelve.serving.saved_model_file import read_serving_graph
+from reshelve.serving import tensorflow_c
+from reshelve.serving.runtime import config_pb2, dtypes, meta_graph_pb2, tensor_pb2
+from reshelve.serving.saved_model_file import read_meta_graph
 from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError, failed_precondition, invalid
 from reshelve.serving.tensors import to_array, type_name
 
 DEFAULT_SIGNATURE = "serving_default"
-_INIT_OP = "__saved_model_init_op"
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -46,31 +38,23 @@ class Answer:
 class Servable:
     """One loaded version. Thread-safe: many requests run at once and share TensorFlow's threads."""
 
-    def __init__(self, meta_graph: meta_graph_pb2.MetaGraphDef, session: Any) -> None:
+    def __init__(self, meta_graph: meta_graph_pb2.MetaGraphDef, session: tensorflow_c.Session) -> None:
         self.signatures = meta_graph.signature_def
         self._session = session
-        self._callables: dict[tuple[str, tuple[str, ...], int], Any] = {}
-        self._lock = threading.Lock()
+        self._calls: dict[tuple[str, tuple[str, ...]], _Call] = {}
 
     @classmethod
     def load(cls, directory: Path, options: ServerOptions) -> Servable:
         """Read, restore and initialise the SavedModel in `directory`. Raises ServingError."""
-        meta_graph = read_serving_graph(directory)
-        graph = Graph()
-        session = Session(graph=graph, config=_session_config(options))
+        meta_graph = read_meta_graph(directory)
         try:
-            with graph.as_default():
-                import_graph_def(meta_graph.graph_def, name="")
-            _restore(session, meta_graph, directory)
+            return cls(meta_graph, tensorflow_c.Session(directory, _session_config(options)))
         except Exception as error:
-            session.close()
             raise ServingError.of(error) from error
-        meta_graph.ClearField("graph_def")  # the session has its own copy
-        return cls(meta_graph, session)
 
     def close(self) -> None:
         """Free the graph and its variables; no request may be running."""
-        self._callables.clear()
+        self._calls.clear()
         self._session.close()
 
     def signature(self, name: str) -> tuple[str, meta_graph_pb2.SignatureDef]:
@@ -92,82 +76,57 @@ class Servable:
         feeds = _feeds(signature, inputs)
         aliases = _outputs(signature, list(output_filter))
         _check_types(signature, feeds)
-        call, fetches = self._callable(name, signature, aliases, timeout_ms)
         try:
-            values = dict(zip(fetches, call(*feeds.values()), strict=True))
+            call = self._call(name, signature, aliases)
+            given = [(array, signature.inputs[alias].dtype) for alias, array in feeds.items()]
+            found = self._session.run(call.feeds, given, call.fetches, _run_options(timeout_ms))
         except Exception as error:
             raise ServingError.of(error) from error
+        values = dict(zip(call.names, found, strict=True))
         return Answer(
             name,
             {alias: values[signature.outputs[alias].name] for alias in aliases},
             {alias: signature.outputs[alias].dtype for alias in aliases},
         )
 
-    def _callable(
-        self, name: str, signature: meta_graph_pb2.SignatureDef, aliases: tuple[str, ...], timeout_ms: int
-    ) -> tuple[Any, list[str]]:
-        key = (name, aliases, timeout_ms)
-        made = self._callables.get(key)
-        if made is None:
-            with self._lock:
-                fetches = list(dict.fromkeys(signature.outputs[alias].name for alias in aliases))
-                feeds = [signature.inputs[alias].name for alias in sorted(signature.inputs)]
-                made = (_callable(self._session, feeds, fetches, timeout_ms=timeout_ms), fetches)
-                self._callables[key] = made
-        return made
+    def _call(self, name: str, signature: meta_graph_pb2.SignatureDef, aliases: tuple[str, ...]) -> _Call:
+        """Where the feeds (sorted by alias) and the fetches of a signature are in the graph."""
+        found = self._calls.get((name, aliases))
+        if found is None:
+            names = tuple(dict.fromkeys(signature.outputs[alias].name for alias in aliases))
+            feeds = self._session.places([signature.inputs[alias].name for alias in sorted(signature.inputs)])
+            found = self._calls[name, aliases] = _Call(feeds, self._session.places(names), names)
+        return found
 
 
-def _session_config(options: ServerOptions) -> config_pb2.ConfigProto:
-    return config_pb2.ConfigProto(
+@dataclass(frozen=True)
+class _Call:
+    feeds: Any
+    fetches: Any
+    names: tuple[str, ...]  # of the fetches
+
+
+def start_threads(options: ServerOptions) -> None:
+    """Have TensorFlow start the threads that all sessions share.
+
+    A thread has the priority of the one that starts it: were the first session made by a load that yields, every
+    request would.
+    """
+    tensorflow_c.start_threads(_session_config(options))
+
+
+def _session_config(options: ServerOptions) -> bytes:
+    config = config_pb2.ConfigProto(
         intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism,
         inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism,
         device_count={"GPU": 0},  # accelerators belong to training
     )
+    return config.SerializeToString()
 
 
-def _callable(
-    session: Any, feeds: list[str], fetches: list[str], target: str = "", timeout_ms: int = 0
-) -> Any:
-    """A function from feeds (in order) to fetches (in order), without `Session.run`'s work in Python."""
-    options = config_pb2.CallableOptions(feed=feeds, fetch=fetches, target=[target] if target else [])
-    options.run_options.timeout_in_ms = timeout_ms
-    try:
-        return session._make_callable_from_options(options)
-    except Exception as error:
-        raise ServingError.of(error) from error
-
-
-def _restore(session: Any, meta_graph: meta_graph_pb2.MetaGraphDef, directory: Path) -> None:
-    """Restore the variables and run the initialiser, as TensorFlow's C++ loader does.
-
-    No `variables.index` means a model without variables there, so it does here.
-    """
-    assets = {
-        asset.tensor_info.name: str(directory / "assets" / asset.filename)
-        for asset in meta_graph.asset_file_def
-    }
-    saver = meta_graph.saver_def
-    if saver.restore_op_name and (directory / "variables" / "variables.index").is_file():
-        feeds = {saver.filename_tensor_name: str(directory / "variables" / "variables"), **assets}
-        _run_target(session, feeds, saver.restore_op_name)
-    initialiser = _initialiser(meta_graph)
-    if initialiser:
-        _run_target(session, assets, initialiser)
-
-
-def _run_target(session: Any, feeds: dict[str, str], target: str) -> None:
-    run = _callable(session, list(feeds), [], target)
-    run(*(np.array(value.encode(), dtype=object) for value in feeds.values()))
-
-
-def _initialiser(meta_graph: meta_graph_pb2.MetaGraphDef) -> str:
-    if _INIT_OP in meta_graph.signature_def:
-        return str(meta_graph.signature_def[_INIT_OP].outputs[_INIT_OP].name).split(":")[0]
-    for key in ("saved_model_main_op", "legacy_init_op"):
-        names = meta_graph.collection_def[key].node_list.value if key in meta_graph.collection_def else []
-        if names:
-            return str(names[0])
-    return ""
+@cache
+def _run_options(timeout_ms: int) -> bytes:
+    return config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
 
 
 def _feeds(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, Any]) -> Arrays:

@@ -141,8 +141,12 @@ def _old_days(store: ObjectStore, ranker: Ranker) -> list[str]:
 
 
 def _old_reports(store: ObjectStore, ranker: str) -> list[str]:
-    """Reports of callers and agents that have not written for a week: each process of a caller has a name of its own."""
-    keys = [key for kind in ("agents", "traffic") for key, _ in store.list(f"deployments/{ranker}/{kind}/")]
+    """Of callers, agents and releases that have not written for a week: each process of a caller has a name of its own."""
+    keys = [
+        key
+        for kind in ("agents", "traffic", "working")
+        for key, _ in store.list(f"deployments/{ranker}/{kind}/")
+    ]
     return [key for key in keys if _untouched(store, key, _SILENT)]
 
 

@@ -88,7 +88,7 @@ def _whole(store: ObjectStore, file: Upload, each: Callable[[int], None] | None)
     digest = hashlib.sha256(body)
     if digest.hexdigest() != file.sha256:
         raise DataError(f"{file.path} changed while it was being published")
-    store.client.put_object(
+    store.bulk.put_object(
         Bucket=store.bucket,
         Key=file.key,
         Body=body,
@@ -115,7 +115,7 @@ def _in_parts(
         known = there.get(number)
         if known is not None and _same(known, body):
             return {"PartNumber": number, "ETag": known["ETag"], "ChecksumCRC32": checksum}, 0
-        answer = client.upload_part(**where, PartNumber=number, Body=body, ChecksumCRC32=checksum)
+        answer = store.bulk.upload_part(**where, PartNumber=number, Body=body, ChecksumCRC32=checksum)
         if each:
             each(len(body))
         return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}, len(body)

@@ -79,3 +79,17 @@ def release_quarantine(
 def verdict(source: Source, partition: Partition, as_json: AsJson = False) -> None:
     """The verdict on a partition: exit 65 where it is stop, 75 while it has landed and is not judged yet."""
     show(call("reshelve.clickstream.readiness:readiness", source, parse_partition(partition)), as_json)
+
+
+@app.command()
+def expire(
+    source: Source,
+    dry_run: Annotated[bool, typer.Option(help="Say what would go and delete nothing.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the days that a source keeps no longer (`keep_days`): landed rows, verdicts, good and quarantined rows."""
+    show(
+        call("reshelve.clickstream.expiry:expire", source, dry_run=dry_run),
+        as_json,
+        f"expire: {source}",
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from datetime import date
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from airflow.api_fastapi.core_api.security import GetUserDep
@@ -24,6 +25,7 @@ from reshelve_airflow.releases.contents import overview, ranker_page
 from reshelve_airflow.releases.pages import STYLE, render
 
 Reason = Annotated[str, Form(min_length=3, max_length=500, description="Why, for the deployment log.")]
+SourceName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Clickstream source.")]
 Version = Annotated[int, Form(ge=1, le=99_999_999_999)]
 
 _PATIENCE = 10  # seconds, for a run that is about to ask
@@ -80,12 +82,24 @@ def report(
     ranker: RankerName,
     name: Annotated[str, Path(pattern=r"^[0-9a-f-]{11,40}$", description="Version or run.")],
 ) -> Response:
-    """A night's report as it was made. It is data: it gets no session, and may load nothing."""
+    """A night's report as it was made."""
     from reshelve.reporting.address import read_report
 
-    found = read_report(board().store, ranker, name)
+    return _made_page(read_report(board().store, ranker, name), f"report of {ranker} {name}")
+
+
+@app.get("/validation/{source}/{day}/{name}", response_class=HTMLResponse)
+def validation(source: SourceName, day: date, name: Literal["report.html", "data_docs.html"]) -> Response:
+    """What the verdict on a day says, as it was made: on one page, or by Great Expectations' own words."""
+    from reshelve.clickstream.verdicts import validation_page
+
+    return _made_page(validation_page(board().store, source, day, name), f"{name} of {source} {day}")
+
+
+def _made_page(found: bytes | None, what: str) -> Response:
+    """A page from the object store. It is data: it gets no session, and may load nothing."""
     if found is None:
-        raise HTTPException(404, f"there is no report of {ranker} {name}")
+        raise HTTPException(404, f"there is no {what}")
     policy = (
         "sandbox; default-src 'none'; style-src 'unsafe-inline'; "
         "img-src data:; font-src data:; base-uri 'none'; frame-ancestors 'self'"

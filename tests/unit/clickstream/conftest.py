@@ -60,11 +60,11 @@ def events() -> Callable[..., pa.Table]:
 
 @pytest.fixture
 def land_bytes(store: ObjectStore) -> Callable[..., None]:
-    """Put a table, or raw bytes, where source `retail` lands its partition of DAY."""
+    """Put a table, or raw bytes, where source `retail` lands its partition of a day, DAY."""
 
-    def put(content: pa.Table | bytes, name: str = "part-0.parquet") -> None:
+    def put(content: pa.Table | bytes, name: str = "part-0.parquet", day: date = DAY) -> None:
         body = content if isinstance(content, bytes) else as_parquet(content)
-        store.put(landed_prefix("retail", DAY) + name, body)
+        store.put(landed_prefix("retail", day) + name, body)
 
     return put
 

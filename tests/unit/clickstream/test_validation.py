@@ -205,19 +205,6 @@ def test_the_same_data_is_not_judged_twice_and_other_data_is(
     assert_stopped(store, second)
 
 
-def test_the_report_shows_examples_but_nobody(store: ObjectStore, events: Events, land_bytes: Land) -> None:
-    land_bytes(events(40, {7: {"price": -1.0, "query": "my secret words", "item_id": "<b>i7</b>"}}))
-    result = validate("retail", DAY)
-    assert result["report_uri"] == store.uri(good_rows_key(result).replace("good.parquet", "report.html"))
-    page = store.get(store.key(result["report_uri"]))
-    assert page is not None
-    text = page.body.decode()
-    assert "price_possible" in text
-    assert "&lt;b&gt;i7&lt;/b&gt;" in text
-    assert "secret" not in text
-    assert "http" not in text  # self-contained
-
-
 def test_one_broken_day_does_not_stop_the_others(
     store: ObjectStore, events: Events, land_bytes: Land
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from reshelve.serving.rest_answers import from_answer
 from reshelve.serving.rest_json import parse_body, to_inputs
 from reshelve.serving.runtime import meta_graph_pb2, tensor_util, types_pb2
-from reshelve.serving.saved_model_file import read_serving_graph
+from reshelve.serving.saved_model_file import read_meta_graph
 from reshelve.serving.servables import Answer
 from reshelve.serving.serving_error import ServingError
 from reshelve.serving.tensors import to_array, to_proto
@@ -91,5 +91,5 @@ def test_any_bytes_as_a_saved_model_end_in_a_known_code(
     directory.mkdir(exist_ok=True)
     (directory / "saved_model.pb").write_bytes(content)
     with pytest.raises(ServingError) as refused:
-        read_serving_graph(directory)
+        read_meta_graph(directory)
     assert refused.value.number in (5, 11, 15)

@@ -1,0 +1,33 @@
+"""An object store for one benchmark alone, and the settings that reach it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reshelve.platform import seaweedfs
+from reshelve.processes import free_port, stop_group
+from reshelve.settings import settings
+from reshelve.store.objects import object_store
+
+
+@contextmanager
+def own_store(home: str | None, bucket: str) -> Iterator[Path]:
+    """Start it in `home` (default: thrown away at the end), where a second run finds what the first one left."""
+    with tempfile.TemporaryDirectory(prefix=f"reshelve-{bucket}-") as scratch:
+        directory = Path(home or scratch).resolve()
+        directory.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        process = seaweedfs.start_seaweedfs(directory / "store", port, directory / "store.log")
+        os.environ |= seaweedfs.environment(port, seaweedfs.credentials(directory / "store"))
+        os.environ |= {"RESHELVE_HOME": str(directory / "home"), "RESHELVE_BUCKET": bucket}
+        settings.cache_clear()
+        object_store.cache_clear()
+        try:
+            object_store().create_bucket()
+            yield directory
+        finally:
+            stop_group(process.pid)

@@ -1,0 +1,130 @@
+"""A release whose process died or stands still in the middle of a canary: the next one takes its place, on real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reshelve.errors import EXIT_DATA, TryAgainError
+from reshelve.processes import start, stop_group, wait_until
+from reshelve.rankers import Ranker
+from reshelve.serving.client import RankingClient
+from reshelve.serving.release import release
+from reshelve.settings import settings
+from reshelve.store.deployments import problems, read_log, read_pointer
+from reshelve.store.leases import lease_key
+from reshelve.store.objects import ObjectStore
+from reshelve.store.rollout import State
+
+pytestmark = pytest.mark.slow
+
+_LEASE = 3.0
+_ENDLESS = {"shares": [0.5], "min_requests": 10_000, "step_minutes": 60}  # nobody asks: it stays a canary
+
+
+@pytest.fixture
+def short_lease(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here and in child processes."""
+    monkeypatch.setenv("RESHELVE_RELEASE_LEASE_SECONDS", str(_LEASE))
+    settings.cache_clear()
+
+
+@pytest.fixture
+def drive(
+    ranker: Ranker, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
+    """`drive(version)`: a process of its own that releases it and has come to its canary."""
+    directory = tmp_path / "rankers"
+    directory.mkdir()
+    careful = ranker.with_values({"release.canary": _ENDLESS})
+    (directory / "recommend.yaml").write_text(yaml.safe_dump(careful.model_dump(mode="json")))
+    monkeypatch.setenv("RESHELVE_RANKERS_DIR", str(directory))
+    settings.cache_clear()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def driver(version: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "reshelve.cli", "release", "--ranker", "recommend", "--by", "driver"]
+        process = start([*command, "--version", str(version)], tmp_path / "driver.log")
+        started.append(process)
+
+        def in_canary() -> bool:
+            assert process.poll() is None, (tmp_path / "driver.log").read_text()
+            pointer = read_pointer(store, "recommend")
+            return pointer is not None and (pointer.canary, pointer.state) == (version, State.CANARY)
+
+        wait_until(in_canary, 120, f"the canary {version}")
+        return process
+
+    yield driver
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGCONT)
+            stop_group(process.pid)
+
+
+def serves(host: Any, label: str) -> int:
+    with RankingClient(host.grpc) as client:
+        return client.predict("recommend", {"history": ["title 1"]}, label=label).version
+
+
+def test_the_next_release_takes_the_place_of_one_that_died_or_stands_still(
+    short_lease: None, store: ObjectStore, publish: Any, host: Any, ranker: Ranker, drive: Any
+) -> None:
+    one, two, three = (publish(date(2011, 8, day)) for day in (29, 30, 31))
+    host.start_agent()
+    host.start_server()
+    release(ranker, one, by="test")
+
+    killed = drive(two)
+    with pytest.raises(TryAgainError, match=f"version {two} is being released"):
+        release(ranker, three, by="test")
+    time.sleep(1.5 * _LEASE)  # it lives: its release is its own for as long as that takes
+    with pytest.raises(TryAgainError, match=f"version {two} is being released"):
+        release(ranker, three, by="test")
+    host.kill(killed.pid)
+    killed.returncode = -9
+    assert (serves(host, "stable"), serves(host, "canary")) == (one, two), "a dead release stops nobody"
+    time.sleep(1.5 * _LEASE)
+    found = release(ranker, three, by="test")
+    assert (found["state"], found["steps"][1]["step"]) == ("promoted", "take over")
+    assert serves(host, "stable") == three
+    assert store.get(lease_key("recommend", two)) is None
+
+    four, five = publish(date(2011, 9, 1)), publish(date(2011, 9, 2))
+    paused = drive(four)
+    os.killpg(paused.pid, signal.SIGSTOP)
+    time.sleep(1.5 * _LEASE)
+    assert release(ranker, five, by="test")["state"] == "promoted"
+    os.killpg(paused.pid, signal.SIGCONT)
+    assert paused.wait(timeout=60) == EXIT_DATA, "its release was taken back, and it does not ask again"
+    pointer = read_pointer(store, "recommend")
+    assert pointer is not None and (pointer.stable, pointer.canary) == (five, None)
+    log = read_log(store, "recommend")
+    assert problems(log) == []
+    withdrawn = [entry for entry in log if entry.action == "withdraw"]
+    assert [entry.evidence["state"] for entry in withdrawn] == ["canary", "canary"]
+    assert all(entry.pointer.by == "test" and entry.evidence["quiet_seconds"] >= 3 for entry in withdrawn)
+
+
+def test_the_same_version_goes_on_at_once(
+    short_lease: None, store: ObjectStore, publish: Any, host: Any, ranker: Ranker, drive: Any
+) -> None:
+    one, two = publish(date(2011, 8, 30)), publish(date(2011, 8, 31))
+    host.start_agent()
+    host.start_server()
+    release(ranker, one, by="test")
+    killed = drive(two)
+    host.kill(killed.pid)
+    killed.returncode = -9
+    assert drive(two).poll() is None
+    assert [entry.action for entry in read_log(store, "recommend")].count("offer") == 2
