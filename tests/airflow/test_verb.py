@@ -7,11 +7,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from reshelve_airflow.approval import ReleaseOperator
 from reshelve_airflow.child import Child, Outcome, verb_command
 from reshelve_airflow.verb import checked, small
 
@@ -94,6 +97,21 @@ def test_a_real_verb_with_a_wrong_ranker_fails_for_good_with_its_headline() -> N
     )
     with pytest.raises(AirflowFailException, match="no ranker 'nothing'"):
         checked(outcome, "examples")
+
+
+@pytest.mark.parametrize(("tries", "said"), [(1, "--no-resume"), (2, "--resume")])
+def test_a_retry_of_a_release_says_that_it_is_one(tries: int, said: str) -> None:
+    """So that what a person took back between two tries is not offered again."""
+    operator = ReleaseOperator(task_id="release", verb="release", options={"ranker": "nothing", "version": 1})
+    context: Any = {
+        "ti": SimpleNamespace(try_number=tries, max_tries=2),
+        "dag": SimpleNamespace(params={}),
+        "dag_run": SimpleNamespace(conf={}),
+        "params": {},
+    }
+    with pytest.raises(AirflowFailException, match="no ranker 'nothing'"):
+        operator.execute(context)
+    assert operator._child is not None and said in operator._child.command
 
 
 def test_no_json_is_no_success() -> None:

@@ -109,8 +109,8 @@ class Incidents:
 
     def wait_for_question(self, run: DagRun) -> str:
         """The path of the question that a release asks, once it does."""
-        waits = lambda: self.task(run, "approval") == "awaiting_input"  # noqa: E731
-        eventually("the release asks a person", waits, 120, every=0.5)
+        waiting = "awaiting_input"
+        eventually("a question", lambda: self.task(run, "approval") == waiting, 120, every=0.5)
         return f"/dags/{run.dag}/dagRuns/{run.id}/taskInstances/approval/-1/hitlDetails"
 
 
@@ -129,14 +129,15 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incidents]:
         graphs = pool.submit(build_graphs, home)
         done = shop.command("platform", "up")
         assert done.returncode == 0, done.stderr[-3000:]
+        judged = pool.submit(judge, shop, GOOD_DAY)
         _use(patch, shop)
         ending.callback(_forget)
-        judge(shop, GOOD_DAY)
         customers = Customers(f"127.0.0.1:{shop.ports.grpc_port}")
         ending.callback(customers.close)
         made = Incidents(shop, customers, graphs.result(), home)
         for dag in ("release_recommend", "retrain_recommend", "monitor"):
             made.airflow.wait_for_dag(dag)
+        judged.result()
         made.airflow.unpause("monitor")  # the nights stay paused: what is tested is that one is asked for
         yield made
 
