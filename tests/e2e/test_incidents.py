@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 CYCLES = 2
 GOOD_DAY, BROKEN_DAY = date(2011, 8, 30), date(2011, 8, 31)
 RULES: dict[str, dict[str, Any]] = {
-    "release": {"ready_seconds": 120, "approval": True, "approval_hours": 0.015},
+    "release": {"ready_seconds": 120, "approval": True, "approval_hours": 0.02},
     "watch": {
         "min_requests": 60,
         "drift_requests": 150,
