@@ -31,7 +31,7 @@ class ServerOptions(BaseSettings):
         2, ge=1, description="Versions loaded at once; one bad version blocks no good one."
     )
     load_niceness: int = Field(
-        10, ge=0, le=19, description="How far a load stands back while another version serves."
+        19, ge=0, le=19, description="How far a load stands back while another version serves."
     )
     grpc_max_threads: int = Field(
         default_factory=_four_per_processor, ge=1, description="gRPC requests at once; more are refused."
