@@ -157,6 +157,16 @@ def test_the_report_opens_and_loads_nothing(analyst: Visit) -> None:
     assert analyst.foreign == []
 
 
+def test_the_day_s_validation_opens_and_leads_to_its_data_docs(analyst: Visit) -> None:
+    assert analyst.go(f"/reshelve/validation/retail/{DAY}/report.html") == 200
+    expect(analyst.page.get_by_role("heading").first).to_contain_text(f"retail {DAY}")
+    analyst.keep("validation")
+    analyst.page.get_by_role("link", name="What Great Expectations was asked, and said").click()
+    expect(analyst.page.get_by_text("expectations hold")).to_be_visible()
+    assert analyst.page.url.endswith(f"/validation/retail/{DAY}/data_docs.html")
+    assert analyst.foreign == []
+
+
 def test_the_approved_version_is_on_the_releases_page(analyst: Visit, shop: Shop) -> None:
     page = analyst.page
     run = newest_run(shop, "release_recommend")

@@ -132,6 +132,12 @@ def test_a_broken_partition_stops_its_night(shop: Shop) -> None:
     store.put(f"clickstream/retail/dt={BROKEN}/part-0.parquet", b"PAR1 torn off in the middle")
     run = ended(shop, client.trigger("clickstream", BROKEN), 240)
     assert run.state == "failed"
+    told = client._call("GET", f"/dags/clickstream/dagRuns/{run.id}/taskInstances/validate_retail/links")
+    page = f"{shop.machine.airflow_url}/reshelve/validation/retail/{BROKEN}/"
+    assert told["extra_links"] == {
+        "Validation report": page + "report.html",
+        "Data Docs": page + "data_docs.html",
+    }
     run = ended(shop, client.trigger("retrain_recommend", BROKEN), 240)
     assert run.state == "failed"
     states = {task.id: task.state for task in client.tasks(run)}
