@@ -93,6 +93,24 @@ def newest_run(shop: Shop, dag: str) -> str:
     return eventually(f"a run of {dag}", lambda: runs(shop, dag), 180, every=1)[0].id
 
 
+def test_a_plan_is_read_in_the_log_and_does_nothing(analyst: Visit, shop: Shop) -> None:
+    page, client = analyst.page, shop.client()
+    analyst.go("/dags/retrain_recommend")
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.locator("[role=dialog][data-state=open]")
+    form.locator('[name="element_partition"]').fill(DAY)
+    form.locator('label:has([name="element_plan"])').click()
+    form.get_by_role("button", name="Trigger").click()
+    run = newest_run(shop, "retrain_recommend")
+    planned = eventually("the plan", lambda: (one := runs(shop, "retrain_recommend")[0]).ended and one, 180)
+    states = {task.id: task.state for task in client.tasks(planned)}
+    assert (states.pop("night"), set(states.values())) == ("success", {"skipped"})
+    analyst.go(f"/dags/retrain_recommend/runs/{run}/tasks/night")
+    expect(page.get_by_text("stages to do").first).to_be_visible()
+    analyst.keep("plan")
+    assert not list(shop.store().list(f"runs/recommend/{DAY}"))
+
+
 def test_a_wrong_value_is_refused_and_the_form_starts_a_night(analyst: Visit, shop: Shop) -> None:
     page = analyst.page
     analyst.go("/dags/retrain_recommend")
@@ -109,10 +127,10 @@ def test_a_wrong_value_is_refused_and_the_form_starts_a_night(analyst: Visit, sh
         "/api/v2/dags/retrain_recommend/dagRuns", {"logical_date": None, "conf": {"epochs": 500}}
     )
     assert status == 400 and "500" in said and "maximum" in said, said
-    assert runs(shop, "retrain_recommend") == []
+    assert len(runs(shop, "retrain_recommend")) == 1  # the plan
     epochs.fill("0.2")
     form.get_by_role("button", name="Trigger").click()
-    expect(page.get_by_text("Dag Run Triggered")).to_be_visible()
+    eventually("the night's run", lambda: len(runs(shop, "retrain_recommend")) == 2, 60)
     run = newest_run(shop, "retrain_recommend")
     analyst.go(f"/dags/retrain_recommend/runs/{run}")
     expect(page.get_by_text("publish", exact=True).first).to_be_visible()
@@ -123,7 +141,7 @@ def test_the_night_publishes_and_waits_for_a_person(analyst: Visit, shop: Shop) 
     client = shop.client()
 
     def over() -> bool:
-        (run,) = runs(shop, "retrain_recommend") or [None]
+        run, *_ = runs(shop, "retrain_recommend") or [None]
         if run is None or not run.ended:
             return False
         assert run.state == "success", [
