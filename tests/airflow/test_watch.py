@@ -1,12 +1,15 @@
-"""What follows a look: who is told, and when a night is started. The webhook is a real server."""
+"""What follows a look: who is told, and when a night is started. The webhook and the mailbox are real servers."""
 
 from __future__ import annotations
 
+import email
+import email.policy
 import json
+import socketserver
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
@@ -72,6 +75,52 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     settings.cache_clear()
     yield made
     made.server.shutdown()
+
+
+class Mailbox(socketserver.StreamRequestHandler):
+    """A mail server, as far as RFC 5321 needs one for one message without log-in."""
+
+    letters: ClassVar[list[tuple[list[str], str]]] = []  # recipients, message
+
+    def handle(self) -> None:
+        recipients: list[str] = []
+        self.wfile.write(b"220 mail\r\n")
+        while line := self.rfile.readline().decode().strip():
+            verb = line[:4].upper()
+            if verb == "RCPT":
+                recipients.append(line.partition("<")[2].partition(">")[0])
+            if verb == "DATA":
+                self.wfile.write(b"354 go on\r\n")
+                message = iter(lambda: self.rfile.readline().decode(), ".\r\n")
+                self.letters.append((recipients, "".join(message)))
+            self.wfile.write(b"221 bye\r\n" if verb == "QUIT" else b"250 good\r\n")
+            if verb == "QUIT":
+                return
+
+
+@pytest.fixture
+def letters(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[list[str], str]]]:
+    monkeypatch.setattr(Mailbox, "letters", [])
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mailbox) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = "disable_ssl=true&disable_tls=true&from_email=reshelve%40example.org"
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_SMTP_DEFAULT", f"smtp://127.0.0.1:{server.server_address[1]}/?{options}"
+        )
+        monkeypatch.setenv(EMAIL, "anna@example.org, ben@example.org")
+        settings.cache_clear()
+        yield Mailbox.letters
+        server.shutdown()
+
+
+def test_a_letter_arrives_with_what_was_found_and_done(letters: list[tuple[list[str], str]]) -> None:
+    assert AlertOperator(task_id="alert", look=LOOK).execute({}) == ["e-mail"]  # type: ignore[arg-type]
+    ((recipients, message),) = letters
+    letter = email.message_from_string(message, policy=email.policy.default)
+    assert recipients == ["anna@example.org", "ben@example.org"]
+    assert letter["From"] == "reshelve@example.org" and letter["Subject"] == LOOK["headline"]
+    (part,) = letter.iter_parts()
+    assert str(LOOK["done"]) in part.get_content() and "agent &lt;b&gt;" in part.get_content()
 
 
 def test_the_webhook_is_told_what_was_found_and_done(hook: Hook) -> None:
