@@ -1,6 +1,6 @@
 """What Great Expectations was asked about a partition and what it said, as its Data Docs, in one file.
 
-Its own pages load scripts, styles and a picture from five hosts. Here its renderer says what there is to say, and a
+Its own pages load scripts, styles and a picture from seven hosts. Here its renderer says what there is to say, and a
 template and style sheet of this project show it: nothing is loaded, and nobody is called. No value of a row is shown.
 """
 
