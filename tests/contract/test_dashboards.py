@@ -1,6 +1,6 @@
-"""Prometheus and Grafana are not run here: their files are parsed, and every metric and label in them must be one we export.
+"""The files of Prometheus and Grafana, parsed: every metric and label in them must be one we export.
 
-What this cannot find: a PromQL function that does not exist, and how a panel looks.
+test_prometheus.py has a real Prometheus read them. What neither can find is how a panel looks.
 """
 
 from __future__ import annotations
