@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from reshelve.processes import stop_group
 NEVER_RETRY = (EXIT_DATA, EXIT_CONFIGURATION)
 MOST_OUTPUT = 8 * 1024 * 1024
 TAIL_LINES = 20
+_LAST_SECONDS = 1.0
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:
@@ -114,6 +116,10 @@ class Child:
         for stray in strays:
             if stray.is_running():
                 stray.kill()
+        # A killed process ends when the system next gets to it: who is told that nothing is left must find it so.
+        deadline = time.monotonic() + _LAST_SECONDS
+        while any(_lives(stray) for stray in strays) and time.monotonic() < deadline:
+            time.sleep(0.02)
         process.poll()
 
     @staticmethod
@@ -164,6 +170,14 @@ def parse_result(output: bytes) -> dict[str, Any] | None:
 
 def _read(pipe: IO[bytes]) -> bytes:
     return os.read(pipe.fileno(), 65536)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs; one that only waits to be reaped does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
