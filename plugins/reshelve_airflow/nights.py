@@ -65,10 +65,11 @@ class NightOperator(VerbTask, BaseOperator):
     def _plan(self, context: Context, options: dict[str, Any], refusal: str) -> None:
         """Show what the run would do, and leave it at that."""
         found = checked(self.run_verb("plan", {"ranker": self.ranker.name, **options}), "plan")
+        asks = ", and waits for a person before it reaches all" if self.ranker.release.approval else ""
         said = (
             f"the version is not released: {refusal}"
             if refusal
-            else "a version that the gate promotes is released"
+            else f"a version that the gate promotes is released{asks}"
         )
         self.log.info("plan: %s; %s", found["headline"], said)
         context["ti"].xcom_push(key="plan", value=small({**found, "release": said}))

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from reshelve.clickstream.verdicts import validated_partitions
+from reshelve.clickstream.events import landed_prefix
+from reshelve.clickstream.verdicts import Decision, validated_partitions
 from reshelve.lineage import STAGES, Result, Run
 from reshelve.planning.estimate import NOTHING, estimate
 from reshelve.planning.past import past_nights
@@ -39,11 +40,12 @@ def plan(run: Run) -> Result:
         key: round(sum(stage[key] or 0 for stage in left) / 60, 1) for key in ("seconds", "low", "high")
     }
     price = ranker.search.price_per_hour * ranker.search.parallel
+    data = _data(run)
     return {
-        "headline": _headline(left, minutes["seconds"], unknown),
+        "headline": _headline(data, left, minutes["seconds"], unknown),
         "run": run.id,
         "partition": run.partition.isoformat(),
-        "data": _data(run),
+        "data": data,
         "changes": changes,
         "search": _search(ranker),
         "training": f"{ranker.training.epochs:g} epochs, at most {ranker.training.max_minutes:g} minutes, "
@@ -99,8 +101,16 @@ def _data(run: Run) -> dict[str, Any]:
         "first": first.isoformat(),
         "last": run.partition.isoformat(),
         "usable_partitions": sum(found.usable for found in verdicts),
-        "verdict": own.verdict.value if own else "not judged yet",
+        "verdict": _verdict(run, own.verdict if own else Decision.MISSING),
     }
+
+
+def _verdict(run: Run, judged: Decision) -> str:
+    """What is known of the night's own day; files that came after a verdict of "missing" are not judged yet."""
+    landed = landed_prefix(run.ranker.data.source, run.partition)
+    if judged is Decision.MISSING and any(True for _ in run.store.list(landed)):
+        return "not judged yet"
+    return judged.value
 
 
 def _search(ranker: Ranker) -> str:
@@ -120,9 +130,11 @@ def _champion(run: Run) -> dict[str, Any]:
     return {"version": version, "newer_than_this_night": newer}
 
 
-def _headline(left: list[dict[str, Any]], minutes: float, unknown: list[str]) -> str:
+def _headline(data: dict[str, Any], left: list[dict[str, Any]], minutes: float, unknown: list[str]) -> str:
     if not left:
         return "everything is done: this run would do nothing again"
+    if data["verdict"] == Decision.MISSING.value:
+        return f"nothing of {data['source']} {data['last']} has landed: this run would be skipped"
     said = f"{len(left)} stages to do, about {minutes:g} minutes"
     if len(unknown) == len(left):
         return f"{len(left)} stages to do; no past night says how long they take"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from reshelve.clickstream.events import landed_prefix
 from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.lineage import Run
 from reshelve.planning.plan import plan
@@ -46,6 +47,16 @@ def run(store: ObjectStore) -> Run:
     verdict = Verdict(verdict=Decision.PASS, headline="fine", source="retail", partition=DAY)
     store.put_json(verdict_key("retail", DAY), verdict.result())
     return Run.of(load_ranker("recommend"), DAY)
+
+
+def test_a_day_of_which_nothing_has_landed_would_be_skipped(run: Run) -> None:
+    missing = Run(run.ranker, date(2011, 8, 31), run.store, run.work)
+    found = plan(missing)
+    assert found["headline"] == "nothing of retail 2011-08-31 has landed: this run would be skipped"
+    assert found["data"]["verdict"] == "missing"
+    run.store.put(f"{landed_prefix('retail', missing.partition)}part.parquet", b"x")
+    found = plan(missing)
+    assert "stages to do" in found["headline"] and found["data"]["verdict"] == "not judged yet"
 
 
 def test_a_plan_says_what_would_be_done_and_writes_nothing(run: Run, tmp_path: Path) -> None:
