@@ -15,7 +15,7 @@ from reshelve.logs import logger
 from reshelve.platform import machine as platform
 from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
 from reshelve.platform.configuration import machine
-from reshelve.platform.progress import Display, current_loss, display
+from reshelve.platform.progress import Display, current_losses, display
 from reshelve.platform.summary import print_summary
 from reshelve.rankers import Ranker, load_ranker
 from reshelve.settings import settings
@@ -171,13 +171,13 @@ class _Watch:
             nonlocal dag_run, tasks
             tasks = self._client.tasks(dag_run)
             dag_run = self._client.run(dag_run)
-            note = current_loss(settings().work, self._run.ranker.name, self._run.partition)
-            self._shown.update(self._before + tasks, note)
+            losses = current_losses(settings().work, self._run.ranker.name, self._run.partition)
+            self._shown.update(self._before + tasks, losses)
             return dag_run.ended
 
         self._poll(ended, f"{dag_run.dag} ({dag_run.id})")
         tasks = self._client.tasks(dag_run)
-        self._shown.update(self._before + tasks, "")
+        self._shown.update(self._before + tasks, {})
         self._before += tasks
         if dag_run.state == "failed":
             raise self._failure(dag_run, tasks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -24,14 +24,15 @@ _COLOURS = {
     "up_for_retry": "yellow",
     "skipped": "dim",
 }
+_TELL_SECONDS = 30.0
 _QUIET = ("none", "removed", "scheduled", "queued")
 
 
 class Display(Protocol):
     """Shows the tasks of the night."""
 
-    def update(self, tasks: list[Task], note: str) -> None:
-        """The tasks as they are now; `note` is the current loss, or empty."""
+    def update(self, tasks: list[Task], losses: Mapping[str, str]) -> None:
+        """The tasks as they are now; `losses` as `current_losses` says them."""
         ...
 
 
@@ -44,7 +45,7 @@ class Lines:
         self._seen: dict[tuple[str, str], str] = {}
         self._told = time.monotonic()
 
-    def update(self, tasks: list[Task], note: str) -> None:
+    def update(self, tasks: list[Task], losses: Mapping[str, str]) -> None:
         """Print what changed."""
         for task in tasks:
             key = (task.run, task.label)
@@ -53,9 +54,9 @@ class Lines:
             self._seen[key] = task.state
             self._line(task, "")
         running = [task for task in tasks if task.state == "running"]
-        if running and time.monotonic() - self._told > 30:
+        if running and time.monotonic() - self._told > _TELL_SECONDS:
             for task in running:
-                self._line(task, note)
+                self._line(task, _loss_of(task, losses))
 
     def _line(self, task: Task, note: str) -> None:
         self._told = time.monotonic()
@@ -73,7 +74,7 @@ class Board:
         self._live = live
         self._began = time.monotonic()
 
-    def update(self, tasks: list[Task], note: str) -> None:
+    def update(self, tasks: list[Task], losses: Mapping[str, str]) -> None:
         """Draw it again."""
         table = Table(
             title=f"The night, {time.monotonic() - self._began:.0f} s", title_justify="left", box=None
@@ -85,7 +86,8 @@ class Board:
                 colour = _COLOURS.get(task.state, "dim")
                 state = f"[{colour}]{task.state.replace('none', 'waiting')}[/]"
                 seconds = f"{task.seconds:.0f} s" if task.seconds >= 0.5 else ""
-                table.add_row(task.dag, task.label, state, seconds, note if task.state == "running" else "")
+                note = _loss_of(task, losses) if task.state == "running" else ""
+                table.add_row(task.dag, task.label, state, seconds, note)
         self._live.update(table)
 
 
@@ -100,16 +102,32 @@ def display() -> Iterator[Display]:
         yield Lines(console)
 
 
-def current_loss(work: Path, ranker: str, partition: date) -> str:
-    """`loss 5.12, step 40 of 250` of whatever trains now for this night; empty while nothing does."""
-    newest = _newest((work / ranker / partition.isoformat()).glob("*/*/**/.progress.json"))
-    if newest is None:
+def current_losses(work: Path, ranker: str, partition: date) -> dict[str, str]:
+    """`loss 5.12, step 40 of 250` by the stage that trains now for this night (`train`, `tune`); of trials the newest word."""
+    night = work / ranker / partition.isoformat()
+    return {
+        stage: said
+        for stage in ("train", "tune")
+        if (said := _said(_newest(night.glob(f"*/{stage}/**/.progress.json"))))
+    }
+
+
+def _loss_of(task: Task, losses: Mapping[str, str]) -> str:
+    stage = "tune" if task.id.startswith("tune.evaluate_") else task.id
+    return losses.get(stage, "")
+
+
+def _said(path: Path | None) -> str:
+    if path is None:
         return ""
     try:
-        point = json.loads(newest.read_text())
+        point = json.loads(path.read_text())
     except (OSError, ValueError):
         return ""  # it ended between the listing and the look
-    parts = [f"loss {point['loss']:.4g}"] if isinstance(point.get("loss"), int | float) else []
+    _, trial, number = path.parent.name.partition(".trial-")
+    parts = [f"trial {number.rpartition('-')[0]}"] if trial else []
+    if isinstance(point.get("loss"), int | float):
+        parts.append(f"loss {point['loss']:.4g}")
     if "step" in point:
         parts.append(f"step {point['step']}" + (f" of {point['steps']}" if "steps" in point else ""))
     return ", ".join(parts)

@@ -16,7 +16,7 @@ from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.lineage import Run
 from reshelve.platform import night
 from reshelve.platform.airflow_client import AirflowClient, Task
-from reshelve.platform.progress import Lines, current_loss
+from reshelve.platform.progress import Lines, current_losses
 from reshelve.processes import free_port
 from reshelve.rankers import load_ranker
 from reshelve.store.objects import ObjectStore
@@ -85,7 +85,7 @@ def test_a_line_per_change_and_none_for_waiting() -> None:
     output = io.StringIO()
     lines = Lines(Console(file=output))
     for states in (("running", "none"), ("running", "scheduled"), ("success", "running")):
-        lines.update([task(states[0]), task(states[1], "gate")], "")
+        lines.update([task(states[0]), task(states[1], "gate")], {})
     text = output.getvalue().splitlines()
     assert [line.split()[2:4] for line in text] == [
         ["train", "running"],
@@ -94,18 +94,28 @@ def test_a_line_per_change_and_none_for_waiting() -> None:
     ]
 
 
-def test_the_loss_of_what_trains_now(tmp_path: Path) -> None:
-    old = tmp_path / "recommend" / "2011-08-30" / "aaa" / "tune" / "trials" / "0" / ".progress.json"
-    new = tmp_path / "recommend" / "2011-08-30" / "bbb" / "train" / ".progress.json"
-    for path, loss in ((old, 9.0), (new, 5.25)):
+def test_the_losses_of_what_trains_now(tmp_path: Path) -> None:
+    trial = tmp_path / "recommend" / "2011-08-30" / "aaa" / "tune" / ".trial-7-0" / ".progress.json"
+    train = tmp_path / "recommend" / "2011-08-30" / "bbb" / "train" / ".progress.json"
+    for path, loss in ((trial, 9.0), (train, 5.25)):
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps({"step": 3, "steps": 10, "loss": loss}))
-    os.utime(old, (time.time() - 30,) * 2)
-    assert current_loss(tmp_path, "recommend", FIRST) == "loss 5.25, step 3 of 10"
-    os.utime(new, (time.time() - 300,) * 2)
-    os.utime(old, (time.time() - 300,) * 2)
-    assert current_loss(tmp_path, "recommend", FIRST) == ""
-    assert current_loss(tmp_path, "recommend", SECOND) == ""
+    losses = current_losses(tmp_path, "recommend", FIRST)
+    assert losses == {"train": "loss 5.25, step 3 of 10", "tune": "trial 7, loss 9, step 3 of 10"}
+    os.utime(train, (time.time() - 300,) * 2)
+    assert set(current_losses(tmp_path, "recommend", FIRST)) == {"tune"}
+    assert current_losses(tmp_path, "recommend", SECOND) == {}
+
+
+def test_a_loss_is_shown_beside_the_task_that_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reshelve.platform.progress._TELL_SECONDS", 0.0)
+    output = io.StringIO()
+    Lines(Console(file=output, width=200)).update(
+        [task("running"), task("running", "tune.evaluate_1"), task("running", "compress")],
+        {"train": "of train", "tune": "of a trial"},
+    )
+    said = output.getvalue().splitlines()[3:]
+    assert [line.split("running (3s)")[1].strip() for line in said] == ["of train", "of a trial", ""]
 
 
 def test_airflow_away_may_be_tried_again() -> None:
