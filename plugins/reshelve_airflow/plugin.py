@@ -12,6 +12,7 @@ from reshelve_airflow.timetable import NightTimetable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 PREFIX = "/reshelve"
 Message = MutableMapping[str, Any]
@@ -38,6 +39,13 @@ class LazyPages:
         await self.app(scope, receive, send)
 
 
+def warmed(app: ASGIApp) -> ASGIApp:
+    """`app`; in passing, the pages are made ready (`releases.warm`), imported only where they are."""
+    from reshelve_airflow.releases.warm import warmed
+
+    return warmed(app)
+
+
 class ReshelvePlugin(AirflowPlugin):
     """Registers the timetable, the links to reports, and the pages."""
 
@@ -45,11 +53,14 @@ class ReshelvePlugin(AirflowPlugin):
     timetables = [NightTimetable]  # noqa: RUF012 - Airflow's own attribute
     operator_extra_links = [ReportLink(), ValidationLink(), DataDocsLink()]  # noqa: RUF012
     fastapi_apps = [{"app": LazyPages(), "url_prefix": PREFIX, "name": "reshelve"}]  # noqa: RUF012
-    # Without `url_route`: a frame inside Airflow's page may not leave it, so no link to a run would work.
+    fastapi_root_middlewares = [{"middleware": warmed, "name": "reshelve pages"}]  # noqa: RUF012
+    # Without `url_route`: a frame inside Airflow's page may not leave it, so no link to a run would work. In a menu, since
+    # Airflow 3.3 draws such a view in the side bar itself as a button that does nothing.
     external_views = [  # noqa: RUF012
         {
             "name": "Releases",
             "href": f"{PREFIX.removeprefix('/')}/releases",
             "destination": "nav",
+            "category": "browse",
         }
     ]

@@ -15,6 +15,7 @@ import pytest
 
 from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Action, Condition, Decision, Observation, Role, VersionTraffic
+from reshelve.processes import free_port
 from reshelve.serving.board import ENTRIES_A_PAGE, VERSIONS_A_PAGE, Board
 from reshelve.serving.reports import Report, Serving, write_report
 from reshelve.store import holds
@@ -215,6 +216,38 @@ def test_a_curve_says_in_words_what_it_shows() -> None:
     assert 'aria-label="p95 of &#34;x&#34;"' in drawn
     assert drawn.count("<polyline") == 1, "a gap parts the curve; a single point is no line"
     assert sparkline([None], "nothing") == ""
+
+
+def the_server_starts(project: Path, **variables: str) -> str:
+    """Airflow's own application, begun as its server begins it; its log, once the pages are there."""
+    code = (
+        "import logging, sys; from airflow.api_fastapi.app import create_app; app = create_app(apps='core'); "
+        "assert 'reshelve_airflow.releases.app' not in sys.modules, 'so it is not the import that this shows'; "
+        "app.build_middleware_stack(); from reshelve_airflow.releases.app import board; "
+        "print('READ', board.cache_info().currsize)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(project / "plugins"), **variables},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def test_the_server_has_the_pages_ready_before_its_first_request(shop: ObjectStore, project: Path) -> None:
+    said = the_server_starts(project)
+    assert "READ 1" in said and "nothing to show yet" not in said
+
+
+def test_the_server_starts_without_its_object_store(store: ObjectStore, project: Path) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    said = the_server_starts(project, AWS_ENDPOINT_URL=nobody)
+    assert "READ 1" in said and "the Releases page has nothing to show yet" in said
+
+
+def test_the_server_starts_with_an_address_that_is_none(store: ObjectStore, project: Path) -> None:
+    said = the_server_starts(project, AWS_ENDPOINT_URL="no address at all")
+    assert "READ 0" in said and "the Releases page has nothing to show yet" in said
 
 
 def test_the_web_process_never_loads_the_heavy_libraries(project: Path) -> None:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from platform_here import AirflowHere
 
+from reshelve.store.objects import ObjectStore
 from reshelve_airflow.plugin import PREFIX, ReshelvePlugin
 
 # (method, path) → what a viewer may. Nobody may do anything anywhere.
@@ -43,7 +44,14 @@ def test_every_endpoint_is_in_the_table() -> None:
     assert len(routes) == len(app.routes), "something is mounted that is no endpoint of ours"
     found = {(method, route.path) for route in routes for method in route.methods}
     assert found == set(ENDPOINTS)
-    assert ReshelvePlugin.fastapi_root_middlewares == [] and ReshelvePlugin.flask_blueprints == []
+    assert ReshelvePlugin.flask_blueprints == []
+    assert [one["name"] for one in ReshelvePlugin.fastapi_root_middlewares] == ["reshelve pages"]
+
+
+def test_what_warms_the_pages_puts_nothing_between_a_request_and_airflow(store: ObjectStore) -> None:
+    server = FastAPI()
+    (only,) = ReshelvePlugin.fastapi_root_middlewares
+    assert only["middleware"](server) is server
 
 
 def test_every_endpoint_asks_who_it_is() -> None:

@@ -200,6 +200,18 @@ def test_the_approved_version_is_on_the_releases_page(analyst: Visit, shop: Shop
     expect(page.get_by_role("table", name="Every move of the pointer")).to_contain_text("analyst")
 
 
+def test_the_releases_page_is_in_airflow_s_menu(analyst: Visit) -> None:
+    page = analyst.page
+    analyst.go("/dags/retrain_recommend")
+    page.get_by_role("button", name="Browse").first.click()
+    with page.expect_popup() as opened:
+        page.get_by_role("menuitem", name="Releases").click()
+    tab = opened.value
+    tab.get_by_role("link", name="recommend").first.click()
+    expect(tab.get_by_role("region", name="Stable")).to_contain_text(str(FIRST))
+    tab.close()
+
+
 def test_another_version_is_promoted_and_taken_back_from_the_page(analyst: Visit, shop: Shop) -> None:
     publish_again(shop)
     page = analyst.page
