@@ -32,6 +32,7 @@ from reshelve.lineage import Run
 from reshelve.logs import configure_logs
 from reshelve.rankers import Ranker, load_ranker
 from reshelve.store.objects import object_store
+from reshelve.verbs.options import overrides
 
 _ALL = 1_000_000  # questions: every one of the day
 
@@ -44,7 +45,7 @@ def main() -> None:
         os.environ["RESHELVE_DATA"] = str(Path(options.data).resolve())
     with own_store(options.home, "quality"):
         values = {"gates.max_queries": _ALL, "search.trials": 0}
-        values |= dict(pair.split("=", 1) for pair in options.set or [])
+        values |= overrides(options.set)
         ranker = load_ranker(options.ranker, values)
         land_and_validate(ranker, options.first, options.last)
         nights = []
