@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ANSWER = {"reason": Param("", type="string", maxLength=500, description="Why, for the deployment log.")}
 
 _BODY = """
-Every step before the customers was good. **Approve** makes it the stable version; **Reject** takes the release back, and
-the version stays published. Without an answer within {hours:g} hours it is taken back.
+It is loaded beside the stable version and has passed the steps below. **Approve** makes it the stable version;
+**Reject** takes the release back, and the version stays published. Without an answer within {hours:g} hours it is taken back.
 
 [The night's report](/reshelve/report/{ranker}/{{{{ params.version }}}}) ·
 [the Releases page](/reshelve/releases/{ranker})
