@@ -39,6 +39,7 @@ from planted import Customers, build_graphs, publish_graph
 pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CYCLES = 2
+TASK_SECONDS = 240  # of what Airflow's tasks do, one after the other, on a machine that is busy
 GOOD_DAY, BROKEN_DAY = date(2011, 8, 30), date(2011, 8, 31)
 RULES: dict[str, dict[str, Any]] = {
     "release": {"ready_seconds": 120, "approval": True, "approval_hours": 0.02},
@@ -91,7 +92,7 @@ class Incidents:
         """One run of `monitor`, up to its look."""
         run = self.start("monitor")
         ended = ("success", "failed")
-        eventually("a look", lambda: self.task(run, "watch_recommend") in ended, 180, every=0.5)
+        eventually("a look", lambda: self.task(run, "watch_recommend") in ended, TASK_SECONDS, every=0.5)
         assert self.task(run, "watch_recommend") == "success", run
 
     def decided(self, condition: Condition, requests: int) -> Decision:
@@ -110,7 +111,7 @@ class Incidents:
     def wait_for_question(self, run: DagRun) -> str:
         """The path of the question that a release asks, once it does."""
         waiting = "awaiting_input"
-        eventually("a question", lambda: self.task(run, "approval") == waiting, 120, every=0.5)
+        eventually("a question", lambda: self.task(run, "approval") == waiting, TASK_SECONDS, every=0.5)
         return f"/dags/{run.dag}/dagRuns/{run.id}/taskInstances/approval/-1/hitlDetails"
 
 
@@ -188,7 +189,7 @@ def test_shifted_inputs_start_a_night(here: Incidents) -> None:
     here.customers.words = "an entirely other thing, and rather a long one,"
     decision = here.decided(Condition.DRIFT, requests=200)
     assert decision.action is Action.RETRAIN, decision
-    (night,) = eventually("a night", lambda: here.airflow.runs("retrain_recommend"), 60)
+    (night,) = eventually("a night", lambda: here.airflow.runs("retrain_recommend"), TASK_SECONDS)
     assert (night.id, night.conf["partition"]) == (f"watch__{GOOD_DAY}", str(GOOD_DAY))
 
 
@@ -210,13 +211,15 @@ def test_a_broken_partition_holds_releases_and_what_waited_is_released_after_it(
         here.customers.serve(60)
         here.cycle()
     assert read_hold(here.store, "recommend") is None, "two looks without the cause lift the hold"
-    (run,) = eventually("the release that waited", lambda: here.airflow.runs("release_recommend"), 60)
+    (run,) = eventually(
+        "the release that waited", lambda: here.airflow.runs("release_recommend"), TASK_SECONDS
+    )
     assert run.conf["version"] == two
 
     question = here.wait_for_question(run)
     answer = {"chosen_options": ["Reject"], "params_input": {"reason": "its titles are odd"}}
     here.airflow._call("PATCH", question, answer)
-    eventually("it is taken back", lambda: here.pointer.canary is None, 60)
+    eventually("it is taken back", lambda: here.pointer.canary is None, TASK_SECONDS)
     last = read_log(here.store, "recommend")[-1]
     assert (last.action, last.pointer.by, last.pointer.reason) == ("withdraw", "admin", "its titles are odd")
     assert two not in (here.pointer.stable, here.pointer.previous)
@@ -260,7 +263,7 @@ def test_a_release_that_nobody_answers_is_taken_back_while_a_dead_agent_is_told_
     assert decision.action is Action.ALERT and decision.alert, decision
     assert "agent local has been silent" in decision.reason
 
-    eventually("nobody answered", lambda: here.pointer.canary is None, 180)
+    eventually("nobody answered", lambda: here.pointer.canary is None, TASK_SECONDS)
     last = read_log(here.store, "recommend")[-1]
     assert (last.action, last.pointer.by) == ("withdraw", "nobody")
     waited = RULES["release"]["approval_hours"]
@@ -278,7 +281,7 @@ def test_people_were_told_of_each_incident(here: Incidents) -> None:
     def runs() -> list[DagRun]:
         return here.airflow.runs("monitor", limit=50)
 
-    eventually("every look has ended", lambda: all(run.ended for run in runs()), 120, every=1)
+    eventually("every look has ended", lambda: all(run.ended for run in runs()), TASK_SECONDS, every=1)
     tasks = [task for run in runs() for task in here.airflow.tasks(run)]
     assert not [task for task in tasks if task.state == "failed"]
     told = [
