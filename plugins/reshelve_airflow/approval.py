@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 # Given where the task is made: Airflow adds a DAG's params to its tasks before a task's own code runs.
-ANSWER = {"reason": Param("", type="string", maxLength=500, description="Why, for the deployment log.")}
+# Not `reason`, which the run's own would fill in; null, since Airflow lets nobody answer while a string is empty.
+ANSWER = {"why": Param(None, type=["null", "string"], maxLength=500, description="For the deployment log.")}
 
 _BODY = """
 It is loaded beside the stable version and has passed the steps below. **Approve** makes it the stable version;
@@ -66,7 +67,7 @@ class AskApprovalOperator(ApprovalOperator):
         """The answer. Both go on to the next task, which is why the stock operator's skipping is left out."""
         answer = HITLOperator.execute_complete(self, context, event)
         person = answer["responded_by_user"]
-        reason = str(answer["params_input"].get("reason") or "")
+        reason = str(answer["params_input"].get("why") or "")
         approved = answer["chosen_options"] == [self.APPROVE]
         if person is None:
             return {"approved": False, "by": "nobody", "reason": f"no answer within {self.hours:g} hours"}

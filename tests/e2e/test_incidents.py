@@ -121,11 +121,11 @@ class Incidents:
         Airflow 3.3.2 fails a task whose answer comes before its executor has told of the end of asking, and its retry asks anew.
         """
         question = self.wait_for_question(run)
+        said = {"chosen_options": [option], "params_input": {"why": reason}}
+        ended = ("success", "awaiting_input")
         for _ in range(3):
             time.sleep(2)
-            said = {"chosen_options": [option], "params_input": {"why": reason}}
             self.airflow._call("PATCH", question, said)
-            ended = ("success", "awaiting_input")
             eventually("it is taken", lambda: self.task(run, "approval") in ended, TASK_SECONDS, every=0.5)
             if self.task(run, "approval") == "success":
                 return

@@ -39,7 +39,7 @@ async def answer_waiting(request: Request, dag: str, option: str, reason: str) -
         task = detail["task_instance"]
         run = str(task["dag_run_id"])
         path = f"/dags/{quote(dag)}/dagRuns/{quote(run, safe='')}/taskInstances/{quote(task['task_id'])}"
-        body = {"chosen_options": [option], "params_input": {"reason": reason}}
+        body = {"chosen_options": [option], "params_input": {"why": reason}}
         await _call(request, "PATCH", f"{path}/{task['map_index']}/hitlDetails", json=body)
         return run
     return None
