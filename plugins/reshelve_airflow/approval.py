@@ -25,7 +25,7 @@ It is loaded beside the stable version and has passed the steps below. **Approve
 [The night's report](/reshelve/report/{ranker}/{{{{ params.version }}}}) ·
 [the Releases page](/reshelve/releases/{ranker})
 
-{{% for step in (ti.xcom_pull(task_ids="release") or {{}}).get("steps", []) %}}
+{{% for step in (ti.xcom_pull(task_ids="release") or {{}}).get("steps", []) if step.step != "hold" %}}
 - {{{{ step.step }}}}: {{{{ step.detail }}}}
 {{% endfor %}}
 """

@@ -221,6 +221,7 @@ def test_another_version_is_promoted_and_taken_back_from_the_page(analyst: Visit
     publish_again(shop)
     page = analyst.page
     analyst.go(RELEASES)
+    page.get_by_text("Promote a published version", exact=True).click()
     page.get_by_label("Version", exact=True).select_option(str(SECOND))
     page.locator("form[action$='/release']").get_by_label("Reason").fill("the second of the day")
     page.get_by_role("button", name="Start the release").click()

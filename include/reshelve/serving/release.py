@@ -171,7 +171,8 @@ def _go(
         pointer, held = _log(store, pointer, version, stage, found, by), found.verdict is Verdict.HOLD
         if held and pointer.canary == version and pointer.held:
             steps.add("hold", found.reason)
-            return "held", f"{name} version {version} is held ({pointer.state.value}): {found.reason}"
+            how = "" if pointer.state is State.APPROVAL else f"is held ({pointer.state.value}): "
+            return "held", f"{name} version {version} {how}{found.reason}"
         steps.add(stage.words, found.reason)
     return None
 
