@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.rankers import Kind
+from reshelve.training.attention import attend, register
 from reshelve.training.form import ModelForm, base_architecture, read_form
 
 # How many nats one typical unit of text similarity is worth against log popularity before any training.
@@ -43,7 +44,7 @@ class RankerModel(nn.Module):
         config = BertConfig(
             **form.architecture.model_dump(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
         )
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = register()
         self.encoder = BertModel(config, add_pooling_layer=False)
         columns = len(form.features) + form.towers
         self.beside = Beside(columns) if columns else None
@@ -134,12 +135,12 @@ class RankerModel(nn.Module):
         def heads(values: Tensor) -> Tensor:
             return values.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
 
-        read = F.scaled_dot_product_attention(
+        read = attend(
             heads(attention.query(first)),
             heads(attention.key(states)),
             heads(attention.value(states)),
-            attn_mask=allowed,
-            scale=attention.scaling,
+            allowed,
+            attention.scaling,
         )
         mixed = last.attention.output(read.transpose(1, 2).flatten(2), first)
         return last.feed_forward_chunk(mixed)[:, 0]
