@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import threading
 import time
 import uuid
@@ -178,7 +179,7 @@ class Caller:
         return answer
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every):
+        while not self._stop.wait(self._every * random.uniform(0.8, 1.2)):
             self._look()
             self._report()
         self._report()

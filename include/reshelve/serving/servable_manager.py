@@ -18,10 +18,10 @@ from pathlib import Path
 from grpc import StatusCode
 
 from reshelve.logs import logger
-from reshelve.processes import yield_to_others
 from reshelve.serving.servables import Servable
 from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError, not_found
+from reshelve.serving.standing_back import stand_back
 
 
 class State(IntEnum):
@@ -71,9 +71,6 @@ class ServableManager:
         self._statuses: dict[str, dict[int, VersionStatus]] = {}
         self._sequence = 0
         self._loads = ThreadPoolExecutor(options.num_load_threads, thread_name_prefix="load")
-        # The threads above take the lock that every request takes: only the work between runs at a low priority.
-        niceness = (options.load_niceness,)
-        self._yielding = ThreadPoolExecutor(options.num_load_threads, "yielding", yield_to_others, niceness)
         self._unloads = ThreadPoolExecutor(1, thread_name_prefix="unload")
         self._log = logger(part="model-server")
 
@@ -148,7 +145,6 @@ class ServableManager:
         """Stop loading and free what is loaded."""
         self._stopping.set()
         self._loads.shutdown(wait=True, cancel_futures=True)
-        self._yielding.shutdown(wait=True)
         self._unloads.shutdown(wait=True, cancel_futures=True)
         with self._changed:
             for versions in self._versions.values():
@@ -222,9 +218,11 @@ class ServableManager:
                 for versions in self._versions.values()
                 for version in versions.values()
             )
-        return (
-            self._yielding.submit(self._load_servable, path).result() if served else self._load_servable(path)
-        )
+        if not served:
+            return self._load_servable(path)
+        # This thread takes the lock that every request takes: only the work itself stands back.
+        niceness, patience = self._options.load_niceness, self._options.load_patience_seconds
+        return stand_back(lambda: self._load_servable(path), niceness, patience)
 
     def _unload(self, version: _Version) -> None:
         servable, version.servable = version.servable, None

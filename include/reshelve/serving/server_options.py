@@ -33,6 +33,9 @@ class ServerOptions(BaseSettings):
     load_niceness: int = Field(
         19, ge=0, le=19, description="How far a load stands back while another version serves."
     )
+    load_patience_seconds: float = Field(
+        30.0, ge=0, description="How long such a load takes only what nothing else wants of the processors."
+    )
     grpc_max_threads: int = Field(
         default_factory=_four_per_processor, ge=1, description="gRPC requests at once; more are refused."
     )

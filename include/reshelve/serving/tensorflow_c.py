@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reshelve.serving.runtime import dtypes
+from reshelve.serving.standing_back import idle
 
 Array = NDArray[Any]
 
@@ -150,7 +151,7 @@ class Session:
         self._session, self._graph = None, c.NewGraph()
         tags = (_S * 1)(tag.encode())
         try:
-            with _options(config) as options, _Status() as status:
+            with _options(config) as options, _Status() as status, idle():
                 self._session = c.LoadSessionFromSavedModel(
                     options, None, str(directory).encode(), tags, 1, self._graph, None, status
                 )
@@ -196,7 +197,7 @@ class Session:
         try:
             for place, (array, dtype) in enumerate(values):
                 asked[place] = _to_tensor(array, dtype)
-            with _Status() as status:
+            with _Status() as status, idle():
                 c.SessionRun(
                     self._session, buffer, feeds, asked, len(feeds), fetches, answers, len(fetches),
                     None, 0, None, status,
