@@ -79,7 +79,7 @@ def substitute(texts: tf.Tensor, points: CodePoints) -> tf.Tensor:
     before = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int32), 1))
     splits = tf.gather(tf.concat([[0], before], 0), splits)
     return tf.raw_ops.UnicodeEncode(
-        input_values=tf.boolean_mask(symbols, kept), input_splits=splits, output_encoding="UTF-8"
+        input_values=tf.gather_nd(symbols, tf.where(kept)), input_splits=splits, output_encoding="UTF-8"
     )
 
 

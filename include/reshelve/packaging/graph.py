@@ -126,10 +126,11 @@ class RankerGraph:
         rows = self._embeddings(ids, types, length)
         present = tf.sequence_mask(lengths, length, dtype=tf.float32)
         bias = tf.reshape((present - 1.0) * 1e9, [batch, 1, 1, length])
+        alone = tf.equal(batch, 1) & tf.reduce_all(tf.equal(lengths, length))
         cls_only = self.model.document.pooling == "cls"
         for number in range(self.shape.num_hidden_layers):
             only_first = cls_only and number == self.shape.num_hidden_layers - 1
-            rows = self._layer(rows, f"encoder.encoder.layer.{number}", bias, batch, length, only_first)
+            rows = self._layer(rows, f"encoder.encoder.layer.{number}", bias, alone, only_first)
         if cls_only:
             return rows
         states = tf.reshape(rows, [batch, length, width])
@@ -149,32 +150,56 @@ class RankerGraph:
         rows: tf.Tensor,
         layer: str,
         bias: tf.Tensor,
-        batch: tf.Tensor,
-        length: tf.Tensor,
+        alone: tf.Tensor,
         only_first: bool,
     ) -> tf.Tensor:
+        batch, length = tf.shape(bias)[0], tf.shape(bias)[3]
         heads, size, width = self.shape.num_attention_heads, self.shape.head_size, self.shape.hidden_size
         qkv = tf.reshape(self.layers.project(rows, f"{layer}.qkv"), [batch, length, 3, heads, size])
-        qkv = self._turned(qkv, [2, 0, 3, 1, 4])
+        qkv = _turned(qkv, [2, 0, 3, 1, 4])
         query = qkv[0, :, :, :1] if only_first else qkv[0]
-        weights = tf.nn.softmax(tf.matmul(query, qkv[1], transpose_b=True) + bias)
-        context = tf.reshape(self._turned(tf.matmul(weights, qkv[2]), [0, 2, 1, 3]), [-1, heads * size])
+        context = _attend(query, qkv[1], qkv[2], bias, alone)
+        context = tf.reshape(_turned(context, [0, 2, 1, 3]), [-1, heads * size])
         if only_first:
             rows = tf.reshape(rows, [batch, length, width])[:, 0]
         attended = self.layers.project_onto(context, f"{layer}.attention_output", rows)
         attended = self._normalize(attended, f"{layer}.attention.output.LayerNorm")
         return self._normalize(self.layers.feed_forward(attended, layer), f"{layer}.output.LayerNorm")
 
-    def _turned(self, values: tf.Tensor, order: list[int]) -> tf.Tensor:
-        """A transpose. As integers where a request is one text: oneDNN's own, for floats alone, costs more to begin."""
-        if not self.model.document.kind.over_catalogue:
-            return tf.transpose(values, order)
-        return tf.bitcast(tf.transpose(tf.bitcast(values, tf.int32), order), tf.float32)
-
     def _normalize(self, rows: tf.Tensor, name: str) -> tf.Tensor:
         return layer_norm(
             rows, self.model[f"{name}.weight"], self.model[f"{name}.bias"], self.shape.layer_norm_eps
         )
+
+
+def _turned(values: tf.Tensor, order: list[int]) -> tf.Tensor:
+    """A transpose, of the bits as integers: oneDNN's own, for floats alone, costs more to begin."""
+    return tf.bitcast(tf.transpose(tf.bitcast(values, tf.int32), order), tf.float32)
+
+
+def _attend(
+    query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tensor, alone: tf.Tensor
+) -> tf.Tensor:
+    """softmax(query · keyᵀ + bias) · value, all [batch, heads, tokens, size]; `bias` hides padding.
+
+    `alone`: there is one text, and no padding. Its products are so small that oneDNN, which takes over `matmul` and
+    `softmax`, would spend most of its time to begin.
+    """
+
+    def one() -> tf.Tensor:
+        scores = _product(query, key, transpose_b=True)
+        raised = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
+        return _product(raised / tf.reduce_sum(raised, axis=-1, keepdims=True), value)
+
+    def many() -> tf.Tensor:
+        return tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias), value)
+
+    return tf.cond(alone, one, many)
+
+
+def _product(one: tf.Tensor, other: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
+    """A batch matrix product by the operation that oneDNN leaves alone."""
+    return tf.raw_ops.BatchMatMulV3(x=one, y=other, Tout=tf.float32, adj_x=False, adj_y=transpose_b)
 
 
 def layer_norm(rows: tf.Tensor, scale: Array, offset: Array, epsilon: float) -> tf.Tensor:

@@ -108,14 +108,18 @@ class GraphTokenizer(tf.Module):
         whole = self.table.lookup(words)
         too_long = tf.strings.length(words, unit="UTF8_CHAR") > self.form.longest_word
         whole = tf.where(too_long, self.unknown, whole)
-        number = tf.range(tf.size(words))
-        pieces, owners = self._pieces(words, tf.boolean_mask(number, whole == _MISSING))
         known = whole != _MISSING
-        values = tf.concat([tf.boolean_mask(whole, known), pieces], 0)
-        owners = tf.concat([tf.boolean_mask(number, known), owners], 0)
-        order = tf.argsort(owners, stable=True)
-        values, owners = tf.gather(values, order), tf.gather(owners, order)
-        lengths = tf.math.unsorted_segment_sum(tf.ones_like(values), tf.gather(row, owners), tf.size(texts))
+
+        def in_pieces() -> tuple[tf.Tensor, tf.Tensor]:
+            number = tf.range(tf.size(words))
+            pieces, owners = self._pieces(words, _kept(number, tf.logical_not(known)))
+            values = tf.concat([_kept(whole, known), pieces], 0)
+            owners = tf.concat([_kept(number, known), owners], 0)
+            order = tf.argsort(owners, stable=True)
+            return tf.gather(values, order), tf.gather(row, tf.gather(owners, order))
+
+        values, rows = tf.cond(tf.reduce_all(known), lambda: (whole, row), in_pieces)
+        lengths = tf.math.unsorted_segment_sum(tf.ones_like(values), rows, tf.size(texts))
         return values, tf.cumsum(lengths, exclusive=True), lengths
 
     def _words(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -123,7 +127,7 @@ class GraphTokenizer(tf.Module):
         text = substitute(texts, self.form.points)
         place, words, _ = tf.raw_ops.StringSplitV2(input=text, sep="", maxsplit=-1)
         near = place[:, 1] < _WORDS_READ * self.max_length
-        return tf.boolean_mask(words, near), tf.cast(tf.boolean_mask(place[:, 0], near), tf.int32)
+        return _kept(words, near), tf.cast(_kept(place[:, 0], near), tf.int32)
 
     def _pieces(self, words: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Greedy pieces of the words `numbers`: token ids, and the word each belongs to, in order of pieces.
@@ -151,14 +155,14 @@ class GraphTokenizer(tf.Module):
                 longest, tf.strings.length(rest, unit="UTF8_CHAR")
             )  # a head may outrun its word
             matched = longest > 0
-            lost = tf.concat([lost, tf.boolean_mask(owner, tf.logical_not(matched))], 0)
-            rest, owner, longest, found = (tf.boolean_mask(t, matched) for t in (rest, owner, longest, found))
+            lost = tf.concat([lost, _kept(owner, tf.logical_not(matched))], 0)
+            rest, owner, longest, found = (_kept(t, matched) for t in (rest, owner, longest, found))
             ids = tf.concat([ids, tf.gather(found, longest - 1, batch_dims=1)], 0)
             owners = tf.concat([owners, owner], 0)
             tail = tf.strings.substr(rest, longest, tf.fill(tf.shape(longest), 1 << 20), unit="UTF8_CHAR")
             more = tail != ""
-            rest = tf.strings.join([self.form.prefix, tf.boolean_mask(tail, more)])
-            return after_prefix, rest, tf.boolean_mask(owner, more), ids, owners, lost
+            rest = tf.strings.join([self.form.prefix, _kept(tail, more)])
+            return after_prefix, rest, _kept(owner, more), ids, owners, lost
 
         none = tf.zeros([0], tf.int32)
         after_prefix = tf.constant(len(self.form.prefix) + 1)  # the prefix alone is no piece
@@ -171,8 +175,8 @@ class GraphTokenizer(tf.Module):
             maximum_iterations=self.form.longest_word,
         )
         whole = tf.logical_not(tf.reduce_any(owners[:, tf.newaxis] == lost[tf.newaxis, :], axis=1))
-        ids = tf.concat([tf.boolean_mask(ids, whole), tf.fill(tf.shape(lost), self.unknown)], 0)
-        return ids, tf.concat([tf.boolean_mask(owners, whole), lost], 0)
+        ids = tf.concat([_kept(ids, whole), tf.fill(tf.shape(lost), self.unknown)], 0)
+        return ids, tf.concat([_kept(owners, whole), lost], 0)
 
     def single(self, rows: Rows) -> Batch:
         """[CLS] text [SEP], cut and padded to the longest of the batch."""
@@ -212,6 +216,11 @@ def longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Te
     left = tf.where(fits, first, tf.where(swapped, longer, shorter))
     right = tf.where(fits, second, tf.where(swapped, shorter, longer))
     return left, right
+
+
+def _kept(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """What of `values` [n, …] the `mask` [n] keeps; a third of the operations of tf.boolean_mask, which asks for shapes."""
+    return tf.gather(values, tf.where(mask)[:, 0])
 
 
 def _places(lengths: tf.Tensor) -> tf.Tensor:

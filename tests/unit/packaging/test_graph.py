@@ -58,3 +58,19 @@ def test_towers_read_every_query_where_they_differ(towers: TrainedModel) -> None
     alone = [RankerGraph(towers, layers).logits(*pairs(pair)).numpy()[0] for pair in asked]
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert together[0] != pytest.approx(together[1], abs=2e-5)
+
+
+@pytest.mark.parametrize(("kind", "pooling"), [("pair", "cls"), ("next_item", "mean")])
+def test_a_text_scores_alike_alone_padded_and_among_others(
+    trained_run: Callable[..., Run], kind: str, pooling: str
+) -> None:
+    model = TrainedModel.load(trained_run(kind, pooling).stage("train").directory)
+    graph = RankerGraph(model, FloatLayers(model))
+    batch = pairs(([1000, 1001], [2000, 2001]), ([1002], [2002]))
+    among = graph.logits(*batch).numpy()
+    for row, length in enumerate(batch.lengths):
+        one = [part[row : row + 1] for part in batch]
+        padded_row = graph.logits(*one).numpy()
+        bare = graph.logits(one[0][:, :length], one[1], one[2][:, :length]).numpy()
+        np.testing.assert_allclose(padded_row, among[row : row + 1], atol=1e-5)
+        np.testing.assert_allclose(bare, among[row : row + 1], atol=1e-5)
