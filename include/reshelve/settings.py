@@ -64,6 +64,11 @@ class Settings(BaseSettings):
         gt=0,
         description="A release whose process gave no sign of life for so long is taken back by the next one.",
     )
+    copy_megabytes_per_second: float = Field(
+        50,
+        ge=0,
+        description="How fast an agent copies a version at most while its server has another; 0: as fast as it can.",
+    )
     alert_webhook: SecretStr = Field(
         SecretStr(""),
         description="The URL that is told of alerts and failed tasks: JSON with subject and text, as chat tools take it.",

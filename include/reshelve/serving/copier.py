@@ -10,6 +10,7 @@ from reshelve.errors import DataError, ReshelveError
 from reshelve.logs import logger
 from reshelve.processes import yield_to_others
 from reshelve.serving.disk import Disk
+from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 
 Copy = tuple[str, int]  # ranker, version
@@ -67,10 +68,16 @@ class Copier:
     def _copy(self, ranker: str, version: int) -> None:
         started = time.monotonic()
         logger(ranker=ranker, version=version).info("copying")
-        self.disk.copy(self.store, ranker, version)
+        self.disk.copy(self.store, ranker, version, self._rate())
         logger(ranker=ranker, version=version).info(
             "copied and verified", seconds=round(time.monotonic() - started, 1)
         )
+
+    def _rate(self) -> int | None:
+        """Bytes a second at most. A first version has nobody's requests to stand back for."""
+        if not any(self.disk.verified.values()):
+            return None
+        return int(settings().copy_megabytes_per_second * 1_000_000) or None
 
     def _collect(self) -> None:
         for copy in [c for c, future in self._under_way.items() if future.done()]:

@@ -64,11 +64,11 @@ class Disk:
             return False
         return True
 
-    def copy(self, store: ObjectStore, ranker: str, version: int) -> None:
-        """Copy and verify one version (blocking; see `download_version` for the errors)."""
+    def copy(self, store: ObjectStore, ranker: str, version: int, rate: int | None = None) -> None:
+        """Copy and verify one version, at most `rate` bytes a second (blocking; errors as of `download_version`)."""
         self.base_path(ranker).mkdir(parents=True, exist_ok=True)
         directory = self.base_path(ranker) / str(version)
-        manifest = download_version(store, ranker, version, directory)
+        manifest = download_version(store, ranker, version, directory, rate)
         path = self._manifest(ranker, version)
         partial = path.with_name(path.name + ".partial")
         partial.write_bytes(manifest.body)

@@ -29,9 +29,7 @@ Keys = list[str]
 Paths = list[Path]
 
 _MIB = 1024 * 1024
-_TRANSFER = TransferConfig(
-    multipart_threshold=32 * _MIB, multipart_chunksize=32 * _MIB, max_concurrency=4, use_threads=True
-)
+_TRANSFER = {"multipart_threshold": 32 * _MIB, "multipart_chunksize": 32 * _MIB, "max_concurrency": 4}
 _MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
 _CONFLICT = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 
@@ -211,19 +209,26 @@ class ObjectStore:
                 str(path),
                 self.bucket,
                 key,
-                Config=_TRANSFER,
+                Config=TransferConfig(**_TRANSFER),
                 Callback=progress,
                 ExtraArgs={"ChecksumAlgorithm": "SHA256"},
             )
         except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
             raise self.away(error) from error
 
-    def download_file(self, key: str, path: Path, progress: Callable[[int], None] | None = None) -> None:
-        """Download one object; `path` appears only when it is whole."""
+    def download_file(
+        self,
+        key: str,
+        path: Path,
+        progress: Callable[[int], None] | None = None,
+        rate: int | None = None,
+    ) -> None:
+        """Download one object, at most `rate` bytes a second; `path` appears only when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         try:
-            self._client.download_file(self.bucket, key, str(partial), Config=_TRANSFER, Callback=progress)
+            config = TransferConfig(**_TRANSFER, max_bandwidth=rate)
+            self._client.download_file(self.bucket, key, str(partial), Config=config, Callback=progress)
         except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
             partial.unlink(missing_ok=True)
             raise self.away(error) from error

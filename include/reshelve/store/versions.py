@@ -135,10 +135,12 @@ def check_directory(manifest: Manifest, directory: Path) -> None:
         )
 
 
-def download_version(store: ObjectStore, ranker: str, version: int, directory: Path) -> Manifest:
+def download_version(
+    store: ObjectStore, ranker: str, version: int, directory: Path, rate: int | None = None
+) -> Manifest:
     """Copy a version to `directory`, which appears only when every digest and size was verified.
 
-    A `directory` that is there and verifies is left alone; one that does not is replaced. Raises DataError
+    `rate`: bytes a second at most. A `directory` that is there and verifies is left alone; one that does not is replaced. Raises DataError
     where the version is not published or its bytes differ, TryAgainError where the disk is full or S3 away.
     """
     manifest = require_manifest(store, ranker, version)
@@ -154,7 +156,7 @@ def download_version(store: ObjectStore, ranker: str, version: int, directory: P
     incoming = directory.with_name(f".incoming-{directory.name}")
     shutil.rmtree(incoming, ignore_errors=True)
     try:
-        _copy(store, manifest, incoming)
+        _copy(store, manifest, incoming, rate)
         check_directory(manifest, incoming)
         if directory.is_dir():
             shutil.rmtree(directory)
@@ -168,7 +170,7 @@ def download_version(store: ObjectStore, ranker: str, version: int, directory: P
     return manifest
 
 
-def _copy(store: ObjectStore, manifest: Manifest, directory: Path) -> None:
+def _copy(store: ObjectStore, manifest: Manifest, directory: Path, rate: int | None) -> None:
     directory.mkdir(parents=True)
     free = shutil.disk_usage(directory).free
     if free < manifest.bytes:
@@ -177,7 +179,8 @@ def _copy(store: ObjectStore, manifest: Manifest, directory: Path) -> None:
             f"version {manifest.version} needs {manifest.bytes:,} bytes, {free:,} are free",
         )
     for path in manifest.files:
-        store.download_file(f"{version_prefix(manifest.ranker, manifest.version)}/{path}", directory / path)
+        key = f"{version_prefix(manifest.ranker, manifest.version)}/{path}"
+        store.download_file(key, directory / path, rate=rate)
 
 
 def read_file(store: ObjectStore, manifest: Manifest, path: str) -> bytes | None:
