@@ -1,12 +1,13 @@
 """The ranker as a TensorFlow graph that mirrors BERT with stock operations, batch and length dynamic.
 
 What makes it fast: matrix products over [batch · length, width]; query, key and value in one product;
-GELU in the form the optimizer fuses into the product before it; and with CLS pooling the last layer's
+GELU and attention's scores in the forms that the optimizer fuses; and with CLS pooling the last layer's
 query and feed-forward for the first token only, which is exact.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import tensorflow as tf
@@ -180,19 +181,21 @@ def _turned(values: tf.Tensor, order: list[int]) -> tf.Tensor:
 def _attend(
     query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tensor, alone: tf.Tensor
 ) -> tf.Tensor:
-    """softmax(query · keyᵀ + bias) · value, all [batch, heads, tokens, size]; `bias` hides padding.
+    """softmax(query · keyᵀ / √size + bias) · value, all [batch, heads, tokens, size]; `bias` hides padding.
 
     `alone`: there is one text, and no padding. Its products are so small that oneDNN, which takes over `matmul` and
     `softmax`, would spend most of its time to begin.
     """
 
+    scale = tf.constant(1 / math.sqrt(query.shape[-1]), tf.float32)
+
     def one() -> tf.Tensor:
-        scores = _product(query, key, transpose_b=True)
+        scores = _product(query * scale, key, transpose_b=True)
         raised = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
         return _product(raised / tf.reduce_sum(raised, axis=-1, keepdims=True), value)
 
     def many() -> tf.Tensor:
-        return tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias), value)
+        return tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True) * scale + bias), value)
 
     return tf.cond(alone, one, many)
 

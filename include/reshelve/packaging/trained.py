@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -116,15 +115,12 @@ class TrainedModel:
     def dense(self, site: str) -> tuple[Array, Array]:
         """(weight [inputs, outputs], bias [outputs]) of one matrix product.
 
-        Query, key and value are one product; the query's part carries the 1/√d of attention, which
-        saves an operation on every score.
+        Query, key and value are one product.
         """
         names = self.names(site)
         if len(names) == 1:
             return self._linear(names[0])
         parts = [self._linear(name) for name in names]
-        scale = np.float32(1 / math.sqrt(self.document.architecture.head_size))
-        parts[0] = (parts[0][0] * scale, parts[0][1] * scale)
         return np.concatenate([w for w, _ in parts], axis=1), np.concatenate([b for _, b in parts])
 
     def names(self, site: str) -> list[str]:
