@@ -186,7 +186,6 @@ def _attend(
     `alone`: there is one text, and no padding. Its products are so small that oneDNN, which takes over `matmul` and
     `softmax`, would spend most of its time to begin.
     """
-
     scale = tf.constant(1 / math.sqrt(query.shape[-1]), tf.float32)
 
     def one() -> tf.Tensor:

@@ -140,8 +140,9 @@ def download_version(
 ) -> Manifest:
     """Copy a version to `directory`, which appears only when every digest and size was verified.
 
-    `rate`: bytes a second at most. A `directory` that is there and verifies is left alone; one that does not is replaced. Raises DataError
-    where the version is not published or its bytes differ, TryAgainError where the disk is full or S3 away.
+    `rate`: bytes a second at most. A `directory` that is there and verifies is left alone; one that does not is
+    replaced. Raises DataError where the version is not published or its bytes differ, TryAgainError where the disk is
+    full or S3 away.
     """
     manifest = require_manifest(store, ranker, version)
     if directory.is_dir():
