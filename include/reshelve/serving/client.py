@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.serving import protocol
+from reshelve.serving.busy import is_busy
 
 # Predict changes nothing, so asking again is safe; only UNAVAILABLE says that the server never began.
 _RETRIES = {
@@ -41,7 +42,11 @@ _OPTIONS = (
 
 
 class ServerAwayError(TryAgainError):
-    """Nothing answers at the address, or the server is overloaded."""
+    """Nothing answers at the address."""
+
+
+class BusyError(TryAgainError):
+    """The server lives and refused the request until its deadline: all its threads were taken."""
 
 
 class TooSlowError(TryAgainError):
@@ -72,6 +77,8 @@ def open_channel(address: str) -> grpc.Channel:
 def typed_error(error: grpc.RpcError, address: str, what: str) -> TryAgainError | ConfigurationError:
     """Our error for gRPC's."""
     code, detail = error.code(), str(error.details())
+    if is_busy(error):
+        return BusyError(f"the model server at {address} is busy: it refused {what}", detail)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TooSlowError(f"the model server at {address} did not answer in time", what)
     if code is grpc.StatusCode.NOT_FOUND or detail.startswith("Unrecognized servable version label"):
@@ -80,6 +87,7 @@ def typed_error(error: grpc.RpcError, address: str, what: str) -> TryAgainError 
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,  # a message over the limit
     ):
         return RequestRefusedError(f"the model server at {address} refused the request for {what}", detail)
     return ServerAwayError(f"the model server at {address} is not there for {what}", f"{code.name}: {detail}")

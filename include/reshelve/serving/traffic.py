@@ -48,12 +48,16 @@ def topic_bin(text: str) -> str:
 
 
 class Counts(BaseModel):
-    """Requests of one version. A request that failed counts as an error and has no latency."""
+    """Requests of one version. One that failed is an error, one that did not fit is rejected; neither has a latency."""
 
     model_config = ConfigDict(extra="ignore")
 
     requests: int = 0
-    errors: dict[str, int] = Field(default_factory=dict)
+    errors: dict[str, int] = Field(default_factory=dict, description="Failures of the server or the version.")
+    rejected: dict[str, int] = Field(
+        default_factory=dict, description="Requests that do not fit the version: their callers' errors."
+    )
+    refusals: int = Field(0, description="Tries that a server refused for want of a free thread.")
     latency: dict[int, int] = Field(default_factory=dict, description="Bucket → requests.")
     scores: dict[str, int] = Field(default_factory=dict, description="Bin of the best score → answers.")
     lengths: dict[str, int] = Field(default_factory=dict, description="Bin of the text's length → answers.")
@@ -61,14 +65,19 @@ class Counts(BaseModel):
 
     @property
     def failed(self) -> int:
-        """Requests without an answer."""
+        """Requests that the server or the version failed."""
         return sum(self.errors.values())
 
-    def add(self, milliseconds: float | None, error: str | None = None) -> None:
-        """Count one request."""
+    def add(
+        self, milliseconds: float | None, error: str | None = None, rejected: str | None = None, refusals: int = 0
+    ) -> None:
+        """Count one request, and how often a busy server refused it before."""
         self.requests += 1
+        self.refusals += refusals
         if error is not None:
-            self.errors[error] = self.errors.get(error, 0) + 1
+            _count(self.errors, error)
+        elif rejected is not None:
+            _count(self.rejected, rejected)
         elif milliseconds is not None:
             place = bucket(milliseconds)
             self.latency[place] = self.latency.get(place, 0) + 1
@@ -97,6 +106,8 @@ class Counts(BaseModel):
         return Counts(
             requests=max(0, self.requests + sign * other.requests),
             errors=together(self.errors, other.errors),
+            rejected=together(self.rejected, other.rejected),
+            refusals=max(0, self.refusals + sign * other.refusals),
             latency=together(self.latency, other.latency),
             scores=together(self.scores, other.scores),
             lengths=together(self.lengths, other.lengths),
@@ -142,13 +153,19 @@ class Meter:
         milliseconds: float | None,
         error: str | None = None,
         *,
+        rejected: str | None = None,
+        refusals: int = 0,
         text: str | None = None,
         score: float | None = None,
     ) -> None:
-        """Count one request of `version`, made while the pointer's move `sequence` was known; `text` is not kept."""
+        """Count one request of `version`, made while the pointer's move `sequence` was known; `text` is not kept.
+
+        `error`: what the server or the version did wrong; `rejected`: what was wrong with the request itself;
+        `refusals`: tries that a busy server refused before.
+        """
         with self._lock:
             counts = self._counts.setdefault(sequence, {}).setdefault(version, Counts())
-            counts.add(milliseconds, error)
+            counts.add(milliseconds, error, rejected, refusals)
             counts.describe(text, score)
             for old in sorted(self._counts)[:-_KEPT]:
                 del self._counts[old]

@@ -1,0 +1,51 @@
+"""A model server whose threads are all taken refuses a call and does nothing: it is made again, until its deadline.
+
+TensorFlow Serving answers RESOURCE_EXHAUSTED at once then, to Predict and to its administration alike. Such an answer
+says nothing of a version, and nothing of whether the server lives.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.25  # seconds
+_TOO_LARGE = "larger than max"  # gRPC's word for a message over the limit, under the same code
+
+
+def is_busy(error: grpc.RpcError) -> bool:
+    """Whether the server refused the call for want of a free thread (or of memory), without beginning it."""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in str(error.details())
+
+
+def call_when_free(
+    call: Callable[..., Any],
+    request: Any,
+    timeout: float,
+    refused: Callable[[], None] | None = None,
+) -> Any:
+    """What `call(request)` answers within `timeout` seconds, refusals for want of a thread tried again.
+
+    The pauses double from 5 to 250 ms, each with full jitter (Brooker 2015, "Exponential Backoff and Jitter"), so that
+    callers refused together do not come back together. `refused` is told of every refusal. Raises the grpc.RpcError of
+    the last try.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return call(request, timeout=max(deadline - time.monotonic(), 0.001))
+        except grpc.RpcError as error:
+            if not is_busy(error):
+                raise
+            if refused is not None:
+                refused()
+            wait = random.uniform(0, pause)
+            if time.monotonic() + wait >= deadline:
+                raise
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE)
