@@ -36,9 +36,7 @@ class ServerOptions(BaseSettings):
     load_patience_seconds: float = Field(
         30.0, ge=0, description="How long such a load takes only what nothing else wants of the processors."
     )
-    grpc_max_threads: int = Field(
-        default_factory=_four_per_processor, ge=1, description="gRPC requests at once; more are refused."
-    )
+    grpc_max_threads: int = Field(64, ge=1, description="gRPC requests at once; more are refused.")
     rest_api_num_threads: int = Field(
         default_factory=_four_per_processor, ge=1, description="REST requests at once; more wait."
     )
