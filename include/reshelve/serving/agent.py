@@ -249,7 +249,7 @@ class Agent:
         if pointer is None:  # not read yet, or damaged: it keeps what it has
             return self.start_file.ours.get(ranker)
         proven = self.loads.records.proven(ranker) & self.disk.of(ranker)
-        return start_entry(pointer, proven, self.disk.base_path(ranker), with_way_back=away < _NARROW_SECONDS)
+        return start_entry(pointer, proven, self.disk.base_path(ranker), narrow=away > _NARROW_SECONDS)
 
     def _clean(self, observed: dict[str, Observed]) -> None:
         for ranker, pointer in self.pointers.known.items():

@@ -122,19 +122,20 @@ def choose_loads(
 
 
 def start_entry(
-    pointer: Pointer, proven: frozenset[int], base_path: Path, *, with_way_back: bool = True
+    pointer: Pointer, proven: frozenset[int], base_path: Path, *, narrow: bool = False
 ) -> ModelEntry | None:
     """What a server may start from: versions that were AVAILABLE here and that the pointer still wants.
 
     The stable version and the way back; the canary is loaded when customers are served. Until the stable version has
-    answered here, its label stays at the one before it.
+    answered here, its label stays at the one before it. `narrow`: one version without a label, for a server that does not
+    come back (one without our flags ends at its start where the file has a label).
     """
-    ways = (pointer.stable, pointer.previous)
-    first = next((v for v in ways if v is not None and v in proven), None)
-    if first is None:
+    ways = [v for v in (pointer.stable, pointer.previous) if v is not None and v in proven]
+    if not ways:
         return None
-    listed = {v for v in ways if v is not None and v in proven} if with_way_back else {first}
-    return ModelEntry(pointer.ranker, base_path, frozenset(listed), {"stable": first})
+    if narrow:
+        return ModelEntry(pointer.ranker, base_path, frozenset(ways[:1]))
+    return ModelEntry(pointer.ranker, base_path, frozenset(ways), {"stable": ways[0]})
 
 
 def must_reload(entry: ModelEntry | None, applied: ModelEntry | None, observed: Observed) -> bool:

@@ -162,6 +162,10 @@ def test_the_longer_the_server_is_away_the_less_it_is_asked_to_start_from(
     agent.round()
     found = read_config(models)["recommend"]
     assert (found.versions, dict(found.labels)) == ({version}, {"stable": version})
+    monkeypatch.setattr(agent_module, "_NARROW_SECONDS", 0)
+    agent.round()
+    found = read_config(models)["recommend"]
+    assert (found.versions, dict(found.labels)) == ({version}, {})
     monkeypatch.setattr(agent_module, "_EMPTY_SECONDS", 0)
     agent.round()
     assert read_config(models) == {}

@@ -33,7 +33,8 @@ def test_the_model_server_is_ready_when_the_wanted_labels_answer(
     wait_until(wanted.is_file, 60, "what the agent wants")
     assert ready()[0] == 1  # nothing listens
     host.start_server()
-    assert ready() == (0, "")  # nothing was released yet: nothing has to answer
+    # Nothing was released yet, so nothing has to answer. (The REST port opens a moment after the other one.)
+    wait_until(lambda: ready() == (0, ""), 30, "a server that is ready")
     release(ranker, publish(date(2011, 8, 30)), by="test")
     wait_until(lambda: wanted.read_text() == "recommend stable\n", 60, "the wanted label")
     assert ready() == (0, "")

@@ -88,7 +88,9 @@ def test_a_version_that_ends_the_server_while_it_loads_is_withdrawn_and_never_st
         assert server.starts == before + 1
         assert host.versions_listed() == {one}
         # A second one, and the agent goes with the server: whoever starts next finds a file to start from.
-        move_pointer(store, "recommend", Offer(publish(date(2011, 9, 2), loads_with="kill")), by="test", reason="")
+        move_pointer(
+            store, "recommend", Offer(publish(date(2011, 9, 2), loads_with="kill")), by="test", reason=""
+        )
         starts = server.starts
         wait_until(lambda: server.starts > starts, 120, "the end of the server")
         host.kill(agent)
