@@ -54,6 +54,7 @@ def client(config: Config, bucket: str) -> Any:
             made = boto3.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise our_error(error, bucket, "", "reaching the store", checksums=False) from error
+    made.meta.events.register("needs-retry.s3.HeadBucket", _no_further)
     if not sends_checksums(made):
         made.meta.events.register("before-sign.s3.DeleteObjects", _md5_instead)
     return made
@@ -62,6 +63,11 @@ def client(config: Config, bucket: str) -> Any:
 def sends_checksums(made: Any) -> bool:
     """Whether this client's requests may carry checksum headers."""
     return bool(made.meta.config.request_checksum_calculation != "when_required")
+
+
+def _no_further(request_dict: dict[str, Any], **_: Any) -> None:
+    """boto3 asks HEAD for the region of a bucket that answers 301, and where HEAD answers 301 asks again, without end."""
+    request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _md5_instead(request: AWSRequest, **_: Any) -> None:

@@ -57,6 +57,7 @@ _AGAIN = {
     "TemporaryRedirect", "IncompleteBody", "BadDigest", "NoSuchUpload", "InvalidPart", "QuotaExceeded",
 } | PRECONDITION | MISSING_KEY  # fmt: skip
 _AGAIN_STATUS = {307, 404, 408, 409, 412, 416, 423, 425, 429}
+_SAY_IT_ALL = {"304", "412", "429"}
 _WAITS = {
     "RequestTimeTooSkewed": "this host's clock is wrong: let it be set by NTP",
     "QuotaExceeded": "the store is full",
@@ -120,7 +121,8 @@ def code_of(error: BaseException) -> str:
 
 def is_mute(error: BaseException) -> bool:
     """Whether the store refused without a word, as it has to where a HEAD asks: a GET would be told why."""
-    return code_of(error).isdigit() and code_of(error).startswith("4")
+    code = code_of(error)
+    return code.isdigit() and code not in _SAY_IT_ALL and (not code.startswith("5") or code in NOT_KNOWN)
 
 
 def our_error(error: BaseException, bucket: str, key: str, action: str, *, checksums: bool) -> ReshelveError:
