@@ -14,6 +14,7 @@ import pytest
 
 from misbehaving import Misbehaving, cuts_bodies, loses_answers, says
 from reshelve.errors import ConfigurationError, ReshelveError, TryAgainError
+from reshelve.lineage import Run
 from reshelve.monitoring.exporter import Looks
 from reshelve.processes import stop_group
 from reshelve.serving.pointers import Pointers
@@ -22,6 +23,9 @@ from reshelve.settings import settings
 from reshelve.store import clients, leases
 from reshelve.store.objects import ObjectStore, StoreRefusedError
 from reshelve.store.uploads import Upload, upload
+from reshelve.tuning.history import History
+from reshelve.tuning.search import ask, evaluate
+from reshelve.tuning.trial import Status
 
 REFUSED = [
     (403, "AccessDenied"),
@@ -255,6 +259,19 @@ def test_a_sign_of_life_outlives_a_refusal(
         assert etag is not None
         refusal = denied(unruly)  # and the last sign, taken back, may be refused
     assert store.exists(leases.lease_key("recommend", 1))
+
+
+def test_a_refusal_says_nothing_of_a_trial(
+    unruly: Misbehaving, through: ObjectStore, packaged: Run, tmp_path: Path
+) -> None:
+    """A trial that failed is never tried again: with the right given back, its values would be lost to the search."""
+    run = Run(packaged.ranker, packaged.partition, through, tmp_path / "another host")
+    first = ask(run)["trials"][0]
+    refusal = unruly.add(says(403, "AccessDenied", lambda request: "/examples/" in request.key))
+    with pytest.raises(StoreRefusedError, match="examples"):
+        evaluate(run, first)
+    unruly.faults.remove(refusal)
+    assert History(run).trial(first).status is Status.ASKED
 
 
 @pytest.mark.slow
