@@ -221,7 +221,8 @@ def misbehaving(
             length = reply.headers.get("Content-Length", "0") if self.command == "HEAD" else len(reply.body)
             self.send_header("Content-Length", str(length))
             self.end_headers()
-            self.wfile.write(reply.body[: reply.sent])
+            if self.command != "HEAD":
+                self.wfile.write(reply.body[: reply.sent])
             self.close_connection = self.close_connection or reply.sent is not None
 
         def _body(self) -> bytes:

@@ -7,7 +7,9 @@ mend are tried again.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from boto3.exceptions import Boto3Error
 from botocore import exceptions as boto
@@ -22,7 +24,11 @@ PAGE = "docs/how-to/object-stores.md"
 FAULTS = (boto.ClientError, boto.BotoCoreError, Boto3Error, HTTPError, ResponseParserError)
 """All that a call of boto3, or reading the body of its answer, raises for what a store does."""
 
-MISSING_KEY = frozenset({"404", "NoSuchKey", "NotFound"})
+MISSING = frozenset({"NoSuchKey", "NoSuchVersion"})
+MISSING_KEY = MISSING | {
+    "404",
+    "NotFound",
+}  # of answers without a word; with a body, it is no S3 store that says 404
 MISSING_BUCKET = frozenset({"NoSuchBucket"})
 NOT_KNOWN = frozenset({"501", "NotImplemented", "405", "MethodNotAllowed", "UnsupportedOperation"})
 PRECONDITION = frozenset({"412", "PreconditionFailed"})
@@ -47,6 +53,7 @@ _HINTS = {
     **dict.fromkeys(_KEYS, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what stands for them)"),
     **dict.fromkeys(_REGION, "check AWS_DEFAULT_REGION and AWS_ENDPOINT_URL"),
     **dict.fromkeys(_BUCKET, "check RESHELVE_BUCKET; `reshelve check-store` makes one that is missing"),
+    "404": "check AWS_ENDPOINT_URL: what answers there does not speak S3",
     **dict.fromkeys(NOT_KNOWN, f"the store does not know this call; what it needs: {PAGE}"),
 }
 _AGAIN = {
@@ -55,7 +62,7 @@ _AGAIN = {
     "InternalServerError", "RequestTimeout", "RequestTimeoutException", "Throttling", "ThrottlingException", "TooManyRequests",
     "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded", "OperationAborted", "ConditionalRequestConflict",
     "TemporaryRedirect", "IncompleteBody", "BadDigest", "NoSuchUpload", "InvalidPart", "QuotaExceeded",
-} | PRECONDITION | MISSING_KEY  # fmt: skip
+} | PRECONDITION | MISSING  # fmt: skip
 _AGAIN_STATUS = {307, 404, 408, 409, 412, 416, 423, 425, 429}
 _SAY_IT_ALL = {"304", "412", "429"}
 _WAITS = {
@@ -131,10 +138,11 @@ def our_error(error: BaseException, bucket: str, key: str, action: str, *, check
     if isinstance(error, boto.ClientError):
         answer = error.response
         found = answer.get("Error", {})
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
         said = Said(
-            str(found.get("Code", "")),
+            code_of(error) or str(status or ""),  # a web server's page has no code
             str(found.get("Message", "")),
-            answer.get("ResponseMetadata", {}).get("HTTPStatusCode"),
+            status,
             error.operation_name or action,
         )
         return judged(said, bucket, key, checksums=checksums)
@@ -144,7 +152,10 @@ def our_error(error: BaseException, bucket: str, key: str, action: str, *, check
         return StoreRefusedError(
             f"{_where(bucket, key)}: {action} is not possible: {name}", f"{error}\n{hint}"
         )
-    return _again(bucket, key, action, str(error))
+    words = (
+        f"{error}\nis AWS_ENDPOINT_URL an S3 store?" if isinstance(error, ResponseParserError) else str(error)
+    )
+    return _again(bucket, key, action, words)
 
 
 def judged(said: Said, bucket: str, key: str, *, checksums: bool) -> ReshelveError:
@@ -163,6 +174,18 @@ def judged(said: Said, bucket: str, key: str, *, checksums: bool) -> ReshelveErr
         f"{_where(bucket, key)}: the store refuses {said.action}: {said.code or status}",
         "\n".join(filter(None, (said.message, *hints))),
     )
+
+
+def entity_tag(answer: Mapping[str, Any], bucket: str, key: str, action: str) -> str:
+    """The entity tag of an answer. Raises StoreRefusedError where it has none."""
+    require_s3(answer, "ETag", bucket, key, action)
+    return str(answer["ETag"])
+
+
+def require_s3(answer: Mapping[str, Any], name: str, bucket: str, key: str, action: str) -> None:
+    """Raises StoreRefusedError for an answer without what every S3 store says: any web server may answer 200."""
+    if name not in answer:
+        raise StoreRefusedError(f"{_where(bucket, key)}: the answer to {action} has no {name}", _HINTS["404"])
 
 
 def _about_checksums(said: Said) -> bool:

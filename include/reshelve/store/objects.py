@@ -18,7 +18,7 @@ from typing import Any
 
 from boto3.s3.transfer import TransferConfig
 
-from reshelve.errors import ReshelveError
+from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.logs import logger
 from reshelve.progress import Progress
 from reshelve.settings import settings
@@ -27,13 +27,15 @@ from reshelve.store.conditions import check_prefix, require_conditional_writes
 from reshelve.store.deletions import Deletions, Left, what_stayed
 from reshelve.store.errors import (
     FAULTS,
+    MISSING,
     MISSING_BUCKET,
-    MISSING_KEY,
     PreconditionFailedError,
     StoreRefusedError,
     code_of,
+    entity_tag,
     is_mute,
     our_error,
+    require_s3,
 )
 from reshelve.store.puts import put_if
 
@@ -114,7 +116,7 @@ class ObjectStore:
             self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
             return
         except FAULTS as error:
-            if code_of(error) not in MISSING_BUCKET | MISSING_KEY:
+            if code_of(error) not in MISSING_BUCKET:
                 raise self.trouble(error, "", "ListObjectsV2") from error
         try:
             self._client.create_bucket(Bucket=self.bucket)
@@ -132,9 +134,10 @@ class ObjectStore:
         extra = {"IfNoneMatch": etag} if etag else {}
         try:
             answer = self._client.get_object(Bucket=self.bucket, Key=key, **extra)
-            return Object(answer["Body"].read(), answer["ETag"], _age(answer)), True
+            tag = entity_tag(answer, self.bucket, key, "GetObject")
+            return Object(answer["Body"].read(), tag, _age(answer)), True
         except FAULTS as error:
-            if code_of(error) in MISSING_KEY:
+            if code_of(error) in MISSING:
                 return None, True
             if code_of(error) in ("304", "NotModified"):
                 return None, False
@@ -175,7 +178,8 @@ class ObjectStore:
         with self._asking("PutObject", key):
             if condition:
                 return put_if(self._client, where, body, condition, extra)
-            return str(self._client.put_object(**where, Body=body, **extra)["ETag"])
+            answer = self._client.put_object(**where, Body=body, **extra)
+            return entity_tag(answer, self.bucket, key, "PutObject")
 
     def get_json(self, key: str) -> Any | None:
         """The parsed object, or None where there is none."""
@@ -194,16 +198,17 @@ class ObjectStore:
     def etag(self, key: str) -> str | None:
         """The object's entity tag, or None where there is none."""
         try:
-            return str(self._client.head_object(Bucket=self.bucket, Key=key)["ETag"])
+            answer = self._client.head_object(Bucket=self.bucket, Key=key)
+            return entity_tag(answer, self.bucket, key, "HeadObject")
         except FAULTS as error:
             if not is_mute(error):
                 raise self.trouble(error, key, "HeadObject") from error
         try:  # an answer to HEAD has no words: 404 may be the key or the bucket, 403 a right, a wrong key, an old token
             answer = self._client.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-0")
             answer["Body"].close()
-            return str(answer["ETag"])
+            return entity_tag(answer, self.bucket, key, "GetObject")
         except FAULTS as error:
-            if code_of(error) in MISSING_KEY:
+            if code_of(error) in MISSING:
                 return None
             raise self.trouble(error, key, "GetObject") from error
 
@@ -229,7 +234,9 @@ class ObjectStore:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix, **how
             )
-            yield from pages
+            for page in pages:
+                require_s3(page, "IsTruncated", self.bucket, prefix, "ListObjectsV2")
+                yield page
 
     def upload_file(self, path: Path, key: str, progress: Callable[[int], None] | None = None) -> None:
         """Upload one file, in parallel parts where it is large, with stored checksums."""
@@ -259,8 +266,8 @@ class ObjectStore:
             self._client.download_file(self.bucket, key, str(partial), Config=config, Callback=progress)
         except FAULTS as error:
             partial.unlink(missing_ok=True)
-            if is_mute(error):
-                self.etag(key)  # says why, where the store tells
+            if is_mute(error) and self.etag(key) is None:  # raises what the store says of it
+                raise TryAgainError(f"{self.uri(key)} is not there", "somebody has deleted it") from error
             raise self.trouble(error, key, "GetObject") from error
         partial.rename(path)
 

@@ -18,6 +18,7 @@ from reshelve.store.errors import (
     PRECONDITION,
     PreconditionFailedError,
     code_of,
+    entity_tag,
     our_error,
 )
 
@@ -38,7 +39,7 @@ def put_if(
     for attempt in range(_TRIES):
         try:
             answer = client.put_object(**where, Body=body, Metadata={_MARK: mark}, **condition, **extra)
-            return str(answer["ETag"])
+            return entity_tag(answer, where["Bucket"], where["Key"], "PutObject")
         except FAULTS as error:
             if _conflict(error) and attempt + 1 < _TRIES:
                 pause(attempt)

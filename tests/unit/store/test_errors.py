@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from misbehaving import Misbehaving, cuts_bodies, loses_answers, says
+from misbehaving import Fault, Misbehaving, Reply, anything, cuts_bodies, loses_answers, says
 from reshelve.errors import ConfigurationError, ReshelveError, TryAgainError
 from reshelve.lineage import Run
 from reshelve.monitoring.exporter import Looks
@@ -213,6 +213,20 @@ def test_verbs_end_as_the_store_says(
     done = reshelve("rollback", "--ranker", "recommend", "--dry-run")
     assert done.returncode == exit_code, done.stderr
     assert code in done.stderr and store.bucket in done.stderr
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_what_is_no_store_at_all_is_a_wrong_setting(
+    unruly: Misbehaving, quick: ObjectStore, status: int
+) -> None:
+    """A page of some other server is no object, and its 404 no absence."""
+    page = Reply(status, {"Content-Type": "text/html"}, b"<html><body>Hello</body></html>")
+    unruly.add(Fault(anything, lambda request, forward: page))
+    for call in (lambda: quick.get("a/b/c"), lambda: quick.exists("a/b/c"), lambda: quick.put("a/b/c", b"1")):
+        with pytest.raises(ConfigurationError, match=f"s3://{quick.bucket}/a/b/c"):
+            call()
+    with pytest.raises(ReshelveError, match="AWS_ENDPOINT_URL"):
+        list(quick.list("a/"))
 
 
 def denied(unruly: Misbehaving) -> Any:
