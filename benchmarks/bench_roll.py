@@ -298,6 +298,7 @@ def scenario(
         watch.wait_for("recommend", four, State.LOADING)
         killed_at = say("kill -9 of the server while it loads")
         os.killpg(server.process.pid, signal.SIGKILL)
+        wait_until(lambda: not watch.now["recommend"].states, 60, "its end", every=0.02)
         watch.wait_for("recommend", two, State.AVAILABLE)
         back_at = say("the server is back")
         roll_back("after the crash", to=three)
