@@ -7,6 +7,7 @@ carries to the pointer before its own change.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = [
     "Approve",
     "Change",
     "Entry",
+    "MovedError",
     "Offer",
     "Pointer",
     "Promote",
@@ -39,6 +41,7 @@ __all__ = [
     "deployed_rankers",
     "entry_at",
     "move_pointer",
+    "moved_since",
     "newest",
     "parse_pointer",
     "pointer_key",
@@ -51,6 +54,11 @@ __all__ = [
 ]
 
 _TRIES = 20
+_STAMP = ("sequence", "moved_at", "by", "reason")  # of a pointer: who made the move, not where it leads
+
+
+class MovedError(DataError):
+    """Somebody asks for a move of a pointer that is not what they saw any more."""
 
 
 def pointer_key(ranker: str) -> str:
@@ -97,16 +105,22 @@ def read_entry(store: ObjectStore, ranker: str, sequence: int) -> Entry | None:
     return None if found is None else _parsed(store, key, found.body)
 
 
-def move_pointer(store: ObjectStore, ranker: str, change: Change, *, by: str, reason: str) -> Pointer:
+def move_pointer(
+    store: ObjectStore, ranker: str, change: Change, *, by: str, reason: str, expected: int | None = None
+) -> Pointer:
     """Apply `change` to the newest state, once, and return the state after it.
 
-    A change that changes nothing makes no entry. Raises DataError where a version is not published, TryAgainError
+    A change that changes nothing makes no entry. `expected` is the number of the newest move that `by` knew of: where
+    others moved the pointer since, it stays as it is (MovedError). A try that was cut off after its own move may ask
+    again with the same number. Raises DataError where a version is not published, TryAgainError
     where the change does not fit the state or movers collide for too long, ConfigurationError without a name.
     """
     if not by:
         raise ConfigurationError("a move of the pointer needs a name", "say who asks: --by NAME")
     for _ in range(_TRIES):
         pointer, etag = _settled(store, ranker)
+        if expected is not None and pointer.sequence != expected:
+            return _made_before(store, pointer, change, by, expected)
         wanted = change.apply(pointer)
         if wanted == pointer:
             return pointer
@@ -129,6 +143,30 @@ def move_pointer(store: ObjectStore, ranker: str, change: Change, *, by: str, re
         _carry(store, entry, etag)
         return moved
     raise TryAgainError(f"{ranker}: the pointer is being moved by others", f"gave up after {_TRIES} tries")
+
+
+def moved_since(store: ObjectStore, pointer: Pointer, sequence: int) -> MovedError:
+    """The error for whoever saw the pointer at move `sequence`: what was moved since, by whom and why."""
+    headline = f"{pointer.ranker}: the pointer has moved since move {sequence}"
+    if sequence > pointer.sequence:
+        return MovedError(headline, f"it is at move {pointer.sequence}, which is before")
+    since = [entry_at(store, pointer.ranker, number) for number in (sequence + 1, pointer.sequence)]
+    said = [f"move {e.sequence}: {e.action} by {e.pointer.by}: {e.pointer.reason}" for e in since]
+    return MovedError(headline, "; ".join(dict.fromkeys(said)))
+
+
+def _made_before(store: ObjectStore, pointer: Pointer, change: Change, by: str, expected: int) -> Pointer:
+    """The pointer, where the move after number `expected` is this very change by this very mover. Raises MovedError."""
+    if 0 <= expected < pointer.sequence:
+        before = entry_at(store, pointer.ranker, expected).pointer if expected else Pointer(ranker=pointer.ranker)
+        there = entry_at(store, pointer.ranker, expected + 1)
+        if (there.action, there.pointer.by) == (change.action, by):
+            stamp = {name: getattr(there.pointer, name) for name in _STAMP}
+            with suppress(DataError, TryAgainError):  # it could not have been this change
+                made = change.apply(before).model_copy(update=stamp) == there.pointer
+                if made and change.apply(pointer) == pointer:
+                    return pointer
+    raise moved_since(store, pointer, expected)
 
 
 def newest(store: ObjectStore, pointer: Pointer) -> Pointer:
