@@ -260,20 +260,15 @@ def withdraw(
 ) -> dict[str, Any]:
     """End the release under way, or that of `version`; what is stable serves on. Nothing under way is no error.
 
-    Raises MovedError where others moved the pointer since move `if_sequence`.
+    Raises MovedError where it is under way and the pointer has moved since move `if_sequence`.
     """
-    store, name = object_store(), ranker.name
-    pointer = settle(store, name) or Pointer(ranker=name)
-    ended = version if version is not None else pointer.canary
-    if ended is None or (if_sequence is None and ended != pointer.canary):
+    store, name, words = object_store(), ranker.name, reason or "withdrawn"
+    pointer = settle(store, name)
+    if pointer is None or pointer.canary is None or version not in (None, pointer.canary):
         return {"ranker": name, "state": "unchanged", "withdrawn": None}
-    moved = move_pointer(
-        store, name, Withdraw(ended), by=by, reason=reason or "withdrawn", expected=if_sequence
-    )
-    if moved.sequence == pointer.sequence:
-        return {"ranker": name, "state": "unchanged", "withdrawn": None}
-    forget_waiting(store, name, ended)
-    return {"ranker": name, "state": "withdrawn", "withdrawn": ended, "sequence": moved.sequence}
+    moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=words, expected=if_sequence)
+    forget_waiting(store, name, pointer.canary)
+    return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}
 
 
 def _check(

@@ -54,7 +54,6 @@ __all__ = [
 ]
 
 _TRIES = 20
-_STAMP = ("sequence", "moved_at", "by", "reason")  # of a pointer: who made the move, not where it leads
 
 
 class MovedError(DataError):
@@ -110,9 +109,9 @@ def move_pointer(
 ) -> Pointer:
     """Apply `change` to the newest state, once, and return the state after it.
 
-    A change that changes nothing makes no entry. `expected` is the number of the newest move that `by` knew of: where
-    others moved the pointer since, it stays as it is (MovedError). A try that was cut off after its own move may ask
-    again with the same number. Raises DataError where a version is not published, TryAgainError
+    A change that changes nothing makes no entry. `expected` is the number of the newest move that `by` has seen: where
+    another was made since, the pointer stays as it is (MovedError), unless it is already as asked for. So a try that was
+    cut off after its move may ask again with the same number. Raises DataError where a version is not published, TryAgainError
     where the change does not fit the state or movers collide for too long, ConfigurationError without a name.
     """
     if not by:
@@ -120,7 +119,7 @@ def move_pointer(
     for _ in range(_TRIES):
         pointer, etag = _settled(store, ranker)
         if expected is not None and pointer.sequence != expected:
-            return _made_before(store, pointer, change, by, expected)
+            return _nothing_left(store, pointer, change, expected)
         wanted = change.apply(pointer)
         if wanted == pointer:
             return pointer
@@ -155,17 +154,11 @@ def moved_since(store: ObjectStore, pointer: Pointer, sequence: int) -> MovedErr
     return MovedError(headline, "; ".join(dict.fromkeys(said)))
 
 
-def _made_before(store: ObjectStore, pointer: Pointer, change: Change, by: str, expected: int) -> Pointer:
-    """The pointer, where the move after number `expected` is this very change by this very mover. Raises MovedError."""
-    if 0 <= expected < pointer.sequence:
-        before = entry_at(store, pointer.ranker, expected).pointer if expected else Pointer(ranker=pointer.ranker)
-        there = entry_at(store, pointer.ranker, expected + 1)
-        if (there.action, there.pointer.by) == (change.action, by):
-            stamp = {name: getattr(there.pointer, name) for name in _STAMP}
-            with suppress(DataError, TryAgainError):  # it could not have been this change
-                made = change.apply(before).model_copy(update=stamp) == there.pointer
-                if made and change.apply(pointer) == pointer:
-                    return pointer
+def _nothing_left(store: ObjectStore, pointer: Pointer, change: Change, expected: int) -> Pointer:
+    """The pointer, where it is already as `change` wants it. Raises MovedError: it is not what was seen at `expected`."""
+    with suppress(DataError, TryAgainError):  # it does not even fit any more
+        if change.apply(pointer) == pointer:
+            return pointer
     raise moved_since(store, pointer, expected)
 
 

@@ -127,7 +127,8 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     dry_run: Annotated[bool, typer.Option(help="Say what would happen and change nothing.")] = False,
     resume: Annotated[
-        bool, typer.Option(help="A try before this one may have gone back already: then only wait for agents.")
+        bool,
+        typer.Option(help="A try before this one may have gone back already: then only wait for agents."),
     ] = False,
     if_sequence: IfSequence = None,
     as_json: AsJson = False,
