@@ -203,7 +203,7 @@ def test_what_the_form_does_not_refuse_costs_that_ranker_alone(
 ) -> None:
     good = load_ranker("recommend")
     bad = good.model_copy(update={"name": "bad", "schedule": "0 25 * * *"})
-    worse = good.model_copy(update={"name": "worse", "owner": 5})
+    worse = good.model_copy(update={"name": "no/id"})
     made, problems = dags_of([bad, good, worse], builders["retrain"])
     assert [dag.dag_id for dag in made.values()] == ["retrain_recommend"]
     assert "bad.yaml:1: " in problems[0].headline and "25" in problems[0].detail

@@ -180,8 +180,13 @@ def status(
     ranker: Annotated[str | None, typer.Option("--ranker", "-r", help="One ranker; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What should serve, and what the agents report really serves."""
-    show(call("reshelve.serving.release:status", ranker), as_json)
+    """What should serve, and what the agents report really serves; exit 65 where something of a ranker is damaged."""
+    found = call("reshelve.serving.release:status", ranker)
+    show(found, as_json)
+    damaged = {name: one["problem"] for name, one in found.items() if "problem" in one}
+    if damaged:
+        said = "; ".join(f"{name}: {problem}" for name, problem in damaged.items())
+        raise errors.DataError(f"what is stored of {', '.join(damaged)} is damaged", said)
 
 
 @app.command()
