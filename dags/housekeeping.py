@@ -12,12 +12,25 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
+from reshelve.rankers import Ranker
+from reshelve_airflow.isolation import add_tasks
 from reshelve_airflow.policies import START_DATE, Tag, defaults, rankers, sources
 from reshelve_airflow.timetable import NightTimetable
 from reshelve_airflow.verb import ReshelveOperator
 
+
+def clean(ranker: Ranker) -> None:
+    """What one ranker keeps no longer."""
+    ReshelveOperator(
+        task_id=f"clean_{ranker.name}",
+        verb="housekeeping",
+        options={"ranker": ranker.name, "dry-run": False},
+    )
+
+
 with DAG(
     "housekeeping",
+    auto_register=False,
     description="Delete old versions and old work",
     doc_md=__doc__,
     schedule=NightTimetable("0 5 * * *", first=START_DATE),
@@ -26,16 +39,11 @@ with DAG(
     dagrun_timeout=timedelta(hours=3),
     tags=[Tag.RESHELVE, Tag.UPKEEP],
     default_args=defaults(),
-):
+) as dag:
     for source in sources():
         ReshelveOperator(
             task_id=f"expire_{source}",
             verb="expire",
             options={"source": source, "dry-run": False},
         )
-    for ranker in rankers()[0]:
-        ReshelveOperator(
-            task_id=f"clean_{ranker.name}",
-            verb="housekeeping",
-            options={"ranker": ranker.name, "dry-run": False},
-        )
+PROBLEMS = add_tasks(dag, rankers()[0], clean)

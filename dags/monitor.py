@@ -26,6 +26,8 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG
 
+from reshelve.rankers import Ranker
+from reshelve_airflow.isolation import add_tasks
 from reshelve_airflow.policies import Tag, defaults, rankers
 from reshelve_airflow.verb import ReshelveOperator
 from reshelve_airflow.watch import AlertOperator, AskedOperator
@@ -37,8 +39,35 @@ ASKED: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("release", "version", {"reason": "the hold that it waited for is over"}, "__{{ run_id }}"),
 )
 
-with DAG(
+
+def watch(ranker: Ranker) -> None:
+    """The tasks of one ranker: look, tell people, ask other DAGs."""
+    look: Any = ReshelveOperator(
+        task_id=f"watch_{ranker.name}",
+        verb="monitor",
+        options={"ranker": ranker.name},
+        owner=ranker.owner,
+    )
+    AlertOperator(task_id=f"alert_{ranker.name}", look=look.output, owner=ranker.owner)
+    for key, param, why, another in ASKED:
+        asked = AskedOperator(
+            task_id=f"ask_{key}_{ranker.name}", look=look.output, key=key, owner=ranker.owner
+        )
+        asked >> TriggerDagRunOperator(
+            task_id=f"{key}_{ranker.name}",
+            trigger_dag_id=f"{key}_{ranker.name}",
+            trigger_run_id=f"watch__{{{{ ti.xcom_pull(task_ids='{asked.task_id}') }}}}{another}",
+            conf={param: asked.output, **why},
+            logical_date=None,
+            skip_when_already_exists=True,
+            openlineage_inject_parent_info=False,
+            owner=ranker.owner,
+        )
+
+
+dag = DAG(
     "monitor",
+    auto_register=False,
     description="Watch over what serves, and act on it",
     doc_md=__doc__,
     schedule="*/10 * * * *",
@@ -46,27 +75,7 @@ with DAG(
     max_active_runs=1,
     dagrun_timeout=timedelta(minutes=30),
     tags=[Tag.RESHELVE, Tag.WATCH],
-    default_args={**defaults(), "execution_timeout": timedelta(minutes=9)},
-):
-    for ranker in rankers()[0]:
-        look: Any = ReshelveOperator(
-            task_id=f"watch_{ranker.name}",
-            verb="monitor",
-            options={"ranker": ranker.name},
-            owner=ranker.owner,
-        )
-        AlertOperator(task_id=f"alert_{ranker.name}", look=look.output, owner=ranker.owner)
-        for key, param, why, another in ASKED:
-            asked = AskedOperator(
-                task_id=f"ask_{key}_{ranker.name}", look=look.output, key=key, owner=ranker.owner
-            )
-            asked >> TriggerDagRunOperator(
-                task_id=f"{key}_{ranker.name}",
-                trigger_dag_id=f"{key}_{ranker.name}",
-                trigger_run_id=f"watch__{{{{ ti.xcom_pull(task_ids='{asked.task_id}') }}}}{another}",
-                conf={param: asked.output, **why},
-                logical_date=None,
-                skip_when_already_exists=True,
-                openlineage_inject_parent_info=False,
-                owner=ranker.owner,
-            )
+    # Both tries of a look that hangs are over before the next run is due: it would hold up the looks at all the others.
+    default_args={**defaults(), "retries": 1, "execution_timeout": timedelta(minutes=4)},
+)
+PROBLEMS = add_tasks(dag, rankers()[0], watch)

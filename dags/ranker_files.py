@@ -1,15 +1,22 @@
-"""Shows a wrong ranker file as an import error of its own in Airflow (it holds no DAG).
+"""Shows wrong ranker, mapping and rule files as an import error of its own in Airflow (it holds no DAG).
 
-`retrain.py` and `release.py` leave wrong files out, so that one mistake never takes the DAGs of the others away.
+The DAG files leave wrong files out, so that one mistake never takes the DAGs of the others away. What was wrong is what
+the forms say, and what those files found when they made the DAGs: they are run once more here.
 """
 
 from __future__ import annotations
 
-from reshelve.errors import ConfigurationError
-from reshelve_airflow.policies import rankers
+import runpy
+from pathlib import Path
 
-problems = rankers()[1]
+from reshelve.errors import ConfigurationError
+from reshelve_airflow.policies import rankers, source_problems
+
+problems = [*rankers()[1], *source_problems()]
+for made in ("retrain", "release", "monitor", "housekeeping"):
+    problems += runpy.run_path(str(Path(__file__).with_name(f"{made}.py")))["PROBLEMS"]
 if problems:
     raise ConfigurationError(
-        "; ".join(error.headline for error in problems), "\n".join(e.detail for e in problems if e.detail)
+        "; ".join(dict.fromkeys(error.headline for error in problems)),
+        "\n".join(dict.fromkeys(error.detail for error in problems if error.detail)),
     )

@@ -18,6 +18,7 @@ from airflow.sdk import DAG
 
 from reshelve.rankers import Ranker
 from reshelve_airflow.approval import ANSWER, AskApprovalOperator, ConcludeOperator, ReleaseOperator
+from reshelve_airflow.isolation import dags_of
 from reshelve_airflow.params import ReleaseParams, airflow_params
 from reshelve_airflow.policies import Tag, defaults, rankers
 
@@ -42,10 +43,12 @@ def release(ranker: Ranker) -> None:
         work >> ask >> ConcludeOperator(task_id="conclude", ranker=ranker.name)
 
 
-for ranker in rankers()[0]:
+def release_dag(ranker: Ranker) -> DAG:
+    """The DAG of one ranker's releases."""
     waiting = timedelta(hours=ranker.release.approval_hours if ranker.release.approval else 0)
     with DAG(
         f"release_{ranker.name}",
+        auto_register=False,
         description=f"Release a published version of {ranker.name}",
         doc_md=__doc__,
         schedule=None,
@@ -58,4 +61,8 @@ for ranker in rankers()[0]:
         params=airflow_params(ReleaseParams),
     ) as dag:
         release(ranker)
-    globals()[dag.dag_id] = dag
+    return dag
+
+
+made, PROBLEMS = dags_of(rankers()[0], release_dag)
+globals().update(made)

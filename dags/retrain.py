@@ -27,6 +27,7 @@ from airflow.sdk import DAG, TaskGroup, TriggerRule
 
 from reshelve.rankers import Kind, Ranker
 from reshelve.tuning.plan import wave_count
+from reshelve_airflow.isolation import dags_of
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
 from reshelve_airflow.params import airflow_params, retrain_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
@@ -131,9 +132,11 @@ def night(ranker: Ranker) -> None:
     )
 
 
-for ranker in rankers()[0]:
+def night_dag(ranker: Ranker) -> DAG:
+    """The DAG of one ranker's nights."""
     with DAG(
         f"retrain_{ranker.name}",
+        auto_register=False,
         dag_display_name=f"retrain_{ranker.name}: {ranker.title}",
         description=f"Retrain {ranker.name}: {ranker.title}",
         doc_md=__doc__,
@@ -146,4 +149,8 @@ for ranker in rankers()[0]:
         params=airflow_params(retrain_params(ranker)),
     ) as dag:
         night(ranker)
-    globals()[dag.dag_id] = dag
+    return dag
+
+
+made, PROBLEMS = dags_of(rankers()[0], night_dag)
+globals().update(made)

@@ -13,12 +13,12 @@ from airflow.sdk import DAG
 from reshelve.rankers import ranker_names
 from reshelve_airflow.params import airflow_params, rollback_params
 from reshelve_airflow.policies import by_hand
-from reshelve_airflow.verb import ReshelveOperator
+from reshelve_airflow.verb import ResumingOperator
 
 Form = rollback_params(ranker_names())
 
 with DAG("rollback", **by_hand("Serve a ranker's previous version again", __doc__, airflow_params(Form))):
-    ReshelveOperator(
+    ResumingOperator(
         task_id="rollback",
         verb="rollback",
         options={"by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"},

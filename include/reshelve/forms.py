@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -9,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.errors import ConfigurationError
+from reshelve.safe_yaml import compose, load_yaml
 
 FormT = TypeVar("FormT", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -17,37 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Form(BaseModel):
     """A frozen form that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A key written twice is a mistake that YAML would hide."""
-
-
-def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is written twice", key_node.start_mark
-            )
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def load_yaml(path: Path) -> Any:
-    """The document in `path`. Raises ConfigurationError with file and line where it is no YAML."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read", str(error)) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ConfigurationError(f"{path}:{line}: {error.problem}", "expected valid YAML") from error
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def load_form(form: type[FormT], path: Path) -> FormT:
@@ -61,7 +33,7 @@ def load_form(form: type[FormT], path: Path) -> FormT:
     try:
         return form.model_validate(document)
     except ValidationError as error:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = compose(path)
         problems = [
             f"{path}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}{_expected(form, e)}"
             for e in error.errors()
@@ -80,7 +52,7 @@ def _expected(form: type[BaseModel], error: Any) -> str:
         return f" (expected one of: {', '.join(known)})" if known else ""
     if error["type"] == "missing" or isinstance(error.get("input"), dict | list):
         return ""
-    return f" (got {error.get('input')!r})"
+    return f" (got {reprlib.repr(error.get('input'))})"
 
 
 def _line(node: Any, location: tuple[int | str, ...]) -> int:
@@ -100,7 +72,7 @@ def _line(node: Any, location: tuple[int | str, ...]) -> int:
 
 def line_of(path: Path, *location: int | str) -> int:
     """The 1-based line of a key in a YAML file, for errors that are found only when the file is used."""
-    return _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), location)
+    return _line(compose(path), location)
 
 
 def set_path(document: dict[str, Any], path: str, value: Any) -> None:

@@ -9,19 +9,20 @@ import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from reshelve.compression.form import Compression
 from reshelve.errors import ConfigurationError
-from reshelve.forms import Form, Share, load_form, load_yaml, set_path
+from reshelve.forms import Form, Share, line_of, load_form, set_path
 from reshelve.monitoring.form import Watch
+from reshelve.named_files import Name, names
+from reshelve.schedules import Schedule
 from reshelve.serving.form import Release
 from reshelve.settings import settings
 from reshelve.tuning.form import Search
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 Group = Literal["category", "segment"]  # of items, of customers
 
 
@@ -240,10 +241,15 @@ class Ranker(Form):
         description="next_item: a history gives items. search: a query gives items, from what was chosen before too. "
         "pair: a query and an item give a score."
     )
-    schedule: str = Field(
+    schedule: Schedule = Field(
         "0 3 * * *", description="Cron, UTC: when the night of the previous day's partition starts."
     )
-    owner: str = Field("ranking", description="The team, as Airflow shows it.")
+    owner: str = Field(
+        "ranking",
+        max_length=100,
+        pattern=r"^[^,\s]([^,\n]*[^,\s])?$",
+        description="The team, as Airflow shows it; no comma, which parts owners there.",
+    )
     data: Data
     examples: Examples = Examples()  # type: ignore[call-arg]
     model: Model = Model()  # type: ignore[call-arg]
@@ -348,14 +354,14 @@ def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
     ranker = load_form(Ranker, path)
     if ranker.name != name:
         raise ConfigurationError(
-            f"{path.name}: name is {ranker.name!r}", f"expected {name!r}, the file's name"
+            f"{path}:{line_of(path, 'name')}: name is {ranker.name!r}", f"expected {name!r}, the file's name"
         )
     return ranker.with_values(overrides) if overrides else ranker
 
 
 def ranker_names(directory: Path | None = None) -> list[str]:
-    """Names of all ranker files, sorted."""
-    return sorted(path.stem for path in (directory or settings().rankers_dir).glob("*.yaml"))
+    """Names of all ranker files, sorted, right or wrong."""
+    return names(directory or settings().rankers_dir)
 
 
-__all__ = ["Form", "Kind", "Ranker", "load_ranker", "load_yaml", "ranker_names"]
+__all__ = ["Form", "Kind", "Ranker", "load_ranker", "ranker_names"]

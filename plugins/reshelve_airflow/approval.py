@@ -9,7 +9,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOper
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException
 
-from reshelve_airflow.verb import ReshelveOperator, checked, small
+from reshelve_airflow.verb import ReshelveOperator, ResumingOperator, checked, small
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,19 +31,15 @@ It is loaded beside the stable version and has passed the steps below. **Approve
 """
 
 
-class ReleaseOperator(ReshelveOperator):
+class ReleaseOperator(ResumingOperator):
     """`reshelve release`. A retry goes on: what a person took back between two tries is not offered again."""
-
-    def execute(self, context: Context) -> Any:
-        """Release."""
-        self.options = {**self.options, "resume": context["ti"].try_number > 1}
-        return super().execute(context)
 
 
 class AskApprovalOperator(ApprovalOperator):
     """Asks a person about the release that `release` left waiting; skipped where that needed none.
 
-    Hands on `approved`, `by` and `reason`. No answer in time is a no.
+    Hands on `approved`, `by` and `reason`, and the move of the pointer at which `release` left it: the answer is about
+    that. No answer in time is a no.
     """
 
     def __init__(self, *, ranker: str, hours: float, **kwargs: Any) -> None:
@@ -69,14 +65,16 @@ class AskApprovalOperator(ApprovalOperator):
         person = answer["responded_by_user"]
         reason = str(answer["params_input"].get("why") or "")
         approved = answer["chosen_options"] == [self.APPROVE]
+        asked = (context["ti"].xcom_pull(task_ids="release") or {}).get("sequence")
         if person is None:
-            return {"approved": False, "by": "nobody", "reason": f"no answer within {self.hours:g} hours"}
+            late = f"no answer within {self.hours:g} hours"
+            return {"approved": False, "by": "nobody", "reason": late, "sequence": asked}
         word = "approved" if approved else "rejected"
-        return {"approved": approved, "by": person["name"], "reason": reason or word}
+        return {"approved": approved, "by": person["name"], "reason": reason or word, "sequence": asked}
 
 
 class ConcludeOperator(ReshelveOperator):
-    """`reshelve approve` or `reshelve withdraw`, as the person said."""
+    """`reshelve approve` or `reshelve withdraw`, as the person said, of the very release that they were asked about."""
 
     def __init__(self, *, ranker: str, **kwargs: Any) -> None:
         super().__init__(verb="approve", options={"ranker": ranker}, **kwargs)
@@ -85,5 +83,10 @@ class ConcludeOperator(ReshelveOperator):
         """Do what was answered."""
         answer = context["ti"].xcom_pull(task_ids="approval")
         verb = "approve" if answer["approved"] else "withdraw"
-        said = {"by": answer["by"], "reason": answer["reason"], "version": context["params"]["version"]}
+        said = {
+            "by": answer["by"],
+            "reason": answer["reason"],
+            "version": context["params"]["version"],
+            "if-sequence": answer.get("sequence"),
+        }
         return small(checked(self.run_verb(verb, {**self.options, **said}), verb))

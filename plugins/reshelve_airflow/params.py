@@ -189,6 +189,15 @@ def _texts(ranker: Ranker) -> dict[str, str]:
     }
 
 
+IfSequence = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        description="Only while the newest move of the pointer is this one; the Releases page fills it in. Empty: whatever it is.",
+    ),
+]
+
+
 class ReleaseParams(Params):
     """`release_<ranker>`."""
 
@@ -198,6 +207,7 @@ class ReleaseParams(Params):
     allow_held: bool = Field(
         False, description="Release a version that the gate held. A person decides that."
     )
+    if_sequence: IfSequence = None
 
 
 def _one_of(rankers: Sequence[str]) -> AfterValidator:
@@ -220,6 +230,7 @@ def decision_params(rankers: Sequence[str]) -> type[Params]:
         )
         version: int = Field(ge=1, description="The version that is being released; another is left alone.")
         reason: str = Field("", max_length=500, description="Why, for the deployment log.")
+        if_sequence: IfSequence = None
 
     return DecisionParams
 
@@ -237,6 +248,7 @@ def rollback_params(rankers: Sequence[str]) -> type[Params]:
             None, ge=1, description="The version to go back to. Empty: the one that served before."
         )
         reason: str = Field("", max_length=500, description="Why, for the deployment log.")
+        if_sequence: IfSequence = None
         dry_run: bool = Field(
             True, description="Only say what would happen. Switch it off to really roll back."
         )

@@ -9,7 +9,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from reshelve.errors import ConfigurationError
+from reshelve.named_files import misnamed, names
 from reshelve.rankers import Ranker, load_ranker, ranker_names
+from reshelve.safe_yaml import load_yaml
 from reshelve.settings import settings
 from reshelve_airflow.notifiers import on_failure
 
@@ -72,15 +74,32 @@ def by_hand(description: str, doc: str | None, params: Mapping[str, Param]) -> d
 
 def rankers() -> tuple[list[Ranker], list[ConfigurationError]]:
     """Every ranker file that is right, and what is wrong with the others."""
-    good, wrong = [], []
+    directory = settings().rankers_dir
+    good, wrong = [], misnamed(directory)
     for name in ranker_names():
         try:
             good.append(load_ranker(name))
         except ConfigurationError as error:
             wrong.append(error)
+        except Exception as error:  # noqa: BLE001  a file that the form cannot even refuse may not take the others along
+            said = f"{type(error).__name__}: {error}"
+            wrong.append(ConfigurationError(f"{directory / name}.yaml:1: expected a ranker file", said))
     return good, wrong
 
 
 def sources() -> list[str]:
-    """The names of all clickstream sources."""
-    return sorted(path.stem for path in settings().clickstreams_dir.glob("*.yaml"))
+    """The names of all clickstream sources; whether a mapping file is right is seen by the tasks of that source."""
+    return names(settings().clickstreams_dir)
+
+
+def source_problems() -> list[ConfigurationError]:
+    """Mapping and rule files that have no name to be known by, or are no YAML."""
+    found = []
+    for directory in (settings().clickstreams_dir, settings().expectations_dir):
+        found += misnamed(directory)
+        for name in names(directory):
+            try:
+                load_yaml(directory / f"{name}.yaml")
+            except ConfigurationError as error:
+                found.append(error)
+    return found

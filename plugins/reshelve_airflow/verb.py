@@ -104,6 +104,15 @@ class ReshelveOperator(VerbTask, BaseOperator):
         return result[self.returns] if self.returns else small(result)
 
 
+class ResumingOperator(ReshelveOperator):
+    """A verb that has to know that it is a retry: the first try may have moved the pointer before it was cut off."""
+
+    def execute(self, context: Context) -> Any:
+        """Run the verb, with `--resume` from the second try on."""
+        self.options = {**self.options, "resume": context["ti"].try_number > 1}
+        return super().execute(context)
+
+
 class VerdictSensor(VerbTask, BaseSensorOperator):
     """Waits, without holding a slot, until a source's partition has a verdict.
 

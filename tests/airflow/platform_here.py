@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reshelve.clickstream.events import landed_prefix
 from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.platform import airflow, postgres, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import free_port, start, stop_group
+from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
+
+CAREFUL = "careful"
 
 
 class AirflowHere:
@@ -115,7 +120,12 @@ class AirflowHere:
 def running(home: Path) -> Iterator[AirflowHere]:
     """PostgreSQL, SeaweedFS and Airflow's processes on free ports; the schedule's first partition is far ahead."""
     here = Machine(home, Ports(**{name: free_port() for name in Ports.model_fields}))
-    environment = {**here.environment(), "RESHELVE_START_DATE": "2199-01-01", "RESHELVE_BUCKET": "reshelve"}
+    environment = {
+        **here.environment(),
+        "RESHELVE_START_DATE": "2199-01-01",
+        "RESHELVE_BUCKET": "reshelve",
+        "RESHELVE_RANKERS_DIR": str(with_a_careful_one(home / "rankers")),
+    }
     ports, secrets = here.ports, here.secrets
     started = []
     with pytest.MonkeyPatch.context() as patch:
@@ -145,9 +155,18 @@ def running(home: Path) -> Iterator[AirflowHere]:
                 stop_group(process.pid)
 
 
+def with_a_careful_one(rankers: Path) -> Path:
+    """The project's ranker files, and `careful`, whose releases wait for a person."""
+    shutil.copytree(settings().rankers_dir, rankers)
+    document = yaml.safe_load((rankers / "recommend.yaml").read_text())
+    careful = {**document, "name": CAREFUL, "release": {"approval": True}}
+    (rankers / f"{CAREFUL}.yaml").write_text(yaml.safe_dump(careful))
+    return rankers
+
+
 def wait_for_dags(platform: AirflowHere) -> None:
     """Wait until the API answers and knows the DAGs; then let them run."""
-    wanted = {"clickstream", "retrain_recommend"}
+    wanted = {"clickstream", "retrain_recommend", f"release_{CAREFUL}"}
     deadline = time.monotonic() + 180
     while True:
         try:

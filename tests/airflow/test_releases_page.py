@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -163,6 +164,23 @@ def test_a_hold_is_shown_on_both_pages(shop: ObjectStore) -> None:
     for template in ("ranker.html", "overview.html"):
         text = html(template, Board(shop))
         assert "Releases are held: broken data" in words(text) and EVIL not in text
+
+
+def test_what_is_damaged_of_one_ranker_takes_no_other_from_the_overview(shop: ObjectStore) -> None:
+    shop.put("deployments/broken/pointer.json", b"{")
+    shop.put("runs/recommend/2011-08-30/aa/gate/result.json", b"[]")
+    page = words(html("overview.html", Board(shop)))
+    assert "broken damaged deployments/broken/pointer.json is damaged" in page
+    assert f"Stable {TWO}" in page
+    done = subprocess.run(
+        [sys.executable, "-m", "reshelve.cli", "status", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 65 and "reshelve: what is stored of broken is damaged" in done.stderr
+    found = json.loads(done.stdout)
+    assert found["recommend"]["pointer"]["stable"] == TWO and "is damaged" in found["broken"]["problem"]
 
 
 def test_long_lists_come_in_pages(store: ObjectStore, make_stable: Any) -> None:

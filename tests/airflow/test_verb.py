@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from reshelve_airflow.approval import ReleaseOperator
 from reshelve_airflow.child import Child, Outcome, verb_command
-from reshelve_airflow.verb import checked, small
+from reshelve_airflow.verb import ResumingOperator, checked, small
 
 
 def python(code: str) -> list[str]:
@@ -99,10 +99,13 @@ def test_a_real_verb_with_a_wrong_ranker_fails_for_good_with_its_headline() -> N
         checked(outcome, "examples")
 
 
+@pytest.mark.parametrize("verb", ["release", "rollback"])
 @pytest.mark.parametrize(("tries", "said"), [(1, "--no-resume"), (2, "--resume")])
-def test_a_retry_of_a_release_says_that_it_is_one(tries: int, said: str) -> None:
-    """So that what a person took back between two tries is not offered again."""
-    operator = ReleaseOperator(task_id="release", verb="release", options={"ranker": "nothing", "version": 1})
+def test_a_retry_says_that_it_is_one(tries: int, said: str, verb: str) -> None:
+    """So that what a person took back between two tries is not offered again, and what was gone back from stays so."""
+    made = ReleaseOperator if verb == "release" else ResumingOperator
+    options = {"ranker": "nothing", "version" if verb == "release" else "to": 1}
+    operator = made(task_id=verb, verb=verb, options=options)
     context: Any = {
         "ti": SimpleNamespace(try_number=tries, max_tries=2),
         "dag": SimpleNamespace(params={}),

@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.errors import ConfigurationError
 from reshelve.forms import Form, line_of, load_form
+from reshelve.named_files import Name, names
 from reshelve.settings import PROJECT, settings
 
 _DATA = "${RESHELVE_DATA}"
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 Expression = Annotated[
     str, Field(min_length=1, description="A DuckDB expression over the columns of one raw row.")
 ]
@@ -90,7 +90,7 @@ def source_path(name: str) -> Path:
     """The mapping file of source `name`. Raises ConfigurationError listing the known sources."""
     directory = settings().clickstreams_dir
     path = directory / f"{name}.yaml"
-    known = sorted(found.stem for found in directory.glob("*.yaml"))
+    known = names(directory)
     if name not in known:
         raise ConfigurationError(
             f"{name!r} is no clickstream source", f"known in {directory}: {', '.join(known) or 'none'}"

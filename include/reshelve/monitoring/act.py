@@ -9,7 +9,7 @@ from reshelve.monitoring.observations import Action, Decision
 from reshelve.rankers import Ranker
 from reshelve.serving.release import rollback, withdraw
 from reshelve.store import holds
-from reshelve.store.deployments import read_pointer
+from reshelve.store.deployments import Pointer, read_pointer
 from reshelve.store.objects import ObjectStore
 
 BY = "watch"
@@ -24,7 +24,7 @@ def act(store: ObjectStore, ranker: Ranker, decision: Decision, learn_from: date
             return _roll_back(store, ranker, decision, reason)
         if decision.action is Action.WITHDRAW:
             _still(store, ranker, decision, "canary")
-            withdraw(ranker, by=BY, reason=reason)
+            withdraw(ranker, version=decision.version, by=BY, reason=reason)
             return f"the canary {decision.version} was withdrawn", True
         if decision.action is Action.HOLD:
             found = holds.hold(store, ranker.name, by=BY, reason=reason, cause=decision.cause)
@@ -47,9 +47,9 @@ def planned(ranker: Ranker, decision: Decision, learn_from: date | None) -> str:
 
 
 def _roll_back(store: ObjectStore, ranker: Ranker, decision: Decision, reason: str) -> tuple[str, bool]:
-    _still(store, ranker, decision, "stable")
+    seen = _still(store, ranker, decision, "stable")
     try:
-        done = rollback(ranker, to=None, by=BY, reason=reason)
+        done = rollback(ranker, to=None, by=BY, reason=reason, if_sequence=seen.sequence)
     except (TryAgainError, ConfigurationError) as error:
         pointer = read_pointer(store, ranker.name)
         if pointer is None or pointer.stable == decision.version:
@@ -61,8 +61,9 @@ def _roll_back(store: ObjectStore, ranker: Ranker, decision: Decision, reason: s
     return f"version {done['version']} serves again in place of {done['from']}", True
 
 
-def _still(store: ObjectStore, ranker: Ranker, decision: Decision, role: str) -> None:
-    """Raises DataError where somebody moved the pointer since the look."""
+def _still(store: ObjectStore, ranker: Ranker, decision: Decision, role: str) -> Pointer:
+    """The pointer. Raises DataError where somebody moved it since the look."""
     pointer = read_pointer(store, ranker.name)
     if pointer is None or getattr(pointer, role) != decision.version:
         raise DataError(f"{ranker.name}: version {decision.version} is not the {role} one any more")
+    return pointer

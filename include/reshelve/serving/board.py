@@ -15,7 +15,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from pydantic import ValidationError
+
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.logs import logger
 from reshelve.monitoring.observations import Observation, recent
 from reshelve.serving.reports import LIVE_SECONDS, Report, read_reports
 from reshelve.store.deployments import Entry, Pointer, deployed_rankers, read_entry, read_pointer
@@ -185,7 +188,11 @@ class Board:
             there = [result for result in self._all(self.store.get, keys) if result is not None]
             if there:
                 newest = min(there, key=lambda result: result.age)
-                return Judged(partition, GateVerdict.model_validate_json(newest.body), newest.age)
+                try:
+                    return Judged(partition, GateVerdict.model_validate_json(newest.body), newest.age)
+                except ValidationError as error:
+                    said = str(error.errors()[0]["msg"])
+                    logger(ranker=ranker).warning("a verdict is damaged", partition=partition, problem=said)
         return None
 
     def looks(self, ranker: str, count: int) -> Sequence[Observation]:

@@ -26,6 +26,7 @@ from reshelve.store.deployments import (
     Withdraw,
     entry_at,
     move_pointer,
+    moved_since,
     settle,
 )
 from reshelve.store.holds import forget_waiting, read_hold, remember_waiting, require_no_hold
@@ -40,6 +41,7 @@ __all__ = ["approve", "release", "rollback", "status", "withdraw"]
 _LABEL_SECONDS = 60.0
 _MOVES_READ = 100
 _AGAIN = "again"  # in the evidence of a withdrawal: its release means to be tried again
+_NEXT = "next"  # in the evidence of a withdrawal: the version whose release takes the place
 
 
 class _Steps:
@@ -67,6 +69,7 @@ def release(
     allow_older: bool = False,
     allow_held: bool = False,
     resume: bool = False,
+    if_sequence: int | None = None,
 ) -> dict[str, Any]:
     """Take a version the way its plan says (`store.rollout`), until every live agent serves it as stable.
 
@@ -75,8 +78,8 @@ def release(
     The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
     serve; the version before serves on, `headline` says why); held (a step cannot tell yet, a person has to
     approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there).
-    `resume`: this is such a call; what somebody took back meanwhile is then not offered again. Raises
-    ConfigurationError or DataError where the version may not be released, TryAgainError where agents are away or slow,
+    `resume`: this is such a call; what somebody took back meanwhile is then not offered again. `if_sequence`: begin
+    only where nobody else has moved the pointer since that move (MovedError). Raises ConfigurationError or DataError where the version may not be released, TryAgainError where agents are away or slow,
     another release is under way, or releases are held.
     """
     store, name = object_store(), ranker.name
@@ -91,21 +94,23 @@ def release(
     if not unchanged:
         if resume:
             _require_not_taken_back(store, pointer, version)
+        if if_sequence is not None:
+            _require_own_moves(store, pointer, if_sequence, version, by)
         remember_waiting(store, name, version)
         require_no_hold(store, name)
         if pointer.sequence:
             require_live(store, name)
-        _take_over(store, pointer, version, steps, by)
-        offer = Offer(version, _plan(ranker))
+        pointer = _take_over(store, pointer, version, steps, by)
+        offer, expected = Offer(version, _plan(ranker)), None if if_sequence is None else pointer.sequence
         with working(store, name, version, by):
-            pointer = move_pointer(store, name, offer, by=by, reason=reason or "release")
+            pointer = move_pointer(store, name, offer, by=by, reason=reason or "release", expected=expected)
             ended = _go(store, ranker, pointer, version, steps, by=by, reason=reason)
         if ended is not None:
             state, why = ended
             now = settle(store, name)
             waits = now is not None and (now.canary, now.state) == (version, State.APPROVAL)
             found = _result(name, version, state, steps, require_live(store, name), why)
-            return {**found, "awaits_approval": waits}
+            return {**found, "awaits_approval": waits, "sequence": now.sequence if now else 0}
         pointer = settle(store, name) or pointer
     reports = _wait_for_label(store, name, pointer, version)
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
@@ -118,17 +123,18 @@ def _plan(ranker: Ranker) -> Plan:
     return Plan(shadow=rules.shadow.requests > 0, shares=rules.canary.shares, approval=rules.approval)
 
 
-def _take_over(store: ObjectStore, pointer: Pointer, version: int, steps: _Steps, by: str) -> None:
+def _take_over(store: ObjectStore, pointer: Pointer, version: int, steps: _Steps, by: str) -> Pointer:
     """Withdraw another version's release that nobody works on. Should its process live after all, its next move fails."""
     other = pointer.canary
     quiet = None if other in (None, version) else abandoned(store, pointer)
     if other is None or quiet is None:
-        return
+        return pointer
     why = f"nobody has worked on its release for {quiet:.0f} s ({pointer.state.value}); version {version} is next"
-    evidence = {"quiet_seconds": round(quiet), "state": pointer.state.value, "next": version}
-    move_pointer(store, pointer.ranker, Withdraw(other, evidence), by=by, reason=why)
+    evidence = {"quiet_seconds": round(quiet), "state": pointer.state.value, _NEXT: version}
+    moved = move_pointer(store, pointer.ranker, Withdraw(other, evidence), by=by, reason=why)
     store.delete([lease_key(pointer.ranker, other)])
     steps.add("take over", f"version {other} was withdrawn: {why}")
+    return moved
 
 
 def _go(
@@ -199,6 +205,17 @@ def _require_not_taken_back(store: ObjectStore, pointer: Pointer, version: int) 
             return
 
 
+def _require_own_moves(store: ObjectStore, pointer: Pointer, sequence: int, version: int, by: str) -> None:
+    """Raises MovedError where the moves after number `sequence` are not all this asker's own, of this version's release."""
+    if not 0 <= pointer.sequence - sequence <= _MOVES_READ:
+        raise moved_since(store, pointer, sequence)
+    for number in range(sequence + 1, pointer.sequence + 1):
+        entry = entry_at(store, pointer.ranker, number)
+        gave_way = entry.evidence.get(_NEXT) == version or entry.evidence.get(_AGAIN)
+        if entry.pointer.by != by or not (gave_way or entry.pointer.canary == version):
+            raise moved_since(store, pointer, sequence)
+
+
 def _log(
     store: ObjectStore, pointer: Pointer, version: int, stage: Stage, found: Finding, by: str
 ) -> Pointer:
@@ -215,24 +232,41 @@ def _log(
     return move_pointer(store, pointer.ranker, change, by=by, reason=found.reason[:300])
 
 
-def approve(ranker: Ranker, version: int, *, by: str, reason: str = "") -> dict[str, Any]:
+def approve(
+    ranker: Ranker, version: int, *, by: str, reason: str = "", if_sequence: int | None = None
+) -> dict[str, Any]:
     """A person lets a release that waits for approval go on, and it is promoted at once.
 
     Raises TryAgainError where the release does not wait for a person yet, or releases are held, DataError where it was
-    taken back.
+    taken back, or where others moved the pointer since move `if_sequence`.
     """
-    require_no_hold(object_store(), ranker.name)
-    move_pointer(object_store(), ranker.name, Approve(version), by=by, reason=reason or "approved")
-    return release(ranker, version, by=by, reason=reason, allow_older=True, allow_held=True)
+    store, name, words = object_store(), ranker.name, reason or "approved"
+    require_no_hold(store, name)
+    moved = move_pointer(store, name, Approve(version), by=by, reason=words, expected=if_sequence)
+    # Its offer is not this person's word: what is taken back from here on stays back.
+    return release(
+        ranker, version, by=by, reason=reason, allow_older=True, allow_held=True,
+        resume=True, if_sequence=moved.sequence,
+    )  # fmt: skip
 
 
-def withdraw(ranker: Ranker, *, version: int | None = None, by: str, reason: str = "") -> dict[str, Any]:
-    """End the release under way, or that of `version`; what is stable serves on. Nothing under way is no error."""
-    store, name = object_store(), ranker.name
+def withdraw(
+    ranker: Ranker,
+    *,
+    version: int | None = None,
+    by: str,
+    reason: str = "",
+    if_sequence: int | None = None,
+) -> dict[str, Any]:
+    """End the release under way, or that of `version`; what is stable serves on. Nothing under way is no error.
+
+    Raises MovedError where it is under way and the pointer has moved since move `if_sequence`.
+    """
+    store, name, words = object_store(), ranker.name, reason or "withdrawn"
     pointer = settle(store, name)
     if pointer is None or pointer.canary is None or version not in (None, pointer.canary):
         return {"ranker": name, "state": "unchanged", "withdrawn": None}
-    moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=reason or "withdrawn")
+    moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=words, expected=if_sequence)
     forget_waiting(store, name, pointer.canary)
     return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}
 
@@ -290,18 +324,31 @@ def _wait_for_label(store: ObjectStore, name: str, pointer: Pointer, version: in
 
 
 def rollback(
-    ranker: Ranker, *, to: int | None, by: str, reason: str = "", dry_run: bool = False
+    ranker: Ranker,
+    *,
+    to: int | None,
+    by: str,
+    reason: str = "",
+    dry_run: bool = False,
+    resume: bool = False,
+    if_sequence: int | None = None,
 ) -> dict[str, Any]:
     """Serve the previous version (or `to`) again. A release under way ends.
 
+    `if_sequence`: only where nobody else has moved the pointer since that move, and the previous version is that move's.
+    `resume`: a try before this one may have moved the pointer already; going back once more would undo that.
     The answer's `state`: rolled_back, unchanged, or planned (`dry_run`). Raises DataError where there is nothing to
-    go back to or the version is not whole on S3, TryAgainError where the pointer is moved but agents do not follow.
+    go back to, the version is not whole on S3 or the pointer has moved, TryAgainError where the pointer is moved but
+    agents do not follow.
     """
     store, name, started = object_store(), ranker.name, time.monotonic()
     pointer = settle(store, name)
     if pointer is None or pointer.stable is None:
         raise DataError(f"{name}: nothing was ever released", "there is no version to go back to")
-    version = to if to is not None else pointer.previous
+    if if_sequence is None and resume and _moved_last(store, pointer, Revert.action, by):
+        if_sequence = pointer.sequence - 1
+    seen = pointer if if_sequence is None else _pointer_at(store, pointer, if_sequence)
+    version = to if to is not None else seen.previous
     if version is None:
         raise DataError(
             f"{name}: there is no previous version", "name one with --to; `reshelve status` lists them"
@@ -310,9 +357,13 @@ def rollback(
     Revert(version).apply(pointer)  # where it may not go, a dry run says so too
     result = {"ranker": name, "version": version, "from": pointer.stable, "canary_withdrawn": pointer.canary}
     if dry_run:
+        if seen.sequence != pointer.sequence:
+            raise moved_since(store, pointer, seen.sequence)
         plan = f"stable {pointer.stable} → {version}, previous {pointer.previous} → {pointer.stable}"
         return {**result, "state": "planned", "plan": plan, "sequence": pointer.sequence}
-    moved = move_pointer(store, name, Revert(version), by=by, reason=reason or "rollback")
+    moved = move_pointer(
+        store, name, Revert(version), by=by, reason=reason or "rollback", expected=if_sequence
+    )
     reports = _wait_for_label(store, name, moved, version)
     state = "unchanged" if moved.sequence == pointer.sequence else "rolled_back"
     seconds = round(time.monotonic() - started, 2)
@@ -324,6 +375,20 @@ def rollback(
         "sequence": moved.sequence,
         "agents": summary(reports),
     }
+
+
+def _moved_last(store: ObjectStore, pointer: Pointer, action: str, by: str) -> bool:
+    """Whether the newest move is this one, by this mover."""
+    return pointer.by == by and entry_at(store, pointer.ranker, pointer.sequence).action == action
+
+
+def _pointer_at(store: ObjectStore, pointer: Pointer, sequence: int) -> Pointer:
+    """The pointer as it was after a move. Raises MovedError where there is none of that number."""
+    if sequence == pointer.sequence:
+        return pointer
+    if not 0 < sequence < pointer.sequence:
+        raise moved_since(store, pointer, sequence)
+    return entry_at(store, pointer.ranker, sequence).pointer
 
 
 def _result(

@@ -17,13 +17,21 @@ _NEWEST = 5
 def status(ranker: str | None = None) -> dict[str, Any]:
     """Per ranker: the pointer, what each agent reports and how long ago, the newest versions with their verdicts.
 
-    Raises ConfigurationError for a ranker that has neither a file nor a deployment.
+    What is damaged of one ranker is its `problem`, and no reason to say nothing of the others. Raises
+    ConfigurationError for a ranker that has neither a file nor a deployment.
     """
     store = object_store()
     known = sorted({*ranker_names(), *deployed_rankers(store)})
     if ranker is not None and ranker not in known:
         raise ConfigurationError(f"no ranker {ranker!r}", f"known: {', '.join(known) or 'none'}")
-    return {name: _of(store, name) for name in ([ranker] if ranker else known)}
+    return {name: _whole(store, name) for name in ([ranker] if ranker else known)}
+
+
+def _whole(store: ObjectStore, ranker: str) -> dict[str, Any]:
+    try:
+        return _of(store, ranker)
+    except DataError as error:
+        return {"problem": f"{error.headline}: {error.detail}" if error.detail else error.headline}
 
 
 def _of(store: ObjectStore, ranker: str) -> dict[str, Any]:

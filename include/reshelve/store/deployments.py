@@ -7,6 +7,7 @@ carries to the pointer before its own change.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = [
     "Approve",
     "Change",
     "Entry",
+    "MovedError",
     "Offer",
     "Pointer",
     "Promote",
@@ -39,6 +41,7 @@ __all__ = [
     "deployed_rankers",
     "entry_at",
     "move_pointer",
+    "moved_since",
     "newest",
     "parse_pointer",
     "pointer_key",
@@ -51,6 +54,10 @@ __all__ = [
 ]
 
 _TRIES = 20
+
+
+class MovedError(DataError):
+    """Somebody asks for a move of a pointer that is not what they saw any more."""
 
 
 def pointer_key(ranker: str) -> str:
@@ -97,16 +104,22 @@ def read_entry(store: ObjectStore, ranker: str, sequence: int) -> Entry | None:
     return None if found is None else _parsed(store, key, found.body)
 
 
-def move_pointer(store: ObjectStore, ranker: str, change: Change, *, by: str, reason: str) -> Pointer:
+def move_pointer(
+    store: ObjectStore, ranker: str, change: Change, *, by: str, reason: str, expected: int | None = None
+) -> Pointer:
     """Apply `change` to the newest state, once, and return the state after it.
 
-    A change that changes nothing makes no entry. Raises DataError where a version is not published, TryAgainError
+    A change that changes nothing makes no entry. `expected` is the number of the newest move that `by` has seen: where
+    another was made since, the pointer stays as it is (MovedError), unless it is already as asked for. So a try that was
+    cut off after its move may ask again with the same number. Raises DataError where a version is not published, TryAgainError
     where the change does not fit the state or movers collide for too long, ConfigurationError without a name.
     """
     if not by:
         raise ConfigurationError("a move of the pointer needs a name", "say who asks: --by NAME")
     for _ in range(_TRIES):
         pointer, etag = _settled(store, ranker)
+        if expected is not None and pointer.sequence != expected:
+            return _nothing_left(store, pointer, change, expected)
         wanted = change.apply(pointer)
         if wanted == pointer:
             return pointer
@@ -129,6 +142,24 @@ def move_pointer(store: ObjectStore, ranker: str, change: Change, *, by: str, re
         _carry(store, entry, etag)
         return moved
     raise TryAgainError(f"{ranker}: the pointer is being moved by others", f"gave up after {_TRIES} tries")
+
+
+def moved_since(store: ObjectStore, pointer: Pointer, sequence: int) -> MovedError:
+    """The error for whoever saw the pointer at move `sequence`: what was moved since, by whom and why."""
+    headline = f"{pointer.ranker}: the pointer has moved since move {sequence}"
+    if sequence > pointer.sequence:
+        return MovedError(headline, f"it is at move {pointer.sequence}, which is before")
+    since = [entry_at(store, pointer.ranker, number) for number in (sequence + 1, pointer.sequence)]
+    said = [f"move {e.sequence}: {e.action} by {e.pointer.by}: {e.pointer.reason}" for e in since]
+    return MovedError(headline, "; ".join(dict.fromkeys(said)))
+
+
+def _nothing_left(store: ObjectStore, pointer: Pointer, change: Change, expected: int) -> Pointer:
+    """The pointer, where it is already as `change` wants it. Raises MovedError: it is not what was seen at `expected`."""
+    with suppress(DataError, TryAgainError):  # it does not even fit any more
+        if change.apply(pointer) == pointer:
+            return pointer
+    raise moved_since(store, pointer, expected)
 
 
 def newest(store: ObjectStore, pointer: Pointer) -> Pointer:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from reshelve.forms import Form
 
 MOST_PARALLEL = 64  # trials of a search side by side
+MOST_ROUNDS = 250  # of ask and evaluate: each is two tasks of the ranker's DAG
 
 
 class LogUniform(Form):
@@ -93,4 +94,16 @@ class Search(Form):
             raise ValueError("halving.min_share is more than budget_share")
         if self.max_cost is not None and not self.price_per_hour:
             raise ValueError("max_cost needs price_per_hour")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_fit(self) -> Search:
+        from itertools import islice
+
+        from reshelve.tuning.plan import waves
+
+        if sum(1 for _ in islice(waves(self), MOST_ROUNDS + 1)) > MOST_ROUNDS:
+            raise ValueError(
+                f"more than {MOST_ROUNDS} rounds of trials: expected fewer trials, more parallel, or less halving"
+            )
         return self

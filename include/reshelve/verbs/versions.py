@@ -18,6 +18,14 @@ from reshelve.verbs.options import (
 
 app = typer.Typer()
 
+IfSequence = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Only while the newest move of the pointer is this one (the number in `reshelve log`); else exit 65.",
+    ),
+]
+
 
 @app.command()
 def release(
@@ -34,6 +42,7 @@ def release(
     resume: Annotated[
         bool, typer.Option(help="Go on with a release; one that was taken back meanwhile ends (exit 65).")
     ] = False,
+    if_sequence: IfSequence = None,
     as_json: AsJson = False,
 ) -> None:
     """Roll a published version out: load beside, probe, shadow, canary, promote; exit 65 rolled back, 75 held."""
@@ -46,6 +55,7 @@ def release(
         allow_older=allow_older,
         allow_held=allow_held,
         resume=resume,
+        if_sequence=if_sequence,
     )
     _show_release(result, as_json, until_approval)
 
@@ -64,10 +74,14 @@ def approve(
     version: Annotated[int, typer.Option("--version", "-v", help="The version that waits.")],
     by: Annotated[str, typer.Option(help="Who approves, for the deployment log.")],
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    if_sequence: IfSequence = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a release that waits for a person go on, and promote it."""
-    result = call("reshelve.serving.release:approve", load_ranker(ranker), version, by=by, reason=reason)
+    result = call(
+        "reshelve.serving.release:approve",
+        load_ranker(ranker), version, by=by, reason=reason, if_sequence=if_sequence,
+    )  # fmt: skip
     _show_release(result, as_json)
 
 
@@ -80,12 +94,14 @@ def withdraw(
     ] = None,
     by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    if_sequence: IfSequence = None,
     as_json: AsJson = False,
 ) -> None:
     """End the release under way; the stable version serves on."""
     result = call(
-        "reshelve.serving.release:withdraw", load_ranker(ranker), version=version, by=by, reason=reason
-    )
+        "reshelve.serving.release:withdraw",
+        load_ranker(ranker), version=version, by=by, reason=reason, if_sequence=if_sequence,
+    )  # fmt: skip
     show(result, as_json)
 
 
@@ -110,12 +126,18 @@ def rollback(
     by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     dry_run: Annotated[bool, typer.Option(help="Say what would happen and change nothing.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(help="A try before this one may have gone back already: then only wait for agents."),
+    ] = False,
+    if_sequence: IfSequence = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve the previous version again, in seconds, without training and without Airflow."""
     result = call(
-        "reshelve.serving.release:rollback", load_ranker(ranker), to=to, by=by, reason=reason, dry_run=dry_run
-    )
+        "reshelve.serving.release:rollback",
+        load_ranker(ranker), to=to, by=by, reason=reason, dry_run=dry_run, resume=resume, if_sequence=if_sequence,
+    )  # fmt: skip
     show(result, as_json)
 
 
@@ -158,8 +180,13 @@ def status(
     ranker: Annotated[str | None, typer.Option("--ranker", "-r", help="One ranker; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What should serve, and what the agents report really serves."""
-    show(call("reshelve.serving.release:status", ranker), as_json)
+    """What should serve, and what the agents report really serves; exit 65 where something of a ranker is damaged."""
+    found = call("reshelve.serving.release:status", ranker)
+    show(found, as_json)
+    damaged = {name: one["problem"] for name, one in found.items() if "problem" in one}
+    if damaged:
+        said = "; ".join(f"{name}: {problem}" for name, problem in damaged.items())
+        raise errors.DataError(f"what is stored of {', '.join(damaged)} is damaged", said)
 
 
 @app.command()

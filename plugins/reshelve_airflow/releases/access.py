@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -28,9 +30,18 @@ def may_act(user: BaseUser, ranker: str) -> bool:
     return get_auth_manager().is_authorized_dag(method="PUT", details=details, user=user)
 
 
-def form_token(user: BaseUser, ranker: str) -> str:
-    """What a form of this user about this ranker carries."""
-    return _serializer(ranker).dumps(user.get_id())
+@dataclass(frozen=True)
+class Shown:
+    """What the page showed to whoever presses its buttons, by the word of its signed token."""
+
+    user: BaseUser
+    sequence: int  # the newest move of the pointer
+    page: str  # names this one drawing of the page
+
+
+def form_token(user: BaseUser, ranker: str, sequence: int) -> str:
+    """What the forms of one drawing of this user's page carry; `sequence` is the newest move that it shows."""
+    return _serializer(ranker).dumps([user.get_id(), sequence, secrets.token_hex(6)])
 
 
 def editor(
@@ -38,8 +49,8 @@ def editor(
     user: GetUserDep,
     ranker: RankerName,
     token: Annotated[str, Form(max_length=1000, description="From the page that has the form.")] = "",
-) -> BaseUser:
-    """The user, where they may edit the ranker's release DAG and the post comes from a form of ours.
+) -> Shown:
+    """What the user was shown, where they may edit the ranker's release DAG and the post comes from a form of ours.
 
     The session is a cookie, which a browser also sends with another site's form: the token in the form is signed for
     this user and ranker, and the browser's own word about where the post comes from must not be another site.
@@ -51,12 +62,12 @@ def editor(
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise _not_ours("this request comes from another site")
     try:
-        whose = _serializer(ranker).loads(token, max_age=_FORM_SECONDS)
-    except BadSignature as error:
+        whose, sequence, page = _serializer(ranker).loads(token, max_age=_FORM_SECONDS)
+    except (BadSignature, TypeError, ValueError) as error:  # the latter: signed by an earlier release of ours
         raise _not_ours("the form is too old or is not ours; open the page again") from error
     if whose != user.get_id():
         raise _not_ours("the form was made for somebody else; open the page again")
-    return user
+    return Shown(user, int(sequence), str(page))
 
 
 def _not_ours(why: str) -> HTTPException:
@@ -67,4 +78,4 @@ def _serializer(ranker: str) -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(conf.get("api", "secret_key"), salt=f"reshelve-releases:{ranker}")
 
 
-Editor = Annotated[BaseUser, Depends(editor)]
+Editor = Annotated[Shown, Depends(editor)]

@@ -5,6 +5,7 @@ So Airflow checks the same permissions once more, writes its audit log, and know
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import quote
 
@@ -15,40 +16,75 @@ _CREDENTIALS = ("authorization", "cookie")
 _SECONDS = 30.0
 
 
-async def start_dag(request: Request, dag: str, conf: dict[str, Any], note: str) -> str:
-    """Ask for a run of a DAG; its id. Raises HTTPException with Airflow's own words where it is refused."""
-    body = {"logical_date": None, "conf": conf, "note": note}
-    answer = await _call(request, "POST", f"/dags/{quote(dag)}/dagRuns", json=body)
-    return str(answer["dag_run_id"])
+async def start_dag(request: Request, dag: str, run: str, conf: dict[str, Any], note: str) -> None:
+    """Ask for the run of a DAG with this id; one that is there already is the first click's.
+
+    Raises HTTPException with Airflow's own words where it is refused.
+    """
+    body = {"dag_run_id": run, "logical_date": None, "conf": conf, "note": note}
+    try:
+        await _call(request, "POST", f"/dags/{quote(dag)}/dagRuns", json=body)
+    except HTTPException as error:
+        if error.status_code != status.HTTP_409_CONFLICT:
+            raise
+        await run_state(request, dag, run)
 
 
 async def run_state(request: Request, dag: str, run: str) -> str:
     """The state of a run."""
-    answer = await _call(request, "GET", f"/dags/{quote(dag)}/dagRuns/{quote(run, safe='')}")
+    answer = await _call(request, "GET", _run(dag, run))
     return str(answer["state"])
 
 
-async def answer_waiting(request: Request, dag: str, option: str, reason: str) -> str | None:
-    """Answer the task of `dag` that waits for a person; the id of its run, or None where none waits."""
-    found = await _call(
-        request,
-        "GET",
-        f"/dags/{quote(dag)}/dagRuns/~/hitlDetails?response_received=false&state=awaiting_input",
-    )
-    for detail in found["hitl_details"]:
-        task = detail["task_instance"]
+async def answer_waiting(
+    request: Request, dag: str, version: int, sequence: int, option: str, reason: str
+) -> str | None:
+    """Answer the task of `dag` that asks a person about this version, as the pointer's move `sequence` left it.
+
+    The id of its run, or None where none waits: a run that asks about anything else is left alone.
+    """
+    for task in await _asking(request, dag):
         run = str(task["dag_run_id"])
-        path = f"/dags/{quote(dag)}/dagRuns/{quote(run, safe='')}/taskInstances/{quote(task['task_id'])}"
+        there = _run(dag, run)
+        if await _version(request, there) != version or await _left_at(request, there) != sequence:
+            continue
+        path = f"{there}/taskInstances/{quote(task['task_id'])}/{task['map_index']}/hitlDetails"
         body = {"chosen_options": [option], "params_input": {"why": reason}}
-        await _call(request, "PATCH", f"{path}/{task['map_index']}/hitlDetails", json=body)
+        await _call(request, "PATCH", path, json=body)
         return run
     return None
 
 
-async def under_way(request: Request, dag: str) -> str | None:
-    """The id of a run of `dag` that runs, or None."""
-    found = await _call(request, "GET", f"/dags/{quote(dag)}/dagRuns?state=running&limit=1")
-    return str(found["dag_runs"][0]["dag_run_id"]) if found["dag_runs"] else None
+async def is_working(request: Request, dag: str, version: int) -> bool:
+    """Whether a run of `dag` works on this version: it runs, and does not wait for anybody's answer."""
+    asking = {str(task["dag_run_id"]) for task in await _asking(request, dag)}
+    found = await _call(request, "GET", f"/dags/{quote(dag)}/dagRuns?state=running&limit=50")
+    return any(
+        (run["conf"] or {}).get("version") == version and str(run["dag_run_id"]) not in asking
+        for run in found["dag_runs"]
+    )
+
+
+async def _asking(request: Request, dag: str) -> list[dict[str, Any]]:
+    """The tasks of `dag` that wait for a person."""
+    waiting = "hitlDetails?response_received=false&state=awaiting_input"
+    found = await _call(request, "GET", f"/dags/{quote(dag)}/dagRuns/~/{waiting}")
+    return [detail["task_instance"] for detail in found["hitl_details"]]
+
+
+async def _version(request: Request, there: str) -> Any:
+    """The version that a run was started for."""
+    return ((await _call(request, "GET", there))["conf"] or {}).get("version")
+
+
+async def _left_at(request: Request, there: str) -> Any:
+    """The move of the pointer at which a run's release came to wait."""
+    left = (await _call(request, "GET", f"{there}/taskInstances/release/xcomEntries/return_value"))["value"]
+    return (json.loads(left) if isinstance(left, str) else left).get("sequence")
+
+
+def _run(dag: str, run: str) -> str:
+    return f"/dags/{quote(dag)}/dagRuns/{quote(run, safe='')}"
 
 
 async def _call(request: Request, method: str, path: str, **body: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from datetime import date
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -16,11 +15,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from reshelve.errors import ReshelveError, TryAgainError
-from reshelve.serving.board import Board
-from reshelve.store.deployments import read_pointer
+from reshelve.store.deployments import Pointer
 from reshelve.store.rollout import State
 from reshelve_airflow.releases import airflow_api
-from reshelve_airflow.releases.access import Editor, RankerName, form_token, may_act, reader
+from reshelve_airflow.releases.access import Editor, RankerName, Shown, form_token, may_act, reader
+from reshelve_airflow.releases.bound import Bound, StalePageError, require_unmoved, require_version
+from reshelve_airflow.releases.bucket import board
 from reshelve_airflow.releases.contents import overview, ranker_page
 from reshelve_airflow.releases.pages import STYLE, render
 
@@ -39,14 +39,6 @@ _HEADERS = {
 app = FastAPI(
     title="Reshelve", dependencies=[Depends(reader)], docs_url=None, redoc_url=None, openapi_url=None
 )
-
-
-@lru_cache(maxsize=1)
-def board() -> Board:
-    """This process's reader, with its memory; it gives up after seconds where the object store is away."""
-    from reshelve.store.objects import impatient_store
-
-    return Board(impatient_store())
 
 
 @app.get("/releases", response_class=HTMLResponse)
@@ -73,7 +65,8 @@ async def release_of(
     if dag and run:
         started = {"dag": dag, "run": run, "state": await airflow_api.run_state(request, dag, run)}
     acts = may_act(user, ranker)
-    token = form_token(user, ranker) if acts else ""
+    pointer = shown["deployment"].pointer
+    token = form_token(user, ranker, pointer.sequence if pointer else 0) if acts else ""
     return _page(request, "ranker.html", **shown, acts=acts, token=token, started=started)
 
 
@@ -110,7 +103,8 @@ def _made_page(found: bytes | None, what: str) -> Response:
 @app.post("/releases/{ranker}/release")
 async def release(
     request: Request,
-    user: Editor,
+    shown: Editor,
+    seen: Bound,
     ranker: RankerName,
     version: Version,
     reason: Reason,
@@ -124,69 +118,78 @@ async def release(
         "allow_older": allow_older,
         "allow_held": allow_held,
     }
-    return await _start(request, ranker, f"release_{ranker}", conf)
+    return await _start(request, shown, seen, f"release_{ranker}", conf)
 
 
 @app.post("/releases/{ranker}/approve")
 async def approve(
-    request: Request, user: Editor, ranker: RankerName, version: Version, reason: Reason
+    request: Request, shown: Editor, seen: Bound, ranker: RankerName, version: Version, reason: Reason
 ) -> Response:
     """Let a release that waits for a person go on."""
-    return await _decide(request, ranker, version, "Approve", "approve", reason)
+    require_version(seen, version)
+    if seen.state is not State.APPROVAL:
+        raise StalePageError(
+            ranker, f"version {version} does not wait for a person: it is {seen.state.value}"
+        )
+    return await _decide(request, shown, seen, "Approve", "approve", reason)
 
 
 @app.post("/releases/{ranker}/hold")
 async def hold(
-    request: Request, user: Editor, ranker: RankerName, version: Version, reason: Reason
+    request: Request, shown: Editor, seen: Bound, ranker: RankerName, version: Version, reason: Reason
 ) -> Response:
     """Take the release under way back; what is stable serves on."""
-    return await _decide(request, ranker, version, "Reject", "withdraw", reason)
+    require_version(seen, version)
+    return await _decide(request, shown, seen, "Reject", "withdraw", reason)
 
 
 @app.post("/releases/{ranker}/rollback")
 async def rollback(
     request: Request,
-    user: Editor,
+    shown: Editor,
+    seen: Bound,
     ranker: RankerName,
     reason: Reason,
     to: Annotated[str, Form(pattern=r"^[1-9][0-9]{0,10}$")],
 ) -> Response:
     """Start `rollback`, not as a dry run."""
     conf = {"ranker": ranker, "to": int(to), "reason": reason, "dry_run": False}
-    return await _start(request, ranker, "rollback", conf)
+    return await _start(request, shown, seen, "rollback", conf)
 
 
 async def _decide(
-    request: Request, ranker: str, version: int, option: str, dag: str, reason: str
+    request: Request, shown: Shown, seen: Pointer, option: str, dag: str, reason: str
 ) -> Response:
-    """Answer the run that waits for a person, where one does; else start the DAG that does the same."""
+    """Answer the run that waits for a person about this very release, where one does; else start the DAG that does the same."""
+    from starlette.concurrency import run_in_threadpool
+
+    ranker, version = seen.ranker, seen.canary
+    assert version is not None
     waiting = f"release_{ranker}"
+    # Whoever went past a run between having come to the question and asking it would leave it waiting.
     for _ in range(_PATIENCE):
-        run = await airflow_api.answer_waiting(request, waiting, option, reason)
+        run = await airflow_api.answer_waiting(request, waiting, version, seen.sequence, option, reason)
         if run is not None:
             return _back(request, ranker, waiting, run)
-        if not await _is_about_to_ask(request, ranker):
+        about_to_ask = seen.state is State.APPROVAL and await airflow_api.is_working(
+            request, waiting, version
+        )
+        if not about_to_ask:
             conf = {"ranker": ranker, "version": version, "reason": reason}
-            return await _start(request, ranker, dag, conf)
+            return await _start(request, shown, seen, dag, conf)
         await asyncio.sleep(1)
+        await run_in_threadpool(require_unmoved, ranker, shown)
     raise HTTPException(
         409, f"{waiting} is about to ask for this answer; go back and try again in a few seconds"
     )
 
 
-async def _is_about_to_ask(request: Request, ranker: str) -> bool:
-    """Whether a run is between having come to the question and asking it: whoever went past it would leave it waiting."""
-    from starlette.concurrency import run_in_threadpool
-
-    pointer = await run_in_threadpool(read_pointer, board().store, ranker)
-    if pointer is None or pointer.state is not State.APPROVAL:
-        return False
-    return await airflow_api.under_way(request, f"release_{ranker}") is not None
-
-
-async def _start(request: Request, ranker: str, dag: str, conf: dict[str, Any]) -> Response:
-    run = await airflow_api.start_dag(request, dag, conf, note=conf["reason"])
-    return _back(request, ranker, dag, run)
+async def _start(request: Request, shown: Shown, seen: Pointer, dag: str, conf: dict[str, Any]) -> Response:
+    """Start a DAG, bound to what the page showed. One drawing of a page starts it once for a version, however often it is asked."""
+    run = f"page__{seen.ranker}__{conf.get('version') or conf['to']}__{shown.page}"
+    bound = {**conf, "if_sequence": shown.sequence}
+    await airflow_api.start_dag(request, dag, run, bound, note=conf["reason"])
+    return _back(request, seen.ranker, dag, run)
 
 
 def _back(request: Request, ranker: str, dag: str, run: str) -> Response:
@@ -211,10 +214,18 @@ _TITLES = {
     401: "Log in first",
     403: "You may look, not act",
     404: "There is no such page",
+    409: "Not now",
     422: "That was not understood",
     500: "Something that is stored is damaged",
     503: "The object store does not answer",
 }
+
+
+@app.exception_handler(StalePageError)
+def _stale(request: Request, error: StalePageError) -> Response:
+    words = f"The pointer has moved since the page was drawn: {error.detail}. Nothing was started: reload and look again."
+    back = f"{request.scope.get('root_path', '')}/releases/{error.ranker}"
+    return _message(request, error.status_code, words, back=back)
 
 
 @app.exception_handler(AnyHTTPException)
@@ -233,6 +244,6 @@ def _away(request: Request, error: ReshelveError) -> Response:
     return _message(request, 503 if isinstance(error, TryAgainError) else 500, error.headline)
 
 
-def _message(request: Request, status: int, words: str) -> Response:
-    title = _TITLES.get(status, "That did not work")
-    return _page(request, "message.html", status=status, title=title, words=words, code=status)
+def _message(request: Request, status: int, words: str, back: str = "") -> Response:
+    title = "This page is out of date" if back else _TITLES.get(status, "That did not work")
+    return _page(request, "message.html", status=status, title=title, words=words, code=status, back=back)

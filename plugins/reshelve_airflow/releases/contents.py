@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from reshelve.errors import DataError
 from reshelve.rankers import ranker_names
 from reshelve.serving.board import AgentRow, Board, Deployment, VersionRow
 from reshelve_airflow.releases.traffic import LOOKS, Curves, curves, decisions
@@ -23,7 +24,7 @@ class Card:
 def overview(board: Board) -> dict[str, Any]:
     """Every ranker that has a file or was ever released."""
     names = sorted({*ranker_names(), *board.rankers()})
-    return {"rankers": [_summary(board, name) for name in names]}
+    return {"rankers": [_summary_or_problem(board, name) for name in names]}
 
 
 def ranker_page(board: Board, ranker: str, page: int, newest: int | None) -> dict[str, Any]:
@@ -38,6 +39,14 @@ def ranker_page(board: Board, ranker: str, page: int, newest: int | None) -> dic
         "log": None if pointer is None else board.log(pointer, newest),
         "decisions": decisions(summary["looks"]),
     }
+
+
+def _summary_or_problem(board: Board, ranker: str) -> dict[str, Any]:
+    """A damaged object of one ranker is said on its card, and no reason to show no other one."""
+    try:
+        return {"problem": "", **_summary(board, ranker)}
+    except DataError as error:
+        return {"problem": error.headline, "ranker": ranker}
 
 
 def _summary(board: Board, ranker: str) -> dict[str, Any]:
