@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 ERROR = 0.01  # of all looks together, both sides
 _TIGHTEST = 500.0  # sessions: the mixture's; looks at about twelve times as many have the narrowest intervals
-_MOST = 1e6  # a ratio above which nobody asks
-_HALVINGS = 60
+_MOST = 1e6  # nobody asks for a ratio above it, nor below its inverse
+_DOUBLINGS = 40
+_HALVINGS = 20
 
 _Floats = NDArray[np.float64]
 
@@ -84,8 +85,8 @@ def ratio(strata: Iterable[Stratum], error: float = ERROR) -> Ratio:
         return distance / spread if spread else math.copysign(math.inf, distance) if distance else 0.0
 
     value = float(up / down) if down else math.inf
-    low = _crossing(lambda tried: off(tried) > most, value)
-    high = _crossing(lambda tried: off(tried) >= -most, _MOST) if off(_MOST) < -most else math.inf
+    low = 0.0 if not value else _end(lambda tried: off(tried) > most, min(value, _MOST), 0.5, 0.0)
+    high = _end(lambda tried: off(tried) < -most, max(value, 1 / _MOST), 2.0, math.inf) if down else math.inf
     return Ratio(value, low, high)
 
 
@@ -130,13 +131,16 @@ def _score(mine: _Sums, theirs: _Sums, tried: float) -> tuple[float, float]:
     return distance, math.sqrt(max(float((spare * apart).sum()), float((spare * pooled).sum())))
 
 
-def _crossing(refuted: Callable[[float], bool], high: float) -> float:
-    """Where `refuted` ends, from 0 upwards; it holds for small ratios alone."""
-    low = 0.0
-    if not refuted(low):
-        return 0.0
-    high = min(high, _MOST)
+def _end(refuted: Callable[[float], bool], inside: float, factor: float, none: float) -> float:
+    """Where ratios begin to be refuted, going away from `inside` by `factor`; `none` where they never are."""
+    for _ in range(_DOUBLINGS):
+        outside = inside * factor
+        if refuted(outside):
+            break
+        inside = outside
+    else:
+        return none
     for _ in range(_HALVINGS):
-        middle = math.sqrt(low * high) if low else high / 2
-        low, high = (middle, high) if refuted(middle) else (low, middle)
-    return high
+        middle = math.sqrt(inside * outside)
+        inside, outside = (inside, middle) if refuted(middle) else (middle, outside)
+    return outside

@@ -30,7 +30,7 @@ from reshelve.serving.request_log import requests_prefix
 from reshelve.store.objects import ObjectStore
 
 _MOST_PARTS = 2000
-_MOST_OF_A_SESSION = 50  # requests: what asks more often is a program, and would outweigh every customer
+_MOST_OF_A_SESSION = 20  # requests: what asks more often is a program, and would outweigh every customer
 _COLUMNS = {"move": "BIGINT", "meant": "BIGINT"}  # parts of before do not have them
 
 
