@@ -13,7 +13,7 @@ from reshelve.clickstream.verdicts import Verdict
 from reshelve.errors import DataError
 from reshelve.monitoring import observations
 from reshelve.monitoring.act import act, planned
-from reshelve.monitoring.clicks import Joined, join_clicks
+from reshelve.monitoring.clicks import join_clicks
 from reshelve.monitoring.collect import Seen, collect, stable_since
 from reshelve.monitoring.decisions import TABLE, Situation, decide
 from reshelve.monitoring.drift import check_drift
@@ -25,6 +25,7 @@ from reshelve.monitoring.service import check_agents, check_data, check_lateness
 from reshelve.monitoring.story import tell
 from reshelve.monitoring.versions import check_versions
 from reshelve.rankers import Ranker
+from reshelve.serving.clicked import Joined
 from reshelve.serving.traffic import Counts
 from reshelve.store import holds
 from reshelve.store.objects import ObjectStore, object_store
