@@ -338,11 +338,12 @@ def main() -> None:
     parser.add_argument("--planted", type=int, default=40, help="releases with each planted drop; 0: none")
     parser.add_argument("--seed", type=int, default=20110830)
     args = parser.parse_args()
-    result = {
-        "aa": aa(args.replays, args.seed),
-        "planted": planted(args.planted, args.seed) if args.planted else {},
-    }
-    print(json.dumps({"bench": "clicks", "seed": args.seed, **result}))
+    found: dict[str, object] = {}
+    if args.replays:
+        found["aa"] = aa(args.replays, args.seed)
+    if args.planted:
+        found["planted"] = planted(args.planted, args.seed)
+    print(json.dumps({"bench": "clicks", "seed": args.seed, **found}))
 
 
 if __name__ == "__main__":

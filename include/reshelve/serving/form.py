@@ -24,8 +24,10 @@ class Shadow(Form):
 class CanaryClicks(Form):
     """What customers clicked: known once their days' partitions are validated; needs the request log."""
 
-    max_drop: Share | None = Field(
+    max_drop: float | None = Field(
         None,
+        ge=0,
+        le=1,
         description="Rolled back where the sessions that got the canary surely click less than those that got stable by more "
         "than this share of its click-through; held until they surely do not. null: clicks are not waited for.",
     )
