@@ -76,7 +76,7 @@ class Watch(Form):
         description="Most population stability index of a version's best scores beside its own first ones.",
     )
     max_click_drop: Share = Field(
-        0.05,
+        0.02,
         description="A version whose click-through surely is lower than its forerunner's by more than this share of it, in sessions "
         "that could have got either, is bad (needs the request log and a canary).",
     )
