@@ -9,7 +9,7 @@ RESHELVE := .venv/bin/reshelve
 HEAVY := airflow contract e2e unit/compression unit/memory unit/packaging unit/serving
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
-.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch docs
+.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks docs
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-publish: setup ## Publish 200 MB beside s5cmd (ARGS="--s5cmd PATH"), else 
 
 bench-watch: setup ## Count the watch's false alarms on a quiet replay, and how soon planted incidents are found
 	@.venv/bin/python benchmarks/bench_watch.py $(ARGS)
+
+bench-clicks: setup ## Count releases that clicks take back by chance, and the sessions until a planted drop is found (half an hour)
+	@.venv/bin/python benchmarks/bench_clicks.py $(ARGS)
 
 bench-serve: setup ## Latency of the packaged version beside float32, ONNX Runtime and OpenVINO (ARGS="--peers DIR")
 	@.venv/bin/python benchmarks/bench_serve.py $(ARGS)

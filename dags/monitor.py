@@ -36,7 +36,7 @@ from reshelve_airflow.watch import AlertOperator, AskedOperator
 # a night is started once for its day, a release whenever one waited.
 ASKED: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("retrain", "partition", {"note": "the watch found drift"}, ""),
-    ("release", "version", {"reason": "the hold that it waited for is over"}, "__{{ run_id }}"),
+    ("release", "version", {"reason": "what it waited for is over"}, "__{{ run_id }}"),
 )
 
 

@@ -1,43 +1,33 @@
-"""What customers did with what they got: logged requests joined with the clickstream of their day, once it is validated.
+"""What customers did with what they got, day by day, and whether a version is clicked less than the one that it came after.
 
-Clicks come late. A day is joined when its partition has a verdict that lets its rows be used, and only requests whose
-time for a click (`examples.attribution_minutes`) was over within that day count, so that none is judged too early.
+Only sessions that could have got either version are compared: those of the canary's time (`serving.concurrent`). A version that
+was released without a canary is compared with nothing: the version before it served at another time, and night is no measure for
+day. Its click-through is shown, and never acted on.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
-from pathlib import Path
+from datetime import date
 
 import numpy as np
 
-from reshelve.clickstream.database import connect, reader, text
 from reshelve.clickstream.verdicts import Verdict, read_verdict
+from reshelve.errors import DataError
 from reshelve.evaluation.calibration import Predictions, expected_calibration_error
 from reshelve.logs import logger
 from reshelve.monitoring.checks import judged
 from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Memory
 from reshelve.monitoring.observations import Condition, Finding
-from reshelve.serving.judge import difference_of_rates
-from reshelve.serving.request_log import requests_prefix
+from reshelve.serving import judge
+from reshelve.serving.click_step import release_clicks, usable_verdicts
+from reshelve.serving.clicked import ClickedDay, Joined, join_day
+from reshelve.serving.concurrent import release_windows
 from reshelve.store.objects import ObjectStore
 
 _SEED = 7
-_MOST_PARTS = 2000
-_LEAST = 200  # joined requests of a version that is compared
-
-
-@dataclass(frozen=True)
-class Joined:
-    """One version on one day: requests whose time for a click is over, and those that led to one."""
-
-    version: int
-    clickable: int
-    clicks: int
+_LEAST = 200  # joined requests of a version that is worth a word, and sessions of one that is compared
 
 
 def join_clicks(
@@ -54,14 +44,16 @@ def join_clicks(
                 memory.joined = day  # stopped: its clicks are not to be believed
             continue
         memory.joined = day
-        with tempfile.TemporaryDirectory() as scratch:
-            found = _join(store, seen, verdict, Path(scratch))
+        try:
+            found, finding = _look(store, seen, verdict)
+        except DataError as error:  # it would be as damaged at every look, and stop them all
+            logger(ranker=ranker.name).error(error.headline, problem=error.detail)
+            continue
         if found is None:
             continue
-        joined, scored = found
-        judged(memory, "clicks", _judge(seen, joined))
-        logger(ranker=ranker.name).info("clicks joined", day=str(day), versions=len(joined))
-        return day, joined, _calibration(scored)
+        judged(memory, "clicks", finding)
+        logger(ranker=ranker.name).info("clicks joined", day=str(day), versions=len(found.joined))
+        return day, found.joined, _calibration(found.scored)
     return None, (), {}
 
 
@@ -74,63 +66,59 @@ def _days(store: ObjectStore, ranker: str, after: date | None) -> list[date]:
     return found
 
 
-def _join(
-    store: ObjectStore, seen: Seen, verdict: Verdict, scratch: Path
-) -> tuple[tuple[Joined, ...], list[tuple[float, bool, str]]] | None:
-    """Each version's counts; and (first score, whether the first item was clicked, session) of every request."""
-    ranker, day = seen.ranker, verdict.partition
-    keys = [key for key, _ in store.list(requests_prefix(ranker.name, day))][:_MOST_PARTS]
-    if not keys:
+def _look(store: ObjectStore, seen: Seen, verdict: Verdict) -> tuple[ClickedDay | None, Finding | None]:
+    """The day, and what is found of the release whose canary had sessions on it: in all its days until this one."""
+    day, pointer = verdict.partition, seen.pointer
+    for version in (pointer.canary, pointer.stable):
+        windows = [] if version is None else release_windows(store, pointer, version)
+        if not any(day in window.days(seen.now.date()) for window in windows):
+            continue
+        clicks = release_clicks(
+            store, seen.ranker, windows, usable_verdicts(store, seen.ranker, windows, day)
+        )
+        if day not in clicks.days:
+            return None, None
+        rules = seen.ranker.release.canary.clicks.model_copy(
+            update={"max_drop": seen.ranker.watch.max_click_drop, "min_sessions": _LEAST}
+        )
+        found = judge.judge_clicks(clicks.strata, rules)
+        return clicks.days[day], _finding(seen, windows[-1].canary, windows[-1].stable, found)
+    joined = join_day(store, seen.ranker, verdict)
+    return joined, None if joined is None else _apart(joined.joined)
+
+
+def _finding(seen: Seen, version: int, other: int, found: judge.Finding) -> Finding | None:
+    """A canary is withdrawn; a version that became stable goes back to the one it was compared with, and to no other."""
+    if found.verdict is not judge.Verdict.ROLL_BACK:
         return None
-    parts = [scratch / f"{number}.parquet" for number in range(len(keys))]
-    for key, path in zip(keys, parts, strict=True):
-        store.download_file(key, path)
-    good = scratch / "good.parquet"
-    store.download_file(verdict.file("good.parquet"), good)
-    window = timedelta(minutes=ranker.examples.attribution_minutes)
-    events = ", ".join(text(name) for name in ranker.data.events)
-    last = f"TIMESTAMP '{day + timedelta(days=1)} 00:00:00' - {_interval(window)}"
-    with connect(spill=scratch / "spill") as db:
-        rows = db.execute(
-            f"""
-            WITH clicks AS (SELECT session_id, item_id, event_time FROM {reader([good])} WHERE event_type IN ({events})),
-            asked AS (SELECT *, row_number() OVER () AS number FROM {reader(parts)} WHERE len(items) > 0 AND "at" <= {last}),
-            followed AS (
-                SELECT number, bool_or(item_id = items[1]) AS first FROM asked JOIN clicks ON session_id = session
-                AND event_time BETWEEN "at" AND "at" + {_interval(window)} AND list_contains(items, item_id) GROUP BY number)
-            SELECT version, scores[1], followed.number IS NOT NULL, coalesce(first, false), session
-            FROM asked LEFT JOIN followed USING (number)
-            """
-        ).fetchall()
-    counts: dict[int, list[int]] = {}
-    for version, _, followed, _, _ in rows:
-        counts.setdefault(version, [0, 0])[0] += 1
-        counts[version][1] += followed
-    joined = tuple(Joined(version, *counts[version]) for version in sorted(counts))
-    return joined, [(score, first, session) for _, score, _, first, session in rows if score is not None]
+    pointer, condition = seen.pointer, Condition.ODD
+    if version == pointer.canary:
+        condition = Condition.BAD_CANARY
+    elif (version, other) == (pointer.stable, pointer.previous):
+        condition = Condition.BAD_VERSION
+    reason = f"version {version} beside {other}, in sessions that could have got either: {found.reason}"
+    return Finding(
+        condition=condition, check="clicks", version=version, reason=reason, evidence=found.evidence
+    )
 
 
-def _interval(span: timedelta) -> str:
-    return f"INTERVAL {span.total_seconds():.0f} SECOND"
-
-
-def _judge(seen: Seen, joined: Sequence[Joined]) -> Finding | None:
-    """The newest version beside the one that most customers had on the same day: sessions were placed by chance."""
+def _apart(joined: Sequence[Joined]) -> Finding | None:
+    """Versions that served on one day, each at its own time: said, so that nobody compares them."""
     enough = [one for one in joined if one.clickable >= _LEAST]
     if len(enough) < 2:
         return None
-    newest = enough[-1]
-    usual = max(enough[:-1], key=lambda one: one.clickable)
-    low, high = difference_of_rates(usual.clicks, usual.clickable, newest.clicks, newest.clickable)
-    most = seen.ranker.watch.max_click_drop * usual.clicks / usual.clickable
-    if low <= most:
-        return None
-    evidence = {"clicks": {one.version: [one.clicks, one.clickable] for one in (usual, newest)}}
-    said = f"click-through of {newest.version} lower than of {usual.version} by {low:.2%} to {high:.2%} of the requests"
-    role = {seen.pointer.canary: Condition.BAD_CANARY, seen.pointer.stable: Condition.BAD_VERSION}
-    condition = role.get(newest.version, Condition.ODD)
+    rates = ", ".join(f"{one.version}: {one.clicks / one.clickable:.1%} of {one.clickable}" for one in enough)
+    reason = (
+        f"click-through is not comparable: no session could have got either version ({rates}, at different times); "
+        "a release with a canary (release.canary.shares) would tell"
+    )
+    evidence = {"clicks": {one.version: [one.clicks, one.clickable] for one in enough}}
     return Finding(
-        condition=condition, check="clicks", version=newest.version, reason=said, evidence=evidence
+        condition=Condition.INCONCLUSIVE,
+        check="clicks",
+        version=enough[-1].version,
+        reason=reason,
+        evidence=evidence,
     )
 
 

@@ -76,9 +76,9 @@ class Watch(Form):
         description="Most population stability index of a version's best scores beside its own first ones.",
     )
     max_click_drop: Share = Field(
-        0.1,
-        description="A version whose click-through surely is lower by more than this share than another's of the same "
-        "day is bad (needs the request log).",
+        0.02,
+        description="A version whose click-through surely is lower than its forerunner's by more than this share of it, in sessions "
+        "that could have got either, is bad (needs the request log and a canary).",
     )
     drift_requests: int = Field(
         1000, ge=100, description="Answers that a distribution is made of before it is compared."

@@ -13,22 +13,23 @@ from reshelve.clickstream.verdicts import Verdict
 from reshelve.errors import DataError
 from reshelve.monitoring import observations
 from reshelve.monitoring.act import act, planned
-from reshelve.monitoring.clicks import Joined, join_clicks
+from reshelve.monitoring.clicks import join_clicks
 from reshelve.monitoring.collect import Seen, collect, stable_since
 from reshelve.monitoring.decisions import TABLE, Situation, decide
 from reshelve.monitoring.drift import check_drift
 from reshelve.monitoring.guard import guarded, news
 from reshelve.monitoring.memory import Memory, read_memory, settle_act, write_memory
-from reshelve.monitoring.observations import Action, Condition, Observation, VersionTraffic
+from reshelve.monitoring.observations import Action, Condition, Decision, Observation, VersionTraffic
 from reshelve.monitoring.server_page import since
 from reshelve.monitoring.service import check_agents, check_data, check_lateness, check_season, check_traffic
 from reshelve.monitoring.story import tell
 from reshelve.monitoring.versions import check_versions
 from reshelve.rankers import Ranker
+from reshelve.serving.clicked import Joined
 from reshelve.serving.traffic import Counts
 from reshelve.store import holds
 from reshelve.store.objects import ObjectStore, object_store
-from reshelve.store.rollout import Event
+from reshelve.store.rollout import Event, State
 
 _CLEAR_LOOKS = 2  # without its cause, before the watch lifts its own hold
 _HOLDING = {row.condition for row in TABLE if row.action is Action.HOLD}
@@ -37,13 +38,15 @@ _HOLDING = {row.condition for row in TABLE if row.action is Action.HOLD}
 def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) -> dict[str, Any]:
     """Look once, and answer what was found, decided and done.
 
-    `retrain` is the day to learn from, `release` the version whose release waited for a hold that is over; or None.
+    `retrain` is the day to learn from, `release` the version whose release waited for a hold that is over, or for clicks
+    that have come; or None.
 
     Raises TryAgainError where the store is away or another look is being made. `dry_run` writes nothing.
     """
     store, now = object_store(), now or datetime.now(UTC)
     memory, etag = read_memory(store, ranker.name)
     seen = collect(store, ranker, now)
+    joined = memory.joined
     observation = judge(store, seen, memory)
     assert observation.decision is not None
     decision, learn_from = observation.decision, _learn_from(seen.verdict)
@@ -66,7 +69,7 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
     return tell(
         observation,
         retrain=learn_from if retraining else None,
-        release=None if lifted is None else lifted.waiting,
+        release=_asked_again(seen, decision, joined, memory) if lifted is None else lifted.waiting,
     )
 
 
@@ -143,6 +146,14 @@ def _lifts(seen: Seen, observation: Observation, memory: Memory) -> bool:
         return False
     memory.suspects["hold"] = memory.suspects.get("hold", 0) + 1
     return memory.suspects["hold"] >= _CLEAR_LOOKS
+
+
+def _asked_again(seen: Seen, decision: Decision, joined: date | None, memory: Memory) -> int | None:
+    """A canary that is held for its clicks, where a day's clicks have come since the look before."""
+    pointer, moved = seen.pointer, decision.action in (Action.ROLL_BACK, Action.WITHDRAW)
+    waits = pointer.state is State.CANARY and bool(pointer.held) and seen.hold is None and not moved
+    asks = seen.ranker.release.canary.clicks.max_drop is not None and memory.joined != joined
+    return pointer.canary if waits and asks else None
 
 
 def _held(store: ObjectStore, ranker: str) -> str:

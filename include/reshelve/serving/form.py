@@ -21,6 +21,28 @@ class Shadow(Form):
     )
 
 
+class CanaryClicks(Form):
+    """What customers clicked: known once their days' partitions are validated; needs the request log."""
+
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Rolled back where the sessions that got the canary surely click less than those that got stable by more "
+        "than this share of its click-through; held until they surely do not. null: clicks are not waited for.",
+    )
+    min_sessions: int = Field(
+        1000, ge=100, description="Least sessions of each version before that is judged."
+    )
+    wait_hours: float = Field(
+        72,
+        gt=0,
+        le=720,
+        description="So long after the canary's first customer an estimate within max_drop is enough; with fewer than "
+        "min_sessions it stays held.",
+    )
+
+
 class Canary(Form):
     """The first customers: a share of the sessions, in steps."""
 
@@ -36,6 +58,7 @@ class Canary(Form):
     step_minutes: float = Field(
         60, gt=0, le=1440, description="After so long without a verdict a step holds: exit 75, ask again."
     )
+    clicks: CanaryClicks = CanaryClicks()  # type: ignore[call-arg]
 
 
 class Release(Form):
@@ -69,4 +92,8 @@ class Release(Form):
     def _shares_rise(self) -> Release:
         if list(self.canary.shares) != sorted(set(self.canary.shares)):
             raise ValueError("canary.shares: expected rising shares")
+        if self.canary.clicks.max_drop is not None and not self.canary.shares:
+            raise ValueError(
+                "canary.clicks: only a canary's sessions can be compared: expected canary.shares"
+            )
         return self

@@ -2,17 +2,20 @@
 
 Errors: the interval of the difference of two rates (Newcombe 1998, method 10, from Wilson's). Latency: the ratio of
 the 95th percentiles, each with the interval of its order statistics. A canary is looked at whenever its requests have
-doubled, with intervals of 99 %: looking often would otherwise find something sooner or later.
+doubled, with intervals of 99 %: looking often would otherwise find something sooner or later. Clicks: the ratio of the
+sessions that could have got either version, with an interval that holds however often it is looked at (`evaluation.stratified`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from reshelve.serving.form import Release
+from reshelve.evaluation.stratified import Stratum, ratio
+from reshelve.serving.form import CanaryClicks, Release
 from reshelve.serving.traffic import Counts
 
 _Z = 2.576
@@ -47,10 +50,55 @@ def judge_canary(stable: Counts, canary: Counts, rules: Release) -> Finding:
         counted = f"{canary.requests} requests of the canary, {stable.requests} of the stable version"
         return Finding(Verdict.HOLD, f"too few requests: {counted}; {least} are needed", evidence)
     parts = [_errors(stable, canary, rules, evidence), _latency(stable, canary, rules, evidence)]
+    return _worst(parts, evidence)
+
+
+def with_clicks(found: Finding, clicks: Finding) -> Finding:
+    """What a step showed, clicks included."""
+    parts = [(found.verdict, found.reason), (clicks.verdict, clicks.reason)]
+    return _worst(parts, {**found.evidence, "clicks": clicks.evidence})
+
+
+def _worst(parts: Sequence[tuple[Verdict, str]], evidence: dict[str, Any]) -> Finding:
     order = [Verdict.ROLL_BACK, Verdict.HOLD, Verdict.PROMOTE]
     verdict = min((verdict for verdict, _ in parts), key=order.index)
     reasons = [reason for found, reason in parts if found is verdict or verdict is Verdict.PROMOTE]
     return Finding(verdict, "; ".join(reasons), {**evidence, "verdict": verdict.value})
+
+
+def judge_clicks(strata: Sequence[Stratum], rules: CanaryClicks, *, overdue: bool = False) -> Finding:
+    """The canary's sessions beside those of stable that could have got it. `overdue`: an estimate is enough to go on.
+
+    Holding is the answer to what is not known: a canary that surely loses clicks is rolled back, one that may is not promoted.
+    """
+    most = rules.max_drop or 0.0
+    canary, stable = (
+        sum(arm.sessions for arm in arms) for arms in ([s.mine for s in strata], [s.theirs for s in strata])
+    )
+    evidence: dict[str, Any] = {"sessions": {"stable": stable, "canary": canary}}
+    counted = f"{canary} sessions of the canary, {stable} of stable"
+    if min(canary, stable) < rules.min_sessions:
+        return Finding(
+            Verdict.HOLD, f"clicks: too few sessions: {counted}; {rules.min_sessions} are needed", evidence
+        )
+    found = ratio(strata)
+    if found.value is None:
+        return Finding(Verdict.HOLD, f"clicks: inconclusive: nobody clicked: {counted}", evidence)
+    low, drop, high = (1 - one for one in (found.high, found.value, found.low))
+    evidence["drop"] = [None if math.isinf(low) else round(low, 5), round(high, 5)]
+    between = f"at most {high:+.1%}" if math.isinf(low) else f"{low:+.1%} to {high:+.1%}"
+    said = f"click-through lower by {between} of stable's ({counted}), {most:.1%} is allowed"
+    if low > most:
+        return Finding(Verdict.ROLL_BACK, said, evidence)
+    if high <= most:
+        return Finding(Verdict.PROMOTE, said, evidence)
+    if overdue and drop <= most:
+        return Finding(
+            Verdict.PROMOTE,
+            f"not certain after {rules.wait_hours:g} h, estimate {drop:+.1%}: {said}",
+            evidence,
+        )
+    return Finding(Verdict.HOLD, f"inconclusive: {said}", evidence)
 
 
 def _errors(stable: Counts, canary: Counts, rules: Release, evidence: dict[str, Any]) -> tuple[Verdict, str]:

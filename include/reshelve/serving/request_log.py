@@ -49,6 +49,8 @@ class Logged:
     text: str
     items: tuple[str, ...]
     scores: tuple[float, ...]
+    move: int | None = None
+    meant: int | None = None
 
 
 def requests_prefix(ranker: str, day: date) -> str:
@@ -99,10 +101,13 @@ class RequestLog:
         version: int,
         outputs: Outputs,
         sent: NDArray[Any] | None = None,
+        move: int | None = None,
+        meant: int | None = None,
     ) -> None:
         """Hand over one answered request, if its session is in the sample. Never waits, never raises.
 
-        `sent`: the items that were asked about, where the answer names none itself (a pair's scores).
+        `sent`: the items that were asked about, where the answer names none itself (a pair's scores). `move`: the pointer's,
+        as the caller knew it; `meant`: the version that it meant for this session, whichever answered in the end.
         """
         if text is None or not sampled(session, self.share):
             return
@@ -112,7 +117,7 @@ class RequestLog:
         items, scores = top(outputs.get("item", sent), outputs.get("score"))
         now = datetime.now(UTC)
         self._rows.append(
-            Logged(now, session, version, label, signature, text[:_LONGEST_TEXT], items, scores)
+            Logged(now, session, version, label, signature, text[:_LONGEST_TEXT], items, scores, move, meant)
         )
         if len(self._rows) >= _PART_ROWS:
             self._full.set()
@@ -157,7 +162,7 @@ class RequestLog:
 
 
 def table(rows: Sequence[Logged], keys: Sequence[Key], day: date) -> pa.Table:
-    """Rows as they are kept: at, session (pseudonym), version, label, signature, text (masked), items, scores, best, spread."""
+    """Rows as they are kept: at, session (pseudonym), version, label, signature, text (masked), items, scores, best, spread, move, meant."""
     import pyarrow as pa
 
     def column(values: Iterable[object], kind: pa.DataType) -> pa.Array:
@@ -177,6 +182,8 @@ def table(rows: Sequence[Logged], keys: Sequence[Key], day: date) -> pa.Table:
             "spread": column(
                 (max(row.scores) - min(row.scores) if row.scores else None for row in rows), pa.float32()
             ),
+            "move": column((row.move for row in rows), pa.int64()),
+            "meant": column((row.meant for row in rows), pa.int64()),
         }
     )
 

@@ -49,6 +49,13 @@ def wants_canary(pointer: Pointer | None, session: str) -> bool:
     )
 
 
+def meant_version(pointer: Pointer | None, session: str) -> int | None:
+    """The version that a session is to get: where a canary does not answer, the stable version does in its place."""
+    if pointer is None:
+        return None
+    return pointer.canary if wants_canary(pointer, session) else pointer.stable
+
+
 class Caller:
     """One ranker behind one or more model servers. Threads may share it; close it, or use it in a `with`.
 
@@ -174,7 +181,7 @@ class Caller:
         if self.log is not None:
             self.log.offer(
                 session=session, label=label, signature=signature, text=text, version=answer.version,
-                outputs=answer.outputs, sent=_sent(inputs),
+                outputs=answer.outputs, sent=_sent(inputs), move=sequence, meant=meant_version(pointer, session),
             )  # fmt: skip
         return answer
 

@@ -10,8 +10,9 @@ from reshelve.logs import logger
 from reshelve.rankers import Ranker
 from reshelve.serving import fleet
 from reshelve.serving.catalogue import read_catalogue
+from reshelve.serving.click_step import ClickStep
 from reshelve.serving.fleet import require_live, wait_for_agents
-from reshelve.serving.judge import Finding, Verdict, judge_canary
+from reshelve.serving.judge import Finding, Verdict, judge_canary, with_clicks
 from reshelve.serving.probe import Questions, probe
 from reshelve.serving.recorded import Recorded, known_answers, logged_requests, recorded_requests
 from reshelve.serving.shadow import shadow
@@ -104,22 +105,30 @@ def _shadow(work: Work) -> Finding:
 
 
 def _canary(work: Work) -> Finding:
-    """Wait until the step can be judged: at the least number of requests, and whenever they have doubled."""
+    """Wait until the step can be judged: at the least number of requests, and whenever they have doubled.
+
+    Clicks are known days later: where they alone are missing, the step holds at once, and the watch has it asked again.
+    """
     pointer, rules = work.pointer, work.ranker.release
     if pointer.stable is None:
         return Finding(Verdict.PROMOTE, "nothing serves yet: nothing to compare with")
     began = step_began(work.store, pointer)
+    clicks = ClickStep(work.store, work.ranker, pointer, work.version)
     deadline = time.monotonic() + rules.canary.step_minutes * 60
     look_at = rules.canary.min_requests
     while True:
         counts = read_traffic(work.store, work.ranker.name, began)
         canary = counts.get(work.version, Counts())
-        finding = judge_canary(counts.get(pointer.stable, Counts()), canary, rules)
+        served = judge_canary(counts.get(pointer.stable, Counts()), canary, rules)
+        clicked = clicks.look() if clicks.asked else None
+        finding = served if clicked is None else with_clicks(served, clicked)
+        if clicked is not None and clicked.verdict is Verdict.ROLL_BACK:
+            return finding
         over = time.monotonic() > deadline
         if canary.requests >= look_at or over:
-            if finding.verdict is not Verdict.HOLD or over:
+            if finding.verdict is not Verdict.HOLD or served.verdict is Verdict.PROMOTE or over:
                 return finding
-            if "too few" not in finding.reason:
+            if "too few" not in served.reason:
                 look_at = 2 * canary.requests
                 logger(ranker=work.ranker.name).info("the step goes on", reason=finding.reason)
         now = read_pointer(work.store, work.ranker.name)

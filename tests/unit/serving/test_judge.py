@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reshelve.serving.form import Release
-from reshelve.serving.judge import Verdict, difference_of_rates, judge_canary, quantile, wilson
+from reshelve.evaluation.stratified import Arm, Stratum
+from reshelve.serving.form import CanaryClicks, Release
+from reshelve.serving.judge import (
+    Finding,
+    Verdict,
+    difference_of_rates,
+    judge_canary,
+    judge_clicks,
+    quantile,
+    wilson,
+    with_clicks,
+)
 from reshelve.serving.traffic import Counts, Meter, bucket, merged, upper_bound
 
 RULES = Release.model_validate({"canary": {"min_requests": 200}})
@@ -58,6 +68,74 @@ def test_an_equal_canary_is_seldom_taken_back_by_chance() -> None:
                 taken_back += 1
                 break
     assert taken_back <= 8  # 2 %
+
+
+def sessions(count: int, clicks: int) -> Arm:
+    """Each asks once."""
+    return Arm(count, count, clicks, count, clicks, clicks)
+
+
+@pytest.mark.parametrize(
+    ("canary", "stable", "overdue", "verdict", "words"),
+    [
+        pytest.param(
+            (999, 99),
+            (9000, 900),
+            True,
+            Verdict.HOLD,
+            "too few sessions: 999 sessions of the canary",
+            id="too few of the canary",
+        ),
+        pytest.param((9000, 900), (999, 99), True, Verdict.HOLD, "too few sessions", id="too few of stable"),
+        pytest.param((9000, 0), (9000, 0), True, Verdict.HOLD, "nobody clicked", id="nobody clicked"),
+        pytest.param((9000, 1200), (9000, 1800), False, Verdict.ROLL_BACK, "lower by", id="a third fewer"),
+        pytest.param((3000, 560), (3000, 600), False, Verdict.HOLD, "inconclusive", id="perhaps fewer"),
+        pytest.param(
+            (3000, 560), (3000, 600), True, Verdict.HOLD, "inconclusive", id="perhaps fewer, after days"
+        ),
+        pytest.param((3000, 590), (3000, 600), False, Verdict.HOLD, "inconclusive", id="about as many"),
+        pytest.param(
+            (3000, 590), (3000, 600), True, Verdict.PROMOTE, "estimate +1.7%", id="about as many, after days"
+        ),
+        pytest.param((90_000, 18_000), (90_000, 18_000), False, Verdict.PROMOTE, "", id="surely no fewer"),
+        pytest.param((3000, 900), (3000, 600), False, Verdict.PROMOTE, "", id="more"),
+    ],
+)
+def test_clicks_are_judged(
+    canary: tuple[int, int], stable: tuple[int, int], overdue: bool, verdict: Verdict, words: str
+) -> None:
+    rules = CanaryClicks(max_drop=0.05, min_sessions=1000)
+    found = judge_clicks([Stratum(sessions(*canary), sessions(*stable))], rules, overdue=overdue)
+    assert found.verdict is verdict and words in found.reason, found
+    assert found.evidence["sessions"] == {"stable": stable[0], "canary": canary[0]}
+
+
+@pytest.mark.parametrize(
+    ("served", "clicked", "both"),
+    [
+        (Verdict.PROMOTE, Verdict.PROMOTE, Verdict.PROMOTE),
+        (Verdict.PROMOTE, Verdict.HOLD, Verdict.HOLD),
+        (Verdict.HOLD, Verdict.ROLL_BACK, Verdict.ROLL_BACK),
+        (Verdict.ROLL_BACK, Verdict.PROMOTE, Verdict.ROLL_BACK),
+    ],
+)
+def test_the_worst_of_a_step_s_parts_decides(served: Verdict, clicked: Verdict, both: Verdict) -> None:
+    found = with_clicks(
+        Finding(served, "served", {"requests": 1}), Finding(clicked, "clicked", {"sessions": 2})
+    )
+    assert (
+        found.verdict is both
+        and found.evidence["clicks"] == {"sessions": 2}
+        and found.evidence["requests"] == 1
+    )
+    worst = {name for name, one in (("served", served), ("clicked", clicked)) if one is both}
+    assert worst <= set(found.reason.split("; "))
+
+
+def test_only_a_canary_can_be_held_for_its_clicks() -> None:
+    with pytest.raises(ValueError, match=r"canary\.clicks: only a canary's sessions"):
+        Release.model_validate({"canary": {"clicks": {"max_drop": 0.05}}})
+    assert Release().canary.clicks.max_drop is None  # type: ignore[call-arg]
 
 
 @settings(deadline=None)  # the machine may be busy

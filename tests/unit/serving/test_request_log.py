@@ -34,8 +34,9 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def offer(log: RequestLog, session: str, text: str = "red mug") -> None:
     log.offer(
-        session=session, label="stable", signature="serving_default", text=text, version=7, outputs=ANSWER
-    )
+        session=session, label="stable", signature="serving_default", text=text, version=7, outputs=ANSWER,
+        move=4, meant=8,
+    )  # fmt: skip
 
 
 def rows_of(store: ObjectStore, ranker: str = "recommend") -> list[dict[str, Any]]:
@@ -65,6 +66,7 @@ def test_what_is_kept_of_a_request(keys: None, store: ObjectStore) -> None:
     (row,) = rows_of(store)
     assert row["session"] == pseudonym("visit 17", pseudonym_keys(), datetime.now(UTC).date())
     assert (row["text"], row["version"], row["items"]) == ("gift for <e-mail>", 7, ["i1", "i2", "i3"])
+    assert (row["move"], row["meant"]) == (4, 8), "which version the session was to get, whichever answered"
     assert row["scores"] == pytest.approx([0.5, 0.2, 0.1]) and row["spread"] == pytest.approx(0.4)
     (part,) = [store.get(key) for key, _ in store.list("requests/")]
     assert part is not None and b"visit 17" not in part.body and b"anna" not in part.body

@@ -16,7 +16,7 @@ from reshelve.rankers import Kind, Ranker
 from reshelve.serving import protocol, recorded
 from reshelve.serving.client import Answer
 from reshelve.serving.judge import Verdict
-from reshelve.serving.routing import Caller, session_place, wants_canary
+from reshelve.serving.routing import Caller, meant_version, session_place, wants_canary
 from reshelve.serving.shadow import Compared, agreement, judge_shadow
 from reshelve.store.deployments import Pointer
 from reshelve.store.manifest import Manifest
@@ -155,6 +155,13 @@ def test_the_share_of_the_sessions_is_the_share_and_every_canary_has_others() ->
     assert 0.044 < len(first) / len(sessions) < 0.056
     assert len(first & second) < 0.15 * len(first)
     assert all(0 <= session_place(s, "recommend", 2) < 1 for s in sessions[:100])
+
+
+def test_what_a_session_is_to_get_is_known_before_anybody_answers() -> None:
+    half = pointer(0.5)
+    for session in (f"visit {n}" for n in range(50)):
+        assert meant_version(half, session) == (half.canary if wants_canary(half, session) else half.stable)
+    assert meant_version(None, "a") is None
 
 
 def test_without_a_share_or_a_pointer_nobody_gets_the_canary() -> None:
