@@ -9,7 +9,7 @@ import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,11 +17,11 @@ from reshelve.compression.form import Compression
 from reshelve.errors import ConfigurationError
 from reshelve.forms import Form, Share, load_form, load_yaml, set_path
 from reshelve.monitoring.form import Watch
+from reshelve.names import RankerName, require_ranker
 from reshelve.serving.form import Release
 from reshelve.settings import settings
 from reshelve.tuning.form import Search
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 Group = Literal["category", "segment"]  # of items, of customers
 
 
@@ -48,7 +48,7 @@ class Kind(StrEnum):
 class Data(Form):
     """Which events a night learns from."""
 
-    source: Name = Field(description="The clickstream source, a file in include/clickstreams/.")
+    source: RankerName = Field(description="The clickstream source, a file in include/clickstreams/.")
     window_days: int = Field(
         56, ge=2, le=1000, description="Calendar days of partitions read, the newest included."
     )
@@ -234,7 +234,9 @@ class Gates(Form):
 class Ranker(Form):
     """One ranking problem."""
 
-    name: Name = Field(description="The file's name without .yaml: it names the DAGs and the served model.")
+    name: RankerName = Field(
+        description="The file's name without .yaml: it names the DAGs and the served model."
+    )
     title: str = Field(min_length=3, max_length=120, description="For people, in the pages and the summary.")
     kind: Kind = Field(
         description="next_item: a history gives items. search: a query gives items, from what was chosen before too. "
@@ -340,7 +342,7 @@ def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
     Raises ConfigurationError naming file, line, path and what was expected.
     """
     directory = directory or settings().rankers_dir
-    path = directory / f"{name}.yaml"
+    path = directory / f"{require_ranker(name)}.yaml"
     if not path.is_file():
         raise ConfigurationError(
             f"no ranker {name!r}", f"known: {', '.join(ranker_names(directory)) or 'none'} (in {directory})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -71,7 +72,7 @@ def collect(store: ObjectStore, ranker: Ranker, now: datetime) -> Seen:
         verdict=newest_verdict(store, source),
         yesterday=read_verdict(store, source, yesterday),
         night_done=_night_done(store, name, versions, yesterday),
-        newest=max((partition_of(version) for version in versions), default=None),
+        newest=max(_partitions(versions), default=None),
         page=read_page(name),
         hold=_hold(store, name),
     )
@@ -97,10 +98,19 @@ def _agents(store: ObjectStore, ranker: str, silent_seconds: float) -> tuple[Age
 
 def _night_done(store: ObjectStore, ranker: str, versions: list[int], day: date) -> bool:
     """A rejected challenger publishes nothing; its night is over all the same."""
-    if any(partition_of(version) == day for version in versions):
+    if day in _partitions(versions):
         return True
     runs = f"runs/{ranker}/{day.isoformat()}/"
     return any(store.exists(f"{runs}{digest}/publish/result.json") for digest in store.folders(runs))
+
+
+def _partitions(versions: list[int]) -> set[date]:
+    """The days of versions; an integer that is none of a day was not published by us."""
+    found = set()
+    for version in versions:
+        with suppress(DataError):
+            found.add(partition_of(version))
+    return found
 
 
 def _hold(store: ObjectStore, ranker: str) -> Hold | None:

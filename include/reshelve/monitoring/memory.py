@@ -126,9 +126,9 @@ class Memory(_Part):
             for sequence in newest if self.at is not None else ():
                 for version, counts in report.counts[sequence].items():
                     seen = before.get(sequence, {}).get(version, Counts())
-                    new = (
-                        counts if counts.requests < seen.requests else counts.minus(seen)
-                    )  # less: it began anew
+                    new = counts.minus(seen)
+                    if counts.requests < seen.requests or not new.adds_up:  # it began anew
+                        new = counts
                     found[version] = found.get(version, Counts()).plus(new)
             clients[report.client] = {sequence: report.counts[sequence] for sequence in newest}
         self.clients = clients

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.logs import logger
+from reshelve.names import AgentName, RankerName, Version, Words, is_day, require_ranker
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
 
 _READERS = 8
@@ -63,7 +64,7 @@ class _Record(BaseModel):
 class VersionTraffic(_Record):
     """What callers measured of one version since the look before."""
 
-    version: int
+    version: Version
     role: Role
     requests: int = 0
     errors: int = 0
@@ -87,7 +88,7 @@ class VersionTraffic(_Record):
 class AgentSeen(_Record):
     """An agent's last report, and its model server."""
 
-    agent: str
+    agent: AgentName
     live: bool
     age_seconds: float
     stable: int | None = None
@@ -135,7 +136,7 @@ class Decision(_Record):
 class Observation(_Record):
     """One look at one ranker."""
 
-    ranker: str
+    ranker: RankerName
     at: datetime
     since: datetime | None = Field(None, description="The look before; None: this was the first.")
     sequence: int = Field(
@@ -143,7 +144,7 @@ class Observation(_Record):
     )
     versions: tuple[VersionTraffic, ...] = ()
     agents: tuple[AgentSeen, ...] = ()
-    measured: dict[str, float] = Field(
+    measured: dict[Words, float] = Field(
         default_factory=dict,
         description="Further numbers by name: drift of inputs and scores, calibration, …",
     )
@@ -154,7 +155,7 @@ class Observation(_Record):
 
 def prefix(ranker: str) -> str:
     """Where a ranker's looks are."""
-    return f"monitoring/{ranker}/"
+    return f"monitoring/{require_ranker(ranker)}/"
 
 
 def write(store: ObjectStore, observation: Observation) -> str:
@@ -170,13 +171,13 @@ def write(store: ObjectStore, observation: Observation) -> str:
 def recent(store: ObjectStore, ranker: str, count: int) -> tuple[Observation, ...]:
     """The newest `count` looks, oldest first. A damaged one is left out, with a warning."""
     keys: list[str] = []
-    for day in reversed(store.folders(prefix(ranker))):
+    for day in filter(is_day, reversed(store.folders(prefix(ranker)))):
         if len(keys) >= count:
             break
         keys = [key for key, _ in store.list(f"{prefix(ranker)}{day}/")] + keys
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(lambda key: _read(store, key), keys[-count:] if count > 0 else []))
-    return tuple(observation for observation in found if observation is not None)
+    return tuple(one for one in found if one is not None and one.ranker == ranker)
 
 
 def _read(store: ObjectStore, key: str) -> Observation | None:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
+from reshelve.names import rankers_in, require_ranker
 from reshelve.store.changes import (
     Advance,
     Approve,
@@ -55,16 +56,16 @@ _TRIES = 20
 
 def pointer_key(ranker: str) -> str:
     """The pointer's key on S3."""
-    return f"deployments/{ranker}/pointer.json"
+    return f"deployments/{require_ranker(ranker)}/pointer.json"
 
 
 def _entry_key(ranker: str, sequence: int) -> str:
-    return f"deployments/{ranker}/log/{sequence:08d}.json"
+    return f"deployments/{require_ranker(ranker)}/log/{sequence:08d}.json"
 
 
 def deployed_rankers(store: ObjectStore) -> list[str]:
-    """Rankers that have anything under `deployments/`, sorted."""
-    return store.folders("deployments/")
+    """Rankers that have anything under `deployments/`, sorted. A folder that is no ranker's name is ignored."""
+    return rankers_in(store.folders("deployments/"), "deployments/")
 
 
 def parse_pointer(body: bytes, ranker: str) -> Pointer:
@@ -86,7 +87,7 @@ def read_pointer(store: ObjectStore, ranker: str) -> Pointer | None:
 
 def read_log(store: ObjectStore, ranker: str) -> list[Entry]:
     """All moves, oldest first."""
-    keys = [key for key, _ in store.list(f"deployments/{ranker}/log/")]
+    keys = [key for key, _ in store.list(f"deployments/{require_ranker(ranker)}/log/")]
     return [_entry(store, key) for key in keys]
 
 
