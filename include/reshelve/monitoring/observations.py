@@ -67,7 +67,9 @@ class VersionTraffic(_Record):
     version: Version
     role: Role
     requests: int = 0
-    errors: int = 0
+    errors: int = Field(0, description="Requests that the server or the version failed.")
+    rejected: int = Field(0, description="Requests that did not fit: their callers' errors.")
+    refusals: int = Field(0, description="Tries that servers refused for want of a free thread.")
     p50_ms: float | None = Field(None, description="None where nothing was answered.")
     p95_ms: float | None = None
     p99_ms: float | None = None
@@ -76,8 +78,9 @@ class VersionTraffic(_Record):
 
     @property
     def error_rate(self) -> float | None:
-        """None without requests."""
-        return self.errors / self.requests if self.requests else None
+        """Of the requests that fit; None without any."""
+        fit = self.requests - self.rejected
+        return self.errors / fit if fit else None
 
     @property
     def click_through(self) -> float | None:

@@ -16,7 +16,7 @@ from reshelve.logs import logger
 from reshelve.names import RankerName
 from reshelve.serving.gateway_config import AGAIN
 from reshelve.serving.gateway_inner import IN_PLACE, SECOND_OPINION
-from reshelve.serving.traffic import Meter
+from reshelve.serving.traffic import BUSY, Meter
 
 _BUSY = ("429", "503")
 _ABSENT = "404"
@@ -100,7 +100,7 @@ class Counter:
         if tries[-1] == str(AGAIN):  # that try's own refusal is among its attempts
             absent = bool(found) and not any(attempt.status in _BUSY for attempt in found)
             refusals = 0 if absent else tries.count(str(AGAIN))
-            outcomes = [_Outcome(_meant(versions), error="NothingServesError" if absent else "BusyError")]
+            outcomes = [_Outcome(_meant(versions), error="NothingServesError" if absent else BUSY)]
         counted = [outcome for outcome in outcomes if outcome is not None and outcome.version]
         for outcome in counted:
             meter.add(

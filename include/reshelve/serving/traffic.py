@@ -24,6 +24,8 @@ _STEP = math.log(1.05)  # buckets 5 % wide
 _KEPT = 16
 _BINS_PER_DOUBLING = 8  # of a score or a length, named as clickstream.profile names its bins
 _TOPICS = 64
+BUSY = "BusyError"
+"""The error of a request that servers refused for want of a free thread until its deadline."""
 
 Bucket = Annotated[int, Field(ge=0, le=500)]
 Bin = Annotated[str, Field(pattern=r"^([+-]-?[0-9]{1,6}|0|t[0-9]{1,2})$")]
@@ -82,14 +84,24 @@ class Counts(BaseModel):
         return sum(self.errors.values())
 
     @property
+    def faults(self) -> int:
+        """Failures that may be the version's: for want of a free thread a request says nothing of it."""
+        return self.failed - self.errors.get(BUSY, 0)
+
+    @property
+    def misfits(self) -> int:
+        """Requests that were rejected."""
+        return sum(self.rejected.values())
+
+    @property
     def judged(self) -> int:
-        """Requests that say something of the server and the version: all but those that did not fit."""
-        return self.requests - sum(self.rejected.values())
+        """Requests that say something of the version: neither rejected nor without a free thread."""
+        return self.requests - self.misfits - self.errors.get(BUSY, 0)
 
     @property
     def adds_up(self) -> bool:
         """Whether there are no more outcomes than requests."""
-        return self.failed + sum(self.latency.values()) <= self.judged
+        return self.failed + self.misfits + sum(self.latency.values()) <= self.requests
 
     def add(
         self,
