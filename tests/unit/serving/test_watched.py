@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from reshelve.clickstream.events import landed_prefix
@@ -23,15 +22,13 @@ from reshelve.monitoring.observations import recent
 from reshelve.monitoring.watch import look
 from reshelve.rankers import Ranker
 from reshelve.serving.release import release, rollback
-from reshelve.serving.request_log import RequestLog
 from reshelve.serving.traffic import Counts, TrafficReport, write_traffic
-from reshelve.settings import settings
 from reshelve.store.deployments import read_log, read_pointer
 from reshelve.store.holds import read_hold
 from reshelve.store.objects import ObjectStore
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from planted import Customers, build_graphs, publish_graph
+from planted import Customers, build_graphs, publish_graph, remember
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -73,16 +70,6 @@ def put(graph: Path, ranker: Ranker, day: date, work: Path) -> int:
     return version
 
 
-def remember(store: ObjectStore, version: int) -> None:
-    """What customers asked and got, as their own process logs it: what a probe of the watch's own asks again."""
-    log = RequestLog(store, "recommend", "shop", 1.0)
-    for number in range(40):
-        answer = {"item": np.array([["i0"]]), "score": np.array([[0.5]])}
-        log.offer(session=str(number), label="stable", signature="serving_default", version=version, outputs=answer,
-                  text=f"title {number % 7} ; customer {number}")  # fmt: skip
-    log.close()
-
-
 def within_two_looks(shop: Customers, ranker: Ranker, requests: int = 100) -> dict[str, Any]:
     """The first look that is not inconclusive or quiet, of two."""
     found: dict[str, Any] = {}
@@ -101,12 +88,9 @@ def test_bad_versions_are_taken_back_once(
     watched: Ranker,
     graphs: dict[str, Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("RESHELVE_PSEUDONYM_KEYS", "2011-01-01:a-key-for-this-test-alone")
-    settings.cache_clear()
     one = put(graphs["good"], watched, date(2011, 8, 26), tmp_path)
-    remember(store, one)
+    remember(one)
     shop.serve(20)
     assert look(watched)["condition"] == "quiet"
     for _ in range(3):
