@@ -17,8 +17,8 @@ from reshelve.monitoring.memory import Known, Memory
 from reshelve.monitoring.observations import Condition, Finding
 from reshelve.monitoring.service import OVERLOAD
 from reshelve.monitoring.trouble import CHECKS, Trouble, lone_witness
-from reshelve.serving.judge import Verdict, judge_canary
-from reshelve.serving.traffic import Counts, TrafficReport, merged
+from reshelve.serving.judge import Verdict, judge_canary, lone_client
+from reshelve.serving.traffic import Counts
 
 ByClient = Mapping[str, Mapping[int, Counts]]
 
@@ -67,7 +67,7 @@ def _check_canary(seen: Seen, memory: Memory) -> None:
     if found.verdict is not Verdict.ROLL_BACK:
         judged(memory, "canary", None)
         return
-    lone = _lone_client(seen, pointer.stable, pointer.canary)
+    lone = lone_client(seen.reports, seen.step_began, pointer.stable, pointer.canary, seen.ranker.release)
     alone = f"; no version is blamed: only the client {lone} says so" if lone else ""
     bad = Finding(
         condition=Condition.BAD_SERVICE if lone else Condition.BAD_CANARY,
@@ -77,22 +77,6 @@ def _check_canary(seen: Seen, memory: Memory) -> None:
         evidence=found.evidence,
     )
     judged(memory, "canary", bad)
-
-
-def _lone_client(seen: Seen, stable: int, canary: int) -> str:
-    """The client without whose report the canary would not be bad; empty where the others say the same.
-
-    The others have to be enough to be judged: with fewer requests they cannot say otherwise.
-    """
-    for report in seen.reports:
-        rest: list[TrafficReport] = [other for other in seen.reports if other is not report]
-        counts = merged(rest, seen.step_began)
-        of_canary, of_stable = counts.get(canary, Counts()), counts.get(stable, Counts())
-        if min(of_canary.judged, of_stable.judged) < seen.ranker.release.canary.min_requests:
-            continue
-        if judge_canary(of_stable, of_canary, seen.ranker.release).verdict is not Verdict.ROLL_BACK:
-            return report.client
-    return ""
 
 
 def _is_young(seen: Seen, memory: Memory) -> bool:

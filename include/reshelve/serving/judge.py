@@ -8,12 +8,13 @@ doubled, with intervals of 99 %: looking often would otherwise find something so
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from reshelve.serving.form import Release
-from reshelve.serving.traffic import Counts
+from reshelve.serving.traffic import Counts, TrafficReport, merged
 
 _Z = 2.576
 _QUANTILE = 0.95
@@ -56,6 +57,23 @@ def judge_canary(stable: Counts, canary: Counts, rules: Release) -> Finding:
     verdict = min((verdict for verdict, _ in parts), key=order.index)
     reasons = [reason for found, reason in parts if found is verdict]
     return Finding(verdict, "; ".join(reasons), {**evidence, "verdict": verdict.value})
+
+
+def lone_client(
+    reports: Sequence[TrafficReport], since: int, stable: int, canary: int, rules: Release
+) -> str:
+    """The client without whose report a canary would not be rolled back; empty where the others say the same.
+
+    The others have to be enough to be judged: with fewer requests they cannot say otherwise.
+    """
+    for report in reports:
+        counts = merged((other for other in reports if other is not report), since)
+        of_stable, of_canary = counts.get(stable, Counts()), counts.get(canary, Counts())
+        if min(of_stable.judged, of_canary.judged) < rules.canary.min_requests:
+            continue
+        if judge_canary(of_stable, of_canary, rules).verdict is not Verdict.ROLL_BACK:
+            return report.client
+    return ""
 
 
 def _errors(stable: Counts, canary: Counts, rules: Release, evidence: dict[str, Any]) -> tuple[Verdict, str]:

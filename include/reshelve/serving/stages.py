@@ -11,11 +11,11 @@ from reshelve.rankers import Ranker
 from reshelve.serving import fleet
 from reshelve.serving.catalogue import read_catalogue
 from reshelve.serving.fleet import require_live, wait_for_agents
-from reshelve.serving.judge import Finding, Verdict, judge_canary
+from reshelve.serving.judge import Finding, Verdict, judge_canary, lone_client
 from reshelve.serving.probe import Questions, probe
 from reshelve.serving.recorded import Recorded, known_answers, logged_requests, recorded_requests
 from reshelve.serving.shadow import shadow
-from reshelve.serving.traffic import Counts, read_traffic
+from reshelve.serving.traffic import Counts, merged, read_traffic_reports
 from reshelve.store.deployments import Pointer, read_pointer, step_began
 from reshelve.store.objects import ObjectStore
 from reshelve.store.rollout import Event, State
@@ -112,15 +112,23 @@ def _canary(work: Work) -> Finding:
     deadline = time.monotonic() + rules.canary.step_minutes * 60
     look_at = rules.canary.min_requests
     while True:
-        counts = read_traffic(work.store, work.ranker.name, began)
+        reports = read_traffic_reports(work.store, work.ranker.name)
+        counts = merged(reports, began)
         canary = counts.get(work.version, Counts())
         finding = judge_canary(counts.get(pointer.stable, Counts()), canary, rules)
+        lone = ""
+        if finding.verdict is Verdict.ROLL_BACK:
+            lone = lone_client(reports, began, pointer.stable, work.version, rules)
+        if lone:
+            finding = Finding(
+                Verdict.HOLD, f"only the client {lone} says so: {finding.reason}", finding.evidence
+            )
         over = time.monotonic() > deadline
-        if canary.requests >= look_at or over:
+        if canary.judged >= look_at or over:
             if finding.verdict is not Verdict.HOLD or over:
                 return finding
             if "too few" not in finding.reason:
-                look_at = 2 * canary.requests
+                look_at = 2 * canary.judged
                 logger(ranker=work.ranker.name).info("the step goes on", reason=finding.reason)
         now = read_pointer(work.store, work.ranker.name)
         if now is None or (now.canary, now.state, now.step) != (work.version, pointer.state, pointer.step):

@@ -12,7 +12,7 @@ from reshelve.clickstream.verdicts import Verdict as DataVerdict
 from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Known, Memory
 from reshelve.monitoring.observations import Condition, Finding
-from reshelve.monitoring.own_probe import Answers, _contradiction
+from reshelve.monitoring.own_probe import Answers, _contradiction, doubt
 from reshelve.monitoring.service import check_overload
 from reshelve.monitoring.versions import check_versions
 from reshelve.monitoring.watch import judge
@@ -208,3 +208,9 @@ def test_what_is_doubted_does_not_keep_others_from_being_done(
     assert found.decision is not None
     assert len(asked) == 1 and found.decision.action.value == "hold"
     assert {finding.condition for finding in found.findings} == {Condition.BAD_SERVICE, Condition.BROKEN_DATA}
+
+
+def test_a_version_that_cannot_be_asked_is_not_taken_back(
+    see: Callable[..., Seen], store: ObjectStore
+) -> None:
+    assert "could not ask it itself" in doubt(store, see(servers=("127.0.0.1:1",)), BAD)
