@@ -20,7 +20,6 @@ NEWEST_VERSION = 99_991_231_999
 _RANKER = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _VERSION = re.compile(r"[1-9][0-9]{0,10}")
 _MACHINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SIGNATURE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z0-9_ .:-]{0,79}")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -42,7 +41,6 @@ Version = Annotated[int, Field(ge=1, le=NEWEST_VERSION)]
 """YYYYMMDD and three digits of attempt."""
 AgentName = Annotated[str, _a(_MACHINE, "agent's name")]
 ClientName = Annotated[str, _a(_MACHINE, "client's name")]
-SignatureName = Annotated[str, _a(_SIGNATURE, "signature's name")]
 Address = Annotated[str, _a(_ADDRESS, "HOST:PORT")]
 Words = Annotated[str, _a(_WORDS, "word for an error")]
 """A short label out of a fixed vocabulary: the name of an error, of a measured number."""

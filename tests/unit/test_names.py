@@ -15,7 +15,7 @@ from reshelve import names
 from reshelve.errors import ConfigurationError
 from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Observation
-from reshelve.names import Address, AgentName, ClientName, RankerName, SignatureName, Version, Words
+from reshelve.names import Address, AgentName, ClientName, RankerName, Version, Words
 from reshelve.rankers import load_ranker
 from reshelve.serving.board import Board
 from reshelve.serving.pointers import Pointers
@@ -54,7 +54,6 @@ class Named(BaseModel):
     version: Version | None = None
     agent: AgentName | None = None
     client: ClientName | None = None
-    signature: SignatureName | None = None
     address: Address | None = None
     words: Words | None = None
 

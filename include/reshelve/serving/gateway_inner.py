@@ -33,6 +33,7 @@ SECOND_OPINION = "?"
 """Before a version's number: it was asked only to see whether a request is wrong or the version that refused it."""
 IN_PLACE = "~"
 """Before a version's number: it was asked since the one that customers were to get was not there."""
+_FINEST = 0.01  # percent: nginx takes no share below, and one ranker's must not keep all others as they were
 _PAUSES = 25  # of one request's tries that fit into its deadline
 _REJECTED = "400 401 403 409"
 _BUSY = "429 503"
@@ -90,7 +91,7 @@ def _sides(identifier: str, pointer: Pointer) -> list[str]:
     session = SESSION_HEADER.lower().replace("-", "_")
     return [
         f'    split_clients "{pointer.ranker}/{pointer.canary}/$http_{session}" $side_{identifier} {{',
-        f"        {100 * pointer.share:.2f}% canary;",
+        f"        {min(max(100 * pointer.share, _FINEST), 100):.2f}% canary;",
         "        * stable;",
         "    }",
     ]

@@ -6,8 +6,10 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -28,11 +30,13 @@ from reshelve.serving import gateway_edge, gateway_inner
 from reshelve.serving.certificate import self_signed
 from reshelve.serving.gateway_config import Gateway
 from reshelve.serving.gateway_count import Counter, attempts
+from reshelve.serving.gateway_nginx import Nginx
 from reshelve.serving.release import release, rollback
 from reshelve.serving.traffic import read_traffic
 from reshelve.settings import settings
 from reshelve.store.deployments import Pointer
 from reshelve.store.objects import ObjectStore
+from reshelve.store.rollout import State
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from shops import TOKEN, Shop, open_shop
@@ -69,6 +73,27 @@ def test_no_name_but_a_rankers_is_ever_written(name: str, canary: bool) -> None:
         assert f"location = /v1/models/{name}:predict {{" in found
     else:
         assert found == gateway_inner.render(gateway(), {"other": Pointer(ranker="other", stable=5)})
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.0001, 0.5, 0.99999, 1.0])
+def test_nginx_takes_every_pointer_that_can_be(tmp_path: Path, share: float) -> None:
+    """One that it refused would keep all rankers as they were."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    state = {"canary": 3, "state": State.CANARY, "share": share, "step": 1}
+    known = {
+        "first": Pointer(ranker="first", sequence=10**20, stable=2, previous=1, **state),
+        "second": Pointer(ranker="second", stable=1, **state),
+        "third": Pointer(ranker="third", stable=99_991_231_999),
+        "z" * 41: Pointer(ranker="z" * 41),
+        "fourth": Pointer(ranker="fourth", canary=3, state=State.LOADING),
+    }
+    made = gateway(tmp_path)
+    made.empty.mkdir()
+    made.inner_configuration.write_text(gateway_inner.render(made, known))
+    checked = Nginx(made.inner_configuration, made.inner_pid, made.empty)._command(made.inner_configuration)
+    found = subprocess.run([*checked, "-t"], capture_output=True, text=True, timeout=30, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 @pytest.mark.parametrize("path", ["/home/a shop", "/home/a;b", '/home/"', "/home/a\nb", "/home/{a}", "/home/$host", "home", "/home/é"])  # fmt: skip
