@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import shutil
@@ -9,13 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
+from reshelve.clickstream.privacy import Key
 from reshelve.errors import ReshelveError
 from reshelve.lineage import Run
 from reshelve.processes import wait_until
 from reshelve.rankers import Ranker
+from reshelve.serving.request_log import Logged, requests_prefix, table
 from reshelve.serving.routing import Caller
 from reshelve.store import versions
 from reshelve.store.objects import object_store
@@ -96,6 +101,18 @@ class Customers:
         for thread in self.threads:
             thread.join(timeout=10)
         self.caller.close()
+
+
+def remember(version: int) -> None:
+    """Log what customers asked of a version that answered them: what the watch asks again before it acts."""
+    key, now = Key(date(2011, 1, 1), "a key of these tests alone"), datetime.now(UTC)
+    rows = [
+        Logged(now, str(number), version, "stable", "serving_default", f"title {number % 7} ; customer {number}", ("i0",), (0.4,))
+        for number in range(40)
+    ]  # fmt: skip
+    body = io.BytesIO()
+    pq.write_table(table(rows, [key], now.date()), body)
+    object_store().put(f"{requests_prefix('recommend', now.date())}shop-1-000001.parquet", body.getvalue())
 
 
 def publish_graph(graph: Path, ranker: Ranker, day: date, work: Path) -> int:

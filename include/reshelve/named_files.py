@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from reshelve.errors import ConfigurationError
-
-_PATTERN = r"^[a-z][a-z0-9_]{0,40}$"
-Name = Annotated[str, Field(pattern=_PATTERN)]
+from reshelve.names import is_ranker
 
 
 def names(directory: Path) -> list[str]:
@@ -34,6 +28,6 @@ def _files(directory: Path) -> Iterator[Path]:
 
 
 def _problem(path: Path) -> str:
-    if not re.fullmatch(_PATTERN, path.stem):
+    if not is_ranker(path.stem):
         return "expected a name of at most 41 small letters, digits and _, a letter first, then .yaml"
     return "" if path.is_file() else "expected a file"

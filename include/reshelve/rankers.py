@@ -17,7 +17,8 @@ from reshelve.compression.form import Compression
 from reshelve.errors import ConfigurationError
 from reshelve.forms import Form, Share, line_of, load_form, set_path
 from reshelve.monitoring.form import Watch
-from reshelve.named_files import Name, names
+from reshelve.named_files import names
+from reshelve.names import RankerName, require_ranker
 from reshelve.schedules import Schedule
 from reshelve.serving.form import Release
 from reshelve.settings import settings
@@ -49,7 +50,7 @@ class Kind(StrEnum):
 class Data(Form):
     """Which events a night learns from."""
 
-    source: Name = Field(description="The clickstream source, a file in include/clickstreams/.")
+    source: RankerName = Field(description="The clickstream source, a file in include/clickstreams/.")
     window_days: int = Field(
         56, ge=2, le=1000, description="Calendar days of partitions read, the newest included."
     )
@@ -235,7 +236,9 @@ class Gates(Form):
 class Ranker(Form):
     """One ranking problem."""
 
-    name: Name = Field(description="The file's name without .yaml: it names the DAGs and the served model.")
+    name: RankerName = Field(
+        description="The file's name without .yaml: it names the DAGs and the served model."
+    )
     title: str = Field(min_length=3, max_length=120, description="For people, in the pages and the summary.")
     kind: Kind = Field(
         description="next_item: a history gives items. search: a query gives items, from what was chosen before too. "
@@ -346,7 +349,7 @@ def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
     Raises ConfigurationError naming file, line, path and what was expected.
     """
     directory = directory or settings().rankers_dir
-    path = directory / f"{name}.yaml"
+    path = directory / f"{require_ranker(name)}.yaml"
     if not path.is_file():
         raise ConfigurationError(
             f"no ranker {name!r}", f"known: {', '.join(ranker_names(directory)) or 'none'} (in {directory})"

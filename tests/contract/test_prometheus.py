@@ -42,10 +42,10 @@ SECONDS = 60
 
 
 def keep(store: ObjectStore, minutes: int) -> None:
-    """A look of so many minutes ago, of a version that fails often and an agent that is silent."""
+    """A look of so many minutes ago, of a version that fails often on busy servers, and an agent that is silent."""
     bad = Condition.BAD_VERSION
     traffic = VersionTraffic(
-        version=7, role=Role.STABLE, requests=100, errors=20, p50_ms=4, p95_ms=9, p99_ms=20, clicks=5, clickable=50
+        version=7, role=Role.STABLE, requests=100, errors=20, rejected=10, refusals=30, p50_ms=4, p95_ms=9, p99_ms=20, clicks=5, clickable=50
     )  # fmt: skip
     look = Observation(
         ranker="recommend",
@@ -156,7 +156,7 @@ def test_prometheus_reads_fires_and_draws(
     for title, expression in expressions.items():
         wait_until(lambda e=expression: bool(asked.series(e)), SECONDS, f"the board's {title}: {expression}")
 
-    firing = {"BadVersion", "ErrorsOfAVersion"}
+    firing = {"BadVersion", "ErrorsOfAVersion", "ModelServersBusy"}
     wait_until(
         lambda: firing <= {name for name, state in asked.alerts().items() if state == "firing"},
         SECONDS,

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.errors import ConfigurationError
 from reshelve.forms import Form, line_of, load_form
-from reshelve.named_files import Name, names
+from reshelve.named_files import names
+from reshelve.names import RankerName
 from reshelve.settings import PROJECT, settings
 
 _DATA = "${RESHELVE_DATA}"
@@ -39,7 +40,7 @@ class Catalogue(Form):
 class ClickstreamSource(Form):
     """How one source's raw files become event partitions."""
 
-    name: Name = Field(description="The source's name: the file's name without .yaml.")
+    name: RankerName = Field(description="The source's name: the file's name without .yaml.")
     title: str = Field("", description="What a person calls it.")
     licence: str = Field("", description="What may be done with the data.")
     attribution: str = Field("", description="Whom to name where the data is shown.")
@@ -67,7 +68,7 @@ class ClickstreamSource(Form):
         description="Days that rows of this source are kept, landed and judged; older ones are deleted every "
         "night and not landed again. Default: for ever.",
     )
-    rules: Name = Field(
+    rules: RankerName = Field(
         "clickstream", description="The file in include/expectations/ its partitions are held to."
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -12,7 +13,7 @@ from reshelve.monitoring.memory import Stable
 from reshelve.monitoring.observations import AgentSeen, Role
 from reshelve.monitoring.server_page import Page, read_page
 from reshelve.rankers import Ranker
-from reshelve.serving.reports import read_reports
+from reshelve.serving.reports import Report, read_reports
 from reshelve.serving.traffic import Counts, TrafficReport, merged, read_traffic_reports
 from reshelve.store.deployments import Pointer, entry_at, read_pointer, step_began
 from reshelve.store.holds import Hold, read_hold
@@ -34,7 +35,9 @@ class Seen:
     pointer: Pointer
     reports: tuple[TrafficReport, ...] = ()
     step: dict[int, Counts] = field(default_factory=dict)  # since the canary's step began
+    step_began: int = 0  # the move that began it
     agents: tuple[AgentSeen, ...] = ()
+    servers: tuple[str, ...] = ()  # gRPC addresses of the model servers whose agents live
     verdict: Verdict | None = None  # of the newest partition that has one
     yesterday: Verdict | None = None
     night_done: bool = False  # yesterday's partition has a version, or its night came to an end without one
@@ -61,23 +64,28 @@ def collect(store: ObjectStore, ranker: Ranker, now: datetime) -> Seen:
     reports = tuple(read_traffic_reports(store, name))
     yesterday = (now - timedelta(days=1)).date()
     versions = list_versions(store, name)
+    began = step_began(store, pointer) if pointer.state is State.CANARY else 0
+    agents = read_reports(store, name)
+    silent = ranker.watch.agent_minutes * 60
     return Seen(
         ranker=ranker,
         now=now,
         pointer=pointer,
         reports=reports,
-        step=merged(reports, step_began(store, pointer)) if pointer.state is State.CANARY else {},
-        agents=_agents(store, name, ranker.watch.agent_minutes * 60),
+        step=merged(reports, began) if pointer.state is State.CANARY else {},
+        step_began=began,
+        agents=_agents(agents, silent),
+        servers=tuple(sorted({report.server for report in agents if report.age() < silent})),
         verdict=newest_verdict(store, source),
         yesterday=read_verdict(store, source, yesterday),
         night_done=_night_done(store, name, versions, yesterday),
-        newest=max((partition_of(version) for version in versions), default=None),
+        newest=max(_partitions(versions), default=None),
         page=read_page(name),
         hold=_hold(store, name),
     )
 
 
-def _agents(store: ObjectStore, ranker: str, silent_seconds: float) -> tuple[AgentSeen, ...]:
+def _agents(reports: list[Report], silent_seconds: float) -> tuple[AgentSeen, ...]:
     """Agents that reported within a day: one that was taken away is not missed for ever."""
     return tuple(
         AgentSeen(
@@ -90,17 +98,26 @@ def _agents(store: ObjectStore, ranker: str, silent_seconds: float) -> tuple[Age
             memory_share=report.host.memory_share,
             disk_share=report.host.disk_share,
         )
-        for report in sorted(read_reports(store, ranker), key=lambda one: one.agent)
+        for report in sorted(reports, key=lambda one: one.agent)
         if report.age() < _FORGOTTEN.total_seconds()
     )
 
 
 def _night_done(store: ObjectStore, ranker: str, versions: list[int], day: date) -> bool:
     """A rejected challenger publishes nothing; its night is over all the same."""
-    if any(partition_of(version) == day for version in versions):
+    if day in _partitions(versions):
         return True
     runs = f"runs/{ranker}/{day.isoformat()}/"
     return any(store.exists(f"{runs}{digest}/publish/result.json") for digest in store.folders(runs))
+
+
+def _partitions(versions: list[int]) -> set[date]:
+    """The days of versions; an integer that is none of a day was not published by us."""
+    found = set()
+    for version in versions:
+        with suppress(DataError):
+            found.add(partition_of(version))
+    return found
 
 
 def _hold(store: ObjectStore, ranker: str) -> Hold | None:

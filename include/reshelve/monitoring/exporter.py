@@ -26,7 +26,9 @@ _LOOKS = 6
 
 METRICS = {
     "reshelve_requests": "Requests of a version, as its callers counted them.",
-    "reshelve_request_errors": "Requests of a version without an answer.",
+    "reshelve_request_errors": "Requests that a version or its server failed.",
+    "reshelve_rejected_requests": "Requests that did not fit a version: their callers' own errors.",
+    "reshelve_refusals": "Tries that model servers refused for want of a free thread, before an answer.",
     "reshelve_latency_milliseconds": "A quantile of a version's latency in the newest look.",
     "reshelve_click_through": "Share of a version's logged requests that led to a click, of the newest day joined.",
     "reshelve_measured": "Further numbers of the newest look: drift, deviations, calibration, the model server's load.",
@@ -52,6 +54,8 @@ class Looks(Collector):
         self._began = began or datetime.now(UTC) - timedelta(hours=1)
         self._requests: dict[tuple[str, str, str], float] = {}
         self._errors: dict[tuple[str, str, str], float] = {}
+        self._rejected: dict[tuple[str, str, str], float] = {}
+        self._refusals: dict[tuple[str, str, str], float] = {}
         self._clicks: dict[tuple[str, str], float] = {}
         self._actions: dict[tuple[str, str], float] = {}
         self._reachable = 0.0
@@ -83,6 +87,8 @@ class Looks(Collector):
             key = (look.ranker, str(seen.version), seen.role.value)
             self._requests[key] = self._requests.get(key, 0) + seen.requests
             self._errors[key] = self._errors.get(key, 0) + seen.errors
+            self._rejected[key] = self._rejected.get(key, 0) + seen.rejected
+            self._refusals[key] = self._refusals.get(key, 0) + seen.refusals
             if seen.click_through is not None:
                 self._clicks[look.ranker, str(seen.version)] = seen.click_through
         if look.decision is not None and look.decision.done:
@@ -94,6 +100,8 @@ class Looks(Collector):
         for name, values in (
             ("reshelve_requests", self._requests),
             ("reshelve_request_errors", self._errors),
+            ("reshelve_rejected_requests", self._rejected),
+            ("reshelve_refusals", self._refusals),
         ):
             family = CounterMetricFamily(name, METRICS[name], labels=labels)
             for key, value in sorted(values.items()):

@@ -54,6 +54,11 @@ class Watch(Form):
     max_error_rate: Share = Field(
         0.02, description="A version whose share of failed requests surely is above this is bad."
     )
+    max_refusal_rate: Share = Field(
+        0.05,
+        description="Model servers that surely refuse more than this share of the tries for want of a free thread are "
+        "overloaded: people are told, and no version is blamed.",
+    )
     max_p95_ms: float | None = Field(
         None,
         gt=0,

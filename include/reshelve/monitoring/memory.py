@@ -22,6 +22,8 @@ _ACTS_KEPT = 100
 _LOOKS_READ = 200
 _TRIES = 5
 _BASELINE_REQUESTS = 100_000
+_CALLERS_KEPT = 32
+OTHERS = "the others"
 
 
 class _Part(BaseModel):
@@ -32,17 +34,27 @@ class Known(_Part):
     """A version: what is not judged yet, what was judged good, and how its first answers scored."""
 
     window: Counts = Field(default_factory=Counts)
+    callers: dict[str, Counts] = Field(default_factory=dict, description="The window by who counted it.")
     baseline: Counts = Field(default_factory=Counts)
     scoring: Counts = Field(default_factory=Counts)
     scores: dict[str, int] = Field(default_factory=dict)
+
+    def count(self, counts: Counts, callers: dict[str, Counts]) -> None:
+        """Add what came since the look before, without the histograms of what was asked. Callers beyond 32 are one."""
+        self.window = self.window.plus(_bare(counts))
+        for name, part in callers.items():
+            place = name if name in self.callers or len(self.callers) < _CALLERS_KEPT else OTHERS
+            self.callers[place] = self.callers.get(place, Counts()).plus(_bare(part))
+
+    def begin_anew(self) -> None:
+        """The window was judged."""
+        self.window, self.callers = Counts(), {}
 
     def good(self) -> None:
         """The window is like what is good: it joins the baseline, whose old part fades."""
         if self.baseline.requests > _BASELINE_REQUESTS:
             self.baseline = _half(self.baseline)
-        self.baseline = self.baseline.plus(
-            self.window.model_copy(update={"scores": {}, "lengths": {}, "topics": {}})
-        )
+        self.baseline = self.baseline.plus(_bare(self.window))
 
 
 class Asked(_Part):
@@ -116,9 +128,9 @@ class Memory(_Part):
     acts: list[Act] = Field(default_factory=list)
     joined: date | None = Field(None, description="The newest day whose requests were joined with clicks.")
 
-    def fresh(self, reports: Iterable[TrafficReport]) -> dict[int, Counts]:
-        """Version → what clients counted since the look before, which this remembers. The first look counts nothing."""
-        found: dict[int, Counts] = {}
+    def fresh(self, reports: Iterable[TrafficReport]) -> dict[str, dict[int, Counts]]:
+        """Client → version → what was counted since the look before, which this remembers. The first look counts nothing."""
+        found: dict[str, dict[int, Counts]] = {}
         clients: dict[str, Cumulative] = {}
         for report in reports:
             before = self.clients.get(report.client, {})
@@ -126,13 +138,15 @@ class Memory(_Part):
             for sequence in newest if self.at is not None else ():
                 for version, counts in report.counts[sequence].items():
                     seen = before.get(sequence, {}).get(version, Counts())
-                    new = (
-                        counts if counts.requests < seen.requests else counts.minus(seen)
-                    )  # less: it began anew
-                    found[version] = found.get(version, Counts()).plus(new)
+                    new = counts.minus(seen)
+                    if counts.requests < seen.requests or not new.adds_up:  # it began anew
+                        new = counts
+                    if new.requests:
+                        mine = found.setdefault(report.client, {})
+                        mine[version] = mine.get(version, Counts()).plus(new)
             clients[report.client] = {sequence: report.counts[sequence] for sequence in newest}
         self.clients = clients
-        return {version: counts for version, counts in found.items() if counts.requests}
+        return found
 
     def add_hour(self, now: datetime, counts: Iterable[Counts], days: int) -> list[Hour]:
         """Count into the hour of `now`; the hour that is over since the look before, where one is."""
@@ -169,10 +183,25 @@ class Memory(_Part):
             self.acts = [*self.acts, act.model_copy(update={"settled": True})][-_ACTS_KEPT:]
 
 
+def together(by_client: dict[str, dict[int, Counts]]) -> dict[int, Counts]:
+    """Version → what all clients counted."""
+    found: dict[int, Counts] = {}
+    for by_version in by_client.values():
+        for version, counts in by_version.items():
+            found[version] = found.get(version, Counts()).plus(counts)
+    return found
+
+
+def _bare(counts: Counts) -> Counts:
+    return counts.model_copy(update={"scores": {}, "lengths": {}, "topics": {}})
+
+
 def _half(counts: Counts) -> Counts:
     return Counts(
         requests=counts.requests // 2,
         errors={name: number // 2 for name, number in counts.errors.items()},
+        rejected={name: number // 2 for name, number in counts.rejected.items()},
+        refusals=counts.refusals // 2,
         latency={place: number // 2 for place, number in counts.latency.items() if number > 1},
     )
 

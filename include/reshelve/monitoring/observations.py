@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.logs import logger
+from reshelve.names import AgentName, RankerName, Version, Words, is_day, require_ranker
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
 
 _READERS = 8
@@ -63,10 +64,12 @@ class _Record(BaseModel):
 class VersionTraffic(_Record):
     """What callers measured of one version since the look before."""
 
-    version: int
+    version: Version
     role: Role
     requests: int = 0
-    errors: int = 0
+    errors: int = Field(0, description="Requests that the server or the version failed.")
+    rejected: int = Field(0, description="Requests that did not fit: their callers' errors.")
+    refusals: int = Field(0, description="Tries that servers refused for want of a free thread.")
     p50_ms: float | None = Field(None, description="None where nothing was answered.")
     p95_ms: float | None = None
     p99_ms: float | None = None
@@ -75,8 +78,9 @@ class VersionTraffic(_Record):
 
     @property
     def error_rate(self) -> float | None:
-        """None without requests."""
-        return self.errors / self.requests if self.requests else None
+        """Of the requests that fit; None without any."""
+        fit = self.requests - self.rejected
+        return self.errors / fit if fit else None
 
     @property
     def click_through(self) -> float | None:
@@ -87,7 +91,7 @@ class VersionTraffic(_Record):
 class AgentSeen(_Record):
     """An agent's last report, and its model server."""
 
-    agent: str
+    agent: AgentName
     live: bool
     age_seconds: float
     stable: int | None = None
@@ -135,7 +139,7 @@ class Decision(_Record):
 class Observation(_Record):
     """One look at one ranker."""
 
-    ranker: str
+    ranker: RankerName
     at: datetime
     since: datetime | None = Field(None, description="The look before; None: this was the first.")
     sequence: int = Field(
@@ -143,7 +147,7 @@ class Observation(_Record):
     )
     versions: tuple[VersionTraffic, ...] = ()
     agents: tuple[AgentSeen, ...] = ()
-    measured: dict[str, float] = Field(
+    measured: dict[Words, float] = Field(
         default_factory=dict,
         description="Further numbers by name: drift of inputs and scores, calibration, …",
     )
@@ -154,7 +158,7 @@ class Observation(_Record):
 
 def prefix(ranker: str) -> str:
     """Where a ranker's looks are."""
-    return f"monitoring/{ranker}/"
+    return f"monitoring/{require_ranker(ranker)}/"
 
 
 def write(store: ObjectStore, observation: Observation) -> str:
@@ -170,13 +174,13 @@ def write(store: ObjectStore, observation: Observation) -> str:
 def recent(store: ObjectStore, ranker: str, count: int) -> tuple[Observation, ...]:
     """The newest `count` looks, oldest first. A damaged one is left out, with a warning."""
     keys: list[str] = []
-    for day in reversed(store.folders(prefix(ranker))):
+    for day in filter(is_day, reversed(store.folders(prefix(ranker)))):
         if len(keys) >= count:
             break
         keys = [key for key, _ in store.list(f"{prefix(ranker)}{day}/")] + keys
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(lambda key: _read(store, key), keys[-count:] if count > 0 else []))
-    return tuple(observation for observation in found if observation is not None)
+    return tuple(one for one in found if one is not None and one.ranker == ranker)
 
 
 def _read(store: ObjectStore, key: str) -> Observation | None:

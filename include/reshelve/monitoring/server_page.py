@@ -1,4 +1,7 @@
-"""What a model server's own Prometheus page says of one model: requests by status, and how busy TensorFlow was."""
+"""What a model server's own Prometheus page says of one model: its requests, and how busy TensorFlow was.
+
+Refusals for want of a thread are not there: the server counts only what it begins. Callers count them (`Counts.refusals`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ Page = dict[str, float]
 
 
 def read_page(ranker: str) -> Page:
-    """Totals since the server started: `requests`, `refused` (overload), `busy_seconds`; empty where it is not reached."""
+    """Totals since the server started: `requests`, `busy_seconds`; empty where it is not reached."""
     url = f"http://{settings().model_server_rest}{_PATH}"
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:
@@ -40,7 +43,6 @@ def parse_page(text: str, ranker: str) -> Page:
             continue
         if sample.name in (_REQUESTS, f"{_REQUESTS}_total"):
             _add(found, "requests", sample.value)
-            _add(found, "refused", sample.value if sample.labels.get("status") == "RESOURCE_EXHAUSTED" else 0)
         elif sample.name == _RUNTIME:
             _add(found, "busy_seconds", sample.value / 1e6)
     return found
@@ -53,7 +55,6 @@ def since(page: Page, before: Page, seconds: float) -> dict[str, float]:
         return {}
     return {
         "server_requests": page.get("requests", 0) - before.get("requests", 0),
-        "server_refused": page.get("refused", 0) - before.get("refused", 0),
         "server_busy": round((page.get("busy_seconds", 0) - before.get("busy_seconds", 0)) / seconds, 4),
     }
 

@@ -1,7 +1,8 @@
-"""What is no version's fault: agents, traffic, the newest data, nights that are late, hours out of the ordinary."""
+"""What is no version's fault: agents, overload, traffic, the newest data, nights that are late, hours out of the ordinary."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, timedelta
 
 from reshelve.clickstream.verdicts import Decision as DataVerdict
@@ -10,12 +11,14 @@ from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Hour, Memory
 from reshelve.monitoring.observations import Condition, Finding
 from reshelve.monitoring.season import least_requests, oddness
+from reshelve.serving.judge import wilson
 from reshelve.serving.traffic import Counts
 
 _FULL = 0.95  # of a machine's memory or disk
 _GROWN = timedelta(minutes=5)  # how long agents may take to follow a move of the pointer
 _STEADY_LOOKS = 3  # in a row with many requests, before silence is an incident
 _LONGEST_GAP = timedelta(hours=1)  # between looks that are compared with each other
+OVERLOAD = "overload"
 
 
 def check_agents(seen: Seen, memory: Memory) -> None:
@@ -49,6 +52,26 @@ def check_agents(seen: Seen, memory: Memory) -> None:
         memory.standing["agent "] = Finding(
             condition=Condition.DEAD_AGENT, check="agents", reason="no serving agent has reported for a day"
         )
+
+
+def check_overload(seen: Seen, memory: Memory, fresh: Mapping[int, Counts]) -> None:
+    """Model servers that refuse tries for want of a free thread. With few tries what was found stands."""
+    refusals = sum(counts.refusals for counts in fresh.values())
+    tries = refusals + sum(counts.requests for counts in fresh.values())
+    rules = seen.ranker.watch
+    if tries < rules.min_requests:
+        return
+    low, high = wilson(refusals, tries)
+    finding = None
+    if low > rules.max_refusal_rate:
+        finding = Finding(
+            condition=Condition.BAD_SERVICE,
+            check=OVERLOAD,
+            reason=f"model servers refuse {low:.1%} to {high:.1%} of the tries for want of a free thread,"
+            f" {rules.max_refusal_rate:.1%} is allowed",
+            evidence={"tries": tries, "refusals": refusals, "refusal_rate": [round(low, 5), round(high, 5)]},
+        )
+    judged(memory, OVERLOAD, finding)
 
 
 def check_data(seen: Seen, memory: Memory) -> None:

@@ -46,6 +46,8 @@ def block(observation: Observation) -> list[str]:
     lines = [f"── {observation.ranker} at {observation.at:%Y-%m-%d %H:%M:%S} UTC ({since}) ──"]
     for seen in observation.versions:
         rate = "" if seen.error_rate is None else f", {seen.errors} failed ({seen.error_rate:.2%})"
+        rate += f", {seen.rejected} rejected" if seen.rejected else ""
+        rate += f", {seen.refusals} refusals" if seen.refusals else ""
         times = (
             ""
             if seen.p95_ms is None

@@ -1,12 +1,13 @@
-"""Whether a version is bad: errors and latencies of its own requests, each with its interval.
+"""Whether a version is bad, and what is to blame for what goes wrong.
 
-What goes wrong soon after a version came is blamed on it, where the server itself is well; later, the service is
-blamed: going back to an older version would mend nothing. The canary is compared with the stable version of the same
-time, by the rules of its release.
+What goes wrong soon after a version came is blamed on it, where the server itself is well and not overloaded; later, the
+service is blamed: going back to an older version would mend nothing. The canary is compared with the stable version of
+the same time, by the rules of its release.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,34 +15,47 @@ from reshelve.monitoring.checks import judged
 from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Known, Memory
 from reshelve.monitoring.observations import Condition, Finding
-from reshelve.serving.judge import Verdict, difference_of_rates, judge_canary, quantile, wilson
+from reshelve.monitoring.service import OVERLOAD
+from reshelve.monitoring.trouble import CHECKS, Trouble, lone_witness
+from reshelve.serving.judge import Verdict, judge_canary, lone_client
 from reshelve.serving.traffic import Counts
 
-_SURE_AT_ONCE = 20  # requests: fewer than min_requests are enough where nearly all fail
+ByClient = Mapping[str, Mapping[int, Counts]]
 
 
-def check_versions(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> None:
-    """Judge the canary, and the stable version as soon as its requests since the last judgement are enough."""
+def check_versions(
+    seen: Seen, memory: Memory, fresh: Mapping[int, Counts], by_client: ByClient | None = None
+) -> None:
+    """Judge the canary, and the stable version as soon as its requests since the last judgement are enough.
+
+    `by_client`: what `fresh` is made of; without it, one client counted all.
+    """
     pointer = seen.pointer
     for version, counts in fresh.items():
-        known = memory.versions.setdefault(version, Known())
-        known.window = known.window.plus(
-            counts.model_copy(update={"scores": {}, "lengths": {}, "topics": {}})
-        )
+        callers = {name: of[version] for name, of in (by_client or {}).items() if version in of}
+        memory.versions.setdefault(version, Known()).count(counts, callers)
     if pointer.canary is not None and pointer.stable is not None and seen.step:
         _check_canary(seen, memory)
     if pointer.stable is None or pointer.stable not in memory.versions:
         return
     known = memory.versions[pointer.stable]
-    errors = _errors(seen, memory, known)
-    if known.window.requests < seen.ranker.watch.min_requests and errors is None:
+    found = {check: _found(check, seen, memory, known) for check in CHECKS}
+    if known.window.judged < seen.ranker.watch.min_requests and found["errors"] is None:
         return
-    latency = _latency(seen, memory, known)
-    judged(memory, "errors", errors)
-    judged(memory, "latency", latency)
-    if errors is None and latency is None:
+    for check, finding in found.items():
+        judged(memory, check, finding)
+    if not any(found.values()):
         known.good()
-    known.window = Counts()
+    known.begin_anew()
+
+
+def _found(check: str, seen: Seen, memory: Memory, known: Known) -> Finding | None:
+    before = _before(seen, memory)
+    trouble = CHECKS[check][0](known.window, before, seen.ranker)
+    if trouble is None or (check == "rejections" and not _is_young(seen, memory)):
+        return None  # what callers reject of an old version is their own
+    lone = lone_witness(check, trouble, known.callers, before, seen.ranker)
+    return _finding(seen, memory, check, trouble, lone)
 
 
 def _check_canary(seen: Seen, memory: Memory) -> None:
@@ -50,38 +64,46 @@ def _check_canary(seen: Seen, memory: Memory) -> None:
     found = judge_canary(
         seen.step.get(pointer.stable, Counts()), seen.step.get(pointer.canary, Counts()), seen.ranker.release
     )
+    if found.verdict is not Verdict.ROLL_BACK:
+        judged(memory, "canary", None)
+        return
+    lone = lone_client(seen.reports, seen.step_began, pointer.stable, pointer.canary, seen.ranker.release)
+    alone = f"; no version is blamed: only the client {lone} says so" if lone else ""
     bad = Finding(
-        condition=Condition.BAD_CANARY,
+        condition=Condition.BAD_SERVICE if lone else Condition.BAD_CANARY,
         check="canary",
         version=pointer.canary,
-        reason=f"the canary {pointer.canary}: {found.reason}",
+        reason=f"the canary {pointer.canary}: {found.reason}{alone}",
         evidence=found.evidence,
     )
-    judged(memory, "canary", bad if found.verdict is Verdict.ROLL_BACK else None)
+    judged(memory, "canary", bad)
+
+
+def _is_young(seen: Seen, memory: Memory) -> bool:
+    young = timedelta(hours=seen.ranker.watch.blame_hours)
+    return memory.stable is not None and seen.now - memory.stable.since < young
 
 
 def _blamed(seen: Seen, memory: Memory) -> bool:
     """Whether the stable version is to blame."""
-    young = timedelta(hours=seen.ranker.watch.blame_hours)
-    return memory.stable is not None and seen.now - memory.stable.since < young and seen.server_is_well
+    return _is_young(seen, memory) and seen.server_is_well and OVERLOAD not in memory.standing
 
 
-def _finding(seen: Seen, memory: Memory, check: str, reason: str, evidence: dict[str, Any]) -> Finding:
+def _finding(seen: Seen, memory: Memory, check: str, trouble: Trouble, lone: str) -> Finding:
     stable = seen.pointer.stable
-    if _blamed(seen, memory):
-        return Finding(
-            condition=Condition.BAD_VERSION, check=check, version=stable, reason=f"version {stable}: {reason}",
-            evidence=evidence,
-        )  # fmt: skip
-    why = (
-        f"version {stable} has been stable for longer than {seen.ranker.watch.blame_hours:g} h"
-        if seen.server_is_well
-        else "no agent says that its server is well"
-    )
-    return Finding(
-        condition=Condition.BAD_SERVICE, check=check, version=stable, evidence=evidence,
-        reason=f"{reason}; no version is blamed: {why}",
-    )  # fmt: skip
+    given: dict[str, Any] = {"check": check, "version": stable, "evidence": trouble.evidence}
+    if _blamed(seen, memory) and not lone:
+        return Finding(condition=Condition.BAD_VERSION, reason=f"version {stable}: {trouble.said}", **given)
+    if lone:
+        why = f"only the client {lone} says so"
+    elif not seen.server_is_well:
+        why = "no agent says that its server is well"
+    elif OVERLOAD in memory.standing:
+        why = "the servers are overloaded"
+    else:
+        why = f"version {stable} has been stable for longer than {seen.ranker.watch.blame_hours:g} h"
+    reason = f"{trouble.said}; no version is blamed: {why}"
+    return Finding(condition=Condition.BAD_SERVICE, reason=reason, **given)
 
 
 def _before(seen: Seen, memory: Memory) -> Counts:
@@ -90,61 +112,3 @@ def _before(seen: Seen, memory: Memory) -> Counts:
     version = previous if _blamed(seen, memory) and previous is not None else seen.pointer.stable
     known = memory.versions.get(version) if version is not None else None
     return Counts() if known is None else known.baseline
-
-
-def _errors(seen: Seen, memory: Memory, known: Known) -> Finding | None:
-    """Surely too many; or surely more than before, by more than a canary would be allowed."""
-    rules, window, before = seen.ranker.watch, known.window, _before(seen, memory)
-    if window.requests < min(_SURE_AT_ONCE, rules.min_requests):
-        return None
-    low, high = wilson(window.failed, window.requests)
-    kinds = ", ".join(f"{number} {name}" for name, number in sorted(window.errors.items()))
-    evidence = {
-        "requests": window.requests,
-        "errors": window.errors,
-        "error_rate": [round(low, 5), round(high, 5)],
-    }
-    if low > rules.max_error_rate:
-        said = (
-            f"{low:.1%} to {high:.1%} of the requests fail ({kinds}), {rules.max_error_rate:.1%} is allowed"
-        )
-        return _finding(seen, memory, "errors", said, evidence)
-    if before.requests < rules.min_requests or window.requests < rules.min_requests:
-        return None
-    more, most = difference_of_rates(window.failed, window.requests, before.failed, before.requests)
-    allowed = max(seen.ranker.release.canary.max_error_increase, rules.max_error_rate / 2)
-    if more > allowed:
-        said = (
-            f"error rate higher than before by {more:.2%} to {most:.2%} ({kinds}), {allowed:.2%} is allowed"
-        )
-        return _finding(
-            seen, memory, "errors", said, evidence | {"error_increase": [round(more, 5), round(most, 5)]}
-        )
-    return None
-
-
-def _latency(seen: Seen, memory: Memory, known: Known) -> Finding | None:
-    """Surely slower than is allowed, or than before by more than a release may be."""
-    rules, mine = seen.ranker.watch, quantile(known.window)
-    if mine is None:
-        return None
-    low, high = mine
-    evidence: dict[str, Any] = {"requests": known.window.requests, "p95_ms": [round(low, 2), round(high, 2)]}
-    if rules.max_p95_ms is not None and low > rules.max_p95_ms:
-        said = f"p95 {low:.0f} to {high:.0f} ms, {rules.max_p95_ms:g} ms is allowed"
-        return _finding(seen, memory, "latency", said, evidence)
-    before = _before(seen, memory)
-    theirs = quantile(before)
-    if theirs is None or before.requests < rules.min_requests:
-        return None
-    ratio, most = low / theirs[1], seen.ranker.release.max_latency_ratio
-    if ratio > most:
-        said = f"p95 {ratio:.2f} to {high / theirs[0]:.2f} times what it was, {most:g} is allowed"
-        return _finding(
-            seen,
-            memory,
-            "latency",
-            said,
-            evidence | {"latency_ratio": [round(ratio, 3), round(high / theirs[0], 3)]},
-        )
-    return None

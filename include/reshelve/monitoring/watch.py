@@ -5,8 +5,9 @@ A look that is killed costs nothing: what it had not yet kept is judged by the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 from reshelve.clickstream.verdicts import Verdict
@@ -18,11 +19,27 @@ from reshelve.monitoring.collect import Seen, collect, stable_since
 from reshelve.monitoring.decisions import TABLE, Situation, decide
 from reshelve.monitoring.drift import check_drift
 from reshelve.monitoring.guard import guarded, news
-from reshelve.monitoring.memory import Memory, read_memory, settle_act, write_memory
-from reshelve.monitoring.observations import Action, Condition, Decision, Observation, VersionTraffic
+from reshelve.monitoring.memory import Memory, read_memory, settle_act, together, write_memory
+from reshelve.monitoring.observations import (
+    Action,
+    Condition,
+    Decision,
+    Finding,
+    Observation,
+    VersionTraffic,
+)
+from reshelve.monitoring.own_probe import TESTED, doubt
 from reshelve.monitoring.server_page import since
-from reshelve.monitoring.service import check_agents, check_data, check_lateness, check_season, check_traffic
+from reshelve.monitoring.service import (
+    check_agents,
+    check_data,
+    check_lateness,
+    check_overload,
+    check_season,
+    check_traffic,
+)
 from reshelve.monitoring.story import tell
+from reshelve.monitoring.trouble import CHECKS
 from reshelve.monitoring.versions import check_versions
 from reshelve.rankers import Ranker
 from reshelve.serving.clicked import Joined
@@ -32,6 +49,7 @@ from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, State
 
 _CLEAR_LOOKS = 2  # without its cause, before the watch lifts its own hold
+Witness = Callable[[Seen, Finding], str]
 _HOLDING = {row.condition for row in TABLE if row.action is Action.HOLD}
 
 
@@ -47,7 +65,7 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
     memory, etag = read_memory(store, ranker.name)
     seen = collect(store, ranker, now)
     joined = memory.joined
-    observation = judge(store, seen, memory)
+    observation = judge(store, seen, memory, partial(doubt, store))
     assert observation.decision is not None
     decision, learn_from = observation.decision, _learn_from(seen.verdict)
     if dry_run:
@@ -73,13 +91,18 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
     )
 
 
-def judge(store: ObjectStore, seen: Seen, memory: Memory) -> Observation:
-    """What a look finds and the guarded table answers; `memory` becomes that of after the look."""
+def judge(store: ObjectStore, seen: Seen, memory: Memory, witness: Witness | None = None) -> Observation:
+    """What a look finds and the guarded table answers; `memory` becomes that of after the look.
+
+    `witness` is asked before a version is taken back for what clients report: what it answers is why not.
+    """
     rules = seen.ranker.watch
     memory.stable = stable_since(store, seen.pointer, memory.stable)
-    fresh = memory.fresh(seen.reports)
+    by_client = memory.fresh(seen.reports)
+    fresh = together(by_client)
     _forget(seen, memory)
-    check_versions(seen, memory, fresh)
+    check_overload(seen, memory, fresh)
+    check_versions(seen, memory, fresh, by_client)
     measured = check_drift(seen, memory, fresh)
     clicks, of_clicks = join_clicks(store, seen, memory)[1:]
     measured |= of_clicks
@@ -90,8 +113,7 @@ def judge(store: ObjectStore, seen: Seen, memory: Memory) -> Observation:
     measured |= check_season(seen, memory, fresh)
     if memory.at is not None:
         measured |= since(seen.page, memory.page, (seen.now - memory.at).total_seconds())
-    findings = sorted(memory.standing.values(), key=lambda one: list(Condition).index(one.condition))
-    decision = guarded(decide(findings, _situation(seen, memory)), memory, rules.guard, seen.now)
+    decision, findings = _decided(seen, memory, witness)
     telling = [one for one in findings if one.condition is not Condition.INCONCLUSIVE]
     new = news(telling, memory, rules.guard, seen.now)
     before, memory.at, memory.page = memory.at, seen.now, seen.page
@@ -109,14 +131,33 @@ def judge(store: ObjectStore, seen: Seen, memory: Memory) -> Observation:
     )
 
 
+def _decided(seen: Seen, memory: Memory, witness: Witness | None) -> tuple[Decision, list[Finding]]:
+    """The guarded decision and what it was made of. What the witness doubts is the service's, and is decided anew."""
+    while True:
+        findings = sorted(memory.standing.values(), key=lambda one: list(Condition).index(one.condition))
+        decision = guarded(
+            decide(findings, _situation(seen, memory)), memory, seen.ranker.watch.guard, seen.now
+        )
+        if witness is None or decision.action not in (Action.ROLL_BACK, Action.WITHDRAW):
+            return decision, findings
+        key, finding = next((key, one) for key, one in memory.standing.items() if one.cause == decision.cause)
+        why = witness(seen, finding) if finding.check in TESTED else ""
+        if not why:
+            return decision, findings
+        reason = f"{finding.reason}; no version is blamed: {why}"
+        changed = {"condition": Condition.BAD_SERVICE, "reason": reason}
+        memory.standing[key] = finding.model_copy(update=changed)
+
+
 def _forget(seen: Seen, memory: Memory) -> None:
     """What was found of a version that is nothing any more, or that is something else now, stands no longer."""
     pointer = seen.pointer
     memory.keep_versions(v for v in (pointer.stable, pointer.canary, pointer.previous) if v is not None)
     roles = {Condition.BAD_CANARY: pointer.canary, Condition.BAD_VERSION: pointer.stable}
     for key, finding in list(memory.standing.items()):
-        of_stable = key in ("errors", "latency") and finding.version != pointer.stable
-        if of_stable or finding.version != roles.get(finding.condition, finding.version):
+        of_stable = key in CHECKS and finding.version != pointer.stable
+        of_canary = key == "canary" and finding.version != pointer.canary
+        if of_stable or of_canary or finding.version != roles.get(finding.condition, finding.version):
             del memory.standing[key]
 
 
@@ -180,6 +221,7 @@ def _traffic(seen: Seen, fresh: dict[int, Counts], clicks: Sequence[Joined]) -> 
         found.append(
             VersionTraffic(
                 version=version, role=seen.role(version), requests=counts.requests, errors=counts.failed,
+                rejected=counts.misfits, refusals=counts.refusals,
                 p50_ms=p50, p95_ms=p95, p99_ms=p99,
                 clicks=joined[version].clicks if version in joined else None,
                 clickable=joined[version].clickable if version in joined else None,

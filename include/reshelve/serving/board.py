@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.logs import logger
 from reshelve.monitoring.observations import Observation, recent
+from reshelve.names import is_day, version_of
 from reshelve.serving.reports import LIVE_SECONDS, Report, read_reports
 from reshelve.store.deployments import Entry, Pointer, deployed_rankers, read_entry, read_pointer
 from reshelve.store.holds import read_hold
@@ -159,7 +160,7 @@ class Board:
     def versions(self, ranker: str, pointer: Pointer | None, page: int = 1) -> VersionPage:
         """One page of versions, newest first. A number without a manifest (removed, or not finished) is counted only."""
         names = self.store.folders(f"models/{ranker}/")
-        numbers = sorted((int(name) for name in names if name.isdigit()), reverse=True)
+        numbers = sorted((n for n in map(version_of, names) if n is not None), reverse=True)
         pages = max(1, -(-len(numbers) // VERSIONS_A_PAGE))
         page = min(max(page, 1), pages)
         asked = numbers[(page - 1) * VERSIONS_A_PAGE : page * VERSIONS_A_PAGE]
@@ -182,7 +183,8 @@ class Board:
 
     def last_verdict(self, ranker: str) -> Judged | None:
         """What the gate said last, also of a night that was rejected and so has no version."""
-        for partition in reversed(self.store.folders(f"runs/{ranker}/")[-_NIGHTS_BACK:]):
+        nights = [night for night in self.store.folders(f"runs/{ranker}/") if is_day(night)]
+        for partition in reversed(nights[-_NIGHTS_BACK:]):
             prefix = f"runs/{ranker}/{partition}/"
             keys = [f"{prefix}{run}/gate/result.json" for run in self.store.folders(prefix)]
             there = [result for result in self._all(self.store.get, keys) if result is not None]

@@ -1,37 +1,37 @@
 """The gateway for callers in other languages: nginx with TLS and a token, whose weights follow the pointers.
 
-This process writes nginx's configuration, has it read again when a pointer moves, and counts what nginx reports of each
-request, by version, as the client library does. nginx lives on when this process dies: the next one takes it over.
+This process writes the configurations of two nginx (`gateway_config`), has the inner one read again when a pointer
+moves, and counts what the edge reports of each request, by version, as the client library does. Both live on when this
+process dies: the next one takes them over.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
-from reshelve.processes import only_one, start, wait_until
+from reshelve.names import require_address
+from reshelve.processes import only_one
+from reshelve.serving import gateway_edge, gateway_inner
 from reshelve.serving.certificate import self_signed
-from reshelve.serving.gateway_config import Gateway, attempts, render
+from reshelve.serving.gateway_config import Gateway
+from reshelve.serving.gateway_count import Counter
+from reshelve.serving.gateway_nginx import Nginx
+from reshelve.serving.gateway_ready import Readiness, Stable
 from reshelve.serving.pointers import Pointers
-from reshelve.serving.traffic import Meter, write_traffic
+from reshelve.serving.traffic import write_traffic
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, impatient_store
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,200}")
 _LONGEST_SOCKET_PATH = 100  # of 107 bytes that the kernel takes
-_START_SECONDS = 10.0
-_STOP_SECONDS = 10.0
 
 
 def run_gateway(
@@ -44,31 +44,55 @@ def run_gateway(
 ) -> None:
     """Run until SIGTERM or SIGINT; nginx finishes its requests and stops with it.
 
-    Raises ConfigurationError without nginx, token or a whole certificate, AlreadyRunningError where another gateway keeps the home.
+    Raises ConfigurationError without nginx, token or a whole certificate, and for what cannot stand in nginx's
+    configuration; AlreadyRunningError where another gateway keeps the home.
     """
     if shutil.which("nginx") is None:
         raise ConfigurationError("nginx is not installed", "Debian: apt-get install nginx-light")
-    directory = settings().home / "gateway"
-    directory.mkdir(parents=True, exist_ok=True)
-    gateway = Gateway(
-        listen,
-        tuple(servers) or (settings().model_server_rest,),
-        *_certificate(certificate, key, directory),
-        tokens(),
-        timeout,
-        directory,
-    )
-    if len(os.fsencode(gateway.socket)) > _LONGEST_SOCKET_PATH:
-        raise ConfigurationError(
-            f"{gateway.socket}: too long for a socket", "set RESHELVE_HOME to a shorter path"
-        )
+    gateway = configured(listen, servers, certificate, key, timeout)
     if os.geteuid() == 0:
         logger(part="gateway").warning("nginx runs as root: give the gateway a user of its own")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with only_one(directory / ".gateway.lock", "gateway"), _Counter(gateway.socket) as counter:
-        _follow(gateway, impatient_store(), counter, stop, every)
+    pointers, looked = Pointers(impatient_store()), threading.Event()
+    with only_one(gateway.directory / ".gateway.lock", "gateway"):
+        if _edge(gateway).pid() is None:
+            gateway.ready.unlink(missing_ok=True)
+        with (
+            Counter(gateway.counts) as counter,
+            Readiness(gateway.ready, gateway.servers, lambda: _stable(pointers) if looked.is_set() else None),
+        ):
+            _follow(gateway, pointers, looked, counter, stop, every)
+
+
+def configured(
+    listen: str, servers: Sequence[str], certificate: Path | None, key: Path | None, timeout: float
+) -> Gateway:
+    """What a person asked for, each part as it may stand in nginx's configuration. Makes the gateway's directory.
+
+    Raises ConfigurationError naming the part that may not.
+    """
+    directory = settings().home / "gateway"
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    asked = tuple(servers) or (settings().model_server_rest,)
+    gateway = Gateway(
+        require_address(listen, "--listen"),
+        tuple(require_address(server, "--server") for server in asked),
+        *_certificate(certificate, key, directory),
+        tokens(),
+        timeout,
+        directory,
+    )
+    gateway.empty.mkdir(exist_ok=True)
+    if any(gateway.empty.iterdir()):
+        raise ConfigurationError(f"{gateway.empty} is not empty", "expected a directory that holds nothing")
+    longest = max((gateway.counts, gateway.first, gateway.again), key=lambda path: len(os.fsencode(path)))
+    if len(os.fsencode(longest)) > _LONGEST_SOCKET_PATH:
+        raise ConfigurationError(f"{longest}: too long for a socket", "set RESHELVE_HOME to a shorter path")
+    gateway_edge.render(gateway)  # its paths are checked before anything is started
+    return gateway
 
 
 def tokens() -> tuple[str, ...]:
@@ -99,44 +123,54 @@ def _certificate(certificate: Path | None, key: Path | None, directory: Path) ->
     return certificate.absolute(), key.absolute()
 
 
+def _stable(pointers: Pointers) -> list[Stable]:
+    """What the gateway has to be able to ask for."""
+    known = dict(pointers.known)
+    return [(name, pointer.stable) for name, pointer in known.items() if pointer.stable is not None]
+
+
+def _edge(gateway: Gateway) -> Nginx:
+    return Nginx(gateway.edge_configuration, gateway.edge_pid, gateway.empty)
+
+
 def _follow(
-    gateway: Gateway, store: ObjectStore, counter: _Counter, stop: threading.Event, every: float
+    gateway: Gateway,
+    pointers: Pointers,
+    looked: threading.Event,
+    counter: Counter,
+    stop: threading.Event,
+    every: float,
 ) -> None:
-    """Look, write, reload and report until told to stop."""
-    pointers, nginx, written, told = Pointers(store), _Nginx(gateway), "", 0
+    """Look, write, read again and report until told to stop."""
+    edge = _edge(gateway)
+    inner = Nginx(
+        gateway.inner_configuration, gateway.inner_pid, gateway.empty, (gateway.first, gateway.again)
+    )
+    told = 0
     try:
         while not stop.is_set():
             pointers.refresh()
-            wanted = render(gateway, pointers.known)
+            if pointers.away is None:
+                looked.set()
             # Restarted while S3 is away: what nginx has is better than knowing no ranker.
-            blind = pointers.away is not None and not pointers.known and nginx.pid() is not None
-            if (wanted != written and not blind) or nginx.pid() is None:
-                _tell(nginx, wanted)
-                written = wanted
-            told = _report(store, pointers, counter, told)
+            blind = pointers.away is not None and not pointers.known and inner.pid() is not None
+            if not blind:
+                inner.follow(gateway_inner.render(gateway, pointers.known))
+            edge.follow(gateway_edge.render(gateway))  # after the inner one: it may be asked at once
+            told = _report(pointers, counter, told)
             stop.wait(every)
     finally:
-        nginx.stop()
-        _report(store, pointers, counter, told)
+        edge.stop()
+        inner.stop()
+        _report(pointers, counter, told)
 
 
-def _tell(nginx: _Nginx, wanted: str) -> None:
-    """Raises ConfigurationError where nginx refuses the very first configuration; later it serves on with the last good one."""
-    try:
-        nginx.apply(wanted)
-    except ConfigurationError as error:
-        if nginx.pid() is None:
-            raise
-        logger(part="gateway").error("nginx serves on as it was", problem=str(error))
-        return
-    logger(part="gateway").info("told nginx")
-
-
-def _report(store: ObjectStore, pointers: Pointers, counter: _Counter, told: int) -> int:
+def _report(pointers: Pointers, counter: Counter, told: int) -> int:
     """Write the counts where there are new ones; the number of requests told."""
     seen = counter.seen
     if pointers.away is not None or seen == told:
         return told
+    store: ObjectStore = pointers.store
     try:
         for ranker, meter in list(counter.meters.items()):
             write_traffic(store, ranker, meter.report())
@@ -144,106 +178,3 @@ def _report(store: ObjectStore, pointers: Pointers, counter: _Counter, told: int
         logger(part="gateway").warning("traffic is not reported", problem=error.headline)
         return told
     return seen
-
-
-class _Nginx:
-    """The master process of nginx, found by its pid file."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-
-    def pid(self) -> int | None:
-        """The master's process id while it lives."""
-        try:
-            pid = int(self.gateway.pid_file.read_text())
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (OSError, ValueError):
-            return None
-        return pid if os.fsencode(self.gateway.configuration) in words else None
-
-    def apply(self, text: str) -> None:
-        """Have nginx serve by this configuration. Raises ConfigurationError, and changes nothing, where nginx refuses it."""
-        fresh = self.gateway.configuration.with_suffix(".new")
-        fresh.touch(mode=0o600)  # it holds the tokens
-        fresh.write_text(text)
-        checked = subprocess.run(
-            [*self._command(fresh), "-t"], capture_output=True, text=True, timeout=30, check=False
-        )
-        if checked.returncode != 0:
-            raise ConfigurationError("nginx refuses its configuration", checked.stderr[-2000:])
-        fresh.replace(self.gateway.configuration)
-        pid = self.pid()
-        if pid is not None:
-            os.kill(pid, signal.SIGHUP)
-            return
-        log = self.gateway.directory / "nginx.log"
-        start(self._command(self.gateway.configuration), log)
-        wait_until(lambda: self.pid() is not None, _START_SECONDS, f"nginx (its words: {log})")
-
-    def stop(self) -> None:
-        """Let requests under way be answered, then end it."""
-        for number in (signal.SIGQUIT, signal.SIGTERM):
-            pid = self.pid()
-            if pid is None:
-                return
-            os.kill(pid, number)
-            with contextlib.suppress(TryAgainError):  # SIGTERM comes after a patient SIGQUIT
-                wait_until(lambda: self.pid() is None, _STOP_SECONDS, "the end of nginx")
-
-    def _command(self, configuration: Path) -> list[str]:
-        return ["nginx", "-p", str(self.gateway.directory), "-e", "stderr", "-c", str(configuration)]
-
-
-class _Counter:
-    """Counts what nginx reports, one datagram for each request, in a thread of its own. Use it in a `with`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.meters: dict[str, Meter] = {}
-        self.seen = 0
-        self._name = f"gateway-{os.uname().nodename}-{os.getpid()}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._thread = threading.Thread(target=self._listen, name="traffic", daemon=True)
-
-    def __enter__(self) -> _Counter:
-        self.path.unlink(missing_ok=True)
-        self._socket.bind(str(self.path))
-        self._socket.settimeout(0.5)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._thread.join(timeout=5)
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                line = self._socket.recv(65536).decode(errors="replace")
-            except TimeoutError:
-                continue
-            except OSError:  # closed
-                return
-            try:
-                self.count(line[line.index("{") :])
-            except (ValueError, KeyError) as error:
-                logger(part="gateway").warning("nginx said something strange", problem=str(error))
-
-    def count(self, line: str) -> None:
-        """One request: `{"ranker", "sequence", "stable", "canary", "side", "status", "seconds"}`."""
-        said = json.loads(line)
-        meter = self.meters.setdefault(said["ranker"], Meter(self._name))
-        versions = [
-            said[said["side"]],
-            said["stable"],
-        ]  # what a first choice does not answer, the stable one does
-        for version, (status, seconds) in zip(
-            versions, attempts(said["status"], said["seconds"]), strict=False
-        ):
-            if status == "200":
-                meter.add(said["sequence"], version, seconds * 1000)
-            elif (
-                status != "404"
-            ):  # a version that is not there (yet, or any more) says that the pointer moved
-                meter.add(said["sequence"], version, None, f"HTTP {status}")
-        self.seen += 1

@@ -16,7 +16,7 @@ from typing import Any
 
 from reshelve.evaluation.stratified import Stratum, ratio
 from reshelve.serving.form import CanaryClicks, Release
-from reshelve.serving.traffic import Counts
+from reshelve.serving.traffic import Counts, TrafficReport, merged
 
 _Z = 2.576
 _QUANTILE = 0.95
@@ -44,12 +44,17 @@ def judge_canary(stable: Counts, canary: Counts, rules: Release) -> Finding:
     evidence: dict[str, Any] = {
         "requests": {"stable": stable.requests, "canary": canary.requests},
         "errors": {"stable": stable.errors, "canary": canary.errors},
+        "rejected": {"stable": stable.misfits, "canary": canary.misfits},
     }
     least = rules.canary.min_requests
-    if min(canary.requests, stable.requests) < least:
-        counted = f"{canary.requests} requests of the canary, {stable.requests} of the stable version"
+    if min(canary.judged, stable.judged) < least:
+        counted = f"{canary.judged} requests of the canary, {stable.judged} of the stable version"
         return Finding(Verdict.HOLD, f"too few requests: {counted}; {least} are needed", evidence)
-    parts = [_errors(stable, canary, rules, evidence), _latency(stable, canary, rules, evidence)]
+    parts = [
+        _errors(stable, canary, rules, evidence),
+        _rejections(stable, canary, rules, evidence),
+        _latency(stable, canary, rules, evidence),
+    ]
     return _worst(parts, evidence)
 
 
@@ -62,7 +67,7 @@ def with_clicks(found: Finding, clicks: Finding) -> Finding:
 def _worst(parts: Sequence[tuple[Verdict, str]], evidence: dict[str, Any]) -> Finding:
     order = [Verdict.ROLL_BACK, Verdict.HOLD, Verdict.PROMOTE]
     verdict = min((verdict for verdict, _ in parts), key=order.index)
-    reasons = [reason for found, reason in parts if found is verdict or verdict is Verdict.PROMOTE]
+    reasons = [reason for found, reason in parts if found is verdict]
     return Finding(verdict, "; ".join(reasons), {**evidence, "verdict": verdict.value})
 
 
@@ -101,17 +106,45 @@ def judge_clicks(strata: Sequence[Stratum], rules: CanaryClicks, *, overdue: boo
     return Finding(Verdict.HOLD, f"inconclusive: {said}", evidence)
 
 
+def lone_client(
+    reports: Sequence[TrafficReport], since: int, stable: int, canary: int, rules: Release
+) -> str:
+    """The client without whose report a canary would not be rolled back; empty where the others say the same.
+
+    The others have to be enough to be judged: with fewer requests they cannot say otherwise.
+    """
+    for report in reports:
+        counts = merged((other for other in reports if other is not report), since)
+        of_stable, of_canary = counts.get(stable, Counts()), counts.get(canary, Counts())
+        if min(of_stable.judged, of_canary.judged) < rules.canary.min_requests:
+            continue
+        if judge_canary(of_stable, of_canary, rules).verdict is not Verdict.ROLL_BACK:
+            return report.client
+    return ""
+
+
 def _errors(stable: Counts, canary: Counts, rules: Release, evidence: dict[str, Any]) -> tuple[Verdict, str]:
-    low, high = difference_of_rates(canary.failed, canary.requests, stable.failed, stable.requests)
+    low, high = difference_of_rates(canary.faults, canary.judged, stable.faults, stable.judged)
     most = rules.canary.max_error_increase
     evidence["error_increase"] = [round(low, 5), round(high, 5)]
     said = f"error rate higher by {low:+.2%} to {high:+.2%}, {most:.2%} is allowed"
     if low > most:
         return Verdict.ROLL_BACK, said
     # Without a single error more it need not be shown that there could be none: requests would never be enough.
-    if high <= most or canary.failed * max(stable.requests, 1) <= stable.failed * canary.requests:
+    if high <= most or canary.faults * max(stable.judged, 1) <= stable.faults * canary.judged:
         return Verdict.PROMOTE, said
     return Verdict.HOLD, f"inconclusive: {said}"
+
+
+def _rejections(
+    stable: Counts, canary: Counts, rules: Release, evidence: dict[str, Any]
+) -> tuple[Verdict, str]:
+    """Sessions are placed by chance, so callers' own errors meet both alike: what only the canary rejects is its fault."""
+    low, high = difference_of_rates(canary.misfits, canary.requests, stable.misfits, stable.requests)
+    most = rules.canary.max_error_increase
+    evidence["rejected_increase"] = [round(low, 5), round(high, 5)]
+    said = f"rejects more of the requests by {low:+.2%} to {high:+.2%}, {most:.2%} is allowed"
+    return (Verdict.ROLL_BACK if low > most else Verdict.PROMOTE), said
 
 
 def _latency(stable: Counts, canary: Counts, rules: Release, evidence: dict[str, Any]) -> tuple[Verdict, str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from reshelve.errors import DataError
 from reshelve.logs import logger
+from reshelve.names import is_day
 from reshelve.rankers import Ranker
 from reshelve.serving import protocol
 from reshelve.store.manifest import Manifest
@@ -54,6 +55,7 @@ def logged_requests(store: ObjectStore, ranker: Ranker, most: int) -> list[Recor
     """What customers asked lately, from the newest part of the request log; none without a log, and none of pairs,
     of whose candidates only the best are logged. A damaged part is left out."""
     days = store.folders(f"requests/{ranker.name}/") if ranker.kind.over_catalogue else []
+    days = [day for day in days if is_day(day.removeprefix("dt="))]
     for day in reversed(days[-_LOGGED_DAYS:]):
         keys = [key for key, _ in store.list(f"requests/{ranker.name}/{day}/")]
         found = store.get(max(keys)) if keys else None

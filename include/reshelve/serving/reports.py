@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from reshelve.logs import logger
+from reshelve.names import Address, AgentName, Version, Words, require_ranker
 from reshelve.serving.host import HostUse
 from reshelve.store.objects import ObjectStore
 
@@ -18,11 +19,11 @@ class Serving(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    stable: int | None = Field(None, description="The version that the label stable answers with.")
-    previous: int | None = Field(None, description="The pointer's previous version, where it is loaded.")
-    canary: int | None = Field(None, description="The version that the label canary answers with.")
-    available: tuple[int, ...] = Field((), description="Loaded versions, ascending.")
-    labels: dict[str, int] = Field(default_factory=dict)
+    stable: Version | None = Field(None, description="The version that the label stable answers with.")
+    previous: Version | None = Field(None, description="The pointer's previous version, where it is loaded.")
+    canary: Version | None = Field(None, description="The version that the label canary answers with.")
+    available: tuple[Version, ...] = Field((), description="Loaded versions, ascending.")
+    labels: dict[Words, Version] = Field(default_factory=dict)
 
 
 class Report(BaseModel):
@@ -30,12 +31,12 @@ class Report(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    agent: str
-    server: str = Field(description="gRPC address of its model server.")
+    agent: AgentName
+    server: Address = Field(description="gRPC address of its model server.")
     at: datetime
     sequence: int = Field(description="The newest move of the pointer that the agent has seen.")
     serving: Serving = Serving()  # type: ignore[call-arg]
-    failures: dict[int, str] = Field(
+    failures: dict[Version, str] = Field(
         default_factory=dict, description="Versions that cannot be served here, and why."
     )
     error: str | None = None
@@ -52,19 +53,26 @@ class Report(BaseModel):
         return other is not None and self == other.model_copy(update={"at": self.at, "host": self.host})
 
 
+def _prefix(ranker: str) -> str:
+    return f"deployments/{require_ranker(ranker)}/agents/"
+
+
 def write_report(store: ObjectStore, ranker: str, report: Report) -> None:
     """Replace the agent's report."""
-    store.put_json(f"deployments/{ranker}/agents/{report.agent}.json", report.model_dump(mode="json"))
+    store.put_json(f"{_prefix(ranker)}{report.agent}.json", report.model_dump(mode="json"))
 
 
 def read_reports(store: ObjectStore, ranker: str) -> list[Report]:
     """The newest report of every agent that ever reported. One that is damaged is left out, with a warning."""
     found = []
-    for key, _ in store.list(f"deployments/{ranker}/agents/"):
+    for key, _ in store.list(_prefix(ranker)):
         document = store.get(key)
         try:
             if document is not None:
                 report = Report.model_validate_json(document.body)
+                if key != f"{_prefix(ranker)}{report.agent}.json":
+                    logger().warning("a report under another's name is left out", key=key)
+                    continue
                 report._age = document.age
                 found.append(report)
         except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reshelve.logs import logger
@@ -12,11 +12,11 @@ from reshelve.serving import fleet
 from reshelve.serving.catalogue import read_catalogue
 from reshelve.serving.click_step import ClickStep
 from reshelve.serving.fleet import require_live, wait_for_agents
-from reshelve.serving.judge import Finding, Verdict, judge_canary, with_clicks
+from reshelve.serving.judge import Finding, Verdict, judge_canary, lone_client, with_clicks
 from reshelve.serving.probe import Questions, probe
 from reshelve.serving.recorded import Recorded, known_answers, logged_requests, recorded_requests
 from reshelve.serving.shadow import shadow
-from reshelve.serving.traffic import Counts, read_traffic
+from reshelve.serving.traffic import Counts, TrafficReport, merged, read_traffic_reports
 from reshelve.store.deployments import Pointer, read_pointer, step_began
 from reshelve.store.objects import ObjectStore
 from reshelve.store.rollout import Event, State
@@ -117,24 +117,37 @@ def _canary(work: Work) -> Finding:
     deadline = time.monotonic() + rules.canary.step_minutes * 60
     look_at = rules.canary.min_requests
     while True:
-        counts = read_traffic(work.store, work.ranker.name, began)
-        canary = counts.get(work.version, Counts())
-        served = judge_canary(counts.get(pointer.stable, Counts()), canary, rules)
+        reports = read_traffic_reports(work.store, work.ranker.name)
+        canary = merged(reports, began).get(work.version, Counts())
+        served = _served(work, reports, began)
         clicked = clicks.look() if clicks.asked else None
         finding = served if clicked is None else with_clicks(served, clicked)
         if clicked is not None and clicked.verdict is Verdict.ROLL_BACK:
             return finding
         over = time.monotonic() > deadline
-        if canary.requests >= look_at or over:
+        if canary.judged >= look_at or over:
             if finding.verdict is not Verdict.HOLD or served.verdict is Verdict.PROMOTE or over:
                 return finding
             if "too few" not in served.reason:
-                look_at = 2 * canary.requests
+                look_at = 2 * canary.judged
                 logger(ranker=work.ranker.name).info("the step goes on", reason=finding.reason)
         now = read_pointer(work.store, work.ranker.name)
         if now is None or (now.canary, now.state, now.step) != (work.version, pointer.state, pointer.step):
             return Finding(Verdict.HOLD, "somebody else has moved the pointer")
         time.sleep(_LOOK_SECONDS)
+
+
+def _served(work: Work, reports: Sequence[TrafficReport], began: int) -> Finding:
+    """What callers measured since the step began. One client's word alone rolls nothing back."""
+    stable, rules = work.pointer.stable, work.ranker.release
+    assert stable is not None
+    counts = merged(reports, began)
+    found = judge_canary(counts.get(stable, Counts()), counts.get(work.version, Counts()), rules)
+    if found.verdict is Verdict.ROLL_BACK:
+        lone = lone_client(reports, began, stable, work.version, rules)
+        if lone:
+            return Finding(Verdict.HOLD, f"only the client {lone} says so: {found.reason}", found.evidence)
+    return found
 
 
 def _approval(work: Work) -> Finding:

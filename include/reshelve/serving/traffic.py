@@ -12,16 +12,23 @@ import threading
 import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from reshelve.logs import logger
+from reshelve.names import ClientName, Version, Words, require_machine, require_ranker
 from reshelve.store.objects import ObjectStore
 
 _STEP = math.log(1.05)  # buckets 5 % wide
 _KEPT = 16
 _BINS_PER_DOUBLING = 8  # of a score or a length, named as clickstream.profile names its bins
 _TOPICS = 64
+BUSY = "BusyError"
+"""The error of a request that servers refused for want of a free thread until its deadline."""
+
+Bucket = Annotated[int, Field(ge=0, le=500)]
+Bin = Annotated[str, Field(pattern=r"^([+-]-?[0-9]{1,6}|0|t[0-9]{1,2})$")]
 
 
 def bucket(milliseconds: float) -> int:
@@ -52,21 +59,49 @@ class Counts(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    requests: int = 0
-    errors: dict[str, int] = Field(default_factory=dict, description="Failures of the server or the version.")
-    rejected: dict[str, int] = Field(
+    requests: NonNegativeInt = 0
+    errors: dict[Words, NonNegativeInt] = Field(
+        default_factory=dict, description="Failures of the server or the version."
+    )
+    rejected: dict[Words, NonNegativeInt] = Field(
         default_factory=dict, description="Requests that do not fit the version: their callers' errors."
     )
-    refusals: int = Field(0, description="Tries that a server refused for want of a free thread.")
-    latency: dict[int, int] = Field(default_factory=dict, description="Bucket → requests.")
-    scores: dict[str, int] = Field(default_factory=dict, description="Bin of the best score → answers.")
-    lengths: dict[str, int] = Field(default_factory=dict, description="Bin of the text's length → answers.")
-    topics: dict[str, int] = Field(default_factory=dict, description="Bin of what was asked → answers.")
+    refusals: int = Field(0, ge=0, description="Tries that a server refused for want of a free thread.")
+    latency: dict[Bucket, NonNegativeInt] = Field(default_factory=dict, description="Bucket → requests.")
+    scores: dict[Bin, NonNegativeInt] = Field(
+        default_factory=dict, description="Bin of the best score → answers."
+    )
+    lengths: dict[Bin, NonNegativeInt] = Field(
+        default_factory=dict, description="Bin of the text's length → answers."
+    )
+    topics: dict[Bin, NonNegativeInt] = Field(
+        default_factory=dict, description="Bin of what was asked → answers."
+    )
 
     @property
     def failed(self) -> int:
         """Requests that the server or the version failed."""
         return sum(self.errors.values())
+
+    @property
+    def faults(self) -> int:
+        """Failures that may be the version's: for want of a free thread a request says nothing of it."""
+        return self.failed - self.errors.get(BUSY, 0)
+
+    @property
+    def misfits(self) -> int:
+        """Requests that were rejected."""
+        return sum(self.rejected.values())
+
+    @property
+    def judged(self) -> int:
+        """Requests that say something of the version: neither rejected nor without a free thread."""
+        return self.requests - self.misfits - self.errors.get(BUSY, 0)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether there are no more outcomes than requests."""
+        return self.failed + self.misfits + sum(self.latency.values()) <= self.requests
 
     def add(
         self,
@@ -137,16 +172,22 @@ class TrafficReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    client: str
+    client: ClientName
     at: datetime
-    counts: dict[int, dict[int, Counts]]
+    counts: dict[NonNegativeInt, dict[Version, Counts]]
+
+    @model_validator(mode="after")
+    def _counts_add_up(self) -> TrafficReport:
+        if not all(counts.adds_up for by_version in self.counts.values() for counts in by_version.values()):
+            raise ValueError("it tells of more errors and answers than requests")
+        return self
 
 
 class Meter:
     """Counts of one client. Threads may share it."""
 
     def __init__(self, client: str) -> None:
-        self.client = client
+        self.client = require_machine(client, "client")
         self._counts: dict[int, dict[int, Counts]] = {}
         self._lock = threading.Lock()
 
@@ -185,7 +226,7 @@ class Meter:
 
 def traffic_prefix(ranker: str) -> str:
     """Where clients report."""
-    return f"deployments/{ranker}/traffic/"
+    return f"deployments/{require_ranker(ranker)}/traffic/"
 
 
 def write_traffic(store: ObjectStore, ranker: str, report: TrafficReport) -> None:
@@ -204,8 +245,13 @@ def read_traffic_reports(store: ObjectStore, ranker: str) -> list[TrafficReport]
     for key, _ in store.list(traffic_prefix(ranker)):
         found = store.get(key)
         try:
-            if found is not None:
-                reports.append(TrafficReport.model_validate_json(found.body))
+            if found is None:
+                continue
+            report = TrafficReport.model_validate_json(found.body)
+            if key == f"{traffic_prefix(ranker)}{report.client}.json":
+                reports.append(report)
+            else:
+                logger().warning("a traffic report under another's name is left out", key=key)
         except ValidationError as error:
             logger().warning("a traffic report is damaged", key=key, problem=str(error.errors()[0]["msg"]))
     return reports

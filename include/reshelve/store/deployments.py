@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
+from reshelve.names import rankers_in, require_ranker
 from reshelve.store.changes import (
     Advance,
     Approve,
@@ -62,16 +63,20 @@ class MovedError(DataError):
 
 def pointer_key(ranker: str) -> str:
     """The pointer's key on S3."""
-    return f"deployments/{ranker}/pointer.json"
+    return f"deployments/{require_ranker(ranker)}/pointer.json"
 
 
 def _entry_key(ranker: str, sequence: int) -> str:
-    return f"deployments/{ranker}/log/{sequence:08d}.json"
+    return f"deployments/{require_ranker(ranker)}/log/{sequence:08d}.json"
 
 
 def deployed_rankers(store: ObjectStore) -> list[str]:
-    """Rankers that have anything under `deployments/`, sorted. No ranker's name begins with a dot: checks lie there."""
-    return [name for name in store.folders("deployments/") if not name.startswith(".")]
+    """Rankers that have anything under `deployments/`, sorted. A folder that is no ranker's name is ignored.
+
+    The store's checks lie in a folder with a dot: no stranger's.
+    """
+    folders = (name for name in store.folders("deployments/") if not name.startswith("."))
+    return rankers_in(folders, "deployments/")
 
 
 def parse_pointer(body: bytes, ranker: str) -> Pointer:
@@ -93,7 +98,7 @@ def read_pointer(store: ObjectStore, ranker: str) -> Pointer | None:
 
 def read_log(store: ObjectStore, ranker: str) -> list[Entry]:
     """All moves, oldest first."""
-    keys = [key for key, _ in store.list(f"deployments/{ranker}/log/")]
+    keys = [key for key, _ in store.list(f"deployments/{require_ranker(ranker)}/log/")]
     return [_entry(store, key) for key in keys]
 
 

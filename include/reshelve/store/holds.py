@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.errors import DataError, TryAgainError
+from reshelve.names import RankerName, Version, require_ranker
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
 
 
@@ -20,17 +21,17 @@ class Hold(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    ranker: str
+    ranker: RankerName
     by: str
     reason: str
     at: datetime
     cause: str = Field("", description="What the watch found; empty: a person holds.")
-    waiting: int | None = Field(None, description="The newest version whose release it stopped.")
+    waiting: Version | None = Field(None, description="The newest version whose release it stopped.")
 
 
 def hold_key(ranker: str) -> str:
     """The hold's key on S3."""
-    return f"deployments/{ranker}/hold.json"
+    return f"deployments/{require_ranker(ranker)}/hold.json"
 
 
 def read_hold(store: ObjectStore, ranker: str) -> Hold | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reshelve.logs import logger
+from reshelve.names import rankers_in
 from reshelve.store import signatures
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.versions import sign_again
@@ -40,6 +41,6 @@ def sign(ranker: str, *, unsigned: bool) -> dict[str, Any]:
 
 def sign_all(store: ObjectStore) -> None:
     """Sign everything a store has from before there were keys."""
-    for ranker in store.folders("models/"):
+    for ranker in rankers_in(store.folders("models/"), "models/"):
         if done := sign_again(store, ranker, unsigned=True):
             logger(ranker=ranker).info("signed versions from before there were keys", versions=done)

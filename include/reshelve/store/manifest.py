@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from reshelve.errors import DataError
+from reshelve.names import RankerName, Version
 from reshelve.store.signatures import Trust, check_signature
 
 MANIFEST = "manifest.json"
@@ -81,8 +82,8 @@ class GateVerdict(_Record):
 class Manifest(_Record):
     """What makes a version exist."""
 
-    ranker: str
-    version: int
+    ranker: RankerName
+    version: Version
     kind: str
     created_at: datetime
     files: dict[InsidePath, FileEntry] = Field(min_length=1)

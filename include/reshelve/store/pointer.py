@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from reshelve.names import RankerName, Version
 from reshelve.store.rollout import Event, Place, Plan, State, follow
 
 
@@ -15,19 +16,19 @@ class Pointer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    ranker: str
+    ranker: RankerName
     sequence: int = Field(0, ge=0, description="Moves so far; equal to the number of the newest log entry.")
-    stable: int | None = Field(None, description="The version customers get.")
-    previous: int | None = Field(
+    stable: Version | None = Field(None, description="The version customers get.")
+    previous: Version | None = Field(
         None, description="The last other stable version: kept loaded, the way back."
     )
-    canary: int | None = Field(None, description="The version being released.")
+    canary: Version | None = Field(None, description="The version being released.")
     share: float = Field(0.0, ge=0, le=1, description="Share of requests for the canary.")
     state: State = Field(State.IDLE, description="Where the release is.")
     step: int = Field(0, ge=0, description="Shares of the plan that were begun.")
     plan: Plan = Plan()
     held: str = Field("", description="Why the release does not go on; empty while it does.")
-    served: tuple[int, ...] = Field(
+    served: tuple[Version, ...] = Field(
         (), description="Versions that were stable, the newest last: where a rollback may go."
     )
     moved_at: datetime | None = None

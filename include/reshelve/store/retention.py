@@ -8,6 +8,7 @@ from typing import Any
 
 from reshelve.errors import DataError
 from reshelve.logs import logger
+from reshelve.names import version_of
 from reshelve.rankers import Ranker
 from reshelve.store.conditions import AGENTS_PREFIX, CHECKS_PREFIX, leftovers
 from reshelve.store.deployments import Pointer, settle
@@ -103,13 +104,14 @@ def _unfinished(store: ObjectStore, ranker: str) -> list[int]:
     found = []
     published = set(list_versions(store, ranker))
     for name in store.folders(f"models/{ranker}/"):
-        if not name.isdigit() or int(name) in published:
+        version = version_of(name)
+        if version is None or version in published:
             continue
         prefix = f"models/{ranker}/{name}/"
         claim = store.get_json(prefix + CLAIM)
         files = [key for key, _ in store.list(prefix) if key != prefix + CLAIM]
         if files and (claim is None or _age(claim.get("at")) > _UNFINISHED_UPLOAD):
-            found.append(int(name))
+            found.append(version)
     return found
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage import Run, code_version
 from reshelve.logs import logger
+from reshelve.names import version_of
 from reshelve.progress import Progress
 from reshelve.store.conditions import require_conditional_writes
 from reshelve.store.manifest import (
@@ -70,8 +71,9 @@ def list_versions(store: ObjectStore, ranker: str) -> list[int]:
     found = []
     for key, _ in store.list(prefix):
         folder, _, name = key[len(prefix) :].partition("/")
-        if name == MANIFEST and folder.isdigit():
-            found.append(int(folder))
+        version = version_of(folder)
+        if name == MANIFEST and version is not None:
+            found.append(version)
     return sorted(found)
 
 
@@ -299,7 +301,8 @@ def _claim(run: Run, files: dict[str, FileEntry]) -> tuple[int, bool]:
     """
     prefix = f"models/{run.ranker.name}/"
     day = version_number(run.partition, 0) // 1000
-    taken = [int(name) for name in run.store.folders(prefix) if name.isdigit() and int(name) // 1000 == day]
+    numbers = map(version_of, run.store.folders(prefix))
+    taken = [number for number in numbers if number is not None and number // 1000 == day]
     claim = {"run": run.id, "process": f"{os.uname().nodename}:{os.getpid()}", "token": uuid.uuid4().hex}
     claim |= {"at": datetime.now(UTC).isoformat(), "files": _digest_of(files)}
     for version in sorted(taken, reverse=True):

@@ -82,9 +82,7 @@ def test_a_rollback_is_refused_where_the_pointer_has_moved(shop: ObjectStore, ra
 
 
 @pytest.mark.parametrize("bound", [True, False], ids=["with what was seen", "by hand"])
-def test_a_retried_rollback_does_not_go_forward_again(
-    shop: ObjectStore, ranker: Ranker, bound: bool
-) -> None:
+def test_a_retried_rollback_does_not_go_forward_again(shop: ObjectStore, ranker: Ranker, bound: bool) -> None:
     seen = now(shop).sequence if bound else None
     for tries in (1, 2, 3):
         with pytest.raises(TryAgainError, match=f"serving version {TWO} as stable"):

@@ -2,64 +2,162 @@
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import itertools
 import json
 import os
 import shutil
 import signal
 import ssl
+import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reshelve.errors import ConfigurationError
-from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
+from reshelve.names import is_ranker
+from reshelve.processes import free_port, wait_until
 from reshelve.rankers import Ranker
 from reshelve.serving import gateway as gateway_module
+from reshelve.serving import gateway_edge, gateway_inner
 from reshelve.serving.certificate import self_signed
-from reshelve.serving.gateway_config import SESSION_HEADER, VERSION_HEADER, attempts
+from reshelve.serving.gateway_config import Gateway
+from reshelve.serving.gateway_count import Counter, attempts
+from reshelve.serving.gateway_nginx import Nginx
 from reshelve.serving.release import release, rollback
 from reshelve.serving.traffic import read_traffic
 from reshelve.settings import settings
+from reshelve.store.deployments import Pointer
 from reshelve.store.objects import ObjectStore
+from reshelve.store.rollout import State
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from shops import TOKEN, Shop, open_shop
 
 FIRST, SECOND = date(2011, 8, 30), date(2011, 8, 31)
-TOKEN = "a-token-of-the-shop"
-PATH = "/v1/models/recommend:predict"
-BODY = json.dumps({"inputs": {"history": ["title 1"]}})
+
+
+HOSTILE = "x:predict{}location ~ (.*){root .;}#"
+
+
+def gateway(directory: Path = Path("/home/shop"), **values: Any) -> Gateway:
+    given: dict[str, Any] = {
+        "listen": "127.0.0.1:8443",
+        "servers": ("127.0.0.1:8501",),
+        "certificate": directory / "certificate.pem",
+        "key": directory / "key.pem",
+        "tokens": (TOKEN,),
+        "timeout": 1.0,
+        "directory": directory,
+    }
+    return Gateway(**given | values)
+
+
+@given(st.text(min_size=1, max_size=60), st.booleans())
+@example(HOSTILE, True)
+@example("recommend", True)
+@example("recommend\n", False)
+def test_no_name_but_a_rankers_is_ever_written(name: str, canary: bool) -> None:
+    """Also where a pointer came by without being parsed; nothing else in the configuration depends on it."""
+    values = {"canary": 3, "share": 0.5} if canary else {}
+    hostile = Pointer.model_construct(ranker=name, sequence=1, stable=2, previous=1, served=(), **values)
+    found = gateway_inner.render(gateway(), {name: hostile, "other": Pointer(ranker="other", stable=5)})
+    if is_ranker(name) and name != "other":
+        assert f"location = /v1/models/{name}:predict {{" in found
+    else:
+        assert found == gateway_inner.render(gateway(), {"other": Pointer(ranker="other", stable=5)})
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.0001, 0.5, 0.99999, 1.0])
+def test_nginx_takes_every_pointer_that_can_be(tmp_path: Path, share: float) -> None:
+    """One that it refused would keep all rankers as they were."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    state = {"canary": 3, "state": State.CANARY, "share": share, "step": 1}
+    known = {
+        "first": Pointer(ranker="first", sequence=10**20, stable=2, previous=1, **state),
+        "second": Pointer(ranker="second", stable=1, **state),
+        "third": Pointer(ranker="third", stable=99_991_231_999),
+        "z" * 41: Pointer(ranker="z" * 41),
+        "fourth": Pointer(ranker="fourth", canary=3, state=State.LOADING),
+    }
+    made = gateway(tmp_path)
+    made.empty.mkdir()
+    made.inner_configuration.write_text(gateway_inner.render(made, known))
+    checked = Nginx(made.inner_configuration, made.inner_pid, made.empty)._command(made.inner_configuration)
+    found = subprocess.run([*checked, "-t"], capture_output=True, text=True, timeout=30, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("path", ["/home/a shop", "/home/a;b", '/home/"', "/home/a\nb", "/home/{a}", "/home/$host", "home", "/home/é"])  # fmt: skip
+@pytest.mark.parametrize("part", ["certificate", "key", "directory"])
+def test_paths_that_cannot_stand_in_a_configuration(part: str, path: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot stand in nginx's configuration"):
+        gateway_edge.render(gateway(**{part: Path(path)}))
 
 
 @pytest.mark.parametrize(
-    ("status", "seconds", "found"),
+    ("options", "problem"),
     [
-        pytest.param("200", "0.012", [("200", 0.012)], id="one server"),
-        pytest.param("502, 200", "0.001, 0.020", [("200", 0.021)], id="the second server of a group"),
-        pytest.param("500 : 200", "0.4 : 0.1", [("500", 0.4), ("200", 0.1)], id="canary, then stable"),
-        pytest.param("504, 502 : 200", "0.2, - : 0.1", [("502", 0.2), ("200", 0.1)], id="both"),
-        pytest.param("-", "-", [], id="the caller went away"),
+        pytest.param({"listen": "127.0.0.1:8443 ssl; }"}, "--listen", id="listen"),
+        pytest.param({"servers": ["127.0.0.1:8501", "h:1; }"]}, "--server", id="a server"),
+        pytest.param({"certificate": Path("x")}, "belong together", id="half a certificate"),
     ],
 )
-def test_attempts(status: str, seconds: str, found: list[tuple[str, float]]) -> None:
-    assert list(attempts(status, seconds)) == [(code, pytest.approx(time)) for code, time in found]
+def test_what_a_person_asks_for_is_parsed_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any], problem: str
+) -> None:
+    monkeypatch.setenv("RESHELVE_HOME", str(tmp_path))
+    monkeypatch.setenv("RESHELVE_GATEWAY_TOKENS", TOKEN)
+    settings.cache_clear()
+    asked = {"listen": "127.0.0.1:8443", "servers": [], "certificate": None, "key": None, "timeout": 1.0}
+    with pytest.raises(ConfigurationError, match=problem):
+        gateway_module.configured(**asked | options)
+    settings.cache_clear()
 
 
-@given(st.lists(st.lists(st.integers(200, 599), min_size=1, max_size=3), min_size=1, max_size=2))
+@pytest.mark.parametrize(
+    ("versions", "status", "seconds", "found"),
+    [
+        pytest.param("1", "200", "0.012", [(1, "200", 0.012)], id="one server"),
+        pytest.param("1", "502, 200", "-, 0.020", [(1, "200", 0.02)], id="the second server of a group"),
+        pytest.param("2 1", "500 : 200", "0.4 : 0.1", [(2, "500", 0.4), (1, "200", 0.1)], id="canary, then stable"),
+        pytest.param("2 1", "504, 502 : 200", "-, - : 0.1", [(2, "502", 0), (1, "200", 0.1)], id="both"),
+        pytest.param("1", "-", "-", [], id="the caller went away"),
+        pytest.param("1", "", "", [], id="nobody was asked"),
+    ],
+)  # fmt: skip
+def test_attempts(versions: str, status: str, seconds: str, found: list[tuple[int, str, float]]) -> None:
+    made = attempts(versions.split(" "), status, seconds)
+    assert [(one.version, one.status, pytest.approx(one.seconds)) for one in made] == found
+
+
+@given(st.lists(st.lists(st.integers(200, 599), min_size=1, max_size=3), min_size=1, max_size=4))
 def test_every_group_of_servers_is_one_attempt(groups: list[list[int]]) -> None:
     status = " : ".join(", ".join(map(str, group)) for group in groups)
     seconds = " : ".join(", ".join("0.010" for _ in group) for group in groups)
-    found = list(attempts(status, seconds))
-    assert [code for code, _ in found] == [str(group[-1]) for group in groups]
-    assert sum(time for _, time in found) == pytest.approx(0.01 * sum(map(len, groups)))
+    found = list(attempts([str(n) for n in range(1, len(groups) + 1)], status, seconds))
+    assert [one.status for one in found] == [str(group[-1]) for group in groups]
+    assert sum(one.seconds for one in found) == pytest.approx(0.01 * sum(map(len, groups)))
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+@example("200", "1 x|200|0.1")
+@example("200", "1 2|200|0.1.2")
+def test_a_strange_line_is_no_request(status: str, told: str) -> None:
+    counter = Counter(Path("/nowhere"))
+    with contextlib.suppress(ValueError):
+        counter.count(json.dumps({"ranker": "recommend", "status": status, "told": told}))
+    with pytest.raises(ValueError):
+        counter.count(json.dumps({"ranker": HOSTILE, "status": "200", "told": "1 2|200|0.1"}))
+    assert set(counter.meters) <= {"recommend"}
 
 
 @pytest.mark.parametrize(
@@ -86,73 +184,14 @@ def test_a_certificate_is_made_once_and_its_key_is_private(tmp_path: Path) -> No
     ssl.create_default_context(cafile=str(certificate))
 
 
-@dataclass
-class Shop:
-    """A caller in another language: plain HTTPS."""
-
-    port: int
-    home: Path
-    dead_server: str
-    pid: int = 0
-
-    def ask(
-        self,
-        session: str = "",
-        *,
-        method: str = "POST",
-        path: str = PATH,
-        token: str = TOKEN,
-        body: str = BODY,
-    ) -> tuple[int, dict[str, Any], int]:
-        """Status, JSON, and the version that answered (0: none)."""
-        trusted = ssl.create_default_context(cafile=str(self.home / "gateway" / "certificate.pem"))
-        connection = http.client.HTTPSConnection("localhost", self.port, timeout=20, context=trusted)
-        headers = {"Authorization": f"Bearer {token}", SESSION_HEADER: session}
-        try:
-            connection.request(method, path, body if method == "POST" else None, headers)
-            answer = connection.getresponse()
-            return (
-                answer.status,
-                json.loads(answer.read() or b"{}"),
-                int(answer.headers.get(VERSION_HEADER, 0)),
-            )
-        finally:
-            connection.close()
-
-    def start(self, server: str) -> None:
-        command = [sys.executable, "-m", "reshelve.cli", "gateway", "--listen", f"127.0.0.1:{self.port}"]
-        options = ["--server", self.dead_server, "--server", server, "--timeout", "10", "--every", "0.2"]
-        self.pid = start(command + options, self.home / "gateway.log").pid
-        wait_until(lambda: port_is_open(self.port), 60, f"the gateway ({self.home}/gateway.log)")
-
-    @property
-    def nginx(self) -> int:
-        return int((self.home / "gateway" / "nginx.pid").read_text())
-
-    def nginx_lives(self) -> bool:
-        return (self.home / "gateway" / "nginx.pid").is_file() and Path(f"/proc/{self.nginx}").exists()
-
-
 @pytest.fixture
 def shop(store: ObjectStore, host: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
-    home = Path(tempfile.mkdtemp(prefix="gateway-"))  # short: the path of a socket has a limit
-    keys = settings().home / "keys"
-    monkeypatch.setenv("RESHELVE_GATEWAY_TOKENS", TOKEN)
-    monkeypatch.setenv("RESHELVE_HOME", str(home))
-    monkeypatch.setenv("RESHELVE_SIGNING_KEY", str(keys / "signing.pem"))
-    monkeypatch.setenv("RESHELVE_TRUSTED_KEYS", str(keys / "trusted"))
-    settings.cache_clear()
-    made = Shop(free_port(), home, f"127.0.0.1:{free_port()}")
-    made.start(host.rest)
+    made = open_shop(monkeypatch)
     try:
+        made.start(f"127.0.0.1:{free_port()}", host.rest)  # the first one is dead
         yield made
     finally:
-        stop_group(made.pid)
-        if made.nginx_lives():
-            os.kill(made.nginx, signal.SIGTERM)
-        shutil.rmtree(home, ignore_errors=True)
+        made.close()
 
 
 @pytest.mark.slow
@@ -212,9 +251,9 @@ def test_callers_follow_a_release_through_the_gateway(
     evidence = [step for step in released["steps"] if step["step"] == "canary"]
     assert len(evidence) == 2
     wait_until(lambda: set(read_traffic(store, "recommend", 0)) == {one, two}, 10, "the counts")
-    assert {error for counts in read_traffic(store, "recommend", 0).values() for error in counts.errors} <= {
-        "HTTP 400"
-    }
+    found = read_traffic(store, "recommend", 0)
+    assert not any(counts.errors for counts in found.values())
+    assert sum(sum(counts.rejected.values()) for counts in found.values()) == 1, "the caller's own, and once"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from reshelve.monitoring.observations import recent
 from reshelve.monitoring.watch import look
 from reshelve.rankers import Ranker
 from reshelve.serving.release import release, rollback
+from reshelve.serving.traffic import Counts, TrafficReport, write_traffic
 from reshelve.store.deployments import read_log, read_pointer
 from reshelve.store.holds import read_hold
 from reshelve.store.objects import ObjectStore
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from planted import Customers, build_graphs, publish_graph
+from planted import Customers, build_graphs, publish_graph, remember
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -82,9 +83,14 @@ def within_two_looks(shop: Customers, ranker: Ranker, requests: int = 100) -> di
 
 
 def test_bad_versions_are_taken_back_once(
-    shop: Customers, store: ObjectStore, watched: Ranker, graphs: dict[str, Path], tmp_path: Path
+    shop: Customers,
+    store: ObjectStore,
+    watched: Ranker,
+    graphs: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     one = put(graphs["good"], watched, date(2011, 8, 26), tmp_path)
+    remember(one)
     shop.serve(20)
     assert look(watched)["condition"] == "quiet"
     for _ in range(3):
@@ -99,10 +105,8 @@ def test_bad_versions_are_taken_back_once(
     assert (back["condition"], back["action"], back["alert"]) == ("bad version", "roll back", True), back
     pointer, entry = read_pointer(store, "recommend"), read_log(store, "recommend")[-1]
     assert (pointer.stable, pointer.previous) == (one, failing)
-    assert (entry.action, entry.pointer.by) == (
-        "rollback",
-        "watch",
-    ) and "requests fail" in entry.pointer.reason
+    assert (entry.action, entry.pointer.by) == ("rollback", "watch")
+    assert "of the requests" in entry.pointer.reason and "RequestRefusedError" in entry.pointer.reason
     shop.serve(100)
     assert look(watched)["condition"] == "quiet", "it did not mend it"
 
@@ -185,3 +189,39 @@ def test_the_world_around_a_good_version(
     shop.serve(30)
     assert look(watched)["alert"] is False, "people are told once"
     assert read_pointer(store, "recommend").stable == two and one != two
+
+
+def test_a_report_alone_moves_nothing(
+    shop: Customers, host: Any, store: ObjectStore, watched: Ranker, graphs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Whoever can write one key says that every request fails, or is slow: the version itself says otherwise."""
+    put(graphs["good"], watched, date(2011, 8, 26), tmp_path / "one")
+    shop.serve(20)
+    look(watched)
+    shop.serve(100)
+    assert look(watched)["condition"] == "quiet"
+    two = put(graphs["good"], watched, date(2011, 8, 27), tmp_path / "two")
+    sequence = read_pointer(store, "recommend").sequence
+
+    def forge(counts: Counts) -> None:
+        report = TrafficReport(client="forged", at=datetime.now(UTC), counts={sequence: {two: counts}})
+        write_traffic(store, "recommend", report)
+
+    forge(Counts())
+    look(watched)
+    forge(Counts(requests=5000, errors={"HTTP 500": 4000}, latency={60: 1000}))
+    alone = look(watched)
+    assert (alone["condition"], alone["action"]) == ("bad service", "alert"), alone
+    assert "of the watch's own at most" in alone["reason"] and "the reports are wrong" in alone["reason"]
+    assert read_pointer(store, "recommend").stable == two
+
+    shop.serve(100)  # a client that tells the truth speaks against it without any question
+    forge(Counts(requests=9000, errors={"HTTP 500": 8000}, latency={60: 1000}))
+    beside = look(watched)
+    assert (beside["condition"], beside["action"]) == ("bad service", "alert"), beside
+    assert "only the client forged says so" in beside["reason"]
+    assert read_pointer(store, "recommend").stable == two
+
+    forge(Counts(requests=9000, errors={"HTTP 500": 8000}, latency={60: 1000}))
+    shop.serve(100)
+    assert look(watched)["condition"] == "quiet"
