@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -22,20 +22,29 @@ def is_busy(error: grpc.RpcError) -> bool:
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in str(error.details())
 
 
+def pauses() -> Iterator[float]:
+    """Seconds to wait before the next tries: full jitter below a bound that doubles from 5 to 250 ms.
+
+    (Brooker 2015, "Exponential Backoff and Jitter"): callers refused together do not come back together.
+    """
+    bound = _FIRST_PAUSE
+    while True:
+        yield random.uniform(0, bound)
+        bound = min(2 * bound, _LONGEST_PAUSE)
+
+
 def call_when_free(
     call: Callable[..., Any],
     request: Any,
     timeout: float,
     refused: Callable[[], None] | None = None,
 ) -> Any:
-    """What `call(request)` answers within `timeout` seconds, refusals for want of a thread tried again.
+    """What `call(request)` answers within `timeout` seconds, refusals for want of a thread tried again after `pauses`.
 
-    The pauses double from 5 to 250 ms, each with full jitter (Brooker 2015, "Exponential Backoff and Jitter"), so that
-    callers refused together do not come back together. `refused` is told of every refusal. Raises the grpc.RpcError of
-    the last try.
+    `refused` is told of every refusal. Raises the grpc.RpcError of the last try.
     """
     deadline = time.monotonic() + timeout
-    pause = _FIRST_PAUSE
+    pause = pauses()
     while True:
         try:
             return call(request, timeout=max(deadline - time.monotonic(), 0.001))
@@ -44,8 +53,7 @@ def call_when_free(
                 raise
             if refused is not None:
                 refused()
-            wait = random.uniform(0, pause)
+            wait = next(pause)
             if time.monotonic() + wait >= deadline:
                 raise
             time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
