@@ -17,20 +17,17 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.25  # seconds
 _TOO_LARGE = "larger than max"  # gRPC's word for a message over the limit, under the same code
 
 
-def is_busy(error: grpc.RpcError) -> bool:
-    """Whether the server refused the call for want of a free thread (or of memory), without beginning it."""
-    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in str(error.details())
-
-
 def pauses() -> Iterator[float]:
-    """Seconds to wait before the next tries: full jitter below a bound that doubles from 5 to 250 ms.
-
-    (Brooker 2015, "Exponential Backoff and Jitter"): callers refused together do not come back together.
-    """
+    """Seconds to wait before the next tries: full jitter below a bound that doubles from 5 to 250 ms."""
     bound = _FIRST_PAUSE
     while True:
         yield random.uniform(0, bound)
         bound = min(2 * bound, _LONGEST_PAUSE)
+
+
+def is_busy(error: grpc.RpcError) -> bool:
+    """Whether the server refused the call for want of a free thread (or of memory), without beginning it."""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in str(error.details())
 
 
 def call_when_free(
@@ -39,12 +36,14 @@ def call_when_free(
     timeout: float,
     refused: Callable[[], None] | None = None,
 ) -> Any:
-    """What `call(request)` answers within `timeout` seconds, refusals for want of a thread tried again after `pauses`.
+    """What `call(request)` answers within `timeout` seconds, refusals for want of a thread tried again.
 
-    `refused` is told of every refusal. Raises the grpc.RpcError of the last try.
+    The pauses double from 5 to 250 ms, each with full jitter (Brooker 2015, "Exponential Backoff and Jitter"), so that
+    callers refused together do not come back together. `refused` is told of every refusal. Raises the grpc.RpcError of
+    the last try.
     """
     deadline = time.monotonic() + timeout
-    pause = pauses()
+    pause = _FIRST_PAUSE
     while True:
         try:
             return call(request, timeout=max(deadline - time.monotonic(), 0.001))
@@ -53,7 +52,8 @@ def call_when_free(
                 raise
             if refused is not None:
                 refused()
-            wait = next(pause)
+            wait = random.uniform(0, pause)
             if time.monotonic() + wait >= deadline:
                 raise
             time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE)

@@ -188,7 +188,9 @@ class Caller:
         stable = None if pointer is None else pointer.stable
         if pointer is not None and pointer.previous is not None and not rejecting:
             try:
-                answer = self._ask(request, "stable", [Target(pointer.previous)], request.left, absence=0)
+                answer = self._ask(
+                    request, "stable", [Target(pointer.previous)], request.left, absence=0, counted=False
+                )
             except ReshelveError as other:
                 logger(ranker=self.ranker).debug("no version answers it", problem=other.headline)
             else:
@@ -199,16 +201,23 @@ class Caller:
         raise error
 
     def _ask(
-        self, request: _Request, label: str, targets: Sequence[Target], timeout: float, *, absence: float
+        self,
+        request: _Request,
+        label: str,
+        targets: Sequence[Target],
+        timeout: float,
+        *,
+        absence: float,
+        counted: bool = True,
     ) -> Answer:
         """`label`: what the version is, for the request log."""
-        started = time.monotonic()
+        started, text = time.monotonic(), _text(request.question.inputs)
         answer = ask(
             self._in_turn(), targets, request.question, timeout, absence=absence, refused=request.refused
         )
-        milliseconds = (time.monotonic() - started) * 1000
-        text = _text(request.question.inputs)
-        self._count(request, answer.version, milliseconds, text=text, score=_best_score(answer))
+        if counted:
+            milliseconds = (time.monotonic() - started) * 1000
+            self._count(request, answer.version, milliseconds, text=text, score=_best_score(answer))
         if self.log is not None:
             self.log.offer(
                 session=request.session, label=label, signature=request.question.signature, text=text,
