@@ -162,9 +162,8 @@ def _go(
                 raise _taken_back(now, version) from error
             # A server that is busy or away, or a hiccup of S3, says nothing of the version: once it is loaded everywhere
             # its release waits where it is for the same call, and the next one's for its signs of life to end.
-            if pointer.state is State.LOADING or (
-                isinstance(error, DataError) and pointer.state is not State.CANARY
-            ):
+            says_something = not isinstance(error, TryAgainError) and pointer.state is not State.CANARY
+            if pointer.state is State.LOADING or says_something:
                 _withdraw(store, name, version, steps, by, error.headline, {_AGAIN: True})
             raise
         if found.verdict is Verdict.ROLL_BACK:

@@ -33,6 +33,7 @@ from reshelve.serving.traffic import Meter
 from reshelve.store.objects import ObjectStore
 from reshelve.store.pointer import Pointer
 
+_NOTHING = np.empty(0)
 _CANARY_PATIENCE = 0.5  # share of the deadline that a canary gets: the rest is the stable version's
 
 
@@ -252,7 +253,7 @@ def _stable_targets(pointer: Pointer | None) -> list[Target]:
 def _text(inputs: Mapping[str, ArrayLike]) -> str | None:
     """What the first row asks; None where the signature has no text of ours."""
     for name in ("query", "history"):
-        rows = np.asarray(inputs.get(name, ())).ravel()
+        rows = np.asarray(inputs[name]).ravel() if name in inputs else _NOTHING
         if rows.size:
             first = rows[0]
             return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
@@ -270,4 +271,4 @@ def _best_score(answer: Answer) -> float | None:
     found = answer.outputs.get("score")
     if found is None or not found.size or found.dtype.kind not in "fiu":
         return None
-    return float(np.max(found[0] if found.ndim > 1 else found))
+    return float((found[0] if found.ndim > 1 else found).max())
