@@ -112,8 +112,11 @@ def test_an_error_inside_a_server_is_asked_once_of_each() -> None:
 
 def test_time_spent_on_refusals_is_no_slowness() -> None:
     class Late(Scripted):
+        """Refuses for most of the time, then does not answer in what is left."""
+
         def once(self, question: Question, timeout: float) -> Answer:
-            if timeout > 0.1:
+            if timeout > 0.2:
+                time.sleep(timeout - 0.15)
                 raise BusyError("full")
             raise TooSlowError("over")
 

@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from reshelve.errors import ReshelveError, TryAgainError
@@ -344,3 +345,35 @@ def test_an_absent_server_is_no_answer_about_a_version(ranker: Ranker) -> None:
     asked = Questions([Item("i0", "title 0", 1)])
     with pytest.raises(TryAgainError):
         probe(ranker, ONE, f"127.0.0.1:{free_port()}", asked, timeout=1)
+
+
+def test_a_store_that_refuses_is_looked_at_again(
+    store: ObjectStore,
+    s3_environment: dict[str, str],
+    publish: Any,
+    make_stable: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bucket that is not there is a wrong configuration to a person, and a pointer not read yet to a caller."""
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=s3_environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=s3_environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=s3_environment["AWS_DEFAULT_REGION"],
+    )
+    s3.delete_bucket(Bucket=store.bucket)
+    looks, look = [], store.get_if_changed
+
+    def counted_look(key: str, tag: str | None) -> Any:
+        looks.append(key)
+        return look(key, tag)
+
+    monkeypatch.setattr(store, "get_if_changed", counted_look)
+    with Caller("recommend", [f"127.0.0.1:{free_port()}"], store, every=0.05) as caller:
+        wait_until(lambda: len(looks) >= 3, 20, "the caller to look again")
+        assert caller.pointer is None
+        store.create_bucket()
+        one = publish(date(2011, 8, 30), "no_model")
+        make_stable(store, "recommend", one)
+        wait_until(lambda: caller.pointer is not None and caller.pointer.stable == one, 20, "the pointer")
