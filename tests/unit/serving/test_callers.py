@@ -11,12 +11,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pytest
 
 from reshelve.errors import ReshelveError, TryAgainError
@@ -30,9 +32,12 @@ from reshelve.serving.client import (
     ServerAwayError,
     serves,
 )
+from reshelve.serving.judge import Verdict
 from reshelve.serving.model_config import ModelEntry, write_config
 from reshelve.serving.probe import Questions, probe
+from reshelve.serving.recorded import Recorded
 from reshelve.serving.routing import Caller
+from reshelve.serving.shadow import shadow
 from reshelve.serving.traffic import Counts
 from reshelve.store.deployments import Advance, Offer, Pointer, Revert, move_pointer
 from reshelve.store.objects import ObjectStore
@@ -45,6 +50,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 THREADS = 3
 ONE, TWO = 20110830001, 20110831001
+QUESTIONS = Questions([Item(f"i{n}", f"title {n}", 9 - n) for n in range(5)])
 FINE, FAILS = {"history": ["title 1"]}, {"history": ["title 1 ; customer 5"]}
 
 
@@ -98,11 +104,12 @@ def two_versions(store: ObjectStore, publish: Any, make_stable: Any) -> Pointer:
 
 @dataclass
 class Customers:
-    """Threads that ask until they are stopped."""
+    """Threads that ask until they are stopped, each `think` seconds after an answer: whoever waits has a chance too."""
 
     caller: Caller
     inputs: dict[str, list[str]]
     timeout: float = 60.0
+    think: float = 0.0
     versions: list[int] = field(default_factory=list)
     failed: list[ReshelveError] = field(default_factory=list)
 
@@ -111,7 +118,7 @@ class Customers:
         stop = threading.Event()
 
         def ask() -> None:
-            while not stop.is_set():
+            while not stop.wait(self.think):
                 try:
                     answer = self.caller.predict(self.inputs, session="s", timeout=self.timeout)
                     self.versions.append(answer.version)
@@ -147,18 +154,20 @@ def test_a_busy_server_fails_nobody_and_its_refusals_are_counted(
     store: ObjectStore, two_versions: Pointer, served: Serve, graphs: dict[str, Path], ranker: Ranker
 ) -> None:
     host = served({ONE: graphs["good"], TWO: graphs["slow"]}, stable=TWO)
-    with (
-        Caller("recommend", [host.grpc], store, every=0.2) as caller,
-        Customers(caller, FAILS).asking(4 * THREADS) as customers,
-    ):
-        customers.wait_for(60)
-        # A probe meets the same server, and is not told that its version is bad.
-        items = [Item(f"i{n}", f"title {n}", 9 - n) for n in range(5)]
-        assert probe(ranker, TWO, host.grpc, Questions(items)).problem is None
-        with RankingClient(host.grpc) as client:
-            answers = [client.predict("recommend", FAILS, version=TWO, timeout=60) for _ in range(10)]
-        assert serves(host.grpc, "recommend", TWO, timeout=60)
-        assert caller.ready(timeout=60)
+    with Caller("recommend", [host.grpc], store, every=0.2) as caller:
+        customers = Customers(caller, FAILS, timeout=240, think=0.05)
+        with customers.asking(4 * THREADS):
+            customers.wait_for(40)
+            with RankingClient(host.grpc) as client:
+                answers = [client.predict("recommend", FINE, version=ONE, timeout=240) for _ in range(5)]
+            assert serves(host.grpc, "recommend", TWO, timeout=240)
+            assert caller.ready(timeout=240)
+        with customers.asking(THREADS):
+            # A probe and a shadow meet the same server, and find nothing against the version.
+            assert probe(ranker, TWO, host.grpc, QUESTIONS, timeout=240).problem is None
+            rules = ranker.with_values({"release.shadow": {"requests": 20}, "release.max_latency_ratio": 50})
+            recorded = [Recorded("serving_default", {"history": np.array(["title 1"])})]
+            assert shadow(rules, ONE, TWO, [host.grpc], recorded).verdict is Verdict.PROMOTE
     assert customers.failed == []
     found = counted(caller)[TWO]
     assert found.refusals > 0 and sum(answer.refusals for answer in answers) > 0
@@ -194,7 +203,7 @@ def _pid(host: Any) -> int:
 
 
 def test_the_only_server_is_waited_for_until_the_deadline(
-    store: ObjectStore, two_versions: Pointer, served: Serve, graphs: dict[str, Path]
+    store: ObjectStore, two_versions: Pointer, served: Serve, graphs: dict[str, Path], ranker: Ranker
 ) -> None:
     host = served({ONE: graphs["good"], TWO: graphs["good"]}, stable=TWO)
     with (
@@ -204,7 +213,10 @@ def test_the_only_server_is_waited_for_until_the_deadline(
         customers.wait_for(20)
         host.kill(_pid(host))
         assert not serves(host.grpc, "recommend", TWO, timeout=1)
-        host.start_server()
+        with ThreadPoolExecutor(1) as pool:
+            probed = pool.submit(probe, ranker, TWO, host.grpc, QUESTIONS, timeout=200)
+            host.start_server()
+            assert probed.result().problem is None
         customers.wait_for(20)
     assert customers.failed == []
     host.kill(_pid(host))
@@ -342,9 +354,8 @@ def test_a_label_that_comes_a_moment_late_is_waited_for(
 
 
 def test_an_absent_server_is_no_answer_about_a_version(ranker: Ranker) -> None:
-    asked = Questions([Item("i0", "title 0", 1)])
     with pytest.raises(TryAgainError):
-        probe(ranker, ONE, f"127.0.0.1:{free_port()}", asked, timeout=1)
+        probe(ranker, ONE, f"127.0.0.1:{free_port()}", QUESTIONS, timeout=1)
 
 
 def test_a_store_that_refuses_is_looked_at_again(
