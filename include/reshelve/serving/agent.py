@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
+from reshelve.names import require_address, require_machine
 from reshelve.processes import only_one
 from reshelve.serving.admin import RefusedError, ServerAdmin
 from reshelve.serving.client import BusyError, ServerAwayError
@@ -46,10 +47,8 @@ def run_agent(models: str, server: str, name: str, every: float) -> None:
     Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted, the
     directory holds a model list that is not ours and cannot be kept, or the store is none to rely on.
     """
-    if not name or "/" in name or name.startswith("."):
-        raise ConfigurationError(
-            f"--name {name!r} is no agent's name", "it becomes a file name in the reports"
-        )
+    require_machine(name, "agent")  # it becomes a part of a key
+    require_address(server, "--server")
     if not trust().required:  # no key where one is needed: say so now, not at every version
         logger().warning("signatures are off: unsigned versions are loaded")
     directory = Path(models).absolute()

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.25  # seconds
 _TOO_LARGE = "larger than max"  # gRPC's word for a message over the limit, under the same code
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait before the next tries: full jitter below a bound that doubles from 5 to 250 ms."""
+    bound = _FIRST_PAUSE
+    while True:
+        yield random.uniform(0, bound)
+        bound = min(2 * bound, _LONGEST_PAUSE)
 
 
 def is_busy(error: grpc.RpcError) -> bool:

@@ -2,95 +2,55 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import TracebackType
-from typing import Any
 
 import grpc
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.serving import protocol
-from reshelve.serving.busy import is_busy
+from reshelve.serving.asking import Answer, Question, Target, ask, finite
+from reshelve.serving.busy import call_when_free
+from reshelve.serving.server_errors import (
+    BusyError,
+    NothingServesError,
+    RequestRefusedError,
+    ServerAwayError,
+    TooSlowError,
+    VersionFailedError,
+    typed_error,
+)
 
-# Predict changes nothing, so asking again is safe; only UNAVAILABLE says that the server never began.
-_RETRIES = {
-    "methodConfig": [
-        {
-            "name": [{"service": "tensorflow.serving.PredictionService"}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
+__all__ = [
+    "Answer",
+    "BusyError",
+    "NothingServesError",
+    "RankingClient",
+    "RequestRefusedError",
+    "ServerAwayError",
+    "TooSlowError",
+    "VersionFailedError",
+    "finite",
+    "open_channel",
+    "serves",
+    "typed_error",
+]
+
 _OPTIONS = (
-    ("grpc.service_config", json.dumps(_RETRIES)),
-    ("grpc.enable_retries", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),  # gRPC's own 120 s would hide a server that is long back
+    ("grpc.min_reconnect_backoff_ms", 1000),  # and its 20 s for a connection one that drops packets
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
-
-
-class ServerAwayError(TryAgainError):
-    """Nothing answers at the address."""
-
-
-class BusyError(TryAgainError):
-    """The server lives and refused the request until its deadline: all its threads were taken."""
-
-
-class TooSlowError(TryAgainError):
-    """The server did not answer within the deadline."""
-
-
-class NothingServesError(TryAgainError):
-    """The server answers, but has not loaded this model, version or label."""
-
-
-class RequestRefusedError(ConfigurationError):
-    """The server says that the request does not fit the model."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a version said."""
-
-    version: int
-    outputs: Mapping[str, NDArray[Any]]
+_ABSENCE_SECONDS = 1.0  # for so long after it listens a server may not know its labels yet
 
 
 def open_channel(address: str) -> grpc.Channel:
     """A channel that comes back quickly when the server does."""
     return grpc.insecure_channel(address, options=_OPTIONS)
-
-
-def typed_error(error: grpc.RpcError, address: str, what: str) -> TryAgainError | ConfigurationError:
-    """Our error for gRPC's."""
-    code, detail = error.code(), str(error.details())
-    if is_busy(error):
-        return BusyError(f"the model server at {address} is busy: it refused {what}", detail)
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TooSlowError(f"the model server at {address} did not answer in time", what)
-    if code is grpc.StatusCode.NOT_FOUND or detail.startswith("Unrecognized servable version label"):
-        return NothingServesError(f"the model server at {address} does not serve {what}", detail)
-    if code in (
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,  # a message over the limit
-    ):
-        return RequestRefusedError(f"the model server at {address} refused the request for {what}", detail)
-    return ServerAwayError(f"the model server at {address} is not there for {what}", f"{code.name}: {detail}")
 
 
 class RankingClient:
@@ -122,30 +82,58 @@ class RankingClient:
         version: int | None = None,
         signature: str = "serving_default",
         timeout: float = 10,
+        absence: float = _ABSENCE_SECONDS,
     ) -> Answer:
-        """The answer of the version behind `label`, or of `version`.
+        """The answer of the version behind `label`, or of `version`, within `timeout` seconds.
 
-        Raises NothingServesError, RequestRefusedError, TooSlowError (after `timeout` seconds, retries included)
-        or ServerAwayError.
+        A server that is busy or away is asked again until then, a version or label that is not there for `absence`
+        seconds. Raises NothingServesError, BusyError, ServerAwayError or TooSlowError when the time is over,
+        RequestRefusedError and VersionFailedError at once.
         """
-        request = protocol.predict_pb2.PredictRequest()
-        request.model_spec.name = ranker
-        request.model_spec.signature_name = signature
-        if version is None:
-            request.model_spec.version_label = label
-        else:
-            request.model_spec.version.value = version
-        for name, values in inputs.items():
-            request.inputs[name].CopyFrom(protocol.to_tensor(values))
+        refusals: list[None] = []
+        answer = ask(
+            [self],
+            [Target(version, label)],
+            Question(ranker, inputs, signature),
+            timeout,
+            absence=absence,
+            refused=lambda: refusals.append(None),
+        )
+        return replace(answer, refusals=len(refusals))
+
+    def once(self, question: Question, timeout: float) -> Answer:
+        """One try. Raises the errors of `server_errors`."""
+        began = time.monotonic()
         try:
-            answer = self._predictions.Predict(request, timeout=timeout)
+            answer = self._predictions.Predict(question.message, timeout=timeout)
         except grpc.RpcError as error:
-            what = f"{ranker} {label if version is None else version}"
-            raise typed_error(error, self.address, what) from error
+            raise typed_error(error, self.address, str(question)) from error
+        seconds = time.monotonic() - began
         outputs = {name: protocol.from_tensor(tensor) for name, tensor in answer.outputs.items()}
-        return Answer(int(answer.model_spec.version.value), outputs)
+        return Answer(int(answer.model_spec.version.value), outputs, seconds)
+
+    def serves(self, ranker: str, target: Target, timeout: float) -> bool:
+        """Whether a version answers: its signatures are asked for, nothing is computed. A busy server is asked again."""
+        request = protocol.get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = ranker
+        if target.version is None:
+            request.model_spec.version_label = target.label
+        else:
+            request.model_spec.version.value = target.version
+        try:
+            call_when_free(self._predictions.GetModelMetadata, request, timeout)
+        except grpc.RpcError:
+            return False
+        return True
 
 
-def finite(scores: NDArray[Any]) -> bool:
-    """Whether there are scores and all are numbers."""
-    return bool(scores.size) and bool(np.isfinite(scores.astype(float)).all())
+def serves(
+    address: str, ranker: str, version: int | None = None, label: str | None = None, timeout: float = 5
+) -> bool:
+    """Whether the server at `address` answers for `version`, or for what `label` (else `stable`) is on.
+
+    An open port says less: right after its start a server may not know its labels yet. False also where it is away,
+    or refused for `timeout` seconds.
+    """
+    with RankingClient(address) as client:
+        return client.serves(ranker, Target(version, label or "stable"), timeout)

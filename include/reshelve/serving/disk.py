@@ -15,13 +15,14 @@ from pathlib import Path
 
 from reshelve.errors import DataError
 from reshelve.logs import logger
+from reshelve.names import is_ranker
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import trust
 from reshelve.store.versions import check_directory, download_version, require_manifest
 
-_MANIFEST = re.compile(r"\.manifest-(\d+)\.json")
-_PARTIAL = re.compile(r"\.(manifest|load)-\d+\.json\.partial")
+_MANIFEST = re.compile(r"\.manifest-([1-9][0-9]{0,10})\.json")
+_PARTIAL = re.compile(r"\.(manifest|load)-[1-9][0-9]{0,10}\.json\.partial")
 
 
 def carries_manifest(folder: Path) -> bool:
@@ -34,7 +35,7 @@ def foreign_folder(models: Path) -> Path | None:
     for folder in sorted(
         path for path in models.iterdir() if path.is_dir() and not path.name.startswith(".")
     ):
-        numbered = (path for path in folder.iterdir() if path.name.isdigit())
+        numbered = (path for path in folder.iterdir() if path.name.isdecimal())
         if not carries_manifest(folder) and any((path / "saved_model.pb").is_file() for path in numbered):
             return folder
     return None
@@ -58,9 +59,7 @@ class Disk:
 
     def start(self) -> None:
         """Delete what a killed agent left of our versions, verify every byte of each, remove those that fail."""
-        for folder in sorted(
-            path for path in self.models.iterdir() if path.is_dir() and not path.name.startswith(".")
-        ):
+        for folder in sorted(p for p in self.models.iterdir() if p.is_dir() and is_ranker(p.name)):
             ours = sorted(
                 int(name[1])
                 for path in folder.glob(".manifest-*.json")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.logs import logger
 
-_NAME = re.compile(r"\.load-(\d+)\.json")
+_NAME = re.compile(r"\.load-([1-9][0-9]{0,10})\.json")
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 3600.0  # seconds before a version that ended the server may try it again
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from reshelve.errors import ConfigurationError
 from reshelve.rankers import Kind, Ranker
 from reshelve.serving.catalogue import Item
-from reshelve.serving.client import Answer, RankingClient, finite
+from reshelve.serving.client import Answer, RankingClient, VersionFailedError, finite
 from reshelve.serving.recorded import Known, Recorded
 
 _HISTORY = 3
@@ -37,16 +37,16 @@ class Questions:
 
 
 def probe(ranker: Ranker, version: int, server: str, asked: Questions, timeout: float = 30) -> Probe:
-    """Ask all of it.
+    """Ask all of it, each request for up to `timeout` seconds: a server may be busy, or be starting.
 
-    Raises TryAgainError where the server is away or too slow; that says nothing of the version.
+    Raises TryAgainError where the server stays busy, away, without the version or too slow; that says nothing of the version.
     """
     inputs = probe_inputs(ranker.kind, asked.items)
+    started, took = time.monotonic(), 0.0
     with RankingClient(server) as client:
         try:
-            started = time.monotonic()
-            answer = client.predict(ranker.name, inputs, version=version, timeout=timeout)
-            took = _milliseconds(started)
+            answer = client.predict(ranker.name, inputs, version=version, timeout=timeout, absence=timeout)
+            took = _milliseconds(answer.seconds)
             problem = _problem(ranker.kind, answer, inputs, version)
             for request in asked.warm_up if problem is None else ():
                 problem = problem or _not_finite(_ask(client, ranker, version, request, timeout))
@@ -54,14 +54,20 @@ def probe(ranker: Ranker, version: int, server: str, asked: Questions, timeout: 
                 problem = _other_answer(
                     asked.known, _ask(client, ranker, version, asked.known.request, timeout)
                 )
-        except ConfigurationError as error:
-            return Probe(server, _milliseconds(started), f"{error.headline}: {error.detail}")
+        except (ConfigurationError, VersionFailedError) as error:
+            took = took or _milliseconds(time.monotonic() - started)
+            return Probe(server, took, f"{error.headline}: {error.detail}")
     return Probe(server, took, problem)
 
 
 def _ask(client: RankingClient, ranker: Ranker, version: int, request: Recorded, timeout: float) -> Answer:
     return client.predict(
-        ranker.name, request.inputs, version=version, signature=request.signature, timeout=timeout
+        ranker.name,
+        request.inputs,
+        version=version,
+        signature=request.signature,
+        timeout=timeout,
+        absence=timeout,
     )
 
 
@@ -107,5 +113,5 @@ def _problem(kind: Kind, answer: Answer, inputs: dict[str, list[str]], version: 
     return None
 
 
-def _milliseconds(started: float) -> float:
-    return round((time.monotonic() - started) * 1000, 1)
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from reshelve.errors import ConfigurationError, DataError, ReshelveError
+from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.logs import logger
 from reshelve.rankers import Ranker
 from reshelve.serving.fleet import require_live, summary, wait_for_agents
@@ -142,8 +142,8 @@ def _go(
 ) -> tuple[str, str] | None:
     """From state to state until the version is stable (None), or (`rolled_back` or `held`, why).
 
-    The pointer alone says where the release is: another process may have taken it there. What goes wrong on the way
-    to the first customer takes the offer back, so that the next release is not locked out.
+    The pointer alone says where the release is: another process may have taken it there. Agents that do not load it in
+    time take the offer back, so that the next release is not locked out.
     """
     name = ranker.name
     while pointer.stable != version:
@@ -166,9 +166,10 @@ def _go(
             now = settle(store, name)
             if now is not None and version not in (now.canary, now.stable):
                 raise _taken_back(now, version) from error
-            if (
-                pointer.state is not State.CANARY
-            ):  # customers have it: a hiccup of S3 is no reason to take it away
+            # A server that is busy or away, or a hiccup of S3, says nothing of the version: once it is loaded everywhere
+            # its release waits where it is for the same call, and the next one's for its signs of life to end.
+            says_something = not isinstance(error, TryAgainError) and pointer.state is not State.CANARY
+            if pointer.state is State.LOADING or says_something:
                 _withdraw(store, name, version, steps, by, error.headline, {_AGAIN: True})
             raise
         if found.verdict is Verdict.ROLL_BACK:

@@ -3,33 +3,37 @@
     with Caller("recommend", ["10.0.0.5:8500"], object_store()) as ranker:
         ranker.predict({"history": ["red mug"]}, session="c81e…")
 
-A session stays where it is while the share grows. A canary never fails a request: what it does not answer, the stable
-version does, and the failure is counted against the canary.
+A version is asked by its number, as the pointer names it: when the pointer moves to a version that is loaded, the next
+request gets it, whatever labels are on. A session stays where it is while the share grows. A canary never fails a
+request: what it does not answer, the stable version does, and the failure is counted against the canary.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import random
-import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
+from reshelve.errors import ConfigurationError, ReshelveError
 from reshelve.logs import logger
-from reshelve.serving.client import Answer, NothingServesError, RankingClient
+from reshelve.serving.asking import Answer, Question, Target, ask
+from reshelve.serving.client import RankingClient
+from reshelve.serving.following import Follower
 from reshelve.serving.request_log import RequestLog
-from reshelve.serving.traffic import Meter, write_traffic
-from reshelve.store.deployments import Pointer, parse_pointer, pointer_key
+from reshelve.serving.server_errors import BusyError, NothingServesError, RequestRefusedError
+from reshelve.serving.traffic import Meter
 from reshelve.store.objects import ObjectStore
+from reshelve.store.pointer import Pointer
 
+_NOTHING = np.empty(0)
 _CANARY_PATIENCE = 0.5  # share of the deadline that a canary gets: the rest is the stable version's
 
 
@@ -56,6 +60,26 @@ def meant_version(pointer: Pointer | None, session: str) -> int | None:
     return pointer.canary if wants_canary(pointer, session) else pointer.stable
 
 
+@dataclass
+class _Request:
+    """One request of a session, on its way from version to version until `ends`."""
+
+    pointer: Pointer | None
+    session: str
+    question: Question
+    ends: float
+    refusals: int = 0
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self.ends - time.monotonic())
+
+    def refused(self) -> None:
+        """A busy server did not take it."""
+        self.refusals += 1
+
+
 class Caller:
     """One ranker behind one or more model servers. Threads may share it; close it, or use it in a `with`.
 
@@ -78,22 +102,15 @@ class Caller:
         if log_share and store is None:
             raise ConfigurationError(f"{ranker}: a request log needs a store")
         self.ranker = ranker
-        self.pointer: Pointer | None = None
         self.meter = Meter(name or f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
         self._clients = [RankingClient(address) for address in servers]
-        self._store, self._every = store, every
-        self._tag: str | None = None
         self._next = 0
-        self._away = False
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self.log: RequestLog | None = None
+        self._follower: Follower | None = None
         if store is not None:
             if log_share:
                 self.log = RequestLog(store, ranker, self.meter.client, log_share)
-            self._look()
-            self._thread = threading.Thread(target=self._run, name=f"pointer of {ranker}", daemon=True)
-            self._thread.start()
+            self._follower = Follower(ranker, store, self.meter, every)
 
     def __enter__(self) -> Caller:
         return self
@@ -105,13 +122,25 @@ class Caller:
 
     def close(self) -> None:
         """Report once more and close the connections."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        if self._follower is not None:
+            self._follower.close()
         if self.log is not None:
             self.log.close()
         for client in self._clients:
             client.close()
+
+    @property
+    def pointer(self) -> Pointer | None:
+        """The newest pointer that was read."""
+        return None if self._follower is None else self._follower.pointer
+
+    def ready(self, timeout: float = 1.0) -> bool:
+        """Whether the version that should be stable answers, at one server at least: for a health check."""
+        target, ends = _stable_targets(self.pointer)[0], time.monotonic() + timeout
+        return any(
+            client.serves(self.ranker, target, max(0.001, ends - time.monotonic()))
+            for client in self._in_turn()
+        )
 
     def predict(
         self,
@@ -123,103 +152,117 @@ class Caller:
     ) -> Answer:
         """The answer for a session, within `timeout` seconds, second tries included.
 
-        Raises what RankingClient.predict raises: RequestRefusedError for a wrong request, TryAgainError otherwise.
+        Raises RequestRefusedError where the request fits no version, TryAgainError where no server answered in time.
         """
-        deadline = time.monotonic() + timeout
-        pointer = self.pointer
-        if wants_canary(pointer, session):
+        question = Question(self.ranker, inputs, signature)
+        request = _Request(self.pointer, session, question, time.monotonic() + timeout)
+        pointer = request.pointer
+        rejecting: list[int] = []
+        if pointer is not None and pointer.canary is not None and wants_canary(pointer, session):
             try:
                 patience = timeout * _CANARY_PATIENCE
-                return self._ask(pointer, "canary", inputs, session, signature, patience)
+                return self._ask(request, "canary", [Target(pointer.canary)], patience, absence=0)
+            except RequestRefusedError:
+                rejecting.append(pointer.canary)  # its fault or the caller's: the stable version tells
             except ReshelveError as error:
-                logger(ranker=self.ranker).warning("the canary did not answer", problem=error.headline)
-        return self._stable(pointer, inputs, session, signature, deadline)
+                self._canary_failed(request, pointer.canary, error)
+        try:
+            answer = self._ask(
+                request, "stable", _stable_targets(pointer), request.left, absence=request.left
+            )
+        except RequestRefusedError as error:
+            return self._rejected(request, rejecting, error)
+        except ReshelveError as error:
+            self._count(request, None if pointer is None else pointer.stable, error=type(error).__name__)
+            raise
+        for version in rejecting:
+            self._count(request, version, error=RequestRefusedError.__name__)
+        return answer
 
-    def _stable(
-        self,
-        pointer: Pointer | None,
-        inputs: Mapping[str, ArrayLike],
-        session: str,
-        signature: str,
-        deadline: float,
-    ) -> Answer:
-        """Ask the stable version; Predict changes nothing, so another server may be asked again."""
-        tries = len(self._clients)
-        while True:
-            tries -= 1
-            left = deadline - time.monotonic()
+    def _canary_failed(self, request: _Request, version: int, error: ReshelveError) -> None:
+        logger(ranker=self.ranker).warning("the canary did not answer", problem=error.headline)
+        # A busy server, or one that does not have it (any more), says nothing of the version.
+        if not isinstance(error, (BusyError, NothingServesError)):
+            self._count(request, version, error=type(error).__name__)
+
+    def _rejected(self, request: _Request, rejecting: list[int], error: RequestRefusedError) -> Answer:
+        """What comes of a request that the stable version rejects, and the canary too if it is `rejecting`.
+
+        A version whose graph fails says the same as one that is asked something wrong. So the version before is asked:
+        where that answers, the stable version has failed, and its answer is better than none. Otherwise it is the caller's
+        error and nobody's failure. Raises `error`.
+        """
+        pointer = request.pointer
+        stable = None if pointer is None else pointer.stable
+        if pointer is not None and pointer.previous is not None and not rejecting:
             try:
-                return self._ask(pointer, "stable", inputs, session, signature, max(left, 0.001))
-            except TryAgainError:
-                if tries <= 0 or deadline - time.monotonic() <= 0:
-                    raise
+                answer = self._ask(
+                    request, "stable", [Target(pointer.previous)], request.left, absence=0, counted=False
+                )
+            except ReshelveError as other:
+                logger(ranker=self.ranker).debug("no version answers it", problem=other.headline)
+            else:
+                self._count(request, stable, error=RequestRefusedError.__name__)
+                return answer
+        for version in (*rejecting, stable):
+            self._count(request, version, rejected=RequestRefusedError.__name__)
+        raise error
 
     def _ask(
         self,
-        pointer: Pointer | None,
+        request: _Request,
         label: str,
-        inputs: Mapping[str, ArrayLike],
-        session: str,
-        signature: str,
+        targets: Sequence[Target],
         timeout: float,
+        *,
+        absence: float,
+        counted: bool = True,
     ) -> Answer:
-        self._next += 1  # round robin; a lost update between threads only repeats a server
-        client = self._clients[self._next % len(self._clients)]
-        sequence = 0 if pointer is None else pointer.sequence
-        started = time.monotonic()
-        try:
-            answer = client.predict(self.ranker, inputs, label=label, signature=signature, timeout=timeout)
-        except ReshelveError as error:
-            meant = None if pointer is None else pointer.canary if label == "canary" else pointer.stable
-            # A label that is not there (any more) says that the pointer moved, nothing of the version.
-            if meant is not None and not (label == "canary" and isinstance(error, NothingServesError)):
-                self.meter.add(sequence, meant, None, type(error).__name__)
-            raise
-        milliseconds = (time.monotonic() - started) * 1000
-        text = _text(inputs)
-        self.meter.add(sequence, answer.version, milliseconds, text=text, score=_best_score(answer))
+        """`label`: what the version is, for the request log."""
+        started, text = time.monotonic(), _text(request.question.inputs)
+        answer = ask(
+            self._in_turn(), targets, request.question, timeout, absence=absence, refused=request.refused
+        )
+        if counted:
+            milliseconds = (time.monotonic() - started) * 1000
+            self._count(request, answer.version, milliseconds, text=text, score=_best_score(answer))
         if self.log is not None:
             self.log.offer(
-                session=session, label=label, signature=signature, text=text, version=answer.version,
-                outputs=answer.outputs, sent=_sent(inputs), move=sequence, meant=meant_version(pointer, session),
+                session=request.session, label=label, signature=request.question.signature, text=text,
+                version=answer.version, outputs=answer.outputs, sent=_sent(request.question.inputs),
+                move=0 if request.pointer is None else request.pointer.sequence,
+                meant=meant_version(request.pointer, request.session),
             )  # fmt: skip
         return answer
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._every * random.uniform(0.8, 1.2)):
-            self._look()
-            self._report()
-        self._report()
+    def _in_turn(self) -> list[RankingClient]:
+        """Every server once, beginning with the next one."""
+        self._next = first = (self._next + 1) % len(self._clients)  # a lost update only repeats a server
+        return self._clients[first:] + self._clients[:first]
 
-    def _look(self) -> None:
-        assert self._store is not None
-        try:
-            found, changed = self._store.get_if_changed(pointer_key(self.ranker), self._tag)
-            if found is not None and changed:
-                fresh = parse_pointer(found.body, self.ranker)
-                self._tag = found.etag
-                if self.pointer is None or fresh.sequence >= self.pointer.sequence:
-                    self.pointer = fresh
-            self._away = False
-        except (TryAgainError, ConfigurationError, DataError) as error:
-            if not self._away:
-                logger(ranker=self.ranker).warning("the pointer is not read", problem=error.headline)
-            self._away = True
-
-    def _report(self) -> None:
-        assert self._store is not None
-        if self._away:
+    def _count(
+        self, request: _Request, version: int | None, milliseconds: float | None = None, **what: Any
+    ) -> None:
+        """One request of a version; what refused it before is counted once."""
+        if version is None:
             return
-        try:
-            write_traffic(self._store, self.ranker, self.meter.report())
-        except (TryAgainError, ConfigurationError) as error:
-            logger(ranker=self.ranker).warning("traffic is not reported", problem=error.headline)
+        sequence = 0 if request.pointer is None else request.pointer.sequence
+        self.meter.add(sequence, version, milliseconds, refusals=request.refusals, **what)
+        request.refusals = 0
+
+
+def _stable_targets(pointer: Pointer | None) -> list[Target]:
+    """What to ask for, in this order, while servers do not have it: never nothing where something answers."""
+    if pointer is None or pointer.stable is None:
+        return [Target()]
+    found = [Target(pointer.stable), Target()]
+    return found if pointer.previous is None else [*found, Target(pointer.previous)]
 
 
 def _text(inputs: Mapping[str, ArrayLike]) -> str | None:
     """What the first row asks; None where the signature has no text of ours."""
     for name in ("query", "history"):
-        rows = np.asarray(inputs.get(name, ())).ravel()
+        rows = np.asarray(inputs[name]).ravel() if name in inputs else _NOTHING
         if rows.size:
             first = rows[0]
             return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
@@ -237,4 +280,4 @@ def _best_score(answer: Answer) -> float | None:
     found = answer.outputs.get("score")
     if found is None or not found.size or found.dtype.kind not in "fiu":
         return None
-    return float(np.max(found[0] if found.ndim > 1 else found))
+    return float((found[0] if found.ndim > 1 else found).max())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from reshelve.errors import ConfigurationError
 from reshelve.evaluation.bootstrap import Interval, bootstrap
 from reshelve.rankers import Kind, Ranker
-from reshelve.serving.client import Answer, RankingClient, finite
+from reshelve.serving.client import Answer, RankingClient, VersionFailedError, finite
 from reshelve.serving.judge import Finding, Verdict
 from reshelve.serving.recorded import Recorded
 
@@ -36,8 +35,8 @@ def shadow(
 ) -> Finding:
     """Replay `release.shadow.requests` requests, the recorded ones over and over, and judge.
 
-    Raises TryAgainError where a server is away or too slow, DataError never: a request that the stable version
-    refuses as well says nothing.
+    Raises TryAgainError where a server stays busy, away or too slow, DataError never: a request that the stable version
+    refuses as well says nothing. A latency is that of the try that was answered, not of the waiting for a free thread.
     """
     compared = Compared()
     for server in servers:
@@ -60,17 +59,16 @@ def _replay(
     new_first: bool,
 ) -> None:
     """Who is asked first changes: the second finds the machine warm."""
-    found: dict[int, tuple[Answer | str, float]] = {}
+    found: dict[int, Answer | str] = {}
     for asked in (version, stable) if new_first else (stable, version):
-        started = time.monotonic()
         try:
-            answer: Answer | str = client.predict(
-                ranker.name, request.inputs, version=asked, signature=request.signature, timeout=_TIMEOUT
-            )
-        except ConfigurationError as error:
-            answer = f"{error.headline}: {error.detail}"
-        found[asked] = answer, time.monotonic() - started
-    (old, old_seconds), (new, new_seconds) = found[stable], found[version]
+            found[asked] = client.predict(
+                ranker.name, request.inputs, version=asked, signature=request.signature, timeout=_TIMEOUT,
+                absence=_TIMEOUT,
+            )  # fmt: skip
+        except (ConfigurationError, VersionFailedError) as error:
+            found[asked] = f"{error.headline}: {error.detail}"
+    old, new = found[stable], found[version]
     compared.requests += 1
     if isinstance(old, str):
         return
@@ -81,7 +79,7 @@ def _replay(
     if score is None or not finite(score):
         compared.refused.append("its scores are missing, empty or not finite")
         return
-    compared.ratios.append(float(np.log(new_seconds / old_seconds)))
+    compared.ratios.append(float(np.log(new.seconds / old.seconds)))
     alike = agreement(ranker.kind, old, new)
     if alike is not None:
         compared.agreement.append(alike)

@@ -23,6 +23,7 @@ from reshelve.store.rollout import Event, State
 from reshelve.store.versions import require_manifest
 
 _WARM_UP_REQUESTS = 16
+_PROBE_SECONDS = 30.0  # for one request
 _LOOK_SECONDS = 1.0
 
 
@@ -78,7 +79,8 @@ def _probe(work: Work) -> Finding:
         recorded_requests(work.store, manifest)[:_WARM_UP_REQUESTS],
         known_answers(work.store, manifest),
     )
-    answers = [probe(work.ranker, version, server, asked) for server in work.servers()]
+    patience = min(_PROBE_SECONDS, work.ranker.release.ready_seconds)
+    answers = [probe(work.ranker, version, server, asked, patience) for server in work.servers()]
     bad = [f"{answer.server}: {answer.problem}" for answer in answers if answer.problem]
     if bad:
         return Finding(

@@ -65,7 +65,7 @@ class Asker(threading.Thread):
 
     def _ask(self, client: RankingClient, label: str) -> None:
         try:
-            answer = client.predict("recommend", {"history": ["title 1"]}, label=label, timeout=2)
+            answer = client.predict("recommend", {"history": ["title 1"]}, label=label, timeout=2, absence=0)
         except ReshelveError:
             return  # killed, or not loaded: no answer is not a wrong one
         key = (label, answer.version)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from reshelve.errors import EXIT_DATA, TryAgainError
-from reshelve.processes import start, stop_group, wait_until
+from reshelve.processes import free_port, start, stop_group, wait_until
 from reshelve.rankers import Ranker
 from reshelve.serving.client import RankingClient
 from reshelve.serving.release import release
+from reshelve.serving.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store.deployments import problems, read_log, read_pointer
 from reshelve.store.leases import lease_key
@@ -128,3 +129,37 @@ def test_the_same_version_goes_on_at_once(
     killed.returncode = -9
     assert drive(two).poll() is None
     assert [entry.action for entry in read_log(store, "recommend")].count("offer") == 2
+
+
+def test_a_release_that_meets_an_absent_server_is_not_taken_back_and_locks_nobody_out(
+    short_lease: None, store: ObjectStore, publish: Any, make_stable: Any, ranker: Ranker
+) -> None:
+    """An agent has reported the version as loaded; then its server is gone, when the probe comes."""
+    one, two, three = (publish(date(2011, 8, day)) for day in (29, 30, 31))
+    make_stable(store, "recommend", one)
+    hurried = ranker.with_values({"release.ready_seconds": 5})
+    server = f"127.0.0.1:{free_port()}"
+
+    def release_meets_nobody(version: int) -> None:
+        serving = Serving(stable=one, canary=version)
+        report = Report(agent="a", server=server, at=datetime.now(UTC), sequence=1000, serving=serving)
+        write_report(store, "recommend", report)
+        with pytest.raises(TryAgainError, match=f"{server} is not there"):
+            release(hurried, version, by="night")
+
+    release_meets_nobody(two)
+    release_meets_nobody(two)  # and goes on where it was
+    pointer = read_pointer(store, "recommend")
+    assert pointer is not None and (pointer.stable, pointer.canary, pointer.state) == (
+        one,
+        two,
+        State.PROBING,
+    )
+    with pytest.raises(TryAgainError, match=f"version {two} is being released"):
+        release(hurried, three, by="night")
+    time.sleep(1.5 * _LEASE)
+    release_meets_nobody(three)
+    actions = [(entry.action, entry.pointer.canary) for entry in read_log(store, "recommend")][4:]
+    assert actions == [
+        ("offer", two), ("loaded", two), ("withdraw", None), ("offer", three), ("loaded", three),
+    ]  # fmt: skip
