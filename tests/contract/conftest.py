@@ -2,7 +2,8 @@
 
 `RESHELVE_MODEL_SERVER=host:port` (gRPC) and `RESHELVE_MODEL_SERVER_REST=host:port` (default: port 8501 of that host)
 point the contract at another server, one that sees this machine's files; docs/reference/local-model-server.md gives
-its flags. Without REST there, the tests of REST are skipped.
+its flags. Without REST there, the tests of REST are skipped. `RESHELVE_MODEL_SERVER_THREADS` is that server's
+`--grpc_max_threads`, where it is not four times the processors of this machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from reshelve.processes import port_is_open
 from reshelve.serving.local_server import Addresses, running_model_server
 
 ELSEWHERE = os.environ.get("RESHELVE_MODEL_SERVER", "")
+THREADS = int(os.environ.get("RESHELVE_MODEL_SERVER_THREADS", 4 * len(os.sched_getaffinity(0))))
+
+MISSING = grpc.StatusCode.NOT_FOUND
 
 Versions = list[int] | None
 
@@ -136,6 +140,53 @@ class Caller:
         return status, json.loads(content) if content.lstrip()[:1] == b"{" else content.decode()
 
 
+def spoil_garbage(version: Path) -> None:
+    """Make a SavedModel no proto."""
+    (version / "saved_model.pb").write_bytes(b"garbage, no proto at all")
+
+
+class Gate:
+    """A pipe that nobody reads: TensorFlow waits in the open of it, so a load or a request lasts until the test says.
+
+    The signature `held` of a `saved_model` writes to the file that its input names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self._reader: int | None = None
+
+    def open(self) -> None:
+        """Let everybody through, who waits and who comes."""
+        if self._reader is None:
+            self._reader = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+
+    def holds_the_load_of(self, version: Path) -> None:
+        """Give the SavedModel in a directory a warm-up request that waits at the gate."""
+        import tensorflow as tf
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        log = prediction_log_pb2.PredictionLog()
+        request = log.predict_log.request
+        request.model_spec.signature_name = "held"
+        request.inputs["path"].CopyFrom(tf.make_tensor_proto(str(self.path)))
+        extra = version / "assets.extra"
+        extra.mkdir()
+        with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as records:
+            records.write(log.SerializeToString())
+
+    def close(self) -> None:
+        if self._reader is not None:
+            os.close(self._reader)
+
+
+def refused(call: Callable[[], Any]) -> grpc.RpcError:
+    """The error of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as raised:
+        call()
+    return raised.value
+
+
 def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     return port_is_open(int(port), host)
@@ -186,6 +237,15 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         def text(self, text: Any) -> Any:
             return {"upper": tf.strings.upper(text, encoding="utf-8"), "raw_bytes": text}
 
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="path")])
+        def held(self, path: Any) -> Any:
+            with tf.control_dependencies([tf.io.write_file(path, "here")]):
+                return {"path": tf.identity(path)}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float32, name="s")])
+        def scalar(self, s: Any) -> Any:
+            return {"twice": 2.0 * s}
+
     def make(directory: Path, slope: float = 2.0) -> Path:
         ready = cache / str(slope)
         if not ready.is_dir():
@@ -195,6 +255,8 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                 "slow": model.slow,
                 "pair": model.pair,
                 "text": model.text,
+                "held": model.held,
+                "scalar": model.scalar,
             }
             tf.saved_model.save(model, str(ready), signatures=signatures)
         incoming = directory.parent / f".incoming-{directory.name}"
@@ -219,6 +281,34 @@ def caller() -> Iterator[Caller]:
     }
     with running_model_server({}, options=options) as addresses:
         yield Caller(addresses)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate, open at the end of the test at the latest."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.open()
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory: pytest.TempPathFactory, saved_model: Callable[..., Path]) -> Path:
+    """A base path with version 1 (2x+1) and version 2 (3x+1)."""
+    base = tmp_path_factory.mktemp("m")
+    saved_model(base / "1", 2.0)
+    saved_model(base / "2", 3.0)
+    return base
+
+
+@pytest.fixture
+def served(caller: Caller, two_versions: Path) -> Caller:
+    """Model `m`, both versions loaded, labels stable → 1 and canary → 2."""
+    caller.reload({"m": Listed(two_versions)})
+    caller.wait_for("m", 1, "AVAILABLE")
+    caller.wait_for("m", 2, "AVAILABLE")
+    caller.reload({"m": Listed(two_versions, labels={"stable": 1, "canary": 2})})
+    return caller
 
 
 @pytest.fixture

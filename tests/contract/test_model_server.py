@@ -6,14 +6,9 @@ It runs against our local model server, or against any server named by `RESHELVE
 from __future__ import annotations
 
 import base64
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +16,7 @@ import grpc
 import numpy as np
 import pytest
 
-from reshelve.errors import DataError
-from reshelve.serving.local_server import running_model_server
+from .conftest import refused, spoil_garbage
 
 pytestmark = pytest.mark.slow  # one server start and a few dozen loads
 
@@ -30,32 +24,6 @@ X = np.array([1.0, 2.0], np.float32)
 ONE = {"x": X}
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
-
-
-@pytest.fixture(scope="module")
-def two_versions(tmp_path_factory: pytest.TempPathFactory, saved_model: Callable[..., Path]) -> Path:
-    """A base path with version 1 (2x+1) and version 2 (3x+1)."""
-    base = tmp_path_factory.mktemp("m")
-    saved_model(base / "1", 2.0)
-    saved_model(base / "2", 3.0)
-    return base
-
-
-@pytest.fixture
-def served(caller: Any, two_versions: Path, listed: Any) -> Any:
-    """Model `m`, both versions loaded, labels stable → 1 and canary → 2."""
-    caller.reload({"m": listed(two_versions)})
-    caller.wait_for("m", 1, "AVAILABLE")
-    caller.wait_for("m", 2, "AVAILABLE")
-    caller.reload({"m": listed(two_versions, labels={"stable": 1, "canary": 2})})
-    return caller
-
-
-def refused(call: Callable[[], Any]) -> grpc.RpcError:
-    """The error of a call that must fail."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value
 
 
 # --- Predict ---------------------------------------------------------------------------------------------------------
@@ -172,25 +140,6 @@ def test_the_metadata_names_the_signatures(served: Any) -> None:
     assert response.model_spec.version.value == 2
 
 
-def test_more_requests_than_threads_are_refused(served: Any) -> None:
-    request = served.request("m", {"x": np.array([30_000.0], np.float32)}, signature="slow")
-    outcomes = []
-
-    def call() -> None:
-        try:
-            served.prediction.Predict(request, timeout=120)
-            outcomes.append(("OK", ""))
-        except grpc.RpcError as error:
-            outcomes.append((error.code().name, error.details()))
-
-    at_once = 4 * (os.cpu_count() or 1) + 8
-    with ThreadPoolExecutor(at_once) as pool:
-        for _ in range(at_once):
-            pool.submit(call)
-    assert set(outcomes) == {("OK", ""), ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted")}
-    assert served.predict("m")[0] == 2
-
-
 # --- Status and loading ----------------------------------------------------------------------------------------------
 
 
@@ -199,10 +148,6 @@ def test_status_of_what_is_not_known(served: Any) -> None:
     assert (error.code(), error.details()) == (MISSING, "Could not find any versions of model zz")
     error = refused(lambda: served.status("m", version=9))
     assert (error.code(), error.details()) == (MISSING, "Could not find version 9 of model m")
-
-
-def spoil_garbage(version: Path) -> None:
-    (version / "saved_model.pb").write_bytes(b"garbage, no proto at all")
 
 
 def spoil_truncated(version: Path) -> None:
@@ -561,35 +506,3 @@ def test_metrics_count_requests_by_model_and_never_by_version(served: Any) -> No
     )
     assert ':tensorflow:serving:request_latency_count{model_name="m",API="predict",entrypoint="REST"}' in text
     assert "version" not in text
-
-
-# --- Our own start ---------------------------------------------------------------------------------------------------
-
-
-def test_a_start_with_a_corrupt_model_says_why(own_process: None, saved_model: Any, tmp_path: Path) -> None:
-    spoil_garbage(saved_model(tmp_path / "1"))
-    expected = "did not become available.*name: m version: 1.*DATA_LOSS: Can't parse"
-    with pytest.raises(DataError, match=expected), running_model_server({"m": tmp_path}):
-        pass
-
-
-_IN_PROCESS = """
-import sys
-from pathlib import Path
-import numpy as np
-from reshelve.serving.servables import Servable
-from reshelve.serving.server_options import ServerOptions
-from reshelve.serving.warm_up import warm_up
-servable = Servable.load(Path(sys.argv[1]), ServerOptions())
-warm_up(servable, Path(sys.argv[1]))
-print(servable.predict("", {"x": np.array([1], np.float32)}).outputs["y"].tolist(), "tensorflow" in sys.modules)
-"""
-
-
-def test_serving_never_imports_tensorflows_python_api(
-    own_process: None, saved_model: Any, tmp_path: Path
-) -> None:
-    """It would cost every start ten seconds of processor time; see `reshelve.serving.runtime`."""
-    command = [sys.executable, "-c", _IN_PROCESS, str(saved_model(tmp_path / "1"))]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert output.split("\n")[-2] == "[3.0] False"

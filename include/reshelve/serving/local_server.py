@@ -15,16 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reshelve.errors import (
-    EXIT_CONFIGURATION,
-    EXIT_DATA,
-    ConfigurationError,
-    DataError,
-    ReshelveError,
-    TryAgainError,
-)
+from reshelve.errors import EXIT_CONFIGURATION, ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.processes import free_port, start, stop_group
 
+CONFIG_FILE = "models.config"
 _START_SECONDS = 180.0  # importing TensorFlow alone takes ten on a busy machine
 
 
@@ -63,7 +57,7 @@ def running_model_server(
         base_paths = {
             name: _base_path(name, Path(path).absolute(), directory) for name, path in models.items()
         }
-        (directory / "models.config").write_text(model_list(base_paths), encoding="utf-8")
+        (directory / CONFIG_FILE).write_text(model_list(base_paths), encoding="utf-8")
         addresses = Addresses(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
         log = directory / "log"
         process = start(
@@ -110,8 +104,9 @@ def _failure(exit_code: int, log: Path) -> ReshelveError:
         ),
         f"the model server stopped with exit code {exit_code}",
     )
-    kinds: dict[int, type[ReshelveError]] = {EXIT_DATA: DataError, EXIT_CONFIGURATION: ConfigurationError}
-    kind = kinds.get(exit_code, TryAgainError)
+    kind: type[ReshelveError] = ConfigurationError if exit_code == EXIT_CONFIGURATION else TryAgainError
+    if "did not become available" in headline:  # whatever keeps the server from its start has one exit code
+        kind = DataError
     return kind(headline, _tail(log))
 
 

@@ -138,7 +138,7 @@ class RestServer:
     def __init__(self, api: ModelApi, address: str, options: ServerOptions) -> None:
         self.api = api
         self._rest = RestApi(api, options)
-        self._pool = ThreadPoolExecutor(options.rest_api_num_threads, thread_name_prefix="rest")
+        self._pool = ThreadPoolExecutor(options.rest_api_num_threads - 1, thread_name_prefix="rest")
         self._socket = _listen(address)
         config = uvicorn.Config(
             self._handle,

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from reshelve.errors import ConfigurationError
 from reshelve.logs import logger
 from reshelve.serving.protocol import model_pb2
 from reshelve.serving.protocol import model_server_config_pb2 as config_pb2
 from reshelve.serving.servable_manager import ServableManager, State
 from reshelve.serving.servables import Servable
 from reshelve.serving.server_options import ServerOptions
-from reshelve.serving.serving_error import failed_precondition, invalid
+from reshelve.serving.serving_error import failed_precondition, invalid, not_found
 
 _VERSION = re.compile(r"[+-]?\d+")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9.]*://")
@@ -26,14 +25,18 @@ _PLATFORM = "tensorflow"
 
 
 def read_config(path: Path) -> config_pb2.ModelServerConfig:
-    """The model list in a text proto. A file that is not there yet is an empty one: the agent may start second."""
+    """The model list in a text proto. Raises ServingError where there is none: missing, empty or no such proto."""
     config = config_pb2.ModelServerConfig()
     try:
-        text_format.Parse(path.read_text(encoding="utf-8"), config)
-    except FileNotFoundError:
-        logger(part="model-server").warning("no model list yet", expected=str(path))
+        content = path.read_bytes()
+        if not content:  # the server maps the file, and nothing cannot be mapped
+            raise invalid(f"{path}; Invalid argument")
+        text_format.Parse(content.decode(), config)
+    except FileNotFoundError as error:
+        raise not_found(f"{path}; No such file or directory") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not a ModelServerConfig text proto", str(error)) from error
+        logger(part="model-server").error("not a ModelServerConfig text proto", problem=str(error))
+        raise invalid(f"Invalid protobuf file: '{path}'") from error
     return config
 
 
@@ -52,6 +55,7 @@ class ServerCore:
         self._stopping = threading.Event()
         self._poller = threading.Thread(target=self._poll_forever, name="poll", daemon=True)
         self._last_problem = ""
+        self._started = False  # has had its first list
 
     def start(self) -> None:
         """Begin to watch the base paths."""
@@ -68,8 +72,9 @@ class ServerCore:
     def reload(self, config: config_pb2.ModelServerConfig, stop: threading.Event | None = None) -> None:
         """Replace the whole model list; returns when each *new* model has a version AVAILABLE.
 
-        The order of the checks is TensorFlow Serving's, with its consequences: a list refused for its platform has
-        already replaced the labels. Raises ServingError.
+        One at a time: a second reload waits for the first, however long its models load. The order of the checks is
+        TensorFlow Serving's, with its consequences: a list refused for its platform has already replaced the labels.
+        The first list also waits for every load that it began. Raises ServingError.
         """
         with self._reload_lock:
             if config.WhichOneof("config") is None:
@@ -88,7 +93,12 @@ class ServerCore:
             _validate_platforms_known(config.model_config_list)
             since = self.manager.sequence
             new = self._change_sources({model.name: model for model in config.model_config_list.config})
-            self.manager.wait_until_available(new, since, stop)
+            first, self._started = not self._started, True
+            try:
+                self.manager.wait_until_available(new, since, "servable" if first else "model", stop)
+            finally:
+                if first:
+                    self.manager.finish_first_loads(stop)
 
     @contextmanager
     def lend(self, spec: model_pb2.ModelSpec) -> Iterator[tuple[int, Servable]]:

@@ -153,7 +153,8 @@ class Host:
     started: list[int] = field(default_factory=list)
 
     def start_server(self) -> int:
-        """Start the model server; its process id, once it answers."""
+        """Start the model server once there is a list for it to read; its process id, once it answers."""
+        wait_until((self.models / "models.config").is_file, 60, "the agent's models.config")
         command = [sys.executable, "-m", "reshelve.cli", "model-server", "--models", str(self.models)]
         pid = self._start([*command, "--grpc", self.grpc, "--rest", self.rest], "server")
         wait_until(self.answers, 240, "the model server")
