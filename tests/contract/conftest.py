@@ -8,6 +8,7 @@ its flags. Without REST there, the tests of REST are skipped. `RESHELVE_MODEL_SE
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -127,8 +128,7 @@ class Caller:
 
     def rest(self, path: str, body: Any = None) -> tuple[int, Any]:
         """(HTTP status, JSON); `body` is posted, bytes as they are."""
-        if ELSEWHERE and not _listens(self.addresses.rest):
-            pytest.skip(f"no REST at {self.addresses.rest}: RESHELVE_MODEL_SERVER_REST says where it is")
+        self._needs_rest()
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
             with urllib.request.urlopen(
@@ -138,6 +138,28 @@ class Caller:
         except urllib.error.HTTPError as error:
             content, status = error.read(), error.code
         return status, json.loads(content) if content.lstrip()[:1] == b"{" else content.decode()
+
+    def http(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, str, bytes]:
+        """(HTTP status, content type, body) of any request, its target as it is."""
+        self._needs_rest()
+        connection = http.client.HTTPConnection(self.addresses.rest, timeout=60)
+        try:
+            connection.putrequest(method, target)
+            for name, value in (headers or {}).items():
+                connection.putheader(name, value)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Content-Type", ""), answer.read()
+        finally:
+            connection.close()
+
+    def _needs_rest(self) -> None:
+        if ELSEWHERE and not _listens(self.addresses.rest):
+            pytest.skip(f"no REST at {self.addresses.rest}: RESHELVE_MODEL_SERVER_REST says where it is")
 
 
 def spoil_garbage(version: Path) -> None:
@@ -246,6 +268,20 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         def scalar(self, s: Any) -> Any:
             return {"twice": 2.0 * s}
 
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None], tf.uint8, name="byte"),
+                tf.TensorSpec([None], tf.int64, name="whole"),
+                tf.TensorSpec([None], tf.bool, name="flag"),
+            ]
+        )
+        def kinds(self, byte: Any, whole: Any, flag: Any) -> Any:
+            return {"byte": tf.identity(byte), "whole": tf.identity(whole), "flag": tf.identity(flag)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float16, name="h")])
+        def half(self, h: Any) -> Any:
+            return {"h": tf.identity(h)}
+
     def make(directory: Path, slope: float = 2.0) -> Path:
         ready = cache / str(slope)
         if not ready.is_dir():
@@ -257,6 +293,8 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                 "text": model.text,
                 "held": model.held,
                 "scalar": model.scalar,
+                "kinds": model.kinds,
+                "half": model.half,
             }
             tf.saved_model.save(model, str(ready), signatures=signatures)
         incoming = directory.parent / f".incoming-{directory.name}"

@@ -8,36 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from google.protobuf import text_format
-
 from reshelve.logs import logger
 from reshelve.serving.protocol import model_pb2
 from reshelve.serving.protocol import model_server_config_pb2 as config_pb2
 from reshelve.serving.servable_manager import ServableManager, State
 from reshelve.serving.servables import Servable
 from reshelve.serving.server_options import ServerOptions
-from reshelve.serving.serving_error import failed_precondition, invalid, not_found
+from reshelve.serving.serving_error import failed_precondition, invalid
 
 _VERSION = re.compile(r"[+-]?\d+")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9.]*://")
 _LARGEST_VERSION = 2**63 - 1
 _PLATFORM = "tensorflow"
-
-
-def read_config(path: Path) -> config_pb2.ModelServerConfig:
-    """The model list in a text proto. Raises ServingError where there is none: missing, empty or no such proto."""
-    config = config_pb2.ModelServerConfig()
-    try:
-        content = path.read_bytes()
-        if not content:  # the server maps the file, and nothing cannot be mapped
-            raise invalid(f"{path}; Invalid argument")
-        text_format.Parse(content.decode(), config)
-    except FileNotFoundError as error:
-        raise not_found(f"{path}; No such file or directory") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        logger(part="model-server").error("not a ModelServerConfig text proto", problem=str(error))
-        raise invalid(f"Invalid protobuf file: '{path}'") from error
-    return config
 
 
 class ServerCore:

@@ -50,6 +50,9 @@ class ServerOptions(BaseSettings):
     rest_api_timeout_in_ms: int = Field(
         30_000, ge=0, description="A REST request longer than this answers 504."
     )
+    monitoring_config_file: str = Field(
+        "", description="Text proto of a MonitoringConfig; without it there is no Prometheus page."
+    )
     tensorflow_intra_op_parallelism: int = Field(
         0, ge=0, description="Threads in one operation; 0: TensorFlow decides."
     )

@@ -14,9 +14,10 @@ from grpc import StatusCode
 
 from reshelve.serving.protocol import model_server_config_pb2
 from reshelve.serving.servable_manager import ServableManager
-from reshelve.serving.server_core import ServerCore, read_config
+from reshelve.serving.server_core import ServerCore
 from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError
+from reshelve.serving.text_proto import read_config, read_metrics_path
 
 
 class Loads:
@@ -198,6 +199,20 @@ def test_a_server_without_a_model_list_says_what_it_misses(
     with pytest.raises(ServingError) as refused:
         read_config(path)
     assert str(refused.value) == problem.format(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        pytest.param("prometheus_config { enable: true }", "/monitoring/prometheus/metrics", id="enabled"),
+        pytest.param('prometheus_config { enable: true path: "/page" }', "/page", id="elsewhere"),
+        pytest.param('prometheus_config { path: "/page" }', None, id="not enabled"),
+        pytest.param("# nothing", None, id="nothing"),
+    ],
+)
+def test_a_monitoring_config_says_where_the_page_is(tmp_path: Path, content: str, path: str | None) -> None:
+    (tmp_path / "monitoring.config").write_text(content)
+    assert read_metrics_path(str(tmp_path / "monitoring.config")) == path
 
 
 def test_the_first_list_waits_for_all_that_it_loads(core_with: Any, loads: Loads, base: Path) -> None:
