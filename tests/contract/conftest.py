@@ -316,6 +316,7 @@ def caller() -> Iterator[Caller]:
         "max_num_load_retries": 0,
         "allow_version_labels_for_unavailable_models": False,
         "file_system_poll_wait_seconds": 0.2,
+        "grpc_max_threads": THREADS,
     }
     with running_model_server({}, options=options) as addresses:
         yield Caller(addresses)

@@ -179,4 +179,11 @@ def test_the_model_server_waits_for_the_agent_and_gets_its_flags(tmp_path: Path)
     (models / "models.config").write_text("model_config_list {}")
     output, _ = process.communicate(timeout=10)
     assert f"--model_config_file={models}/models.config" in output.splitlines()
-    assert "--port=8500" in output
+    assert {"--port=8500", "--grpc_max_threads=64"} <= set(output.splitlines())
+    (monitoring,) = (line for line in output.splitlines() if line.startswith("--monitoring_config_file="))
+    said = Path(monitoring.partition("=")[2]).read_text()
+    scraped = yaml.safe_load((PROJECT / "include/compose/prometheus/prometheus.yml").read_text())[
+        "scrape_configs"
+    ]
+    (page,) = (job["metrics_path"] for job in scraped if job["job_name"] == "model-server")
+    assert said.split() == ["prometheus_config", "{", "enable:", "true", "path:", f'"{page}"', "}"]

@@ -24,6 +24,7 @@ from reshelve.platform import airflow, postgres, seaweedfs, serving
 from reshelve.platform.configuration import Machine, machine
 from reshelve.platform.services import Service, State, log_tail, memory_mib
 from reshelve.processes import port_is_open, start, wait_until
+from reshelve.serving.readiness import unanswered
 from reshelve.settings import PROJECT, settings
 from reshelve.store import keys
 from reshelve.store.objects import ObjectStore
@@ -37,6 +38,7 @@ _PORTS = {
     "api-server": ("airflow_port",),
     "model-server": ("grpc_port", "rest_port"),
 }
+_LABEL_SECONDS = 60.0
 _FREE_BYTES_NEEDED = 2 * 2**30
 
 
@@ -63,6 +65,7 @@ def up() -> dict[str, Any]:
         here.write_environment_file()
         _start_missing(here, missing, began, new_keys)
         _wait_for_health(here, began)
+        _wait_for_labels(here)
         log.info("the platform is up", seconds=round(time.monotonic() - began, 1), airflow=here.airflow_url)
     return status()
 
@@ -209,6 +212,16 @@ def _wait_for_health(here: Machine, began: float) -> None:
             waiting = [name for name, fine in _checks(here).items() if not fine]
             logger(stage="platform").info("waiting", on=", ".join(waiting), elapsed=_elapsed(began))
         time.sleep(0.3)
+
+
+def _wait_for_labels(here: Machine) -> None:
+    """Give the model server time to answer what was released; one that does not is no reason to be without a platform."""
+    rest = f"127.0.0.1:{here.ports.rest_port}"
+    deadline = time.monotonic() + _LABEL_SECONDS
+    while (missing := unanswered(here.models, rest)) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    if missing:
+        logger(stage="platform").warning("the model server does not answer yet", labels=missing)
 
 
 def _healthy(here: Machine) -> bool:

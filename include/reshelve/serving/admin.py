@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import grpc
 
 from reshelve.errors import TryAgainError
 from reshelve.serving import protocol
-from reshelve.serving.client import open_channel, typed_error
+from reshelve.serving.busy import call_when_free, is_busy
+from reshelve.serving.client import BusyError, ServerAwayError, TooSlowError, open_channel
 from reshelve.serving.model_config import ModelEntry, to_message
+from reshelve.serving.placeholder import PLACEHOLDER
 from reshelve.serving.plan import Observed, State
 
 _LABELS = ("stable", "canary")
+_LONGEST_PAUSE = 0.02  # few calls, and others wait for what they do
+_BUSY_SECONDS = 2.0  # then what is wanted may be something else already
 _States = protocol.get_model_status_pb2.ModelVersionStatus.State
 
 
+class RefusedError(TryAgainError):
+    """The server lives, and says no. What holds of a configuration that it refused is not known."""
+
+
 class ServerAdmin:
-    """One model server's control surface. Every method raises TryAgainError where the server does not answer."""
+    """One model server's control surface.
+
+    A call that the server refuses for want of a thread is made again until its time is over. Every method raises
+    ServerAwayError where nothing answers, TooSlowError or BusyError where the server lives and has no time.
+    """
 
     def __init__(self, address: str, timeout: float = 5) -> None:
         self.address = address
@@ -35,21 +48,25 @@ class ServerAdmin:
         request = protocol.get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = ranker
         try:
-            answer = self._models.GetModelStatus(request, timeout=self._timeout)
+            answer = self._call(self._models.GetModelStatus, request)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return Observed()
-            raise self._away(error, ranker) from error
+            raise self._typed(error, ranker) from error
         states: dict[int, State] = {}
         failures: dict[int, str] = {}
         for found in answer.model_version_status:
             states[found.version] = State(_States.Name(found.state))
             if states[found.version] is State.END and found.status.error_code:
                 failures[found.version] = found.status.error_message or f"code {found.status.error_code}"
+        placeholder = states.pop(PLACEHOLDER, None)
+        begun, refused = placeholder is State.AVAILABLE, failures.pop(PLACEHOLDER, None) is not None
+        if all(state is State.END for state in states.values()):
+            return Observed(states, {}, failures, begun, refused)  # no label can point anywhere
         labels = {
             label: version for label in _LABELS if (version := self._labelled(ranker, label)) is not None
         }
-        return Observed(states, labels, failures)
+        return Observed(states, labels, failures, begun, refused)
 
     def _labelled(self, ranker: str, label: str) -> int | None:
         """Where a label points. The status call ignores labels; the metadata call resolves them."""
@@ -57,28 +74,52 @@ class ServerAdmin:
         request.model_spec.name = ranker
         request.model_spec.version_label = label
         try:
-            answer = self._predictions.GetModelMetadata(request, timeout=self._timeout)
+            answer = self._call(self._predictions.GetModelMetadata, request)
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
                 return None  # no such label, or it points at a version that is gone
-            raise self._away(error, ranker) from error
+            raise self._typed(error, ranker) from error
         return int(answer.model_spec.version.value)
 
-    def reload(self, entries: Iterable[ModelEntry], timeout: float = 10) -> None:
+    def reload(
+        self,
+        entries: Iterable[ModelEntry],
+        timeout: float = 60,
+        others: Iterable[protocol.model_server_config_pb2.ModelConfig] = (),
+    ) -> None:
         """Replace the server's whole model list. An OK does not mean that anything is loaded yet: observe.
 
-        Raises TryAgainError with the server's words where it refuses.
+        It waits on the server while a model that is new to it loads, up to `timeout` seconds here. Raises
+        RefusedError with the server's words where it refuses.
         """
-        request = protocol.model_management_pb2.ReloadConfigRequest(config=to_message(entries))
+        request = protocol.model_management_pb2.ReloadConfigRequest(config=to_message(entries, others))
         try:
-            answer = self._models.HandleReloadConfigRequest(request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise self._away(error, "a new configuration") from error
-        if answer.status.error_code:
-            raise TryAgainError(
-                f"the model server at {self.address} refused a new configuration", answer.status.error_message
+            answer = call_when_free(
+                self._models.HandleReloadConfigRequest,
+                request,
+                timeout,
+                patience=_BUSY_SECONDS,
+                longest_pause=_LONGEST_PAUSE,
             )
+        except grpc.RpcError as error:
+            raise self._typed(error, "a new configuration") from error
+        if answer.status.error_code:
+            raise self._refused("a new configuration", answer.status.error_message)
 
-    def _away(self, error: grpc.RpcError, what: str) -> TryAgainError:
-        found = typed_error(error, self.address, what)
-        return found if isinstance(found, TryAgainError) else TryAgainError(found.headline, found.detail)
+    def _call(self, call: Callable[..., Any], request: Any) -> Any:
+        return call_when_free(call, request, self._timeout, longest_pause=_LONGEST_PAUSE)
+
+    def _typed(self, error: grpc.RpcError, what: str) -> TryAgainError:
+        code, detail = error.code(), str(error.details())
+        if is_busy(error):
+            return BusyError(f"the model server at {self.address} is busy: it refused {what}", detail)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TooSlowError(f"the model server at {self.address} did not answer in time", what)
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return ServerAwayError(
+                f"the model server at {self.address} is not there for {what}", f"{code.name}: {detail}"
+            )
+        return self._refused(what, f"{code.name}: {detail}")
+
+    def _refused(self, what: str, words: str) -> RefusedError:
+        return RefusedError(f"the model server at {self.address} refused {what}", words)

@@ -1,8 +1,8 @@
 """The serving agent: beside each model server, makes it serve what the pointers say, and reports what it serves.
 
 Each round looks at the pointers (S3), at the server (gRPC) and at the disk, takes the next safe step (`plan`),
-and reports. Nothing is remembered that matters: killed at any moment and started again, it converges. With S3
-away the server keeps what it has; with the server away the agent waits for it.
+and reports. What matters is on the disk: killed at any moment and started again, it converges. With S3 away the
+server keeps what it has; with the server away it finds, whenever it starts, a file that it can start from.
 """
 
 from __future__ import annotations
@@ -10,28 +10,31 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from reshelve.errors import ConfigurationError, DataError, TryAgainError
+from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.processes import only_one
-from reshelve.serving.admin import ServerAdmin
+from reshelve.serving.admin import RefusedError, ServerAdmin
+from reshelve.serving.client import BusyError, ServerAwayError
 from reshelve.serving.copier import Copier
 from reshelve.serving.disk import Disk
-from reshelve.serving.host import HostWatch
-from reshelve.serving.model_config import CONFIG_FILE, ModelEntry, read_config, write_config
-from reshelve.serving.plan import Observed, must_reload, next_entry, removable
+from reshelve.serving.load_watch import LoadWatch
+from reshelve.serving.loads import Loads
+from reshelve.serving.model_config import ModelEntry
+from reshelve.serving.placeholder import PLACEHOLDER, placeholder_path, write_placeholder
+from reshelve.serving.plan import Observed, must_reload, next_entry, removable, start_entry
 from reshelve.serving.pointers import Pointers
-from reshelve.serving.reports import Report, Serving, write_report
-from reshelve.store.deployments import Pointer
+from reshelve.serving.readiness import write_wanted_labels
+from reshelve.serving.reloading import Reloads
+from reshelve.serving.reporter import Reporter
+from reshelve.serving.start_file import StartFile
 from reshelve.store.objects import ObjectStore, impatient_store, object_store
 from reshelve.store.signatures import trust
 
-_REPORT_SECONDS = 10.0
 _SAME_RELOAD_SECONDS = 2.0
-_RETRY_LOAD_SECONDS = 60.0
-_AWAY_SECONDS = 15.0
+_QUICK_RELOAD_SECONDS = 0.5  # most reloads are taken in at once: a round waits so long
+_NARROW_SECONDS, _EMPTY_SECONDS = 60.0, 300.0  # of absence
 
 Entries = dict[str, ModelEntry]
 
@@ -39,7 +42,8 @@ Entries = dict[str, ModelEntry]
 def run_agent(models: str, server: str, name: str, every: float) -> None:
     """Run until SIGTERM or SIGINT.
 
-    Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted.
+    Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted or the
+    directory holds a model list that is not ours and cannot be kept.
     """
     if not name or "/" in name or name.startswith("."):
         raise ConfigurationError(
@@ -68,43 +72,46 @@ class Agent:
     """One round after the other; `round` never raises for what S3, the server or the disk do."""
 
     def __init__(self, models: Path, server: str, name: str, store: ObjectStore, copies: ObjectStore) -> None:
-        self.models, self.server, self.name, self.store = models, server, name, store
+        self.models, self.server, self.name = models, server, name
         self.disk = Disk(models)
+        self.start_file = StartFile(models)
         self.pointers = Pointers(store)
         self.copier = Copier(copies, self.disk)
         self.admin = ServerAdmin(server)
-        self.host = HostWatch(server, models)
+        self.reloads = Reloads(self.admin)
+        self.loads = LoadWatch(Loads(models))
+        self.reporter = Reporter(name, server, store, self.copier, models)
         self.applied: Entries = {}
-        self.written: Entries | None = None
+        self._must_tell = True  # what the server holds was not told by this process, or was refused in part
         self._sent: Entries | None = None
         self._sent_at = float("-inf")
-        self._answered_at = time.monotonic()
-        self._retried: dict[tuple[str, int], float] = {}
-        self._reports: dict[str, Report] = {}
-        self._reported_at: dict[str, float] = {}
-        self._server_away: str | None = None
-        self._refusal: str | None = None
-        self._disk_trouble: str | None = None
-        self._asked_at: dict[tuple[str, int], float] = {}
+        self._away_since: float | None = None
 
     def start(self) -> None:
-        """Verify the disk and make models.config name only what verified: a server may start at any time."""
+        """Verify the disk and make models.config name only what may be started from: a server may start at any time.
+
+        Raises ConfigurationError where the directory holds a model list that is not ours and cannot be kept.
+        """
+        self.start_file.start()
         self.disk.start()
-        try:
-            found = read_config(self.models)
-        except DataError as error:
-            logger().warning("models.config is damaged, written anew", problem=str(error))
-            found = {}
-        self.written = found or None
-        kept = {name: entry.limited_to(self.disk.of(name)) for name, entry in found.items()}
+        self.pointers.refresh()
+        if clash := sorted(self.start_file.names_of_others() & self.pointers.known.keys()):
+            raise ConfigurationError(
+                f"{self.models}/models.config has a model {clash[0]} that is not Reshelve's",
+                "a ranker of that name is deployed here: rename one of them, or give the agent a directory of its own",
+            )
+        write_placeholder(self.models)
+        self.loads.start(sorted(self.disk.verified))
+        kept = {name: e.limited_to(self.disk.of(name)) for name, e in self.start_file.ours.items()}
         self.applied = {name: entry for name, entry in kept.items() if entry is not None}
-        self._write(self.applied)
+        self.start_file.write(self.applied)
         logger(agent=self.name).info("agent started", server=self.server, models=str(self.models))
 
     def close(self) -> None:
         """Stop copying and close the connection; the server keeps serving."""
         self.copier.close()
         self.admin.close()
+        self.reloads.close()
 
     def round(self) -> None:
         """Look, take the next step, report."""
@@ -114,105 +121,135 @@ class Agent:
             self.copier.want(ranker, [version for version in first if version is not None])
         observed = None
         try:
+            if self.start_file.refresh():
+                self._must_tell = True  # models of others were added or taken away
+            self._take_outcome()
             observed = self._observe()
             if observed is not None:
+                self.loads.learn(observed, self.pointers.known, self.reloads.under_way)
                 self._step(observed)
+            self.loads.forget(self.pointers.known)
+            self._write_start_file()
+            write_wanted_labels(self.models, self.pointers.known.values())
+            if observed is not None:
                 self._clean(observed)
-            self._disk_trouble = None
+            self.reporter.disk_trouble = None
         except OSError as error:
-            self._disk_trouble = f"the disk: {error}"
+            self.reporter.disk_trouble = f"the disk: {error}"
             logger(models=str(self.models)).error("the disk refuses, serving goes on", problem=str(error))
-        self._report(observed or {})
+        if self.pointers.away is None:
+            self.reporter.report(self.pointers, observed or {}, self.loads, self.start_file.names_of_others())
 
     def _observe(self) -> dict[str, Observed] | None:
-        """What the server has of every ranker, or None while it does not answer."""
+        """What the server has of every ranker, or None where it did not say. Only silence is absence: not a refusal."""
         try:
             found = {
                 name: self.admin.observe(name)
                 for name in sorted(self.pointers.known.keys() | self.applied.keys())
             }
         except TryAgainError as error:
-            if self._server_away is None:
+            if isinstance(error, ServerAwayError):
+                self._is_away()
+            if self.reporter.server_trouble is None:
                 logger(server=self.server).warning("the model server does not answer", problem=str(error))
-            self._server_away = error.headline
-            self._make_safe_to_start()
+            self.reporter.server_trouble = error.headline
             return None
         if not found:
             return {}  # nothing to ask about yet: the first ranker tells whether the server is there
-        if self._server_away is not None:
+        if self.reporter.server_trouble is not None:
             logger(server=self.server).info("the model server answers")
-        self._server_away, self._answered_at = None, time.monotonic()
+        if self._away_since is not None:
+            self._away_since, self._must_tell = None, True
+        self.reporter.server_trouble = None
         return found
 
-    def _make_safe_to_start(self) -> None:
-        """After a while without the server, take the labels out of models.config.
-
-        A server that reads a label whose version cannot be loaded ends at its start, every time. Without labels it
-        starts with what it can load, and the labels follow as soon as it answers.
-        """
-        if time.monotonic() - self._answered_at > _AWAY_SECONDS:
-            self._write(
-                {name: ModelEntry(e.name, e.base_path, e.versions) for name, e in self.applied.items()}
-            )
+    def _is_away(self) -> None:
+        self._away_since = self._away_since or time.monotonic()
+        self.loads.server_is_away()
 
     def _step(self, observed: dict[str, Observed]) -> None:
-        wanted = dict(self.applied)  # a ranker whose pointer was not read yet keeps what it has
+        """Tell the server what is next, unless it is still taking in what it was told, or not every pointer was read."""
+        if self.reloads.under_way or not self.pointers.complete:
+            return
+        wanted = {r: e for r, e in self.applied.items() if r not in self.pointers.known}
+        begun = self._next_loads(observed)
         for ranker, pointer in self.pointers.known.items():
-            entry = next_entry(
-                pointer,
-                observed[ranker],
-                self.disk.of(ranker),
-                self.disk.base_path(ranker),
-                self._failed_to_retry(ranker, observed[ranker]),
-            )
-            wanted.pop(ranker, None)
+            if ranker in self.start_file.names_of_others():
+                continue
+            seen, chosen = observed[ranker], frozenset(v for name, v in begun if name == ranker)
+            told = chosen | self.loads.told(ranker)
+            entry = next_entry(pointer, seen, self.disk.of(ranker), self.disk.base_path(ranker), told)
+            if entry is not None and not seen.known and not seen.placeholder_failed and not told - chosen:
+                entry, begun = self._placeholder_entry(ranker), [copy for copy in begun if copy[0] != ranker]
+            elif entry is None and seen.placeholder and pointer.wanted & self.disk.of(ranker):
+                entry = self._placeholder_entry(ranker)  # it waits for its turn
             if entry is not None:
                 wanted[ranker] = entry
-        # What a server refused may hold in part: it has to be told again, also what it was told before.
-        refused = self._sent is not None and self._sent not in (self.applied, wanted)
-        if refused or any(
+        if self._must_tell or any(
             must_reload(wanted.get(r), self.applied.get(r), seen) for r, seen in observed.items()
         ):
-            self._apply(wanted)
+            self._send(wanted, begun)
 
-    def _failed_to_retry(self, ranker: str, observed: Observed) -> frozenset[int]:
-        """Failed versions whose time has come: left out of the list for one round, they are tried anew."""
-        due = set()
-        for version in observed.failures:
-            last = self._retried.setdefault((ranker, version), time.monotonic())
-            if time.monotonic() - last > _RETRY_LOAD_SECONDS:
-                self._retried[ranker, version] = time.monotonic()
-                due.add(version)
-        return frozenset(due)
+    def _next_loads(self, observed: dict[str, Observed]) -> list[tuple[str, int]]:
+        local = {ranker: self.disk.of(ranker) for ranker in self.pointers.known}
+        return self.loads.choose(self.pointers.known, observed, local)
 
-    def _apply(self, wanted: Entries) -> None:
-        """File first, then the reload: a server that polls the file meets the same answer either way."""
+    def _placeholder_entry(self, ranker: str) -> ModelEntry:
+        """What makes the server know a ranker, so that no reload has to wait for its first load."""
+        return ModelEntry(ranker, placeholder_path(self.models), frozenset({PLACEHOLDER}))
+
+    def _send(self, wanted: Entries, begun: list[tuple[str, int]]) -> None:
         now = time.monotonic()
         if wanted == self._sent and now - self._sent_at < _SAME_RELOAD_SECONDS:
             return
-        self._write(wanted)
         self._sent, self._sent_at = wanted, now
-        try:
-            self.admin.reload(wanted.values())
-        except TryAgainError as error:
-            if self._refusal != str(error):
-                logger(server=self.server).error("reload failed, trying again", problem=str(error))
-            self._refusal = str(error)
+        self.loads.begin(begun)  # written down before the server knows: it may not live to tell
+        self.reloads.send(wanted, self.start_file.others)
+        self._take_outcome(_QUICK_RELOAD_SECONDS)
+
+    def _take_outcome(self, patience: float = 0.0) -> None:
+        outcome = self.reloads.take(patience)
+        if outcome is None:
             return
-        self._refusal = None
-        for name, entry in wanted.items():
-            before = self.applied[name].versions if name in self.applied else frozenset()
-            self._asked_at.update({(name, version): now for version in entry.versions - before})
-        self.applied = wanted
-        for entry in wanted.values():
+        if outcome.error is not None:
+            if self.reporter.refusal != str(outcome.error):
+                logger(server=self.server).error("reload failed, trying again", problem=str(outcome.error))
+            self.reporter.refusal = str(outcome.error)
+            self._must_tell = True  # what a server refused may hold in part
+            if isinstance(outcome.error, ServerAwayError):
+                self._is_away()
+            elif isinstance(outcome.error, RefusedError | BusyError):
+                self.loads.refused()
+                self._sent = None if isinstance(outcome.error, BusyError) else self._sent
+            return
+        self.reporter.refusal, self._must_tell = None, outcome.others != self.start_file.others
+        self.applied = dict(outcome.entries)
+        for entry in outcome.entries.values():
             logger(ranker=entry.name).info(
                 "told the server", versions=sorted(entry.versions), labels=dict(entry.labels)
             )
 
-    def _write(self, entries: Entries) -> None:
-        if entries != self.written or not (self.models / CONFIG_FILE).is_file():
-            write_config(self.models, entries.values())
-            self.written = entries
+    def _write_start_file(self) -> None:
+        """The longer the server is away, the less it is asked to start from: it may be ending at each of its starts."""
+        away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
+        found: Entries = {}
+        if away <= _EMPTY_SECONDS:
+            rankers = self.pointers.known.keys() | self.start_file.ours.keys()
+            may = {r: self._may_start(r, away) for r in rankers - self.start_file.names_of_others()}
+            found = {ranker: entry for ranker, entry in may.items() if entry is not None}
+        elif self.start_file.ours:
+            logger(server=self.server).error("the server does not come back: it may start without its models")
+            for ranker, listed in self.start_file.ours.items():
+                for version in listed.versions:
+                    self.loads.records.doubt(ranker, version)
+        self.start_file.write(found)
+
+    def _may_start(self, ranker: str, away: float) -> ModelEntry | None:
+        pointer = self.pointers.known.get(ranker)
+        if pointer is None:  # not read yet, or damaged: it keeps what it has
+            return self.start_file.ours.get(ranker)
+        proven = self.loads.records.proven(ranker) & self.disk.of(ranker)
+        return start_entry(pointer, proven, self.disk.base_path(ranker), narrow=away > _NARROW_SECONDS)
 
     def _clean(self, observed: dict[str, Observed]) -> None:
         for ranker, pointer in self.pointers.known.items():
@@ -220,54 +257,3 @@ class Agent:
             for version in removable(pointer, observed[ranker], self.applied.get(ranker), local):
                 logger(ranker=ranker, version=version).info("removing a version that is no longer wanted")
                 self.disk.remove(ranker, version)
-
-    def _report(self, observed: dict[str, Observed]) -> None:
-        if self.pointers.away is not None:
-            return
-        for ranker, pointer in self.pointers.known.items():
-            report = self._report_of(pointer, observed.get(ranker))
-            due = time.monotonic() - self._reported_at.get(ranker, float("-inf")) > _REPORT_SECONDS
-            if due or not report.same_as(self._reports.get(ranker)):
-                report = report.model_copy(update={"host": self.host.look()})
-                try:
-                    write_report(self.store, ranker, report)
-                except TryAgainError as error:
-                    logger(ranker=ranker).warning("not reported", problem=error.headline)
-                    return
-                self._reports[ranker], self._reported_at[ranker] = report, time.monotonic()
-
-    def _failures(self, pointer: Pointer, observed: Observed) -> dict[int, str]:
-        """Wanted versions that cannot serve here. A server lists an old failure until it begins the new load."""
-        found = dict(self.copier.failures(pointer.ranker))
-        for version, message in observed.failures.items():
-            if time.monotonic() - self._asked_at.get((pointer.ranker, version), 0.0) > _SAME_RELOAD_SECONDS:
-                found[version] = f"version {version} was not loaded: {message}"
-        return {version: found[version] for version in sorted(found) if version in pointer.wanted}
-
-    def _report_of(self, pointer: Pointer, observed: Observed | None) -> Report:
-        seen = observed or Observed()
-        failures = self._failures(pointer, seen)
-        problems = [
-            self._server_away,
-            self.pointers.damaged.get(pointer.ranker),
-            self._refusal,
-            self._disk_trouble,
-            *self.copier.troubles(pointer.ranker),
-            *failures.values(),
-        ]
-        error = "; ".join(problem for problem in problems if problem)
-        return Report(
-            agent=self.name,
-            server=self.server,
-            at=datetime.now(UTC),
-            sequence=pointer.sequence,
-            serving=Serving(
-                stable=seen.labels.get("stable"),
-                previous=pointer.previous if pointer.previous in seen.available else None,
-                canary=seen.labels.get("canary"),
-                available=tuple(sorted(seen.available)),
-                labels=dict(sorted(seen.labels.items())),
-            ),
-            failures=failures,
-            error=error or None,
-        )

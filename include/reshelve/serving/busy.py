@@ -27,14 +27,18 @@ def call_when_free(
     request: Any,
     timeout: float,
     refused: Callable[[], None] | None = None,
+    *,
+    patience: float | None = None,
+    longest_pause: float = _LONGEST_PAUSE,
 ) -> Any:
     """What `call(request)` answers within `timeout` seconds, refusals for want of a thread tried again.
 
-    The pauses double from 5 to 250 ms, each with full jitter (Brooker 2015, "Exponential Backoff and Jitter"), so that
-    callers refused together do not come back together. `refused` is told of every refusal. Raises the grpc.RpcError of
-    the last try.
+    The pauses double from 5 to 250 ms (`longest_pause`), each with full jitter (Brooker 2015, "Exponential Backoff and
+    Jitter"), so that callers refused together do not come back together. `refused` is told of every refusal; they are
+    tried again for `patience` seconds, the whole time by default. Raises the grpc.RpcError of the last try.
     """
     deadline = time.monotonic() + timeout
+    give_up = deadline if patience is None else min(deadline, time.monotonic() + patience)
     pause = _FIRST_PAUSE
     while True:
         try:
@@ -45,7 +49,7 @@ def call_when_free(
             if refused is not None:
                 refused()
             wait = random.uniform(0, pause)
-            if time.monotonic() + wait >= deadline:
+            if time.monotonic() + wait >= give_up:
                 raise
             time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, longest_pause)

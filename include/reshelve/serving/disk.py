@@ -1,11 +1,14 @@
 """The versions on a model server's disk: `<models>/<ranker>/<version>/`, each verified before it counts.
 
-A version's manifest is kept beside it as `.manifest-<version>.json`, so that an agent can verify what it finds
-at its start while S3 is away. A model server ignores names that are no integers.
+A version's manifest is kept beside it as `.manifest-<version>.json`, so that an agent can verify what it finds at its
+start while S3 is away. It also says whose a version is: what has no manifest of ours beside it is somebody else's, and is
+neither loaded, nor changed, nor deleted. A model server ignores names that are no integers.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -15,9 +18,26 @@ from reshelve.logs import logger
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import trust
-from reshelve.store.versions import check_directory, download_version
+from reshelve.store.versions import check_directory, download_version, require_manifest
 
-_LEFT_BEHIND = (".incoming-*", ".removed-*", ".manifest-*.partial")
+_MANIFEST = re.compile(r"\.manifest-(\d+)\.json")
+_PARTIAL = re.compile(r"\.(manifest|load)-\d+\.json\.partial")
+
+
+def carries_manifest(folder: Path) -> bool:
+    """Whether any version below a ranker's folder is ours."""
+    return any(_MANIFEST.fullmatch(path.name) for path in folder.glob(".manifest-*.json"))
+
+
+def foreign_folder(models: Path) -> Path | None:
+    """A folder with numbered SavedModels of which none is ours, if there is one."""
+    for folder in sorted(
+        path for path in models.iterdir() if path.is_dir() and not path.name.startswith(".")
+    ):
+        numbered = (path for path in folder.iterdir() if path.name.isdigit())
+        if not carries_manifest(folder) and any((path / "saved_model.pb").is_file() for path in numbered):
+            return folder
+    return None
 
 
 class Disk:
@@ -37,23 +57,32 @@ class Disk:
         return self.verified.get(ranker, frozenset())
 
     def start(self) -> None:
-        """Delete what a killed agent left, verify every byte of every version, remove those that fail."""
+        """Delete what a killed agent left of our versions, verify every byte of each, remove those that fail."""
         for folder in sorted(
             path for path in self.models.iterdir() if path.is_dir() and not path.name.startswith(".")
         ):
-            for pattern in _LEFT_BEHIND:
-                for path in folder.glob(pattern):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            versions = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-            self.verified[folder.name] = frozenset(v for v in versions if self._verifies(folder.name, v))
+            ours = sorted(
+                int(name[1])
+                for path in folder.glob(".manifest-*.json")
+                if (name := _MANIFEST.fullmatch(path.name))
+            )
+            for path in folder.glob(".*.partial") if ours else ():
+                if _PARTIAL.fullmatch(path.name):
+                    path.unlink()
+            if ours:
+                self.verified[folder.name] = frozenset(v for v in ours if self._verifies(folder.name, v))
 
     def _verifies(self, ranker: str, version: int) -> bool:
         try:
-            manifest = Manifest.parse(
-                self._manifest(ranker, version).read_bytes(), f"{ranker} version {version}", trust()
+            manifest = self._own_manifest(ranker, version)
+        except (OSError, DataError) as error:
+            logger(ranker=ranker, version=version).warning(
+                "a local version whose manifest is not ours is left alone", problem=str(error)
             )
-            if (manifest.ranker, manifest.version) != (ranker, version):
-                raise DataError(f"its manifest is that of {manifest.ranker} {manifest.version}")
+            return False
+        for left in (".incoming-", ".removed-"):
+            shutil.rmtree(self.base_path(ranker) / f"{left}{version}", ignore_errors=True)
+        try:
             check_directory(manifest, self.base_path(ranker) / str(version))
         except (OSError, DataError) as error:
             problem = f"{type(error).__name__}: {error}".splitlines()
@@ -64,17 +93,59 @@ class Disk:
             return False
         return True
 
+    def _own_manifest(self, ranker: str, version: int) -> Manifest:
+        """The manifest beside a version. Raises OSError where there is none, DataError where it is not one of ours."""
+        body = self._manifest(ranker, version).read_bytes()
+        manifest = Manifest.parse(body, f"{ranker} version {version}", trust())
+        if (manifest.ranker, manifest.version) != (ranker, version):
+            raise DataError(f"its manifest is that of {manifest.ranker} {manifest.version}")
+        return manifest
+
     def copy(self, store: ObjectStore, ranker: str, version: int, rate: int | None = None) -> None:
-        """Copy and verify one version, at most `rate` bytes a second (blocking; errors as of `download_version`)."""
+        """Copy and verify one version, at most `rate` bytes a second (blocking; errors as of `download_version`).
+
+        The manifest comes first: what is copied is known to be ours before a byte of it is there. A directory of that
+        number without one is taken over where it has the very bytes, and else left alone: DataError.
+        """
         self.base_path(ranker).mkdir(parents=True, exist_ok=True)
         directory = self.base_path(ranker) / str(version)
-        manifest = download_version(store, ranker, version, directory, rate)
-        path = self._manifest(ranker, version)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(manifest.body)
-        partial.rename(path)
+        manifest = require_manifest(store, ranker, version)
+        if (directory.exists() or directory.is_symlink()) and not self._is_ours(ranker, version):
+            try:
+                check_directory(manifest, directory)
+            except (OSError, DataError) as error:
+                raise DataError(
+                    f"{directory} is in the way: it has no manifest of ours, and other bytes",
+                    "Reshelve deletes nothing that is not its own; move it, or give the agent a directory of its own",
+                ) from error
+        self._write_manifest(manifest)
+        try:
+            manifest = download_version(store, ranker, version, directory, rate)
+        except BaseException:
+            if not directory.exists():
+                self._manifest(ranker, version).unlink(missing_ok=True)
+            raise
+        self._write_manifest(manifest)  # it may have been signed again meanwhile
         with self._lock:
             self.verified[ranker] = self.of(ranker) | {version}
+
+    def _is_ours(self, ranker: str, version: int) -> bool:
+        try:
+            self._own_manifest(ranker, version)
+        except (OSError, DataError):
+            return False
+        return True
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        path = self._manifest(manifest.ranker, manifest.version)
+        if path.is_file() and path.read_bytes() == manifest.body:
+            return
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as handle:
+            handle.write(manifest.body)
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.rename(path)
 
     def remove(self, ranker: str, version: int) -> None:
         """Delete a version that no server holds."""
@@ -92,7 +163,9 @@ class Disk:
             # Renamed first: killed half-way, no half of a version stays under an integer name.
             directory.replace(removed)
             shutil.rmtree(removed)
-        self._manifest(ranker, version).unlink(missing_ok=True)
+        self._manifest(ranker, version).unlink(
+            missing_ok=True
+        )  # last: until then it says that all this is ours
 
     def _manifest(self, ranker: str, version: int) -> Path:
         return self.base_path(ranker) / f".manifest-{version}.json"

@@ -1,6 +1,6 @@
 """A model server's configuration: which versions of which models, and which labels point where.
 
-Written as TensorFlow Serving's `ModelServerConfig` in protobuf text form, always with the `specific` policy.
+Written as TensorFlow Serving's `ModelServerConfig` in protobuf text form, our models with the `specific` policy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from google.protobuf import text_format
 
 from reshelve.errors import DataError
-from reshelve.serving.protocol import model_server_config_pb2
+from reshelve.serving.protocol import model_server_config_pb2 as config_pb2
 
 CONFIG_FILE = "models.config"
 
@@ -39,11 +39,20 @@ class ModelEntry:
         labels = {label: version for label, version in self.labels.items() if version in kept}
         return ModelEntry(self.name, self.base_path, kept, labels) if kept else None
 
+    @classmethod
+    def of(cls, config: config_pb2.ModelConfig) -> ModelEntry:
+        """From a message with the `specific` policy. Raises ValueError where a label points nowhere."""
+        versions = frozenset(config.model_version_policy.specific.versions)
+        return cls(config.name, Path(config.base_path), versions, dict(config.version_labels))
 
-def to_message(entries: Iterable[ModelEntry]) -> model_server_config_pb2.ModelServerConfig:
-    """The whole list, sorted by name: a reload replaces everything."""
-    message = model_server_config_pb2.ModelServerConfig()
+
+def to_message(
+    entries: Iterable[ModelEntry], others: Iterable[config_pb2.ModelConfig] = ()
+) -> config_pb2.ModelServerConfig:
+    """The whole list, sorted by name: a reload replaces everything. `others`: models that are not ours, as they are."""
+    message = config_pb2.ModelServerConfig()
     message.model_config_list.SetInParent()
+    message.model_config_list.config.extend(others)
     for entry in sorted(entries, key=lambda e: e.name):
         config = message.model_config_list.config.add(
             name=entry.name, base_path=str(entry.base_path.absolute()), model_platform="tensorflow"
@@ -54,28 +63,32 @@ def to_message(entries: Iterable[ModelEntry]) -> model_server_config_pb2.ModelSe
     return message
 
 
-def parse(text: str) -> dict[str, ModelEntry]:
-    """Entries by name. Raises DataError where the text is no configuration."""
+def parse_message(text: str) -> config_pb2.ModelServerConfig:
+    """Raises DataError where the text is no configuration."""
     try:
-        message = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-        return {
-            config.name: ModelEntry(
-                config.name,
-                Path(config.base_path),
-                frozenset(config.model_version_policy.specific.versions),
-                dict(config.version_labels),
-            )
-            for config in message.model_config_list.config
-        }
-    except (text_format.ParseError, ValueError) as error:
+        return text_format.Parse(text, config_pb2.ModelServerConfig())
+    except text_format.ParseError as error:
         raise DataError(f"{CONFIG_FILE} is no model server configuration", str(error)) from error
 
 
-def write_config(directory: Path, entries: Iterable[ModelEntry]) -> None:
+def parse(text: str) -> dict[str, ModelEntry]:
+    """Entries by name. Raises DataError where the text is no configuration."""
+    try:
+        return {config.name: ModelEntry.of(config) for config in parse_message(text).model_config_list.config}
+    except ValueError as error:
+        raise DataError(f"{CONFIG_FILE} is no model server configuration", str(error)) from error
+
+
+def write_config(
+    directory: Path,
+    entries: Iterable[ModelEntry],
+    others: Iterable[config_pb2.ModelConfig] = (),
+    heading: str = "",
+) -> None:
     """Replace `directory/models.config` at once: a server that polls it never reads half of it."""
     partial = directory / f".{CONFIG_FILE}.partial"
     with partial.open("w", encoding="utf-8") as handle:
-        handle.write(text_format.MessageToString(to_message(entries)))
+        handle.write(heading + text_format.MessageToString(to_message(entries, others)))
         handle.flush()
         os.fsync(handle.fileno())
     partial.rename(directory / CONFIG_FILE)

@@ -26,6 +26,7 @@ class Pointers:
     known: dict[str, Pointer] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     away: str | None = None
+    complete: bool = False  # whether every pointer that there is was looked at once
     _tags: dict[str, str] = field(default_factory=dict)
     _rankers: list[str] = field(default_factory=list)
     _listed_at: float = float("-inf")
@@ -52,7 +53,7 @@ class Pointers:
             return
         if self.away is not None:
             logger().info("S3 is back")
-        self.away, self._wait = None, 0.5
+        self.away, self._wait, self.complete = None, 0.5, True
 
     def _look(self, ranker: str) -> None:
         found, changed = self.store.get_if_changed(pointer_key(ranker), self._tags.get(ranker))

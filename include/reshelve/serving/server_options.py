@@ -38,9 +38,7 @@ class ServerOptions(BaseSettings):
         30.0, ge=0, description="How long such a load takes only what nothing else wants of the processors."
     )
     grpc_max_threads: int = Field(
-        default_factory=four_per_processor,
-        ge=2,
-        description="gRPC threads. One listens: one request fewer at once, more are refused.",
+        64, ge=2, description="gRPC threads. One listens: one request fewer at once, more are refused."
     )
     rest_api_num_threads: int = Field(
         default_factory=four_per_processor,

@@ -69,7 +69,11 @@ class Counts(BaseModel):
         return sum(self.errors.values())
 
     def add(
-        self, milliseconds: float | None, error: str | None = None, rejected: str | None = None, refusals: int = 0
+        self,
+        milliseconds: float | None,
+        error: str | None = None,
+        rejected: str | None = None,
+        refusals: int = 0,
     ) -> None:
         """Count one request, and how often a busy server refused it before."""
         self.requests += 1

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -30,15 +34,28 @@ from reshelve.store.objects import ObjectStore, object_store
 ITEMS = [{"item": f"i{n}", "title": f"title {n}", "events": 10 - n} for n in range(5)]
 
 _BUILD = """
-import sys, tensorflow as tf
+import sys, numpy as np, tensorflow as tf
+from tensorflow.python.data.experimental.ops import testing
 class Ranking(tf.Module):
     def __init__(self, offset):
         self.offset = tf.Variable(offset)
         self.items = tf.constant([f"i{n}" for n in range(5)])
         self.titles = tf.constant([f"title {n}" for n in range(5)])
         self.scores = tf.constant([0.4, 0.3, 0.2, 0.06, 0.04])
+    def sleep(self, history):  # "sleep 1.5": this request takes so many seconds, and no processor
+        seconds = tf.strings.to_number(tf.strings.regex_replace(history[0], "sleep ", ""), tf.float64)
+        steps = tf.data.Dataset.range(tf.cast(seconds * 10, tf.int64)).apply(testing.sleep(100_000))
+        return steps.reduce(np.int64(0), lambda total, _: total)
+    def kill(self):  # "kill": the server ends, as it does for want of memory
+        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="killed by a version")]):
+            return tf.constant(0, tf.int64)
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="history")])
     def ask(self, history):
+        sleeps = tf.strings.regex_full_match(history[0], "sleep .*")
+        slept = tf.cond(sleeps, lambda: self.sleep(history), lambda: tf.constant(0, tf.int64))
+        killed = tf.cond(tf.equal(history[0], "kill"), self.kill, lambda: tf.constant(0, tf.int64))
+        with tf.control_dependencies([slept, killed]):
+            history = tf.identity(history)
         rows = tf.shape(history)[0]
         def tile(row): return tf.tile(row[tf.newaxis], [rows, 1])
         return {"item": tile(self.items), "title": tile(self.titles), "score": tile(self.scores) * self.offset}
@@ -114,7 +131,10 @@ Publisher = Callable[..., int]
 
 @pytest.fixture
 def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) -> Publisher:
-    """Publish a version of a partition: `publish(date(2011, 8, 30))`; `no_model` is bytes that nobody will load."""
+    """Publish a version of a partition: `publish(date(2011, 8, 30))`; `no_model` is bytes that nobody will load.
+
+    `loads_with="sleep 5"` takes so many seconds to load, `loads_with="kill"` ends whatever server loads it.
+    """
 
     def made(
         partition: date,
@@ -123,6 +143,7 @@ def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) 
         ranker: str = "recommend",
         verdict: str = "promote",
         ballast: int = 0,
+        loads_with: str = "",
     ) -> int:
         run = Run(_ranker(ranker), partition, object_store(), tmp_path / "work" / model)
         directory = run.stage("package").directory / "version"
@@ -131,6 +152,9 @@ def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) 
             (directory / "saved_model.pb").write_bytes(b"no graph")
         else:  # built once, and only where a test loads it: TensorFlow costs many seconds
             shutil.copytree(request.getfixturevalue("saved_models")[model], directory)
+        if loads_with:  # what its warm-up asks: "sleep 5" loads for five seconds, "kill" ends the server
+            asked = [("serving_default", protocol.to_tensor([loads_with]))]
+            (directory / "assets.extra" / "tf_serving_warmup_requests").write_bytes(warm_up_file(asked))
         if ballast:
             (directory / "assets.extra" / "ballast").write_bytes(bytes(ballast))
         run.stage("package").commit({"bytes": 1})
@@ -144,21 +168,51 @@ def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) 
 
 @dataclass
 class Host:
-    """One serving host: a models directory, a model server and its agent, each a process of its own."""
+    """One serving host: a models directory, a model server and its agent, each a process of its own.
+
+    `RESHELVE_MODEL_SERVER_COMMAND` is another server's command, with {models}, {grpc}, {rest}, {grpc_port}, {rest_port} and
+    {threads} to be filled in: all that these tests ask of ours is asked of that one then.
+    """
 
     models: Path
     grpc: str
     rest: str
     logs: Path
+    threads: int = 64
     started: list[int] = field(default_factory=list)
 
+    def server_command(self) -> list[str]:
+        """What starts the model server."""
+        ours = f"{sys.executable} -m reshelve.cli model-server --models {{models}} --grpc {{grpc}} --rest {{rest}}"
+        words = {"models": self.models, "grpc": self.grpc, "rest": self.rest, "threads": self.threads}
+        words |= {"grpc_port": self.grpc.split(":")[1], "rest_port": self.rest.split(":")[1]}
+        return shlex.split(os.environ.get("RESHELVE_MODEL_SERVER_COMMAND", ours).format(**words))
+
     def start_server(self) -> int:
-        """Start the model server once there is a list for it to read; its process id, once it answers."""
-        wait_until((self.models / "models.config").is_file, 60, "the agent's models.config")
-        command = [sys.executable, "-m", "reshelve.cli", "model-server", "--models", str(self.models)]
-        pid = self._start([*command, "--grpc", self.grpc, "--rest", self.rest], "server")
+        """Start the model server; its process id, once it answers."""
+        pid = self.begin_server()
         wait_until(self.answers, 240, "the model server")
         return pid
+
+    def begin_server(self) -> int:
+        """Start the model server; its process id, at once."""
+        wait_until(
+            (self.models / "models.config").is_file, 60, "the agent's file, as the container waits for it"
+        )
+        return self._start(
+            self.server_command(), "server", {"RESHELVE_SERVING_GRPC_MAX_THREADS": str(self.threads)}
+        )
+
+    @contextmanager
+    def restarted(self) -> Iterator[Restarts]:
+        """While the block runs, the server is started again whenever it ends, as containers are."""
+        restarts = Restarts(self)
+        restarts.start()
+        try:
+            wait_until(self.answers, 240, "the model server")
+            yield restarts
+        finally:
+            restarts.end()
 
     def start_agent(self) -> int:
         """Start the agent; its process id."""
@@ -170,8 +224,8 @@ class Host:
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
-    def _start(self, command: list[str], log: str) -> int:
-        self.started.append(start(command, self.logs / log).pid)
+    def _start(self, command: list[str], log: str, env: dict[str, str] | None = None) -> int:
+        self.started.append(start(command, self.logs / log, env).pid)
         return self.started[-1]
 
     def answers(self) -> bool:
@@ -184,11 +238,48 @@ class Host:
             admin.close()
         return True
 
+    def state(self, version: int, ranker: str = "recommend") -> str | None:
+        """What the server says of a version."""
+        admin = ServerAdmin(self.grpc, timeout=5)
+        try:
+            return admin.observe(ranker).states.get(version)
+        except TryAgainError:
+            return None
+        finally:
+            admin.close()
+
     def versions_listed(self, ranker: str = "recommend") -> frozenset[int]:
         """What models.config lists."""
         path = self.models / "models.config"
         entry = parse(path.read_text()).get(ranker) if path.is_file() else None
         return entry.versions if entry else frozenset()
+
+
+class Restarts(threading.Thread):
+    """Starts the server of a host again whenever it ends; `starts` counts, `pid` is the newest."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(daemon=True)
+        self.host, self.starts, self.pid = host, 0, 0
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        while not self._end.is_set():
+            self.pid, self.starts = self.host.begin_server(), self.starts + 1
+            while not self._end.wait(0.02):
+                ended, _ = os.waitpid(self.pid, os.WNOHANG)
+                if ended:
+                    break
+
+    def kill(self) -> None:
+        """SIGKILL to the newest server; it may be starting, or gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Start it no more."""
+        self._end.set()
+        self.join(timeout=90)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from reshelve.errors import AlreadyRunningError, ConfigurationError
 from reshelve.processes import free_port, wait_until
 from reshelve.serving import agent as agent_module
 from reshelve.serving.agent import Agent, run_agent
-from reshelve.serving.model_config import ModelEntry, read_config, write_config
+from reshelve.serving.model_config import ModelEntry, parse_message, read_config, write_config
 from reshelve.serving.reports import Report, live_reports, read_reports, write_report
 from reshelve.store.deployments import pointer_key, read_log
 from reshelve.store.manifest import Manifest
@@ -34,22 +35,27 @@ def version(store: ObjectStore, tmp_path: Path, make_stable: Callable[..., Any])
     source = tmp_path / "source"
     source.mkdir()
     (source / "saved_model.pb").write_bytes(b"graph")
+    store.upload_directory(source, f"models/recommend/{ONE}")
+    store.put(f"models/recommend/{ONE}/manifest.json", signed_manifest(ONE, source))
+    make_stable(store, "recommend", ONE)
+    return ONE
+
+
+def signed_manifest(version: int, directory: Path | None = None) -> bytes:
+    """The manifest of a version as it lies beside it; without a directory, of bytes that are nowhere."""
+    files: Any = {"saved_model.pb": {"sha256": "0" * 64, "size": 1}}
     manifest = Manifest.model_validate(
         {
             "ranker": "recommend",
-            "version": ONE,
+            "version": version,
             "kind": "next_item",
             "created_at": "2011-08-31T03:00:00Z",
-            "files": describe_directory(source),
+            "files": describe_directory(directory) if directory else files,
             "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
             "gate": {"verdict": "promote"},
         }
     )
-    store.upload_directory(source, f"models/recommend/{ONE}")
-    document = signed(manifest.model_dump(mode="json"), signing_key())
-    store.put_json(f"models/recommend/{ONE}/manifest.json", document)
-    make_stable(store, "recommend", ONE)
-    return ONE
+    return json.dumps(signed(manifest.model_dump(mode="json"), signing_key())).encode()
 
 
 @pytest.fixture
@@ -103,8 +109,15 @@ def test_at_its_start_it_keeps_what_verifies_and_removes_the_rest(
 ) -> None:
     copied(start()).close()
     ranker = models / "recommend"
-    for left in (".incoming-20110831001", ".removed-20110829001", "20110828001"):
-        (ranker / left).mkdir()
+    for left in (
+        20110831001,
+        20110829001,
+        20110828001,
+    ):  # killed while it copied, while it deleted, while it copied
+        (ranker / f".manifest-{left}.json").write_bytes(signed_manifest(left))
+    for path in (".incoming-20110831001", ".removed-20110829001", "20110828001"):
+        (ranker / path).mkdir()
+    (ranker / ".load-20110828001.json.partial").touch()
     entry = ModelEntry(
         "recommend", ranker, frozenset({version, 20110828001}), {"stable": version, "canary": 20110828001}
     )
@@ -117,7 +130,7 @@ def test_at_its_start_it_keeps_what_verifies_and_removes_the_rest(
     )
 
 
-@pytest.mark.parametrize("change", ["other bytes", "an added file", "a lost file", "no manifest"])
+@pytest.mark.parametrize("change", ["other bytes", "an added file", "a lost file"])
 def test_a_copy_that_changed_on_disk_is_removed_and_copied_again(
     models: Path, version: int, start: Callable[[], Agent], change: str
 ) -> None:
@@ -127,10 +140,8 @@ def test_a_copy_that_changed_on_disk_is_removed_and_copied_again(
         (directory / "saved_model.pb").write_bytes(b"grapf")
     elif change == "an added file":
         (directory / "added").touch()
-    elif change == "a lost file":
-        (directory / "saved_model.pb").unlink()
     else:
-        (models / "recommend" / f".manifest-{version}.json").unlink()
+        (directory / "saved_model.pb").unlink()
     write_config(
         models, [ModelEntry("recommend", directory.parent, frozenset({version}), {"stable": version})]
     )
@@ -140,20 +151,97 @@ def test_a_copy_that_changed_on_disk_is_removed_and_copied_again(
     assert (directory / "saved_model.pb").read_bytes() == b"graph"
 
 
-def test_labels_leave_the_file_when_the_server_stays_away(
+def test_the_longer_the_server_is_away_the_less_it_is_asked_to_start_from(
     models: Path, version: int, start: Callable[[], Agent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied(start()).close()
-    write_config(
-        models, [ModelEntry("recommend", models / "recommend", frozenset({version}), {"stable": version})]
-    )
     agent = start()
     agent.round()
-    assert read_config(models)["recommend"].labels == {"stable": version}
-    monkeypatch.setattr(agent_module, "_AWAY_SECONDS", 0)
+    assert read_config(models) == {}  # it never answered here
+    agent.loads.records.available("recommend", version)
+    agent.round()
+    found = read_config(models)["recommend"]
+    assert (found.versions, dict(found.labels)) == ({version}, {"stable": version})
+    monkeypatch.setattr(agent_module, "_NARROW_SECONDS", 0)
     agent.round()
     found = read_config(models)["recommend"]
     assert (found.versions, dict(found.labels)) == ({version}, {})
+    monkeypatch.setattr(agent_module, "_EMPTY_SECONDS", 0)
+    agent.round()
+    assert read_config(models) == {}
+    agent.close()
+    start().round()
+    assert read_config(models) == {}  # nor does the next agent trust it
+
+
+def test_what_has_no_manifest_of_ours_is_nobodys_to_delete(
+    store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
+) -> None:
+    """Another team's versions, files and model list beside ours, and one in the way of ours."""
+    (models / "theirs" / "1").mkdir(parents=True)
+    (models / "theirs" / "1" / "saved_model.pb").write_bytes(b"theirs")
+    (models / "theirs" / ".incoming-3").mkdir()
+    (models / "recommend" / str(version)).mkdir(parents=True)
+    (models / "recommend" / str(version) / "saved_model.pb").write_bytes(b"grapf")
+    theirs = f'''model_config_list {{
+  config {{ name: "theirs" base_path: "{models}/theirs" model_platform: "tensorflow" }}  # ours
+}}
+'''
+    (models / "models.config").write_text(theirs)
+    before = sorted(path for path in models.rglob("*") if path.name != ".agent.lock")
+    agent = start()
+
+    def reported() -> bool:
+        agent.round()
+        return any(version in report.failures for report in live_reports(store, "recommend"))
+
+    wait_until(reported, 30, "the report")
+    assert "in the way" in the_report(store).failures[version]
+    assert (models / "models.config").read_text() == theirs
+    assert set(before) <= set(models.rglob("*"))
+    (models / "recommend" / str(version) / "saved_model.pb").write_bytes(
+        b"graph"
+    )  # the very bytes: taken over
+    copied(agent)
+    agent.loads.records.available("recommend", version)
+    agent.round()
+    listed = {
+        config.name: config
+        for config in parse_message((models / "models.config").read_text()).model_config_list.config
+    }
+    assert listed.keys() == {"theirs", "recommend"}
+    assert not listed["theirs"].HasField("model_version_policy")
+    added = (models / "models.config").read_text().replace('name: "theirs"', 'name: "new"')
+    (models / "models.config").write_text(added)
+    agent.round()
+    assert agent.start_file.names_of_others() == {"new"}
+    assert (models / "theirs" / "1" / "saved_model.pb").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("model_config_list {", "not a model list of Reshelve's agent", id="no model list"),
+        pytest.param("custom_model_config {}", "not one that it could keep", id="of another kind"),
+        pytest.param(
+            'model_config_list { config { name: "recommend" base_path: "/theirs" model_platform: "tensorflow" } }',
+            "has a model recommend that is not Reshelve's",
+            id="a model of a ranker's name",
+        ),
+        pytest.param(None, "holds versions that are not Reshelve's", id="versions, and no list"),
+    ],
+)
+def test_where_what_is_others_cannot_be_kept_it_does_not_start(
+    store: ObjectStore, models: Path, version: int, start: Callable[[], Agent], text: str | None, says: str
+) -> None:
+    (models / "theirs" / "1").mkdir(parents=True)
+    (models / "theirs" / "1" / "saved_model.pb").write_bytes(b"theirs")
+    if text is not None:
+        (models / "models.config").write_text(text)
+    with pytest.raises(ConfigurationError, match=says):
+        start()
+    assert (models / "models.config").is_file() == (text is not None)
+    assert text is None or (models / "models.config").read_text() == text
 
 
 def test_a_full_disk_is_reported_and_tried_again(
@@ -232,7 +320,9 @@ def test_a_pointer_that_nobody_logged_is_not_followed(
 
 
 def test_a_damaged_config_file_is_written_anew(models: Path, start: Callable[[], Agent]) -> None:
-    (models / "models.config").write_text("model_config_list {")
+    start().close()
+    whole = (models / "models.config").read_text()
+    (models / "models.config").write_text(whole[: whole.rindex("}")])
     start()
     assert read_config(models) == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,13 @@ from reshelve.serving.model_config import ModelEntry
 from reshelve.serving.plan import (
     Observed,
     State,
+    choose_loads,
     fulfilled,
+    missing,
     must_reload,
     next_entry,
     removable,
+    start_entry,
     wanted_labels,
 )
 from reshelve.store.deployments import Pointer
@@ -35,8 +39,9 @@ def entry(versions: set[int], **labels: int) -> ModelEntry:
 @pytest.mark.parametrize(
     ("wanted", "observed", "local", "expected"),
     [
-        pytest.param(pointer(1), Observed(), set(), None, id="nothing copied yet: the server is not told"),
-        pytest.param(pointer(1), Observed(), {1}, entry({1}), id="copied: load it, no label yet"),
+        pytest.param(
+            pointer(1), Observed(), {1}, None, id="not loaded: the server is not told before its turn"
+        ),
         pytest.param(pointer(1), Observed({1: LOADING}), {1}, entry({1}), id="still loading: no label"),
         pytest.param(pointer(1), Observed({1: AVAILABLE}), {1}, entry({1}, stable=1), id="available: label"),
         pytest.param(
@@ -85,8 +90,8 @@ def entry(versions: set[int], **labels: int) -> ModelEntry:
             pointer(1, None, 2),
             Observed({1: AVAILABLE, 2: END}, {"stable": 1}, {2: "bad"}),
             {1, 2},
-            entry({1, 2}, stable=1),
-            id="a failed canary gets no label",
+            entry({1}, stable=1),
+            id="a failed canary is left out, to be tried again when its time has come",
         ),
         pytest.param(
             pointer(1, 2),
@@ -102,10 +107,77 @@ def test_next_step(wanted: Pointer, observed: Observed, local: set[int], expecte
     assert next_entry(wanted, observed, frozenset(local), BASE) == expected
 
 
-def test_a_failed_version_is_left_out_once_to_be_tried_again() -> None:
-    observed = Observed({1: AVAILABLE, 2: END}, {"stable": 1}, {2: "out of memory"})
-    without = next_entry(pointer(1, None, 2), observed, frozenset({1, 2}), BASE, unload=frozenset({2}))
-    assert without == entry({1}, stable=1)
+def test_versions_whose_turn_it_is_are_listed_and_those_not_copied_or_not_wanted_are_not() -> None:
+    told = frozenset({2, 3, 4})
+    found = next_entry(pointer(1, None, 2), Observed({1: AVAILABLE}), frozenset({1, 2, 4}), BASE, told)
+    assert found == entry({1, 2}, stable=1)
+    assert next_entry(pointer(1), Observed(), frozenset(), BASE, frozenset({1})) is None
+
+
+def test_what_is_missing_is_named_in_the_order_in_which_it_is_needed() -> None:
+    assert missing(pointer(3, 2, 4), Observed({1: AVAILABLE}), frozenset({1, 2, 3, 4})) == [3, 2, 4]
+    assert missing(pointer(3, 2, 4), Observed({3: LOADING, 2: END}), frozenset({2, 3, 4})) == [2, 4]
+
+
+ADS = Pointer(ranker="ads", stable=7, previous=6)
+RECOMMEND = pointer(2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "under_way", "suspects", "expected"),
+    [
+        pytest.param([(RECOMMEND, 3)], set(), set(), [("recommend", 3)], id="the only one"),
+        pytest.param(
+            [(RECOMMEND, 3), (RECOMMEND, 1), (ADS, 6)],
+            set(),
+            set(),
+            [("ads", 6)],
+            id="one at a time, ways back first",
+        ),
+        pytest.param([(RECOMMEND, 3)], {("ads", 6)}, set(), [], id="a canary waits for what loads"),
+        pytest.param(
+            [(RECOMMEND, 2)], {("ads", 6)}, set(), [("recommend", 2)], id="a stable version does not"
+        ),
+        pytest.param([(RECOMMEND, 2)], {("ads", 6), ("x", 1)}, set(), [], id="but a thread is left"),
+        pytest.param(
+            [(RECOMMEND, 2), (ADS, 7)],
+            set(),
+            set(),
+            [("ads", 7), ("recommend", 2)],
+            id="two stable ones at a start",
+        ),
+        pytest.param(
+            [(RECOMMEND, 2), (ADS, 7)],
+            set(),
+            {("ads", 7), ("recommend", 2)},
+            [("ads", 7)],
+            id="suspects are tried alone",
+        ),
+        pytest.param([(RECOMMEND, 2)], {("ads", 7)}, {("ads", 7)}, [], id="nothing beside a suspect"),
+    ],
+)
+def test_loads_are_begun_one_at_a_time(candidates: Any, under_way: Any, suspects: Any, expected: Any) -> None:
+    assert choose_loads(candidates, under_way, suspects) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "proven", "expected"),
+    [
+        pytest.param(
+            pointer(2, 1, 3), {1, 2, 3}, entry({1, 2}, stable=2), id="stable and the way back, no canary"
+        ),
+        pytest.param(pointer(2, 1), {1}, entry({1}, stable=1), id="the stable one never answered here"),
+        pytest.param(pointer(2, 1), {3}, None, id="what is proven is not wanted any more"),
+        pytest.param(pointer(2), set(), None, id="nothing was ever loaded here"),
+        pytest.param(pointer(None, None, 3), {3}, None, id="a first canary serves nobody"),
+    ],
+)
+def test_a_server_may_start_from_what_answered_here_and_is_wanted(
+    wanted: Pointer, proven: set[int], expected: ModelEntry | None
+) -> None:
+    assert start_entry(wanted, frozenset(proven), BASE) == expected
+    narrow = None if expected is None else entry({expected.labels["stable"]})
+    assert start_entry(wanted, frozenset(proven), BASE, narrow=True) == narrow
 
 
 @pytest.mark.parametrize(
@@ -198,7 +270,9 @@ def test_any_history_ends_at_the_pointer_and_stable_never_falls_out(events: list
     def round_() -> None:
         nonlocal applied
         observed = server.observe()
-        told = next_entry(wanted, observed, frozenset(local), BASE)
+        mine = frozenset(local)
+        loads = choose_loads([(wanted, v) for v in missing(wanted, observed, mine)], observed.loading, set())
+        told = next_entry(wanted, observed, mine, BASE, frozenset(v for _, v in loads))
         stable = observed.labels.get("stable")
         if must_reload(told, applied, observed):
             server.reload(told)

@@ -1,0 +1,133 @@
+"""What became of each load on this host, kept beside the version: `<models>/<ranker>/.load-<version>.json`.
+
+A model server that ends while it loads a version says nothing. So it is written down before the server is told of a
+version, and after that version has answered: whoever starts next, agent or server, knows what this server could load
+and what it was loading when it ended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reshelve.logs import logger
+
+_NAME = re.compile(r"\.load-(\d+)\.json")
+_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 3600.0  # seconds before a version that ended the server may try it again
+
+
+class LoadRecord(BaseModel):
+    """One version on one host."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    proven: bool = Field(
+        False, description="It was AVAILABLE here, and nothing happened since that doubts it."
+    )
+    begun: int = Field(0, ge=0, description="Loads that the server was told of and that have not ended.")
+    deaths: int = Field(0, ge=0, description="How often the server ended while it loaded this version alone.")
+    suspect: bool = Field(False, description="The server ended while it loaded this version and others.")
+    at: float = Field(0.0, description="When the last death was seen, seconds since the epoch.")
+
+    def pause_is_over(self) -> bool:
+        """Whether a version that customers need may be tried again: after 10, 20, 40 s … one hour."""
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (self.deaths - 1))
+        return not self.deaths or time.time() - self.at > pause
+
+
+class Loads:
+    """The records of one models directory."""
+
+    def __init__(self, models: Path) -> None:
+        self._models = models
+        self._records: dict[tuple[str, int], LoadRecord] = {}
+
+    def start(self, rankers: list[str]) -> None:
+        """Read what an earlier agent has written. A damaged record is no record: the version has to prove itself."""
+        for ranker in rankers:
+            for path in sorted((self._models / ranker).glob(".load-*.json")):
+                if not (number := _NAME.fullmatch(path.name)):
+                    continue
+                try:
+                    self._records[ranker, int(number[1])] = LoadRecord.model_validate_json(path.read_bytes())
+                except ValidationError as error:
+                    logger(ranker=ranker).warning(
+                        "a load's record is damaged", path=str(path), problem=str(error)
+                    )
+
+    def of(self, ranker: str, version: int) -> LoadRecord:
+        """What is known of a version; nothing, where it was never loaded here."""
+        return self._records.get((ranker, version), LoadRecord())  # type: ignore[call-arg]
+
+    def proven(self, ranker: str) -> frozenset[int]:
+        """Versions that a server here may start from."""
+        return frozenset(v for (name, v), record in self._records.items() if name == ranker and record.proven)
+
+    def items(self) -> list[tuple[tuple[str, int], LoadRecord]]:
+        """All of them."""
+        return list(self._records.items())
+
+    def under_way(self) -> list[tuple[str, int]]:
+        """Versions whose load was begun and has not ended, as far as anybody wrote down."""
+        return [copy for copy, record in self._records.items() if record.begun]
+
+    def begin(self, ranker: str, version: int) -> None:
+        """The server is about to be told of it."""
+        record = self.of(ranker, version)
+        self._write(ranker, version, record.model_copy(update={"begun": record.begun + 1}))
+
+    def take_back(self, ranker: str, version: int) -> None:
+        """The server refused to be told."""
+        record = self.of(ranker, version)
+        self._write(ranker, version, record.model_copy(update={"begun": max(0, record.begun - 1)}))
+
+    def available(self, ranker: str, version: int) -> None:
+        """It answers here."""
+        self._write(ranker, version, LoadRecord(proven=True))  # type: ignore[call-arg]
+
+    def failed(self, ranker: str, version: int) -> None:
+        """Its load ended with an error, and the server lives."""
+        self._write(
+            ranker, version, self.of(ranker, version).model_copy(update={"begun": 0, "proven": False})
+        )
+
+    def died(self, ranker: str, version: int, *, alone: bool) -> None:
+        """The server ended while it loaded it; `alone`: and nothing else."""
+        record = self.of(ranker, version)
+        now = {
+            "proven": False,
+            "begun": 0,
+            "suspect": not alone,
+            "deaths": record.deaths + alone,
+            "at": time.time(),
+        }
+        self._write(ranker, version, record.model_copy(update=now))
+
+    def doubt(self, ranker: str, version: int) -> None:
+        """It was proven, but a server that was to start from it has not come back."""
+        self._write(ranker, version, self.of(ranker, version).model_copy(update={"proven": False}))
+
+    def forget(self, ranker: str, wanted: frozenset[int]) -> None:
+        """Keep only the records of versions that are wanted: another release of a version is another try."""
+        for name, version in [c for c in self._records if c[0] == ranker and c[1] not in wanted]:
+            del self._records[name, version]
+            self._path(name, version).unlink(missing_ok=True)
+
+    def _write(self, ranker: str, version: int, record: LoadRecord) -> None:
+        if record == self._records.get((ranker, version)):
+            return
+        path = self._path(ranker, version)
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("w", encoding="utf-8") as handle:
+            handle.write(record.model_dump_json())
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.rename(path)
+        self._records[ranker, version] = record
+
+    def _path(self, ranker: str, version: int) -> Path:
+        return self._models / ranker / f".load-{version}.json"

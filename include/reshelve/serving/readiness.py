@@ -1,0 +1,49 @@
+"""What a model server has to answer before callers are sent to it: the label `stable` of every deployed ranker.
+
+An open port says little: TensorFlow Serving listens while labels do not point anywhere yet. The agent writes what the
+pointers want into `<models>/labels.wanted`; `include/compose/ready.sh` asks the server for each, from inside its container.
+"""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+
+from reshelve.store.deployments import Pointer
+
+WANTED_FILE = "labels.wanted"
+_PATIENCE = 5.0  # seconds
+
+
+def write_wanted_labels(models: Path, pointers: Iterable[Pointer]) -> None:
+    """One line `ranker label` each, in place of what was there; empty while nothing was ever released."""
+    lines = sorted(f"{pointer.ranker} stable\n" for pointer in pointers if pointer.stable is not None)
+    path, text = models / WANTED_FILE, "".join(lines)
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    partial = models / f".{WANTED_FILE}.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.rename(path)
+
+
+def unanswered(models: Path, rest: str) -> list[str]:
+    """The wanted labels that the model server at a REST address does not answer, as `ready.sh` asks it; all, where it is away.
+
+    `labels.wanted` itself where the agent has not written it yet.
+    """
+    path = models / WANTED_FILE
+    if not path.is_file():
+        return [WANTED_FILE]
+    wanted = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in wanted if not _answers(rest, *line.split(" "))]
+
+
+def _answers(rest: str, ranker: str, label: str) -> bool:
+    """The metadata of a label is that of its version; a label that points nowhere has none."""
+    try:
+        url = f"http://{rest}/v1/models/{ranker}/labels/{label}/metadata"
+        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:
+            return bool(answer.status == 200)
+    except OSError:  # urllib's errors are, too
+        return False

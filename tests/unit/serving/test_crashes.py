@@ -1,0 +1,210 @@
+"""An agent that dies between any two of its steps, alone or with its server: what is left is a file to start from.
+
+The store is a real one. The server is a table of TensorFlow Serving's rules, so that every step can be tried: it ends for good
+where its file names what it cannot load, refuses labels of what is not AVAILABLE, and ends while it loads a killer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reshelve.serving.admin import RefusedError
+from reshelve.serving.agent import Agent
+from reshelve.serving.client import ServerAwayError
+from reshelve.serving.model_config import ModelEntry, parse
+from reshelve.serving.placeholder import PLACEHOLDER
+from reshelve.serving.plan import Observed, State
+from reshelve.serving.reloading import Reloads
+from reshelve.store.changes import Advance, Change, Offer, Promote, Revert, Withdraw
+from reshelve.store.deployments import move_pointer, read_pointer
+from reshelve.store.objects import ObjectStore
+from reshelve.store.rollout import Event
+from reshelve.store.rollout import State as Stage
+
+pytestmark = pytest.mark.timeout(900)
+
+
+class Crash(BaseException):
+    """kill -9, as far as the rest of the process can see it."""
+
+
+class Server:
+    """One model server by its rules; `killers` end it."""
+
+    address = "nowhere"
+
+    def __init__(self, killers: set[int]) -> None:
+        self.killers, self.lives = killers, False
+        self.states: dict[str, dict[int, State]] = {}
+        self.labels: dict[str, dict[str, int]] = {}
+
+    def start(self, models: Path) -> None:
+        """Raises AssertionError where it would end at its start, every time."""
+        file = models / "models.config"
+        entries = parse(file.read_text()) if file.is_file() else {}
+        for entry in entries.values():
+            for version in entry.versions:
+                assert version not in self.killers, f"the file names {version}, which ends the server"
+                assert (entry.base_path / str(version)).is_dir(), (
+                    f"the file names {version}, which is not there"
+                )
+        self.states = {e.name: dict.fromkeys(e.versions, State.AVAILABLE) for e in entries.values()}
+        self.labels = {e.name: dict(e.labels) for e in entries.values()}
+        self.lives = True
+
+    def observe(self, ranker: str) -> Observed:
+        self._must_live()
+        states = dict(self.states.get(ranker, {}))
+        placeholder = states.pop(PLACEHOLDER, None)
+        return Observed(states, self.labels.get(ranker, {}), {}, placeholder is State.AVAILABLE)
+
+    def reload(self, entries: Iterable[ModelEntry], timeout: float, others: Any = ()) -> None:
+        self._must_live()
+        told = {entry.name: entry for entry in entries}
+        for entry in told.values():
+            for version in entry.labels.values():
+                if self.states.get(entry.name, {}).get(version) is not State.AVAILABLE:
+                    raise RefusedError("refused", f"label of {version}")
+        self.labels = {name: dict(entry.labels) for name, entry in told.items()}
+        for name in {*self.states, *told}:
+            states = self.states.setdefault(name, {})
+            wanted = told[name].versions if name in told else frozenset()
+            for version in wanted - {v for v, s in states.items() if s is not State.END}:
+                if version in self.killers:
+                    self.lives = False
+                    raise ServerAwayError("ended", str(version))
+                states[version] = State.AVAILABLE
+            states.update(dict.fromkeys(set(states) - wanted, State.END))
+
+    def _must_live(self) -> None:
+        if not self.lives:
+            raise ServerAwayError("away", "")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Steps:
+    """Counts what an agent does to the world, and dies before or after the step of a number."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, server: Server) -> None:
+        self.done, self.dies_at, self.crashes = 0, 0, 0
+        for owner, name in ((Path, "rename"), (Path, "replace"), (Path, "unlink"), (shutil, "rmtree"),
+                            (os, "fsync"), (server, "reload"), (server, "observe")):  # fmt: skip
+            patch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **more: Any) -> Any:
+            self._one()
+            found = step(*args, **more)
+            self._one()
+            return found
+
+        return counted
+
+    def _one(self) -> None:
+        self.done += 1
+        if self.done == self.dies_at:
+            self.crashes += 1
+            raise Crash
+
+
+@pytest.mark.parametrize("server_dies_too", [True, False])
+def test_after_any_step_the_server_can_start_and_the_agent_goes_on(
+    store: ObjectStore, publish: Any, tmp_path: Path, server_dies_too: bool
+) -> None:
+    """`RESHELVE_CRASHES` (default 60) of them; `RESHELVE_FAULTS_SEED` repeats a run."""
+    one, killer, two = (publish(date(2011, 8, day), "no_model") for day in (29, 30, 31))
+    ways: list[Change] = [
+        *_released(one), Offer(killer), Withdraw(killer), *_released(two), Revert(one),
+    ]  # fmt: skip
+    dice = random.Random(int(os.environ.get("RESHELVE_FAULTS_SEED", "20110830")))
+    crashes = 0
+    for life in itertools.count():
+        store.delete([key for key, _ in store.list("deployments/")])
+        with pytest.MonkeyPatch.context() as patch:
+            crashes += _live(store, tmp_path / f"{life}", patch, ways, killer, dice, server_dies_too)
+        if crashes >= int(os.environ.get("RESHELVE_CRASHES", "60")):
+            break
+
+
+def _released(version: int) -> list[Change]:
+    return [
+        Offer(version),
+        Advance(version, Event.LOADED, Stage.LOADING),
+        Advance(version, Event.PROBED, Stage.PROBING),
+        Promote(version),
+    ]
+
+
+def _live(
+    store: ObjectStore,
+    models: Path,
+    patch: pytest.MonkeyPatch,
+    ways: list[Change],
+    killer: int,
+    dice: random.Random,
+    server_dies_too: bool,
+) -> int:
+    """One life of a host; how many crashes it had."""
+    models.mkdir()
+    server = Server({killer})
+    steps = Steps(patch, server)
+    agent: Agent | None = None
+    for change in ways:
+        move_pointer(store, "recommend", change, by="test", reason="")
+        pointer = read_pointer(store, "recommend")
+        assert pointer is not None
+        # Twice for each move, so that it comes to its end: the steps of a restart are among those that are broken off.
+        crashes_left, steps.dies_at = 2, steps.done + dice.randint(1, 30)
+        for _ in range(200):
+            try:
+                if agent is None:
+                    agent = _agent(models, store, server)
+                    agent.start()
+                if not server.lives:
+                    server.start(models)
+                agent._sent = None  # rounds come as they come here: none is too soon
+                agent.round()
+            except Crash:
+                assert agent is not None
+                agent.copier._pool.shutdown(wait=True)  # a process dies with all its threads
+                agent, crashes_left = None, crashes_left - 1
+                steps.dies_at = steps.done + dice.randint(1, 30) if crashes_left else 0
+                server.lives = server.lives and not server_dies_too
+                if not server.lives:
+                    server.start(models)
+                    assert server.states.get("recommend", {}).keys() <= pointer.wanted
+                continue
+            seen = Observed(server.states.get("recommend", {}), server.labels.get("recommend", {}))
+            blamed = killer not in pointer.wanted or killer in agent.loads.failures("recommend", seen)
+            settled = (
+                seen.available - {PLACEHOLDER} == pointer.wanted - {killer} and not agent.reloads.under_way
+            )
+            if server.lives and settled and blamed and seen.labels.get("stable") == pointer.stable:
+                break
+        else:
+            raise AssertionError(f"not settled after {change}: {seen}, {pointer}")
+    assert agent is not None
+    steps.dies_at = 0
+    agent.round()
+    listed = parse((models / "models.config").read_text())["recommend"]
+    assert listed.labels == {"stable": ways[-1].version}  # type: ignore[attr-defined]
+    agent.copier.close()
+    return steps.crashes
+
+
+def _agent(models: Path, store: ObjectStore, server: Server) -> Agent:
+    agent = Agent(models, "127.0.0.1:1", "a", store, store)
+    agent.admin.close()
+    agent.admin, agent.reloads = server, Reloads(server)  # type: ignore[arg-type, assignment]
+    return agent
