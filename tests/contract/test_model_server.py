@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from .conftest import refused, spoil_garbage
+from .calls import refused, spoil_garbage
 
 pytestmark = pytest.mark.slow  # one server start and a few dozen loads
 

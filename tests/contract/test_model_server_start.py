@@ -15,7 +15,7 @@ from reshelve.errors import DataError
 from reshelve.processes import free_port, port_is_open, start, stop_group
 from reshelve.serving.local_server import Addresses, running_model_server
 
-from .conftest import MISSING, Caller, Gate, refused, spoil_garbage
+from .calls import MISSING, Caller, Gate, refused, spoil_garbage
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_process")]
 

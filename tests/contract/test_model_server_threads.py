@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from .conftest import THREADS, Gate, refused
+from .calls import THREADS, Gate, refused
 
 pytestmark = pytest.mark.slow
 

@@ -72,7 +72,7 @@ class _Awaited:
             return
         found = {}
         for model in sorted(self.models):
-            for _, status in sorted(statuses.get(model, {}).items()):
+            for _, status in sorted(statuses.get(model, {}).items(), reverse=True):
                 if status.sequence > self.since and status.state in (State.AVAILABLE, State.END):
                     found[model] = status
                     break
@@ -121,7 +121,7 @@ class ServableManager:
     ) -> None:
         """Block until each model has had a version AVAILABLE or END after `since`, for ever if none comes.
 
-        The first version of a model to get there decides for it, the lowest of several. Raises ServingError (UNKNOWN)
+        The first version of a model to get there decides for it, the newest of several. Raises ServingError (UNKNOWN)
         naming the models for which that was END; `noun` is how it calls them.
         """
         awaited = _Awaited(frozenset(models), since)

@@ -244,14 +244,14 @@ def test_a_version_that_ends_first_decides_for_its_model(core_with: Any, loads: 
     assert states(core)[1] == "AVAILABLE", "it was waited for all the same"
 
 
-def test_the_lowest_version_decides_when_several_have_ended(core_with: Any, loads: Loads, base: Path) -> None:
+def test_the_newest_version_decides_when_several_have_ended(core_with: Any, loads: Loads, base: Path) -> None:
     core = core_with()
     core.reload(models(base))
-    loads.bad, loads.held = {"1"}, {"3"}
+    loads.bad, loads.held = {"2"}, {"3"}
     loads.gate.clear()
     second = Refused(core, models(base, a=[1, 2], b=[3]))
     second.start()
-    wait_for_states(core, {1: "END", 2: "AVAILABLE"}, "a")
+    wait_for_states(core, {1: "AVAILABLE", 2: "END"}, "a")
     loads.gate.set()
     second.join(20)
-    assert second.message.startswith("1 model(s) did not become available: {{{name: a version: 1} due to")
+    assert second.message.startswith("1 model(s) did not become available: {{{name: a version: 2} due to")
