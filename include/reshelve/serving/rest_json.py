@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,52 +107,75 @@ def _from_rows(instances: list[Any], infos: TensorInfos) -> Arrays:
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
-    named = _is_named(instances[0])
-    rows: dict[str, list[np.ndarray[Any, Any]]] = {}
+    named, types = _is_named(instances[0]), {alias: info.dtype for alias, info in infos.items()}
+    only = next(iter(types))
+    columns: dict[str, _Column] = {}
     for place, element in enumerate(instances):
         if named != _is_named(element):
             wanted, got = ("object", "list") if named else ("value/list", "object")
             raise invalid(f"Expecting {wanted} but got {got} at item {place} of input list")
-        for alias, value in element if named else ((next(iter(infos)), element),):
+        for alias, value in element if named else ((only, element),):
             try:
-                _add_row(rows, alias, value, infos)
+                _add_row(columns, alias, value, types)
             except ServingError as error:
                 key = f" key: {to_text(alias)}" if named else ""
                 raise invalid(
                     f"Failed to process element: {place}{key} of 'instances' list. Error: {error}"
                 ) from error
-        if named and {alias for alias, _ in element} != set(infos):
+        if named and {alias for alias, _ in element} != types.keys():
             raise invalid(
                 f"Failed to process element: {place} of 'instances' list. JSON object: {shown(element)} keys must be "
-                f"equal to: {','.join(sorted(infos))}"
+                f"equal to: {','.join(sorted(types))}"
             )
-    # A name that an object repeats gives more rows than there are: the first ones are taken.
-    return {alias: np.stack(values[: len(instances)]) for alias, values in rows.items()}
+    rows = len(instances)
+    # A name that an object repeats gives more values than there are rows: the first ones are taken.
+    return {
+        alias: _of(column.values, types[alias])[: rows * column.size].reshape([rows, *column.shape])
+        for alias, column in columns.items()
+    }
 
 
-def _add_row(rows: dict[str, list[np.ndarray[Any, Any]]], alias: str, value: Any, infos: TensorInfos) -> None:
-    if alias not in infos:
+@dataclass
+class _Column:
+    """The rows of one input, one behind the other; each has this shape."""
+
+    shape: list[int]
+    values: list[Any]
+    size: int = 0
+
+
+def _add_row(columns: dict[str, _Column], alias: str, value: Any, types: Mapping[str, int]) -> None:
+    if alias not in types:
         raise invalid(f"JSON object: does not have named input: {to_text(alias)}")
-    array, column = _array(alias, value, infos[alias].dtype, rows=1), rows.setdefault(alias, [])
-    if column and column[0].size != array.size:
-        raise invalid(f"Expecting tensor size: {column[0].size} but got: {array.size}")
-    if column and column[0].shape != array.shape:
-        raise invalid(f"Expecting shape {_shape(column[0].shape)} but got: {_shape(array.shape)}")
-    column.append(array)
+    shape, column = _shape_of(alias, value, rows=1), columns.get(alias)
+    values = [] if column is None else column.values
+    before = len(values)
+    _fill(value, 0, shape, types[alias], values)
+    size = len(values) - before
+    if column is None:
+        columns[alias] = _Column(shape, values, size)
+    elif column.size != size:
+        raise invalid(f"Expecting tensor size: {column.size} but got: {size}")
+    elif column.shape != shape:
+        raise invalid(f"Expecting shape {_in_words(column.shape)} but got: {_in_words(shape)}")
 
 
-def _array(alias: str, value: Any, dtype: int, rows: int = 0) -> np.ndarray[Any, Any]:
-    """A dense tensor of nested lists: its shape is that of the first elements. Raises ServingError."""
+def _array(alias: str, value: Any, dtype: int) -> np.ndarray[Any, Any]:
+    """A dense tensor of nested lists. Raises ServingError."""
+    shape, values = _shape_of(alias, value), list[Any]()
+    _fill(value, 0, shape, dtype, values)
+    return _of(values, dtype).reshape(shape)
+
+
+def _shape_of(alias: str, value: Any, rows: int = 0) -> list[int]:
+    """The shape of nested lists is that of the first elements. Raises ServingError for too many dimensions."""
     shape: list[int] = []
-    first = value
-    while isinstance(first, list):
-        shape.append(len(first))
-        first = first[0] if first else None
+    while isinstance(value, list):
+        shape.append(len(value))
+        value = value[0] if value else None
     if len(shape) + rows > MAX_DIMENSIONS:
         raise invalid(f"tensor parsing error: {alias}")
-    flat: list[Any] = []
-    _fill(value, 0, shape, dtype, flat)
-    return _of(flat, dtype).reshape(shape)
+    return shape
 
 
 def _of(flat: list[Any], dtype: int) -> np.ndarray[Any, Any]:
@@ -279,5 +303,5 @@ def _kind(value: Any) -> str:
     return "Number"
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def _in_words(shape: list[int]) -> str:
     return "[" + ",".join(str(size) for size in shape) + "]"

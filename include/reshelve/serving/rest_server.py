@@ -24,6 +24,7 @@ _METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
 _PATH = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?#]|%[0-9A-Fa-f]{2})*")
 _PAGE = "<HTML><HEAD>\n<TITLE>{0} {1}</TITLE>\n</HEAD><BODY>\n<H1>{1}</H1>\n</BODY></HTML>\n"
 _HTML = b"text/html; charset=ISO-8859-1"
+_IDLE_SECONDS = 50  # then a connection that is kept is closed, as libevent does
 _MOST_BYTES = 100 * 2**20  # of an unpacked body
 
 
@@ -45,6 +46,7 @@ class RestServer:
             access_log=False,
             lifespan="off",
             interface="asgi3",
+            timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
