@@ -1,11 +1,13 @@
 """Releases and rollbacks under constant load, through real processes: S3, the model server, its agent, the client library.
 
-    python benchmarks/bench_roll.py [--requests 25000] [--rate 200] [--model DIR]
+    python benchmarks/bench_roll.py [--requests 25000] [--rate 200] [--clients 16] [--threads 64] [--model DIR]
 
-Eight clients ask at a constant rate (a request's latency counts from when it was due) while two versions are released by
-shadow and canary, one canary is refused for failing on what customers ask, and one rollback is made. Prints what
+Clients ask at a constant rate (a request's latency counts from when it was due) while two versions are released by
+shadow and canary, one canary is refused for failing on what customers ask, a second ranker loads for the first time, for
+60 s, the server is killed while it loads a further version, and rollbacks are made at each of these moments. Prints what
 happened, then one JSON line. `--model` takes a packaged version of a next_item ranker; without it a small graph with
-90 MB of weights is built. The store runs at a low priority: it stands for one that is on machines of its own.
+90 MB of weights is built. The store runs at a low priority: it stands for one that is on machines of its own. The slow
+load sleeps in its warm-up: it holds a load thread, and no processor. `--threads` are the server's gRPC threads.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,24 +34,31 @@ from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, start, stop_group, wait_until, yield_to_others
 from reshelve.rankers import Ranker
 from reshelve.serving.admin import ServerAdmin
+from reshelve.serving.plan import Observed, State
 from reshelve.serving.release import release, rollback
 from reshelve.serving.routing import Caller
 from reshelve.store import signatures, versions
-from reshelve.store.deployments import read_log
+from reshelve.store.deployments import Offer, move_pointer, read_log
 from reshelve.store.objects import ObjectStore, object_store
 
-CLIENTS = 8
+SLOW_LOAD = 60  # seconds
 LATE = 0.05  # seconds that the load generator itself may be late; later requests are counted apart
 
 BUILD = """
-import json, sys, tensorflow as tf
+import json, sys, numpy as np, tensorflow as tf
+from tensorflow.python.data.experimental.ops import testing
 class Ranking(tf.Module):
-    def __init__(self, fails):
-        self.fails = fails
+    def __init__(self, fails, sleeps):
+        self.fails, self.sleeps = fails, sleeps
         self.weights = tf.constant(tf.random.stateless_normal([60_000, 384], seed=[1, 2]))
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="history")])
     def ask(self, history):
-        rows = tf.shape(history)[0]
+        if self.sleeps:  # its warm-up asks for it
+            steps = tf.where(history[0] == "sleep", self.sleeps * 10, 0)
+            pause = testing.sleep(100_000)
+            slept = tf.data.Dataset.range(tf.cast(steps, tf.int64)).apply(pause).reduce(np.int64(0), lambda n, _: n)
+            with tf.control_dependencies([slept]):
+                history = tf.identity(history)
         if self.fails:  # on what one customer in fifty asks, and on nothing recorded
             bad = tf.reduce_any(tf.strings.regex_full_match(history, ".*customer [0-9]*[05]0"))
             history = tf.where(bad, tf.reshape(history, [-1, tf.where(bad, 7, 1)])[:, 0], history)
@@ -59,25 +69,28 @@ class Ranking(tf.Module):
         names = tf.strings.join(["i", tf.strings.as_string(top.indices)])
         return {"item": names, "title": names, "score": top.values}
 for argument in sys.argv[1:]:
-    path, fails = argument.rsplit("=", 1)
-    module = Ranking(fails == "True")
+    path, kind = argument.rsplit("=", 1)
+    module = Ranking(kind == "fails", int(kind) if kind.isdigit() else 0)
     tf.saved_model.save(module, path, signatures={"serving_default": module.ask.get_concrete_function()})
 from reshelve.packaging.warmup import write_warmup
 from pathlib import Path
 for argument in sys.argv[1:]:
-    path = Path(argument.rsplit("=", 1)[0])
+    path, kind = argument.rsplit("=", 1)
+    path = Path(path)
     requests = [("serving_default", {"history": [f"title {n}"] * batch}) for batch in (1, 8, 32) for n in range(4)]
+    if kind.isdigit():
+        requests = [("serving_default", {"history": ["sleep"]})]
     write_warmup(path, "recommend", requests)
     lines = [json.dumps({"item": f"i{n}", "title": f"title {n}", "events": 100 - n}) for n in range(100)]
     (path / "assets.extra" / "catalogue.jsonl").write_text("\\n".join(lines))
 """
 
 
-def ranker(shares: tuple[float, ...] = (0.1, 0.5), shadow: int = 60) -> Ranker:
+def ranker(shares: tuple[float, ...] = (0.1, 0.5), shadow: int = 60, name: str = "recommend") -> Ranker:
     """The ranker whose versions are rolled; 200 requests are enough for a step here."""
     return Ranker.model_validate(
         {
-            "name": "recommend",
+            "name": name,
             "title": "The next item",
             "kind": "next_item",
             "data": {"source": "retail"},
@@ -91,9 +104,9 @@ def ranker(shares: tuple[float, ...] = (0.1, 0.5), shadow: int = 60) -> Ranker:
     )
 
 
-def publish(directory: Path, day: int, work: Path) -> tuple[int, float]:
+def publish(directory: Path, day: int, work: Path, name: str = "recommend") -> tuple[int, float]:
     """Publish a version of August `day`; its number and when its manifest was written."""
-    run = Run(ranker(), date(2011, 8, day), object_store(), work)
+    run = Run(ranker(name=name), date(2011, 8, day), object_store(), work)
     target = run.stage("package").directory / "version"
     shutil.copytree(directory, target)
     run.stage("package").commit({"bytes": 1})
@@ -104,7 +117,7 @@ def publish(directory: Path, day: int, work: Path) -> tuple[int, float]:
     return version, time.time()
 
 
-def load(server: str, rate: float, output: Path, stop: Path) -> None:
+def load(server: str, rate: float, clients: int, output: Path, stop: Path) -> None:
     """The load generator, a process of its own: writes one line per request."""
     rows: list[tuple[float, float, float, int, str]] = []
     lock = threading.Lock()
@@ -126,17 +139,20 @@ def load(server: str, rate: float, output: Path, stop: Path) -> None:
             with lock:
                 rows.append((due, began, time.time(), version, error))
             asked += 1
-            due += CLIENTS / rate
+            due += clients / rate
 
-    callers = [Caller("recommend", [server], object_store(), name=f"bench-{n}") for n in range(CLIENTS)]
+    callers = [Caller("recommend", [server], object_store(), name=f"bench-{n}") for n in range(clients)]
     threads = [threading.Thread(target=client, args=(n, caller)) for n, caller in enumerate(callers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    counted = [
+        counts for caller in callers for by in caller.meter.report().counts.values() for counts in by.values()
+    ]
     for caller in callers:
         caller.close()
-    output.write_text(json.dumps(rows))
+    output.write_text(json.dumps({"rows": rows, "refusals": sum(counts.refusals for counts in counted)}))
 
 
 class Watch:
@@ -144,6 +160,7 @@ class Watch:
 
     def __init__(self, server: str) -> None:
         self.available: dict[int, float] = {}
+        self.now: dict[str, Observed] = {"recommend": Observed(), "ads": Observed()}
         self._admin = ServerAdmin(server)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -151,18 +168,49 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(0.1):
-            try:
-                found = self._admin.observe("recommend").available
-            except TryAgainError:  # a machine that is too busy to answer in two seconds: look again
-                continue
-            for version in found:
-                self.available.setdefault(version, time.time())
+            for name in ("recommend", "ads"):
+                try:
+                    self.now[name] = self._admin.observe(name)
+                except TryAgainError:  # away, or a machine that is too busy to answer: look again
+                    self.now[name] = Observed()
+                for version in self.now[name].available:
+                    self.available.setdefault(version, time.time())
+
+    def wait_for(self, name: str, version: int, state: State) -> float:
+        """When a version was first seen in a state."""
+        wait_until(
+            lambda: self.now[name].states.get(version) is state, 240, f"{name} {version} {state}", every=0.02
+        )
+        return time.time()
 
     def close(self) -> None:
         """Look no more."""
         self._stop.set()
         self._thread.join()
         self._admin.close()
+
+
+class Server(threading.Thread):
+    """The model server, started again whenever it ends, as containers are."""
+
+    def __init__(self, command: list[str], log: Path, threads: int) -> None:
+        super().__init__(daemon=True)
+        self._command, self._log = command, log
+        self._environment = {"RESHELVE_SERVING_GRPC_MAX_THREADS": str(threads)}
+        self._end = threading.Event()
+        self.process = start(command, log, self._environment)
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self._end.wait(0.02):
+            if self.process.poll() is not None:
+                self.process = start(self._command, self._log, self._environment)
+
+    def stop(self) -> None:
+        """End it, and start it no more."""
+        self._end.set()
+        self.join()
+        stop_group(self.process.pid)
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -173,7 +221,8 @@ def percentile(values: list[float], share: float) -> float:
 def scenario(
     store: ObjectStore,
     models: dict[str, Path],
-    server: str,
+    address: str,
+    server: Server,
     processes: list[subprocess.Popen[bytes]],
     args: argparse.Namespace,
 ) -> dict:
@@ -182,14 +231,23 @@ def scenario(
     one, _ = publish(models["good"], 1, home / "work1")
     release(ranker(()), one, by="bench")
     rows_file, stop_file = home / "rows.json", home / "stop"
-    command = [sys.executable, __file__, "--load", server, "--rate", str(args.rate)]
+    command = [
+        sys.executable,
+        __file__,
+        "--load",
+        address,
+        "--rate",
+        str(args.rate),
+        "--clients",
+        str(args.clients),
+    ]
     began = time.time()
     generator = start([*command, "--rows", str(rows_file), "--stop", str(stop_file)], home / "load.log")
     processes.append(generator)
-    watch, events = Watch(server), []
+    watch = Watch(address)
+    rollbacks: list[tuple[str, float, int, int]] = []  # when, asked, from, to
 
     def say(what: str) -> float:
-        events.append((what, time.time()))
         print(f"{time.time() - began:7.1f} s  {what}", flush=True)
         return time.time()
 
@@ -206,31 +264,76 @@ def scenario(
             for e in reversed(read_log(store, "recommend"))
             if e.action == "offer" and e.pointer.canary == version
         )
-        loading.append((offered.timestamp(), watch.available[version]))
+        if version in watch.available:
+            loading.append((offered.timestamp(), watch.available[version]))
         say(f"{version} {result['state']}: {result['headline']}")
         return version, result["state"]
+
+    def roll_back(when: str, to: int | None = None) -> None:
+        asked = say(f"rollback {when}")
+        back = rollback(ranker(), to=to, by="bench", reason="bench")
+        rollbacks.append((when, asked, back["from"], back["version"]))
+        say(f"{back['version']} {back['state']}")
+        time.sleep(4)
 
     two, first = roll("good", 2, ranker())
     bad, refused = roll("failing", 3, ranker(shadow=0))
     three, second = roll("good", 4, ranker())
     time.sleep(5)
-    asked = say("rollback")
-    back = rollback(ranker(), to=None, by="bench", reason="bench")
-    say(f"{back['version']} {back['state']}")
+    roll_back("while nothing loads")
+
+    slow, _ = publish(models["slow"], 1, home / "work-slow", "ads")
+    move_pointer(store, "ads", Offer(slow), by="bench", reason="bench")
+    watch.wait_for("ads", slow, State.LOADING)
+    say("the second ranker begins its first load")
+    roll_back("while another ranker loads for the first time", to=three)
+    roll_back("while another ranker loads for the first time, again")
+    still = watch.now["ads"].states.get(slow) is State.LOADING
+    watch.wait_for("ads", slow, State.AVAILABLE)
+    say("the second ranker has loaded")
+
+    with ThreadPoolExecutor(1) as pool:
+        killed_release = pool.submit(roll, "slower", 5, ranker(shadow=0))
+        four = 20110805001
+        watch.wait_for("recommend", four, State.LOADING)
+        killed_at = say("kill -9 of the server while it loads")
+        os.killpg(server.process.pid, signal.SIGKILL)
+        wait_until(lambda: not watch.now["recommend"].states, 60, "its end", every=0.02)
+        watch.wait_for("recommend", two, State.AVAILABLE)
+        back_at = say("the server is back")
+        roll_back("after the crash", to=three)
+        _, fourth = killed_release.result()
     left = args.requests - (time.time() - began) * args.rate
     time.sleep(max(10.0, left / args.rate + 5))
     stop_file.touch()
     generator.wait(timeout=60)
     watch.close()
-    assert (first, refused, second, back["state"]) == ("promoted", "rolled_back", "promoted", "rolled_back")
-    return numbers(
-        json.loads(rows_file.read_text()), loading, published, (one, two, bad, three), asked, store
-    )
+    states = (first, refused, second, fourth, still)
+    assert states == ("promoted", "rolled_back", "promoted", "rolled_back", True), states
+    said = json.loads(rows_file.read_text())
+    return {
+        **numbers(said["rows"], loading, published, (two, bad, three), (killed_at, back_at), store),
+        **rolled_back(said["rows"], rollbacks),
+        "refusals_retried": said["refusals"],
+        "clients": args.clients,
+        "grpc_threads": args.threads,
+    }
 
 
-def numbers(rows, loading, published, made, asked, store) -> dict:
-    """From requests to the JSON line."""
-    _, two, bad, three = made
+def rolled_back(rows, rollbacks) -> dict:
+    """When each rollback was asked for → seconds until the last answer of the version that it left."""
+    found = {}
+    for when, asked, left, _ in rollbacks:
+        answers = [
+            done for _, sent, done, version, _ in rows if version == left and asked - 5 < sent < asked + 4
+        ]
+        found[when] = round(max([0.0, *(done - asked for done in answers)]), 2)
+    return {"rollback_to_served_s": found}
+
+
+def numbers(rows, loading, published, made, down, store) -> dict:
+    """From requests to the JSON line. `down`: from when the server was killed until it was back."""
+    two, bad, three = made
     stable_at = {
         e.pointer.stable: e.pointer.moved_at.timestamp()
         for e in read_log(store, "recommend")
@@ -244,9 +347,9 @@ def numbers(rows, loading, published, made, asked, store) -> dict:
             during.append(done - due)
         elif not any(a - 2 <= due <= b + 2 for a, b in busy):
             steady.append(done - due)
-    failed = [error for *_, error in rows if error]
+    failed = [error for _, sent, done, _, error in rows if error and not (done > down[0] and sent < down[1])]
+    met_the_crash = [bool(error) for _, sent, done, _, error in rows if done > down[0] and sent < down[1]]
     first_answer = {v: min(done for _, _, done, version, _ in rows if version == v) for v in (two, three)}
-    last_of_three = max(done for _, sent, done, version, _ in rows if version == three)
     share_of_bad = sum(version == bad for *_, version, _ in rows)
     p99 = {"steady": percentile(steady, 0.99), "loading": percentile(during, 0.99)}
     return {
@@ -255,7 +358,8 @@ def numbers(rows, loading, published, made, asked, store) -> dict:
         "failures": failed[:3],
         "releases": 2,
         "refused_canaries": 1,
-        "rollbacks": 1,
+        "seconds_down": round(down[1] - down[0], 2),
+        "while_down": {"requests": len(met_the_crash), "failed": sum(met_the_crash)},
         "p50_ms": {"steady": percentile(steady, 0.5), "loading": percentile(during, 0.5)},
         "p99_ms": p99,
         "p99_ratio": round(p99["loading"] / p99["steady"], 2),
@@ -263,7 +367,6 @@ def numbers(rows, loading, published, made, asked, store) -> dict:
         "requests_while_loading": len(during),
         "published_to_first_answer_s": [round(first_answer[v] - published[v], 2) for v in (two, three)],
         "published_to_stable_s": [round(stable_at[v] - published[v], 2) for v in (two, three)],
-        "rollback_to_served_s": round(max(0.0, last_of_three - asked), 2),
         "answers_of_the_refused": share_of_bad,
         "sent_late": late,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -275,6 +378,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=25_000)
     parser.add_argument("--rate", type=float, default=200)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=64, help="gRPC threads of the server")
     parser.add_argument("--steady", type=float, default=20, help="seconds before the first release")
     parser.add_argument("--model", type=Path, help="a packaged version of a next_item ranker")
     parser.add_argument("--load", help=argparse.SUPPRESS)
@@ -282,11 +387,12 @@ def main() -> None:
     parser.add_argument("--stop", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.load:
-        load(args.load, args.rate, args.rows, args.stop)
+        load(args.load, args.rate, args.clients, args.rows, args.stop)
         return
     home = Path(tempfile.mkdtemp(prefix="bench-roll-"))
     s3_port, grpc, rest = free_port(), f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     os.environ |= {"RESHELVE_HOME": str(home), "RESHELVE_BUCKET": "bench"}
+    server: Server | None = None
     # The store stands for one on other machines. A process has the priority of the thread that starts it.
     other_machine = ThreadPoolExecutor(1, "other machine", yield_to_others, (19,))
     processes = [
@@ -297,8 +403,9 @@ def main() -> None:
         signatures.make_key_pair()
         store = object_store()
         store.create_bucket()
-        models = {"good": home / "good", "failing": home / "failing"}
-        build = [f"{models['good']}=False", f"{models['failing']}=True"]
+        kinds = {"good": "good", "failing": "fails", "slow": str(SLOW_LOAD), "slower": "8"}
+        models = {name: home / name for name in kinds}
+        build = [f"{models[name]}={kind}" for name, kind in kinds.items()]
         subprocess.run([sys.executable, "-c", BUILD, *build], check=True, stderr=subprocess.DEVNULL)
         if args.model:
             shutil.rmtree(models["good"])
@@ -308,8 +415,10 @@ def main() -> None:
         command = [sys.executable, "-m", "reshelve.cli"]
         agent = ["agent", "--models", str(served), "--server", grpc, "--every", "0.5"]
         processes.append(start([*command, *agent], home / "agent.log"))
-        server = ["model-server", "--models", str(served), "--grpc", grpc, "--rest", rest]
-        processes.append(start([*command, *server], home / "server.log"))
+        wait_until((served / "models.config").is_file, 60, "the agent")
+        words = ["model-server", "--models", str(served), "--grpc", grpc, "--rest", rest]
+        server = Server([*command, *words], home / "server.log", args.threads)
+        server.start()
 
         def up() -> bool:
             admin = ServerAdmin(grpc, timeout=1)
@@ -322,8 +431,10 @@ def main() -> None:
             return True
 
         wait_until(up, 240, "the model server")
-        print(json.dumps(scenario(store, models, grpc, processes, args)))
+        print(json.dumps(scenario(store, models, grpc, server, processes, args)))
     finally:
+        if server is not None:
+            server.stop()
         for process in reversed(processes):
             stop_group(process.pid)
         shutil.rmtree(home, ignore_errors=True)

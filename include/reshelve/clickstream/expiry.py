@@ -13,7 +13,10 @@ from reshelve.clickstream.events import landed_prefix, validated_prefix
 from reshelve.clickstream.releases import released_prefix
 from reshelve.clickstream.sources import ClickstreamSource, load_source
 from reshelve.clickstream.verdicts import partitions_below
+from reshelve.errors import TryAgainError
 from reshelve.logs import logger
+from reshelve.store.conditions import leftovers
+from reshelve.store.deletions import Left, what_stayed
 from reshelve.store.objects import ObjectStore, object_store
 
 
@@ -27,23 +30,34 @@ def oldest_kept(source: ClickstreamSource) -> date | None:
 def expire(source: str, *, dry_run: bool) -> dict[str, Any]:
     """Delete the days older than `keep_days` of the source: landed files, verdicts, good and quarantined rows.
 
-    Answers the `days` that went (or would go) and how many `objects`. A day's landed files go last: cut off half-way,
-    the day is still seen, and the next time goes on.
+    Answers the `days` that went as a whole (or would go) and how many `objects` did. Where some stayed also how many
+    (`left`), the `problem`, and whether a retry may mend it (`again`). A day's landed files go last: cut off half-way, the
+    day is still seen, and the next time goes on.
     """
     store = object_store()
     oldest = oldest_kept(load_source(source))
     doomed = {} if oldest is None else _before(store, source, oldest)
-    for keys in doomed.values() if not dry_run else ():
-        store.delete(keys)
-    objects = sum(map(len, doomed.values()))
-    logger(source=source).info("expired", days=len(doomed), objects=objects, dry_run=dry_run)
-    return {
+    left: Left = {} if dry_run else store.delete_each([key for keys in doomed.values() for key in keys])
+    gone = [day for day, keys in doomed.items() if not left.keys() & set(keys)]
+    total = sum(map(len, doomed.values()))
+    if not dry_run and oldest is not None:
+        store.delete_each(
+            [key for kind in ("clickstream", "released") for key in leftovers(store, f"{kind}/{source}/")]
+        )
+    logger(source=source).info(
+        "expired", days=len(gone), objects=total - len(left), left=len(left), dry_run=dry_run
+    )
+    found: dict[str, Any] = {
         "source": source,
         "dry_run": dry_run,
         "keeps_from": None if oldest is None else oldest.isoformat(),
-        "days": [day.isoformat() for day in doomed],
-        "objects": objects,
+        "days": [day.isoformat() for day in gone],
+        "objects": total - len(left),
     }
+    if left:
+        problem = what_stayed(left, total)
+        found |= {"left": len(left), "problem": str(problem), "again": isinstance(problem, TryAgainError)}
+    return found
 
 
 def _before(store: ObjectStore, source: str, oldest: date) -> dict[date, list[str]]:

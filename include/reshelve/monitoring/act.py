@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from reshelve.errors import DataError, ReshelveError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.monitoring.observations import Action, Decision
 from reshelve.rankers import Ranker
 from reshelve.serving.release import rollback, withdraw
@@ -50,7 +50,7 @@ def _roll_back(store: ObjectStore, ranker: Ranker, decision: Decision, reason: s
     _still(store, ranker, decision, "stable")
     try:
         done = rollback(ranker, to=None, by=BY, reason=reason)
-    except TryAgainError as error:
+    except (TryAgainError, ConfigurationError) as error:
         pointer = read_pointer(store, ranker.name)
         if pointer is None or pointer.stable == decision.version:
             raise

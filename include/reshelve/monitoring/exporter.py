@@ -73,7 +73,7 @@ class Looks(Collector):
                         self._count(look)
                     self._newest[ranker] = look
             self._reachable = 1.0
-        except TryAgainError as error:
+        except (TryAgainError, ConfigurationError) as error:
             self._reachable = 0.0
             logger().warning("the looks are not read", problem=error.headline)
 

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from reshelve.errors import TryAgainError
+from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.monitoring.observations import Action, Decision, Finding, Observation, prefix, recent
 from reshelve.serving.traffic import Counts, TrafficReport
@@ -223,7 +223,7 @@ def settle_act(store: ObjectStore, ranker: str, act: Act, *, happened: bool) -> 
         try:
             write_memory(store, ranker, memory, etag)
             return
-        except TryAgainError as error:
+        except (TryAgainError, ConfigurationError) as error:
             logger(ranker=ranker).info("once more", problem=error.headline)
     logger(ranker=ranker).warning(
         "an action is not settled; the next look may try it again", action=act.action.value

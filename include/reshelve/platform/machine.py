@@ -28,6 +28,7 @@ from reshelve.serving.readiness import unanswered
 from reshelve.settings import PROJECT, settings
 from reshelve.store import keys
 from reshelve.store.objects import ObjectStore
+from reshelve.store.prepare import prepare_store
 
 # In the order of starting; stopped the other way round.
 SERVICES = ("postgres", "object-store", *airflow.PROCESSES, *serving.PROCESSES)
@@ -177,9 +178,7 @@ def _create_bucket(environment: Mapping[str, str]) -> ObjectStore:
         region_name=environment["AWS_DEFAULT_REGION"],
     )
     wait_until(lambda: _answers(client), 30, "the object store (SeaweedFS)")
-    store = ObjectStore(settings().bucket, client)
-    store.create_bucket()
-    return store
+    return prepare_store(ObjectStore(settings().bucket, client))
 
 
 def _answers(client: Any) -> bool:

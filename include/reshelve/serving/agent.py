@@ -29,7 +29,8 @@ from reshelve.serving.readiness import write_wanted_labels
 from reshelve.serving.reloading import Reloads
 from reshelve.serving.reporter import Reporter
 from reshelve.serving.start_file import StartFile
-from reshelve.store.objects import ObjectStore, impatient_store, object_store
+from reshelve.store.conditions import AGENTS_PREFIX, require_conditional_writes
+from reshelve.store.objects import ObjectStore, StoreRefusedError, impatient_store, object_store
 from reshelve.store.signatures import trust
 
 _SAME_RELOAD_SECONDS = 2.0
@@ -42,8 +43,8 @@ Entries = dict[str, ModelEntry]
 def run_agent(models: str, server: str, name: str, every: float) -> None:
     """Run until SIGTERM or SIGINT.
 
-    Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted or the
-    directory holds a model list that is not ours and cannot be kept.
+    Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted, the
+    directory holds a model list that is not ours and cannot be kept, or the store is none to rely on.
     """
     if not name or "/" in name or name.startswith("."):
         raise ConfigurationError(
@@ -61,6 +62,7 @@ def run_agent(models: str, server: str, name: str, every: float) -> None:
         agent = Agent(directory, server, name, impatient_store(), object_store())
         try:
             agent.start()
+            _check_store(agent)
             while not stop.is_set():
                 agent.round()
                 stop.wait(every)
@@ -68,11 +70,26 @@ def run_agent(models: str, server: str, name: str, every: float) -> None:
             agent.close()
 
 
+def _check_store(agent: Agent) -> None:
+    """Raises ConfigurationError where what this host should serve cannot be known.
+
+    A store that is away, or refuses a host that has versions to serve, may be mended while we run.
+    """
+    try:
+        require_conditional_writes(agent.store, AGENTS_PREFIX)
+    except TryAgainError as error:
+        logger().warning("the store is not checked yet", problem=error.headline)
+    except StoreRefusedError as error:
+        if not any(agent.disk.verified.values()):
+            raise
+        logger().error("the store refuses this host, serving goes on", problem=str(error))
+
+
 class Agent:
     """One round after the other; `round` never raises for what S3, the server or the disk do."""
 
     def __init__(self, models: Path, server: str, name: str, store: ObjectStore, copies: ObjectStore) -> None:
-        self.models, self.server, self.name = models, server, name
+        self.models, self.server, self.name, self.store = models, server, name, store
         self.disk = Disk(models)
         self.start_file = StartFile(models)
         self.pointers = Pointers(store)

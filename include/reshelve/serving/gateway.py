@@ -140,7 +140,7 @@ def _report(store: ObjectStore, pointers: Pointers, counter: _Counter, told: int
     try:
         for ranker, meter in list(counter.meters.items()):
             write_traffic(store, ranker, meter.report())
-    except TryAgainError as error:
+    except (TryAgainError, ConfigurationError) as error:
         logger(part="gateway").warning("traffic is not reported", problem=error.headline)
         return told
     return seen

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from reshelve.errors import DataError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.logs import logger
 from reshelve.store.deployments import Pointer, deployed_rankers, newest, parse_pointer, pointer_key
 from reshelve.store.objects import ObjectStore
@@ -44,7 +44,7 @@ class Pointers:
                 self._listed_at = now
             for ranker in self._rankers:
                 self._look(ranker)
-        except TryAgainError as error:
+        except (TryAgainError, ConfigurationError) as error:  # a refusal may be mended while we run
             if self.away is None:
                 logger().warning("S3 is away, serving goes on", problem=str(error))
             self.away = error.headline

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from reshelve.errors import ConfigurationError, DataError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError, ReshelveError
 from reshelve.logs import logger
 from reshelve.rankers import Ranker
 from reshelve.serving.fleet import require_live, summary, wait_for_agents
@@ -156,7 +156,7 @@ def _go(
             raise _taken_back(pointer, version)
         try:
             found = stage.work(Work(store, ranker, version, pointer))
-        except (TryAgainError, DataError) as error:
+        except ReshelveError as error:
             now = settle(store, name)
             if now is not None and version not in (now.canary, now.stable):
                 raise _taken_back(now, version) from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reshelve.errors import TryAgainError
+from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.serving.copier import Copier
 from reshelve.serving.host import HostWatch
@@ -48,7 +48,7 @@ class Reporter:
                 found = found.model_copy(update={"host": self._host.look()})
                 try:
                     write_report(self._store, ranker, found)
-                except TryAgainError as error:
+                except (TryAgainError, ConfigurationError) as error:  # a refusal may be mended while we run
                     logger(ranker=ranker).warning("not reported", problem=error.headline)
                     return
                 self._written[ranker], self._written_at[ranker] = found, time.monotonic()

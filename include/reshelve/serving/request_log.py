@@ -136,7 +136,7 @@ class RequestLog:
             for day in sorted({row.at.date() for row in rows}):
                 self._write(day, [row for row in rows if row.at.date() == day])
                 rows = [row for row in rows if row.at.date() != day]
-        except TryAgainError as error:
+        except (TryAgainError, ConfigurationError) as error:
             fit = max(0, _MOST_ROWS - len(self._rows))
             self.dropped += max(0, len(rows) - fit)
             self._rows.extendleft(reversed(rows[len(rows) - min(fit, len(rows)) :]))

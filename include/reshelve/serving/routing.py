@@ -194,7 +194,7 @@ class Caller:
                 if self.pointer is None or fresh.sequence >= self.pointer.sequence:
                     self.pointer = fresh
             self._away = False
-        except (TryAgainError, DataError) as error:
+        except (TryAgainError, ConfigurationError, DataError) as error:
             if not self._away:
                 logger(ranker=self.ranker).warning("the pointer is not read", problem=error.headline)
             self._away = True
@@ -205,7 +205,7 @@ class Caller:
             return
         try:
             write_traffic(self._store, self.ranker, self.meter.report())
-        except TryAgainError as error:
+        except (TryAgainError, ConfigurationError) as error:
             logger(ranker=self.ranker).warning("traffic is not reported", problem=error.headline)
 
 

@@ -63,8 +63,8 @@ def _entry_key(ranker: str, sequence: int) -> str:
 
 
 def deployed_rankers(store: ObjectStore) -> list[str]:
-    """Rankers that have anything under `deployments/`, sorted."""
-    return store.folders("deployments/")
+    """Rankers that have anything under `deployments/`, sorted. No ranker's name begins with a dot: checks lie there."""
+    return [name for name in store.folders("deployments/") if not name.startswith(".")]
 
 
 def parse_pointer(body: bytes, ranker: str) -> Pointer:

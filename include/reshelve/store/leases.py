@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reshelve.errors import TryAgainError
+from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.settings import settings
 from reshelve.store.deployments import pointer_key
@@ -42,7 +42,7 @@ def working(store: ObjectStore, ranker: str, version: int, by: str) -> Iterator[
         while not stop.wait(settings().release_lease_seconds / _SIGNS):
             try:
                 store.put_json(key, document)
-            except TryAgainError as error:
+            except (TryAgainError, ConfigurationError) as error:
                 logger(ranker=ranker, version=version).warning("no sign of life", problem=error.headline)
 
     store.put_json(key, document)
@@ -54,7 +54,8 @@ def working(store: ObjectStore, ranker: str, version: int, by: str) -> Iterator[
         _end(thread, stop)
         raise
     _end(thread, stop)
-    store.delete([key])
+    for error in store.delete_each([key]).values():  # the work is done all the same
+        logger(ranker=ranker, version=version).warning("a sign of life stays", problem=error.headline)
 
 
 def _end(thread: threading.Thread, stop: threading.Event) -> None:

@@ -1,13 +1,14 @@
 """S3 as this project uses it: whole objects, conditional writes, directories, paging.
 
 Conditional writes (`If-None-Match: *`, `If-Match`) carry the two promises of the release machine: a
-version exists once, and the pointer moves by compare-and-swap.
+version exists once, and the pointer moves by compare-and-swap. `store.conditions` proves that a store keeps them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,27 +16,44 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import boto3
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
-from reshelve.errors import TryAgainError
+from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.logs import logger
 from reshelve.progress import Progress
 from reshelve.settings import settings
+from reshelve.store import clients
+from reshelve.store.conditions import check_prefix, require_conditional_writes
+from reshelve.store.deletions import Deletions, Left, what_stayed
+from reshelve.store.errors import (
+    FAULTS,
+    MISSING,
+    MISSING_BUCKET,
+    PreconditionFailedError,
+    StoreRefusedError,
+    code_of,
+    entity_tag,
+    is_mute,
+    our_error,
+    require_s3,
+)
+from reshelve.store.puts import put_if
+
+__all__ = [
+    "Object",
+    "ObjectStore",
+    "PreconditionFailedError",
+    "StoreRefusedError",
+    "impatient_store",
+    "object_store",
+]
 
 Keys = list[str]
 Paths = list[Path]
 
 _MIB = 1024 * 1024
 _TRANSFER = {"multipart_threshold": 32 * _MIB, "multipart_chunksize": 32 * _MIB, "max_concurrency": 4}
-_MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
-_CONFLICT = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
-
-
-class PreconditionFailedError(Exception):
-    """A conditional write lost: the object exists already, or is not the one that was read."""
+_ALREADY_OURS = {"BucketAlreadyOwnedByYou"}
 
 
 @dataclass(frozen=True)
@@ -50,27 +68,36 @@ class Object:
 class ObjectStore:
     """One bucket. Keys are relative to it and never begin with a slash.
 
-    Every method raises TryAgainError when the store is away.
+    Every method raises TryAgainError where the store is away or busy, StoreRefusedError (a ConfigurationError) where it
+    refuses: a wrong key, a right or a bucket that is missing, a call that it does not know.
     """
 
     def __init__(self, bucket: str, client: Any = None) -> None:
         self.bucket = bucket
-        self._client = client or _client(_patient())
+        self._client = client or clients.client(clients.patient(), bucket)
         self._given = client is not None
+        self._deletions = Deletions(self._client, bucket)
 
     @property
     def client(self) -> Any:
         """boto3's client, for what needs more than whole objects (`store.uploads`)."""
         return self._client
 
+    @property
+    def checksums(self) -> bool:
+        """Whether requests may carry checksum headers; false where AWS_REQUEST_CHECKSUM_CALCULATION says so."""
+        return clients.sends_checksums(self._client)
+
     @cached_property
     def bulk(self) -> Any:
         """A client for large bodies that come with a checksum of their own.
 
         Over plain HTTP boto3 would hash each of them once more for the request's signature, at the cost of a third of an
-        upload; over HTTPS it leaves that out by itself.
+        upload; over HTTPS it leaves that out by itself. Without checksums the signature is all that there is.
         """
-        return self._client if self._given else _client(_patient({"payload_signing_enabled": False}))
+        if self._given or not self.checksums:
+            return self._client
+        return clients.client(clients.patient({"payload_signing_enabled": False}), self.bucket)
 
     def uri(self, key: str) -> str:
         """`s3://bucket/key`."""
@@ -85,14 +112,17 @@ class ObjectStore:
 
     def create_bucket(self) -> None:
         """Make the bucket where it is missing."""
+        try:  # not HEAD, whose answers have no words
+            self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+            return
+        except FAULTS as error:
+            if code_of(error) not in MISSING_BUCKET:
+                raise self.trouble(error, "", "ListObjectsV2") from error
         try:
-            self._client.head_bucket(Bucket=self.bucket)
-        except ClientError as error:
-            if _code(error) not in _MISSING:
-                raise self.away(error) from error
             self._client.create_bucket(Bucket=self.bucket)
-        except BotoCoreError as error:
-            raise self.away(error) from error
+        except FAULTS as error:
+            if code_of(error) not in _ALREADY_OURS:  # another process was faster
+                raise self.trouble(error, "", "CreateBucket") from error
 
     def get(self, key: str) -> Object | None:
         """The object, or None where there is none."""
@@ -104,15 +134,14 @@ class ObjectStore:
         extra = {"IfNoneMatch": etag} if etag else {}
         try:
             answer = self._client.get_object(Bucket=self.bucket, Key=key, **extra)
-            return Object(answer["Body"].read(), answer["ETag"], _age(answer)), True
-        except ClientError as error:
-            if _code(error) in _MISSING:
+            tag = entity_tag(answer, self.bucket, key, "GetObject")
+            return Object(answer["Body"].read(), tag, _age(answer)), True
+        except FAULTS as error:
+            if code_of(error) in MISSING:
                 return None, True
-            if _code(error) in ("304", "NotModified"):
+            if code_of(error) in ("304", "NotModified"):
                 return None, False
-            raise self.away(error) from error
-        except BotoCoreError as error:
-            raise self.away(error) from error
+            raise self.trouble(error, key, "GetObject") from error
 
     def put(
         self,
@@ -123,20 +152,34 @@ class ObjectStore:
         if_match: str | None = None,
         content_type: str = "",
     ) -> str:
-        """Write and return the entity tag. Raises PreconditionFailedError where the condition does not hold."""
+        """Write and return the entity tag. Raises PreconditionFailedError where the condition does not hold.
+
+        The first condition of a process is put to the proof: ConfigurationError where the store does not keep it.
+        """
+        if if_absent or if_match:
+            require_conditional_writes(self, check_prefix(key))
+        return self.put_unproven(key, body, if_absent=if_absent, if_match=if_match, content_type=content_type)
+
+    def put_unproven(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        content_type: str = "",
+    ) -> str:
+        """`put`, believing what the store says of its condition: for the proof itself."""
         extra: dict[str, Any] = {"ContentType": content_type} if content_type else {}
-        if if_absent:
-            extra["IfNoneMatch"] = "*"
+        condition = {"IfNoneMatch": "*"} if if_absent else {}
         if if_match:
-            extra["IfMatch"] = if_match
-        try:
-            return str(self._client.put_object(Bucket=self.bucket, Key=key, Body=body, **extra)["ETag"])
-        except ClientError as error:
-            if _code(error) in _CONFLICT or ((if_match or if_absent) and _code(error) in _MISSING):
-                raise PreconditionFailedError(self.uri(key)) from error
-            raise self.away(error) from error
-        except BotoCoreError as error:
-            raise self.away(error) from error
+            condition["IfMatch"] = if_match
+        where = {"Bucket": self.bucket, "Key": key}
+        with self._asking("PutObject", key):
+            if condition:
+                return put_if(self._client, where, body, condition, extra)
+            answer = self._client.put_object(**where, Body=body, **extra)
+            return entity_tag(answer, self.bucket, key, "PutObject")
 
     def get_json(self, key: str) -> Any | None:
         """The parsed object, or None where there is none."""
@@ -155,66 +198,58 @@ class ObjectStore:
     def etag(self, key: str) -> str | None:
         """The object's entity tag, or None where there is none."""
         try:
-            return str(self._client.head_object(Bucket=self.bucket, Key=key)["ETag"])
-        except ClientError as error:
-            if _code(error) in _MISSING:
+            answer = self._client.head_object(Bucket=self.bucket, Key=key)
+            return entity_tag(answer, self.bucket, key, "HeadObject")
+        except FAULTS as error:
+            if not is_mute(error):
+                raise self.trouble(error, key, "HeadObject") from error
+        try:  # an answer to HEAD has no words: 404 may be the key or the bucket, 403 a right, a wrong key, an old token
+            answer = self._client.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-0")
+            answer["Body"].close()
+            return entity_tag(answer, self.bucket, key, "GetObject")
+        except FAULTS as error:
+            if code_of(error) in MISSING:
                 return None
-            raise self.away(error) from error
-        except BotoCoreError as error:
-            raise self.away(error) from error
+            raise self.trouble(error, key, "GetObject") from error
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """(key, size in bytes) of every object under `prefix`, in key order."""
-        try:
-            for page in self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=prefix
-            ):
-                for entry in page.get("Contents", ()):
-                    yield entry["Key"], entry["Size"]
-        except (ClientError, BotoCoreError) as error:
-            raise self.away(error) from error
+        for page in self._pages(prefix):
+            for entry in page.get("Contents", ()):
+                yield entry["Key"], entry["Size"]
 
     def last_modified(self, prefix: str) -> datetime | None:
         """When the newest object under `prefix` was written, or None where there is none."""
-        newest: datetime | None = None
-        try:
-            for page in self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=prefix
-            ):
-                for entry in page.get("Contents", ()):
-                    newest = max(newest or entry["LastModified"], entry["LastModified"])
-        except (ClientError, BotoCoreError) as error:
-            raise self.away(error) from error
-        return newest
+        times = (entry["LastModified"] for page in self._pages(prefix) for entry in page.get("Contents", ()))
+        return max(times, default=None)
 
     def folders(self, prefix: str) -> Keys:
         """Names one level below `prefix` (which ends with a slash), sorted."""
-        found: Keys = []
-        try:
+        pages = self._pages(prefix, Delimiter="/")
+        found = (entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ()))
+        return sorted(name[len(prefix) :].rstrip("/") for name in found)
+
+    def _pages(self, prefix: str, **how: str) -> Iterator[dict[str, Any]]:
+        with self._asking("ListObjectsV2", prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=prefix, Delimiter="/"
+                Bucket=self.bucket, Prefix=prefix, **how
             )
             for page in pages:
-                found += [
-                    entry["Prefix"][len(prefix) :].rstrip("/") for entry in page.get("CommonPrefixes", ())
-                ]
-        except (ClientError, BotoCoreError) as error:
-            raise self.away(error) from error
-        return sorted(found)
+                require_s3(page, "IsTruncated", self.bucket, prefix, "ListObjectsV2")
+                yield page
 
     def upload_file(self, path: Path, key: str, progress: Callable[[int], None] | None = None) -> None:
         """Upload one file, in parallel parts where it is large, with stored checksums."""
-        try:
+        extra = {"ChecksumAlgorithm": "SHA256"} if self.checksums else {}
+        with self._asking("PutObject", key):
             self._client.upload_file(
                 str(path),
                 self.bucket,
                 key,
                 Config=TransferConfig(**_TRANSFER),
                 Callback=progress,
-                ExtraArgs={"ChecksumAlgorithm": "SHA256"},
+                ExtraArgs=extra,
             )
-        except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
-            raise self.away(error) from error
 
     def download_file(
         self,
@@ -229,9 +264,11 @@ class ObjectStore:
         try:
             config = TransferConfig(**_TRANSFER, max_bandwidth=rate)
             self._client.download_file(self.bucket, key, str(partial), Config=config, Callback=progress)
-        except (ClientError, BotoCoreError, boto3.exceptions.Boto3Error) as error:
+        except FAULTS as error:
             partial.unlink(missing_ok=True)
-            raise self.away(error) from error
+            if is_mute(error) and self.etag(key) is None:  # raises what the store says of it
+                raise TryAgainError(f"{self.uri(key)} is not there", "somebody has deleted it") from error
+            raise self.trouble(error, key, "GetObject") from error
         partial.rename(path)
 
     def upload_directory(self, directory: Path, prefix: str) -> Keys:
@@ -262,31 +299,25 @@ class ObjectStore:
         return paths
 
     def delete(self, keys: Keys) -> None:
-        """Delete objects; those that are not there are no error."""
-        try:
-            for start in range(0, len(keys), 1000):
-                batch = [{"Key": key} for key in keys[start : start + 1000]]
-                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
-        except (ClientError, BotoCoreError) as error:
-            raise self.away(error) from error
+        """Delete objects; those that are not there are no error. Raises where one stayed."""
+        left = self.delete_each(keys)
+        if left:
+            raise what_stayed(left, len(keys))
 
-    def away(self, error: Exception) -> TryAgainError:
+    def delete_each(self, keys: Keys) -> Left:
+        """Delete objects; those that stayed, and why. Raises nothing for what the store does."""
+        return self._deletions.delete(keys)
+
+    def trouble(self, error: BaseException, key: str, action: str) -> ReshelveError:
         """Our error for boto3's."""
-        return TryAgainError(f"the object store s3://{self.bucket} did not answer as expected", str(error))
+        return our_error(error, self.bucket, key, action, checksums=self.checksums)
 
-
-def _patient(s3: dict[str, Any] | None = None) -> Config:
-    return Config(
-        retries={"mode": "standard", "max_attempts": 4},
-        connect_timeout=5,
-        read_timeout=60,
-        s3={"addressing_style": "path", **(s3 or {})},
-    )
-
-
-def _client(config: Config) -> Any:
-    # A session of its own: boto3's default one keeps the first credentials it saw for the whole process.
-    return boto3.Session().client("s3", config=config)
+    @contextmanager
+    def _asking(self, action: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FAULTS as error:
+            raise self.trouble(error, key, action) from error
 
 
 def _age(answer: dict[str, Any]) -> float:
@@ -294,10 +325,6 @@ def _age(answer: dict[str, Any]) -> float:
     said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = datetime.now(UTC) if said is None else parsedate_to_datetime(said)
     return max(0.0, (now - answer["LastModified"]).total_seconds())
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 @lru_cache(maxsize=1)
@@ -308,10 +335,5 @@ def object_store() -> ObjectStore:
 
 def impatient_store() -> ObjectStore:
     """The same store for loops that must not stand still: one attempt, seconds of patience."""
-    quick = Config(
-        retries={"mode": "standard", "total_max_attempts": 1},
-        connect_timeout=2,
-        read_timeout=5,
-        s3={"addressing_style": "path"},
-    )
-    return ObjectStore(settings().bucket, _client(quick))
+    bucket = settings().bucket
+    return ObjectStore(bucket, clients.client(clients.impatient(), bucket))

@@ -9,6 +9,7 @@ from typing import Any
 from reshelve.errors import DataError
 from reshelve.logs import logger
 from reshelve.rankers import Ranker
+from reshelve.store.conditions import AGENTS_PREFIX, CHECKS_PREFIX, leftovers
 from reshelve.store.deployments import Pointer, settle
 from reshelve.store.manifest import CLAIM, MANIFEST, partition_of, version_prefix
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
@@ -17,6 +18,7 @@ from reshelve.store.versions import list_versions
 
 _UNFINISHED_UPLOAD = timedelta(days=1)
 _QUIET_WORK = timedelta(days=2)
+_CHECKED = ("models", "deployments", "runs", "searches", "monitoring")
 _SILENT = timedelta(days=7)  # a caller or an agent that comes back writes its report anew
 
 
@@ -141,13 +143,16 @@ def _old_days(store: ObjectStore, ranker: Ranker) -> list[str]:
 
 
 def _old_reports(store: ObjectStore, ranker: str) -> list[str]:
-    """Of callers, agents and releases that have not written for a week: each process of a caller has a name of its own."""
+    """Of callers, agents and releases that have not written for a week (each process of a caller has a name of its own),
+    and what checks of the store left (`store.conditions`)."""
     keys = [
         key
         for kind in ("agents", "traffic", "working")
         for key, _ in store.list(f"deployments/{ranker}/{kind}/")
     ]
-    return [key for key in keys if _untouched(store, key, _SILENT)]
+    checked = (AGENTS_PREFIX, CHECKS_PREFIX, *(f"{kind}/{ranker}/" for kind in _CHECKED))
+    left = [key for prefix in checked for key in leftovers(store, prefix)]
+    return [key for key in keys if _untouched(store, key, _SILENT)] + left
 
 
 def _untouched(store: ObjectStore, prefix: str, span: timedelta) -> bool:

@@ -1,8 +1,8 @@
 """Uploads of large files that can be taken up again: parts in parallel, each with a stored checksum, and what is there is kept.
 
 The object carries the sha256 of the whole file as metadata, so that a later process knows without reading it that it
-is the right one. Parts are checked on their way by CRC-32: the whole was hashed for the manifest, and is again by whoever
-copies it.
+is the right one. Parts are checked on their way by CRC-32 (by MD5 where the store knows no checksums): the whole was
+hashed for the manifest, and is again by whoever copies it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from reshelve.errors import DataError
+from reshelve.store.errors import FAULTS, MISSING_KEY, code_of, is_mute
 from reshelve.store.objects import ObjectStore
 
 PART_BYTES = 16 * 1024 * 1024
@@ -55,8 +54,8 @@ def abandon(store: ObjectStore, prefix: str) -> int:
         for one in listed:
             client.abort_multipart_upload(Bucket=store.bucket, Key=one["Key"], UploadId=one["UploadId"])
             found += 1
-    except (ClientError, BotoCoreError) as error:
-        raise store.away(error) from error
+    except FAULTS as error:
+        raise store.trouble(error, prefix, "ListMultipartUploads") from error
     return found
 
 
@@ -69,16 +68,18 @@ def _file(
         if file.size <= PART_BYTES:
             return _whole(store, file, each)
         return _in_parts(store, file, pool, each)
-    except (ClientError, BotoCoreError) as error:
-        raise store.away(error) from error
+    except FAULTS as error:
+        raise store.trouble(error, file.key, "PutObject") from error
 
 
 def _is_there(store: ObjectStore, file: Upload) -> bool:
     try:
         found = store.client.head_object(Bucket=store.bucket, Key=file.key)
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NotFound"):
+    except FAULTS as error:
+        if code_of(error) in MISSING_KEY:
             return False
+        if is_mute(error):
+            store.etag(file.key)  # says why, where the store tells
         raise
     return found["ContentLength"] == file.size and found.get("Metadata", {}).get(_SHA256) == file.sha256
 
@@ -92,8 +93,8 @@ def _whole(store: ObjectStore, file: Upload, each: Callable[[int], None] | None)
         Bucket=store.bucket,
         Key=file.key,
         Body=body,
-        ChecksumSHA256=_base64(digest.digest()),
         Metadata={_SHA256: file.sha256},
+        **({"ChecksumSHA256": _base64(digest.digest())} if store.checksums else _md5(body)),
     )
     if each:
         each(len(body))
@@ -103,7 +104,6 @@ def _whole(store: ObjectStore, file: Upload, each: Callable[[int], None] | None)
 def _in_parts(
     store: ObjectStore, file: Upload, pool: ThreadPoolExecutor, each: Callable[[int], None] | None
 ) -> int:
-    client = store.client
     where = {"Bucket": store.bucket, "Key": file.key}
     there, where["UploadId"] = _begun(store, file)
 
@@ -111,17 +111,25 @@ def _in_parts(
         with file.path.open("rb") as handle:
             handle.seek((number - 1) * PART_BYTES)
             body = handle.read(PART_BYTES)
-        checksum = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+        crc = {"ChecksumCRC32": _base64(zlib.crc32(body).to_bytes(4, "big"))} if store.checksums else {}
         known = there.get(number)
         if known is not None and _same(known, body):
-            return {"PartNumber": number, "ETag": known["ETag"], "ChecksumCRC32": checksum}, 0
-        answer = store.bulk.upload_part(**where, PartNumber=number, Body=body, ChecksumCRC32=checksum)
+            return {"PartNumber": number, "ETag": known["ETag"], **crc}, 0
+        answer = store.bulk.upload_part(**where, PartNumber=number, Body=body, **(crc or _md5(body)))
         if each:
             each(len(body))
-        return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}, len(body)
+        return {"PartNumber": number, "ETag": answer["ETag"], **crc}, len(body)
 
-    done = list(pool.map(part, range(1, -(-file.size // PART_BYTES) + 1)))
-    client.complete_multipart_upload(**where, MultipartUpload={"Parts": [found for found, _ in done]})
+    done: list[tuple[dict[str, Any], int]] = []
+    try:
+        done += pool.map(part, range(1, -(-file.size // PART_BYTES) + 1))
+        store.client.complete_multipart_upload(
+            **where, MultipartUpload={"Parts": [found for found, _ in done]}
+        )
+    except FAULTS:
+        # Completed, and the answer was lost; or by another process of this run, which sends the same bytes.
+        if not _is_there(store, file):
+            raise
     return sum(sent for _, sent in done)
 
 
@@ -136,8 +144,9 @@ def _begun(store: ObjectStore, file: Upload) -> tuple[dict[int, dict[str, Any]],
             )
             parts = {part["PartNumber"]: part for page in pages for part in page.get("Parts", [])}
             return parts, str(one["UploadId"])
+    checked = {"ChecksumAlgorithm": "CRC32"} if store.checksums else {}
     made = client.create_multipart_upload(
-        Bucket=store.bucket, Key=file.key, ChecksumAlgorithm="CRC32", Metadata={_SHA256: file.sha256}
+        Bucket=store.bucket, Key=file.key, Metadata={_SHA256: file.sha256}, **checked
     )
     return {}, str(made["UploadId"])
 
@@ -146,6 +155,10 @@ def _same(part: dict[str, Any], body: bytes) -> bool:
     """A part's entity tag is its MD5, worth its time only where there is something to resume."""
     digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
     return bool(part["Size"] == len(body) and part["ETag"].strip('"') == digest)
+
+
+def _md5(body: bytes) -> dict[str, str]:
+    return {"ContentMD5": _base64(hashlib.md5(body, usedforsecurity=False).digest())}
 
 
 def _base64(digest: bytes) -> str:

@@ -21,6 +21,7 @@ from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage import Run, code_version
 from reshelve.logs import logger
 from reshelve.progress import Progress
+from reshelve.store.conditions import require_conditional_writes
 from reshelve.store.manifest import (
     ATTEMPTS,
     CLAIM,
@@ -240,6 +241,7 @@ def _publish(run: Run, gate: GateVerdict) -> Manifest:
     if not directory.is_dir():
         raise DataError(f"{run.id}: stage package left no version/", f"expected a SavedModel in {directory}")
     key = key_to_sign()  # before any byte is sent: without a key nobody would load the version
+    require_conditional_writes(run.store, f"models/{run.ranker.name}/")
     files = describe_directory(directory)
     version, resumed = _claim(run, files)
     prefix = version_prefix(run.ranker.name, version)

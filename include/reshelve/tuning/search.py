@@ -16,6 +16,7 @@ from typing import Any
 from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.lineage import Result, Run
 from reshelve.logs import logger
+from reshelve.store.errors import StoreRefusedError
 from reshelve.training.launch import JobStoppedError, checked_base, run_job, threads_each
 from reshelve.training.spec import training_spec
 from reshelve.training.start import choose_start, start_files
@@ -214,6 +215,8 @@ def _evaluate(run: Run, history: History, trial: Trial) -> Trial:
             history.update(trial.model_copy(update={"seconds": spent}))
             raise
         outcome = {"status": Status.FAILED, "reason": error.headline}
+    except StoreRefusedError:
+        raise  # says nothing of the trial's values
     except ReshelveError as error:
         outcome = {"status": Status.FAILED, "reason": error.headline}
     outcome["seconds"] = round(trial.seconds + time.monotonic() - started, 1)

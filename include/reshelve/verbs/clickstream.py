@@ -87,9 +87,11 @@ def expire(
     dry_run: Annotated[bool, typer.Option(help="Say what would go and delete nothing.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Delete the days that a source keeps no longer (`keep_days`): landed rows, verdicts, good and quarantined rows."""
-    show(
-        call("reshelve.clickstream.expiry:expire", source, dry_run=dry_run),
-        as_json,
-        f"expire: {source}",
-    )
+    """Delete the days that a source keeps no longer (`keep_days`): landed rows, verdicts, good and quarantined rows.
+
+    Exit 75 or 78 where something of them stayed."""
+    result = call("reshelve.clickstream.expiry:expire", source, dry_run=dry_run)
+    show(result, as_json, f"expire: {source}")
+    if "left" in result:
+        headline, _, detail = result["problem"].partition("\n")
+        raise (errors.TryAgainError if result["again"] else errors.ConfigurationError)(headline, detail)

@@ -1,4 +1,4 @@
-"""Verbs of the platform of one machine."""
+"""Verbs of the platform of one machine, and of the store that any platform needs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from reshelve.verbs.options import (
 )
 
 app = typer.Typer()
+
+
+@app.command("check-store")
+def check_store(as_json: AsJson = False) -> None:
+    """Make the bucket where it is missing, and prove that the object store keeps what releases rely on; exit 78 if not."""
+    show(call("reshelve.store.prepare:check_store"), as_json)
 
 
 platform_app = typer.Typer(help="The platform of one machine: up, down, status, night.", no_args_is_help=True)

@@ -28,7 +28,7 @@ def test_the_model_server_is_ready_when_the_wanted_labels_answer(
         return done.returncode, done.stdout
 
     assert ready()[0] == 1 and "the agent has not started" in ready()[1]
-    host.start_agent()
+    agent = host.start_agent()
     wanted = host.models / "labels.wanted"
     wait_until(wanted.is_file, 60, "what the agent wants")
     assert ready()[0] == 1  # nothing listens
@@ -38,6 +38,7 @@ def test_the_model_server_is_ready_when_the_wanted_labels_answer(
     release(ranker, publish(date(2011, 8, 30)), by="test")
     wait_until(lambda: wanted.read_text() == "recommend stable\n", 60, "the wanted label")
     assert ready() == (0, "")
+    host.kill(agent)  # it would mend the file
     wanted.write_text("recommend stable\nads stable\n")
     code, said = ready()
     assert code == 1 and "ads stable" in said

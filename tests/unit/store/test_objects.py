@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.errors import TryAgainError
+from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
 
 
@@ -74,6 +74,6 @@ def test_a_store_that_is_away_says_try_again(store: ObjectStore, monkeypatch: py
 def test_a_new_store_uses_the_credentials_of_now(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as other:
         other.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
-        with pytest.raises(TryAgainError, match="Forbidden"):
+        with pytest.raises(ConfigurationError, match="InvalidAccessKeyId"):
             ObjectStore(store.bucket).create_bucket()
     ObjectStore(store.bucket).create_bucket()
