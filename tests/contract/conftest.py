@@ -2,151 +2,23 @@
 
 `RESHELVE_MODEL_SERVER=host:port` (gRPC) and `RESHELVE_MODEL_SERVER_REST=host:port` (default: port 8501 of that host)
 point the contract at another server, one that sees this machine's files; docs/reference/local-model-server.md gives
-its flags. Without REST there, the tests of REST are skipped.
+its flags. Without REST there, the tests of REST are skipped. `RESHELVE_MODEL_SERVER_THREADS` is that server's
+`--grpc_max_threads`, where it is not four times the processors of this machine.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
-import numpy as np
 import pytest
 
-from reshelve.processes import port_is_open
 from reshelve.serving.local_server import Addresses, running_model_server
 
-ELSEWHERE = os.environ.get("RESHELVE_MODEL_SERVER", "")
-
-Versions = list[int] | None
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One model of a model list."""
-
-    base_path: str | Path
-    versions: Versions = None
-    labels: Mapping[str, int] = field(default_factory=dict)
-    platform: str = "tensorflow"
-
-
-class Caller:
-    """What a caller and an agent can do with a model server."""
-
-    def __init__(self, addresses: Addresses) -> None:
-        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-
-        self.addresses = addresses
-        unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(addresses.grpc, options=unlimited)
-        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
-        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
-
-    def request(self, model: str, inputs: Mapping[str, Any], **spec: Any) -> Any:
-        """A PredictRequest; spec: version, label, signature, outputs."""
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = model
-        request.model_spec.signature_name = spec.get("signature", "")
-        if "version" in spec:
-            request.model_spec.version.value = spec["version"]
-        if "label" in spec:
-            request.model_spec.version_label = spec["label"]
-        request.output_filter.extend(spec.get("outputs", []))
-        for alias, value in inputs.items():
-            request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
-        return request
-
-    def predict(self, model: str, x: float = 1.0, **spec: Any) -> tuple[int, float]:
-        """(version, y) of a line model."""
-        response = self.prediction.Predict(
-            self.request(model, {"x": np.array([x], np.float32)}, **spec), timeout=60
-        )
-        return response.model_spec.version.value, response.outputs["y"].float_val[0]
-
-    def status(self, model: str, **version: int) -> dict[int, tuple[str, int, str]]:
-        """version → (state, error code, error text)."""
-        from tensorflow_serving.apis import get_model_status_pb2
-
-        request = get_model_status_pb2.GetModelStatusRequest()
-        request.model_spec.name = model
-        if "version" in version:
-            request.model_spec.version.value = version["version"]
-        response = self.models.GetModelStatus(request, timeout=60)
-        state_name = get_model_status_pb2.ModelVersionStatus.State.Name
-        return {
-            one.version: (state_name(one.state), one.status.error_code, one.status.error_message)
-            for one in response.model_version_status
-        }
-
-    def state(self, model: str, version: int) -> str:
-        """The state's name; "" where the server does not know the version."""
-        try:
-            return self.status(model, version=version)[version][0]
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.NOT_FOUND
-            return ""
-
-    def wait_for(self, model: str, version: int, state: str, seconds: float = 60) -> None:
-        """Until the version is in that state."""
-        wait_for(lambda: self.state(model, version) == state, f"{model} {version} {state}", seconds)
-
-    def reload(self, models: Mapping[str, Listed] | list[tuple[str, Listed]], timeout: float = 60) -> Any:
-        """Replace the model list."""
-        from tensorflow_serving.apis import model_management_pb2
-
-        request = model_management_pb2.ReloadConfigRequest()
-        request.config.model_config_list.SetInParent()
-        for name, model in models.items() if isinstance(models, Mapping) else models:
-            listed = request.config.model_config_list.config.add(
-                name=name, base_path=str(model.base_path), model_platform=model.platform
-            )
-            if model.versions is None:
-                listed.model_version_policy.all.SetInParent()
-            else:
-                listed.model_version_policy.specific.versions.extend(model.versions)
-            for label, version in model.labels.items():
-                listed.version_labels[label] = version
-        return self.models.HandleReloadConfigRequest(request, timeout=timeout)
-
-    def rest(self, path: str, body: Any = None) -> tuple[int, Any]:
-        """(HTTP status, JSON); `body` is posted, bytes as they are."""
-        if ELSEWHERE and not _listens(self.addresses.rest):
-            pytest.skip(f"no REST at {self.addresses.rest}: RESHELVE_MODEL_SERVER_REST says where it is")
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        try:
-            with urllib.request.urlopen(
-                urllib.request.Request(f"http://{self.addresses.rest}{path}", data=data), timeout=60
-            ) as answer:
-                content, status = answer.read(), answer.status
-        except urllib.error.HTTPError as error:
-            content, status = error.read(), error.code
-        return status, json.loads(content) if content.lstrip()[:1] == b"{" else content.decode()
-
-
-def _listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    return port_is_open(int(port), host)
-
-
-def wait_for(ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Poll until ready, or fail naming what was waited for."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
+from .calls import ELSEWHERE, THREADS, Caller, Gate, Listed, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -186,6 +58,29 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         def text(self, text: Any) -> Any:
             return {"upper": tf.strings.upper(text, encoding="utf-8"), "raw_bytes": text}
 
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="path")])
+        def held(self, path: Any) -> Any:
+            with tf.control_dependencies([tf.io.write_file(path, "here")]):
+                return {"path": tf.identity(path)}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float32, name="s")])
+        def scalar(self, s: Any) -> Any:
+            return {"twice": 2.0 * s}
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None], tf.uint8, name="byte"),
+                tf.TensorSpec([None], tf.int64, name="whole"),
+                tf.TensorSpec([None], tf.bool, name="flag"),
+            ]
+        )
+        def kinds(self, byte: Any, whole: Any, flag: Any) -> Any:
+            return {"byte": tf.identity(byte), "whole": tf.identity(whole), "flag": tf.identity(flag)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float16, name="h")])
+        def half(self, h: Any) -> Any:
+            return {"h": tf.identity(h)}
+
     def make(directory: Path, slope: float = 2.0) -> Path:
         ready = cache / str(slope)
         if not ready.is_dir():
@@ -195,6 +90,10 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                 "slow": model.slow,
                 "pair": model.pair,
                 "text": model.text,
+                "held": model.held,
+                "scalar": model.scalar,
+                "kinds": model.kinds,
+                "half": model.half,
             }
             tf.saved_model.save(model, str(ready), signatures=signatures)
         incoming = directory.parent / f".incoming-{directory.name}"
@@ -216,9 +115,38 @@ def caller() -> Iterator[Caller]:
         "max_num_load_retries": 0,
         "allow_version_labels_for_unavailable_models": False,
         "file_system_poll_wait_seconds": 0.2,
+        "grpc_max_threads": THREADS,
     }
     with running_model_server({}, options=options) as addresses:
         yield Caller(addresses)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate, open at the end of the test at the latest."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.open()
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory: pytest.TempPathFactory, saved_model: Callable[..., Path]) -> Path:
+    """A base path with version 1 (2x+1) and version 2 (3x+1)."""
+    base = tmp_path_factory.mktemp("m")
+    saved_model(base / "1", 2.0)
+    saved_model(base / "2", 3.0)
+    return base
+
+
+@pytest.fixture
+def served(caller: Caller, two_versions: Path) -> Caller:
+    """Model `m`, both versions loaded, labels stable → 1 and canary → 2."""
+    caller.reload({"m": Listed(two_versions)})
+    caller.wait_for("m", 1, "AVAILABLE")
+    caller.wait_for("m", 2, "AVAILABLE")
+    caller.reload({"m": Listed(two_versions, labels={"stable": 1, "canary": 2})})
+    return caller
 
 
 @pytest.fixture

@@ -5,15 +5,9 @@ It runs against our local model server, or against any server named by `RESHELVE
 
 from __future__ import annotations
 
-import base64
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from reshelve.errors import DataError
-from reshelve.serving.local_server import running_model_server
+from .calls import refused, spoil_garbage
 
 pytestmark = pytest.mark.slow  # one server start and a few dozen loads
 
@@ -30,32 +23,6 @@ X = np.array([1.0, 2.0], np.float32)
 ONE = {"x": X}
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
-
-
-@pytest.fixture(scope="module")
-def two_versions(tmp_path_factory: pytest.TempPathFactory, saved_model: Callable[..., Path]) -> Path:
-    """A base path with version 1 (2x+1) and version 2 (3x+1)."""
-    base = tmp_path_factory.mktemp("m")
-    saved_model(base / "1", 2.0)
-    saved_model(base / "2", 3.0)
-    return base
-
-
-@pytest.fixture
-def served(caller: Any, two_versions: Path, listed: Any) -> Any:
-    """Model `m`, both versions loaded, labels stable → 1 and canary → 2."""
-    caller.reload({"m": listed(two_versions)})
-    caller.wait_for("m", 1, "AVAILABLE")
-    caller.wait_for("m", 2, "AVAILABLE")
-    caller.reload({"m": listed(two_versions, labels={"stable": 1, "canary": 2})})
-    return caller
-
-
-def refused(call: Callable[[], Any]) -> grpc.RpcError:
-    """The error of a call that must fail."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value
 
 
 # --- Predict ---------------------------------------------------------------------------------------------------------
@@ -140,6 +107,68 @@ def test_the_shape_of_the_signature_is_not_checked(served: Any) -> None:
     assert [dim.size for dim in response.outputs["y"].tensor_shape.dim] == [2, 3]
 
 
+def test_a_scalar_goes_in_and_comes_out_as_one(served: Any) -> None:
+    response = served.prediction.Predict(
+        served.request("m", {"s": np.float32(1.5)}, signature="scalar"), timeout=60
+    )
+    assert (list(response.outputs["twice"].tensor_shape.dim), list(response.outputs["twice"].float_val)) == (
+        [],
+        [3.0],
+    )
+
+
+NOT_A_TENSOR = "tensor parsing error: x"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        pytest.param({"dtype": 1, "shape": [-1], "float_val": [1]}, NOT_A_TENSOR, id="negative dimension"),
+        pytest.param({"dtype": 1, "shape": [2, -2], "float_val": [1] * 4}, NOT_A_TENSOR, id="two of them"),
+        pytest.param({"dtype": 1, "shape": [1] * 255, "float_val": [1]}, NOT_A_TENSOR, id="255 dimensions"),
+        pytest.param({"dtype": 1, "shape": [2**62, 4], "float_val": [1]}, NOT_A_TENSOR, id="more than there are"),
+        pytest.param({"dtype": 1, "shape": [2], "tensor_content": b"123"}, NOT_A_TENSOR, id="wrong content"),
+        pytest.param({"dtype": 0, "shape": [1]}, NOT_A_TENSOR, id="no type"),
+        pytest.param({"dtype": 101, "shape": [1], "float_val": [1]}, NOT_A_TENSOR, id="reference"),
+        pytest.param({"dtype": 999, "shape": [1], "float_val": [1]}, NOT_A_TENSOR, id="unknown type"),
+        pytest.param({"dtype": 21, "shape": [1]}, "Expects arg[0] to be float but variant is provided", id="variant"),
+        pytest.param({"dtype": 6, "shape": [1], "int_val": [300]}, "Expects arg[0] to be float but int8 is provided", id="int8"),
+    ],
+)  # fmt: skip
+def test_what_is_no_tensor_for_an_input_is_refused(served: Any, tensor: dict[str, Any], message: str) -> None:
+    error = refused(lambda: served.prediction.Predict(with_x(served, **tensor), timeout=60))
+    assert (error.code(), error.details()) == (INVALID, message)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "y"),
+    [
+        pytest.param({"shape": [2], "float_val": [1, 2, 3]}, [4, 7], id="too many"),
+        pytest.param({"shape": [3], "float_val": [1, 2]}, [4, 7, 7], id="too few"),
+        pytest.param({"shape": [2]}, [1, 1], id="none"),
+        pytest.param({"shape": [0], "float_val": [1]}, [], id="nothing asked"),
+    ],
+)
+def test_the_shape_says_how_many_values_there_are(
+    served: Any, tensor: dict[str, Any], y: list[float]
+) -> None:
+    response = served.prediction.Predict(with_x(served, dtype=1, **tensor), timeout=60)
+    assert list(response.outputs["y"].float_val) == y
+
+
+def with_x(served: Any, shape: list[int], **tensor: Any) -> Any:
+    """A request for `m` whose input is the tensor."""
+    request = served.request("m", {})
+    x = request.inputs["x"]
+    x.dtype = tensor.pop("dtype")
+    for size in shape:
+        x.tensor_shape.dim.add(size=size)
+    x.tensor_content = tensor.pop("tensor_content", b"")
+    for field, values in tensor.items():
+        getattr(x, field).extend(values)
+    return request
+
+
 def test_strings_and_several_outputs(served: Any) -> None:
     import tensorflow as tf
 
@@ -172,25 +201,6 @@ def test_the_metadata_names_the_signatures(served: Any) -> None:
     assert response.model_spec.version.value == 2
 
 
-def test_more_requests_than_threads_are_refused(served: Any) -> None:
-    request = served.request("m", {"x": np.array([30_000.0], np.float32)}, signature="slow")
-    outcomes = []
-
-    def call() -> None:
-        try:
-            served.prediction.Predict(request, timeout=120)
-            outcomes.append(("OK", ""))
-        except grpc.RpcError as error:
-            outcomes.append((error.code().name, error.details()))
-
-    at_once = 4 * (os.cpu_count() or 1) + 8
-    with ThreadPoolExecutor(at_once) as pool:
-        for _ in range(at_once):
-            pool.submit(call)
-    assert set(outcomes) == {("OK", ""), ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted")}
-    assert served.predict("m")[0] == 2
-
-
 # --- Status and loading ----------------------------------------------------------------------------------------------
 
 
@@ -199,10 +209,6 @@ def test_status_of_what_is_not_known(served: Any) -> None:
     assert (error.code(), error.details()) == (MISSING, "Could not find any versions of model zz")
     error = refused(lambda: served.status("m", version=9))
     assert (error.code(), error.details()) == (MISSING, "Could not find version 9 of model m")
-
-
-def spoil_garbage(version: Path) -> None:
-    (version / "saved_model.pb").write_bytes(b"garbage, no proto at all")
 
 
 def spoil_truncated(version: Path) -> None:
@@ -465,131 +471,3 @@ def test_a_missing_base_path_blocks_reloads_until_it_is_there(
     saved_model(tmp_path / "late" / "1")
     served.wait_for("late", 1, "END")  # the second reload ran after the first, though its caller had gone
     assert served.predict("m")[0] == 2
-
-
-# --- REST ------------------------------------------------------------------------------------------------------------
-
-PREDICT = "/v1/models/m:predict"
-TEAPOT = base64.b64encode("tèapot".encode()).decode()
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "answer"),
-    [
-        pytest.param(PREDICT, {"instances": [1, 2.5]}, {"predictions": [4.0, 8.5]}, id="rows"),
-        pytest.param(PREDICT, {"inputs": [1, 2.5]}, {"outputs": [4.0, 8.5]}, id="columns"),
-        pytest.param(PREDICT, {"inputs": {"x": [1]}}, {"outputs": [4.0]}, id="named columns"),
-        pytest.param(PREDICT, {"instances": [{"x": 0.1}]}, {"predictions": [1.3]}, id="named rows"),
-        pytest.param(
-            "/v1/models/m/versions/1:predict", {"instances": [1]}, {"predictions": [3.0]}, id="version"
-        ),
-        pytest.param(
-            "/v1/models/m/labels/stable:predict", {"instances": [1]}, {"predictions": [3.0]}, id="label"
-        ),
-        pytest.param(
-            PREDICT,
-            {"signature_name": "pair", "instances": [{"a": 1, "b": 2}]},
-            {"predictions": [{"parts": [1.0, 2.0], "total": 3.0}]},
-            id="several outputs by row",
-        ),
-        pytest.param(
-            PREDICT,
-            {"signature_name": "pair", "inputs": {"a": [1], "b": [2]}},
-            {"outputs": {"parts": [[1.0, 2.0]], "total": [3.0]}},
-            id="several outputs by column",
-        ),
-        pytest.param(
-            PREDICT,
-            {"signature_name": "text", "instances": ["tèapot", {"b64": TEAPOT}]},
-            {"predictions": [{"raw_bytes": {"b64": TEAPOT}, "upper": "TÈAPOT"}] * 2},
-            id="strings and b64",
-        ),
-    ],
-)
-def test_rest_predicts(served: Any, path: str, body: Any, answer: Any) -> None:
-    assert served.rest(path, body) == (200, answer)
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status", "message"),
-    [
-        pytest.param("/v1/models/zz:predict", {"instances": [1]}, 404, "Servable not found for request: Latest(zz)", id="model"),
-        pytest.param("/v1/models/m/versions/9:predict", {"instances": [1]}, 404, "Servable not found for request: Specific(m, 9)", id="version"),
-        pytest.param("/v1/models/m/labels/nope:predict", {"instances": [1]}, 400, "Unrecognized servable version label: nope", id="label"),
-        pytest.param("/v1/models/zz", None, 404, "Could not find any versions of model zz", id="status of model"),
-        pytest.param("/v1/models/m/versions/9", None, 404, "Could not find version 9 of model m", id="status of version"),
-        pytest.param(PREDICT, {"signature_name": "nosig", "instances": [1]}, 400, 'Serving signature name: "nosig" not found in signature def', id="signature"),
-        pytest.param(PREDICT, {}, 400, "Missing 'inputs' or 'instances' key", id="neither form"),
-        pytest.param(PREDICT, b"", 400, "JSON Parse error: The document is empty", id="no body"),
-        pytest.param(PREDICT, {"instances": ["one"]}, 400, 'JSON Value: "one" Type: String is not of expected type: float', id="wrong type"),
-        pytest.param(PREDICT, {"instances": [{"bad": 1}]}, 400, "JSON object: does not have named input: bad", id="wrong name"),
-        pytest.param("/v1/nothing", None, 400, "Malformed request: GET /v1/nothing", id="no such path"),
-    ],
-)  # fmt: skip
-def test_rest_refuses(served: Any, path: str, body: Any, status: int, message: str) -> None:
-    seen_status, answer = served.rest(path, body)
-    assert seen_status == status
-    assert message in answer["error"]
-
-
-@pytest.mark.parametrize(
-    "path", ["/v1/models/m", "/v1/models/m/labels/stable"], ids=["plain", "label is ignored"]
-)
-def test_rest_tells_the_states(served: Any, path: str) -> None:
-    status, answer = served.rest(path)
-    available = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-    assert status == 200
-    assert {"version": "2", **available} in answer["model_version_status"]
-    assert {"version": "1", **available} in answer["model_version_status"]
-
-
-def test_rest_tells_the_signatures(served: Any) -> None:
-    status, answer = served.rest("/v1/models/m/versions/1/metadata")
-    signatures = answer["metadata"]["signature_def"]["signature_def"]
-    assert (status, answer["model_spec"]["version"]) == (200, "1")
-    assert signatures["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT"
-
-
-def test_metrics_count_requests_by_model_and_never_by_version(served: Any) -> None:
-    served.predict("m")
-    served.rest(PREDICT, {"instances": [1]})
-    _, text = served.rest("/monitoring/prometheus/metrics")
-    assert ':tensorflow:serving:request_count{model_name="m",status="OK"}' in text
-    assert (
-        ':tensorflow:serving:request_latency_bucket{model_name="m",API="Predict",entrypoint="GRPC",le="10"}'
-        in text
-    )
-    assert ':tensorflow:serving:request_latency_count{model_name="m",API="predict",entrypoint="REST"}' in text
-    assert "version" not in text
-
-
-# --- Our own start ---------------------------------------------------------------------------------------------------
-
-
-def test_a_start_with_a_corrupt_model_says_why(own_process: None, saved_model: Any, tmp_path: Path) -> None:
-    spoil_garbage(saved_model(tmp_path / "1"))
-    expected = "did not become available.*name: m version: 1.*DATA_LOSS: Can't parse"
-    with pytest.raises(DataError, match=expected), running_model_server({"m": tmp_path}):
-        pass
-
-
-_IN_PROCESS = """
-import sys
-from pathlib import Path
-import numpy as np
-from reshelve.serving.servables import Servable
-from reshelve.serving.server_options import ServerOptions
-from reshelve.serving.warm_up import warm_up
-servable = Servable.load(Path(sys.argv[1]), ServerOptions())
-warm_up(servable, Path(sys.argv[1]))
-print(servable.predict("", {"x": np.array([1], np.float32)}).outputs["y"].tolist(), "tensorflow" in sys.modules)
-"""
-
-
-def test_serving_never_imports_tensorflows_python_api(
-    own_process: None, saved_model: Any, tmp_path: Path
-) -> None:
-    """It would cost every start ten seconds of processor time; see `reshelve.serving.runtime`."""
-    command = [sys.executable, "-c", _IN_PROCESS, str(saved_model(tmp_path / "1"))]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert output.split("\n")[-2] == "[3.0] False"

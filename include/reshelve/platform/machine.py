@@ -145,7 +145,8 @@ def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bo
             keys.sign_all(store)
     # The model server and its agent need no database: they boot while it is being migrated.
     for name in [name for name in missing if name in serving.PROCESSES]:
-        _record(here, name, _start_process(here, name, serving.process_command(name, here), environment))
+        own = environment | serving.process_environment(name, here)
+        _record(here, name, _start_process(here, name, serving.process_command(name, here), own))
     postgres.create_database(here.ports.postgres_port, secrets.postgres_password)
     if airflow.prepare(here, environment):
         log.info("the database is migrated", elapsed=_elapsed(began))

@@ -32,10 +32,13 @@ _CHANNEL_OPTIONS = [
 
 
 class Slots:
-    """How many requests may run at once; one more is refused, never queued."""
+    """How many requests may run at once; one more is refused, never queued, and counted nowhere.
 
-    def __init__(self, number: int) -> None:
-        self._free = threading.BoundedSemaphore(number)
+    One of the threads listens for the next request, as in a gRPC server in C++: it takes none itself.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._free = threading.BoundedSemaphore(threads - 1)
 
     @contextmanager
     def one(self) -> Iterator[None]:

@@ -9,22 +9,19 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reshelve.errors import (
-    EXIT_CONFIGURATION,
-    EXIT_DATA,
-    ConfigurationError,
-    DataError,
-    ReshelveError,
-    TryAgainError,
-)
+from reshelve.errors import EXIT_CONFIGURATION, ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.processes import free_port, start, stop_group
 
+CONFIG_FILE = "models.config"
+MONITORING_FILE = "monitoring.config"
+MONITORING = "prometheus_config { enable: true }\n"
 _START_SECONDS = 180.0  # importing TensorFlow alone takes ten on a busy machine
 
 
@@ -63,17 +60,19 @@ def running_model_server(
         base_paths = {
             name: _base_path(name, Path(path).absolute(), directory) for name, path in models.items()
         }
-        (directory / "models.config").write_text(model_list(base_paths), encoding="utf-8")
+        (directory / CONFIG_FILE).write_text(model_list(base_paths), encoding="utf-8")
+        (directory / MONITORING_FILE).write_text(MONITORING, encoding="utf-8")
+        flags = {"monitoring_config_file": directory / MONITORING_FILE, **(options or {})}
         addresses = Addresses(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
         log = directory / "log"
         process = start(
             [sys.executable, "-m", "reshelve.cli", "model-server", "--models", temporary, "--grpc", addresses.grpc,
              "--rest", addresses.rest],
             log,
-            env={"RESHELVE_DIE_WITH_PARENT": "1", **_environment(options or {})},
+            env={"RESHELVE_DIE_WITH_PARENT": "1", **_environment(flags)},
         )  # fmt: skip
         try:
-            _wait_until_serving(process, addresses, log, seconds)
+            _wait_until_serving(process, addresses, models, log, seconds)
             yield addresses
         finally:
             stop_group(process.pid)
@@ -81,11 +80,10 @@ def running_model_server(
 
 
 def _wait_until_serving(
-    process: subprocess.Popen[bytes], addresses: Addresses, log: Path, seconds: float
+    process: subprocess.Popen[bytes], addresses: Addresses, models: Iterable[str], log: Path, seconds: float
 ) -> None:
-    """REST answers only when every model is AVAILABLE: the server does not listen before."""
     deadline = time.monotonic() + seconds
-    while not _answers(addresses.rest):
+    while not _serves(addresses.rest, models):
         if process.poll() is not None:
             raise _failure(process.returncode, log)
         if time.monotonic() > deadline:
@@ -93,12 +91,28 @@ def _wait_until_serving(
         time.sleep(0.05)
 
 
-def _answers(rest: str) -> bool:
+def _serves(rest: str, models: Iterable[str]) -> bool:
+    """Whether a version of every model is AVAILABLE; without any model, whether the server answers."""
     try:
-        with urllib.request.urlopen(f"http://{rest}/monitoring/prometheus/metrics", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        return all(_is_available(rest, model) for model in models) and _answers(rest)
+    except (urllib.error.URLError, OSError, ValueError):
         return False
+
+
+def _is_available(rest: str, model: str) -> bool:
+    url = f"http://{rest}/v1/models/{urllib.parse.quote(model, safe='')}"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        versions = json.load(answer)["model_version_status"]
+    return any(version["state"] == "AVAILABLE" for version in versions)
+
+
+def _answers(rest: str) -> bool:
+    """Whether it has an answer to a question that it always refuses."""
+    try:
+        with urllib.request.urlopen(f"http://{rest}/v1/models", timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
 
 
 def _failure(exit_code: int, log: Path) -> ReshelveError:
@@ -110,8 +124,9 @@ def _failure(exit_code: int, log: Path) -> ReshelveError:
         ),
         f"the model server stopped with exit code {exit_code}",
     )
-    kinds: dict[int, type[ReshelveError]] = {EXIT_DATA: DataError, EXIT_CONFIGURATION: ConfigurationError}
-    kind = kinds.get(exit_code, TryAgainError)
+    kind: type[ReshelveError] = ConfigurationError if exit_code == EXIT_CONFIGURATION else TryAgainError
+    if "did not become available" in headline:  # whatever keeps the server from its start has one exit code
+        kind = DataError
     return kind(headline, _tail(log))
 
 

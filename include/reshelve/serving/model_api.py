@@ -33,6 +33,9 @@ class ModelApi:
         except ServingError as error:
             status = error.code.name
             raise
+        except BaseException:
+            status = "INTERNAL"
+            raise
         finally:
             self.metrics.request(model, status, api, entrypoint, 1e6 * (time.perf_counter() - started))
 

@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from grpc import StatusCode
 from pydantic import ValidationError
 
-from reshelve.errors import ConfigurationError, DataError
+from reshelve.errors import ConfigurationError, ReshelveError
 from reshelve.logs import logger
 
 # Both are read when TensorFlow is imported: no lines about accelerators it may not use.
@@ -25,26 +26,36 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 from reshelve.serving.grpc_api import start_grpc
+from reshelve.serving.local_server import CONFIG_FILE
 from reshelve.serving.model_api import ModelApi
-from reshelve.serving.rest_api import RestServer
+from reshelve.serving.rest_server import RestServer
 from reshelve.serving.servable_manager import ServableManager
 from reshelve.serving.servables import Servable, start_threads
-from reshelve.serving.server_core import ServerCore, read_config
+from reshelve.serving.server_core import ServerCore
 from reshelve.serving.server_metrics import ServerMetrics
 from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError
+from reshelve.serving.text_proto import read_config, read_metrics_path
 from reshelve.serving.warm_up import warm_up
 
-CONFIG_FILE = "models.config"
+T = TypeVar("T")
+
 _GRACE_SECONDS = 2.0
 _SWITCH_SECONDS = 0.001  # Python's own is five times as long
+
+
+class StartError(ReshelveError):
+    """The server cannot start from its model list. The code is TensorFlow Serving's, whatever the cause: text tells."""
+
+    exit_code = 255
 
 
 def serve(models: str, grpc_address: str, rest_address: str) -> None:
     """Serve the model list `<models>/models.config` until SIGTERM or SIGINT, then end the process with 0.
 
-    Listens only when every model of that list is AVAILABLE, as TensorFlow Serving does. Raises DataError where one
-    cannot be loaded, ConfigurationError where the list is wrong, TryAgainError where an address is taken.
+    Listens only when all loads of that list have ended, as TensorFlow Serving does. Raises StartError where there is no
+    list, where it is wrong or where a model cannot be loaded, ConfigurationError for a wrong flag, TryAgainError where
+    an address is taken.
     """
     started = time.monotonic()
     log = logger(part="model-server")
@@ -55,12 +66,16 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
     path = Path(models).absolute() / CONFIG_FILE
     start_threads(options)
     _leave_imports_alone()
-    core = ServerCore(ServableManager(lambda directory: _load(directory, options), options), options)
+    metrics = ServerMetrics()
+    core = ServerCore(ServableManager(lambda directory: _load(directory, options, metrics), options), options)
     rest: RestServer | None = None
     try:
-        rest = RestServer(ModelApi(core, ServerMetrics()), rest_address, options)
+        page = _starting(
+            lambda: read_metrics_path(options.monitoring_config_file), options.monitoring_config_file
+        )
+        rest = RestServer(ModelApi(core, metrics), rest_address, options, page)
         core.start()
-        _first_config(core, path, stop)
+        _starting(lambda: core.reload(read_config(path), stop), str(path))
         if not stop.is_set():
             grpc_server = start_grpc(rest.api, grpc_address, options.grpc_max_threads)
             rest.start()
@@ -72,7 +87,8 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
     finally:
         if rest is not None:
             rest.stop()
-        core.close()
+        if not stop.is_set():
+            core.close()  # else at once: it would wait for what still loads
     log.info("stopped")
     # Nothing is left to save, and taking TensorFlow's modules apart costs a second of processor time.
     sys.stderr.flush()
@@ -98,8 +114,9 @@ def _leave_imports_alone() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
-def _load(directory: Path, options: ServerOptions) -> Servable:
-    servable = Servable.load(directory, options)
+def _load(directory: Path, options: ServerOptions, metrics: ServerMetrics) -> Servable:
+    with metrics.load(str(directory)):
+        servable = Servable.load(directory, options)
     if options.enable_model_warmup:
         try:
             warm_up(servable, directory)
@@ -109,12 +126,12 @@ def _load(directory: Path, options: ServerOptions) -> Servable:
     return servable
 
 
-def _first_config(core: ServerCore, path: Path, stop: threading.Event) -> None:
+def _starting(step: Callable[[], T], file: str) -> T:
+    """What a step of the start gives, which reads `file`. Raises StartError."""
     try:
-        core.reload(read_config(path), stop)
+        return step()
     except ServingError as error:
-        kind = DataError if error.code is StatusCode.UNKNOWN else ConfigurationError
-        raise kind(f"Failed to start server. Error: {error}", f"The model list is {path}.") from error
+        raise StartError(f"Failed to start server. Error: {error}", f"It was read in {file}.") from error
 
 
 def _until_stopped(core: ServerCore, path: Path, stop: threading.Event, every: float) -> None:
@@ -122,5 +139,5 @@ def _until_stopped(core: ServerCore, path: Path, stop: threading.Event, every: f
     while not stop.wait(every or None):
         try:
             core.reload(read_config(path), stop)
-        except (ServingError, ConfigurationError) as error:
+        except ServingError as error:
             logger(part="model-server").error("models.config was not applied", error=str(error))

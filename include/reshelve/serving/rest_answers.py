@@ -13,6 +13,10 @@ from reshelve.serving.servables import Answer
 from reshelve.serving.serving_error import invalid
 from reshelve.serving.tensors import numpy_type, type_name
 
+_WHOLE = (
+    types_pb2.DT_BOOL, types_pb2.DT_INT64, types_pb2.DT_INT32, types_pb2.DT_INT16, types_pb2.DT_INT8,
+    types_pb2.DT_UINT64, types_pb2.DT_UINT32, types_pb2.DT_UINT8,
+)  # fmt: skip
 _DIGITS = {types_pb2.DT_FLOAT: 9, types_pb2.DT_DOUBLE: 17}
 
 
@@ -64,7 +68,7 @@ def _text(alias: str, value: Any, dtype: int) -> str:
         if alias.endswith("_bytes"):
             return _object({"b64": json.dumps(base64.b64encode(scalar).decode())})
         return json.dumps(scalar.decode("utf-8", "surrogateescape"), ensure_ascii=False)
-    if isinstance(scalar, bool | int):
+    if dtype in _WHOLE:
         return json.dumps(scalar)
     raise invalid(f"Failed to write JSON value for tensor type: {type_name(dtype)}")
 

@@ -1,37 +1,34 @@
-"""TensorFlow Serving's REST API, and its Prometheus page."""
+"""TensorFlow Serving's REST API: what a method, a path and a body come to."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import socket
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-import uvicorn
 from google.protobuf import json_format
 from grpc import StatusCode
-from starlette.requests import Request
-from starlette.responses import Response
 
-from reshelve.errors import TryAgainError
 from reshelve.logs import logger
 from reshelve.serving.model_api import ModelApi
 from reshelve.serving.protocol import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 from reshelve.serving.rest_answers import from_answer
-from reshelve.serving.rest_json import parse_body, to_inputs
+from reshelve.serving.rest_json import parse_body, signature_name, to_inputs
 from reshelve.serving.server_options import ServerOptions
-from reshelve.serving.serving_error import ServingError, invalid
+from reshelve.serving.serving_error import ServingError, failed_precondition, invalid
 
-METRICS_PATH = "/monitoring/prometheus/metrics"
+# What follows `?` belongs to the path here: with a query none of them matches.
 _PREDICT = re.compile(
-    r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", re.IGNORECASE
+    r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)",
+    re.IGNORECASE | re.ASCII,
 )
 _STATUS = re.compile(
-    r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE
+    r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?",
+    re.IGNORECASE | re.ASCII,
 )
+_LARGEST_VERSION = 2**63 - 1
 _HTTP_STATUS = {
     StatusCode.CANCELLED: 499,
     StatusCode.INVALID_ARGUMENT: 400,
@@ -49,6 +46,18 @@ _HTTP_STATUS = {
 }
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a path names. `verb` is that of a POST, "metadata" or "" of a GET; None where the path is none of ours."""
+
+    spec: model_pb2.ModelSpec
+    verb: str | None = None
+
+
+class _SilentError(ServingError):
+    """A version number that is none: refused without a word."""
+
+
 class RestApi:
     """One request in, one JSON text out; runs in threads, since TensorFlow blocks."""
 
@@ -57,41 +66,53 @@ class RestApi:
         self._timeout_ms = options.rest_api_timeout_in_ms
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """HTTP status and JSON body."""
+        """HTTP status and JSON body; `path` with its query, as it came."""
         try:
-            return 200, self._dispatch(method, path, body)
+            asked = _parse(method, path)
+            with self._api.counted(
+                asked.spec.name, asked.verb if method == "POST" and asked.verb else "", "REST"
+            ):
+                return 200, self._dispatch(method, path, asked, body)
+        except _SilentError as error:
+            return _HTTP_STATUS[error.code], b""
         except ServingError as error:
             status, message = _HTTP_STATUS.get(error.code, 500), error.message
         except Exception as error:  # noqa: BLE001  the caller gets a status, the server lives on
             logger(part="model-server").exception("request failed")
             status, message = 500, f"{type(error).__name__}: {error}"
-        return status, json.dumps({"error": message}, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        return status, _encoded(json.dumps({"error": message}, ensure_ascii=False))
+
+    def preflight(self, origin: str) -> int:
+        """The HTTP status for OPTIONS, whose answer has no body: a browser asks so before it sends."""
+        try:
+            with self._api.counted("", "", "REST"):
+                if not re.search("https?://", origin):
+                    raise failed_precondition("Origin header is missing in CORS preflight")
+        except ServingError as error:
+            return _HTTP_STATUS[error.code]
+        return 200
 
     def metrics(self) -> bytes:
         """The Prometheus page."""
         return self._api.metrics.text().encode()
 
-    def _dispatch(self, method: str, path: str, body: bytes) -> bytes:
-        if method == "POST" and (match := _PREDICT.fullmatch(path)):
-            name, version, label, verb = match.groups()
-            with self._api.counted(name, verb.lower(), "REST"):
-                return self._predict(_spec(name, version, label), verb, body)
-        if method == "GET" and (match := _STATUS.fullmatch(path)):
-            name, version, label, metadata = match.groups()
-            if not name:
-                raise invalid("Missing model name in request.")
-            spec = _spec(name, version, label)
-            return self._metadata(spec) if metadata else self._status(spec)
-        raise invalid(f"Malformed request: {method} {path}")
-
-    def _predict(self, spec: model_pb2.ModelSpec, verb: str, body: bytes) -> bytes:
-        if verb.lower() != "predict":
+    def _dispatch(self, method: str, path: str, asked: _Asked, body: bytes) -> bytes:
+        if method == "POST" and asked.verb == "predict":
+            return self._predict(asked.spec, body)
+        if method == "POST" and asked.verb in ("classify", "regress"):
             raise ServingError(
                 StatusCode.UNIMPLEMENTED,
-                f"{verb} is not served by Reshelve's local model server: use predict",
+                f"{asked.verb} is not served by Reshelve's local model server: use predict",
             )
+        if method == "GET" and asked.verb is not None:
+            if not asked.spec.name:
+                raise invalid("Missing model name in request.")
+            return self._metadata(asked.spec) if asked.verb == "metadata" else self._status(asked.spec)
+        raise invalid(f"Malformed request: {method} {path}")
+
+    def _predict(self, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
         document = parse_body(body)
-        spec.signature_name = document.get("signature_name", "")
+        spec.signature_name = signature_name(document)
         signature = self._api.signature(spec, spec.signature_name)
         if not signature.inputs:
             raise invalid(f"Failed to get input map for signature: {spec.signature_name or 'DEFAULT'}")
@@ -115,82 +136,39 @@ class RestApi:
         return json.dumps(document, indent=1).encode()
 
 
-def _spec(name: str, version: str | None, label: str | None) -> model_pb2.ModelSpec:
-    spec = model_pb2.ModelSpec(name=name)
+def _parse(method: str, path: str) -> _Asked:
+    """What the path names, its parts decoded. Raises _SilentError."""
+    match = {"POST": _PREDICT, "GET": _STATUS}[method].fullmatch(path) if method in ("POST", "GET") else None
+    spec = model_pb2.ModelSpec()
+    if match is None:
+        return _Asked(spec)
+    name, version, label, verb = match.groups()
+    if name:
+        spec.name = _decoded(name)
     if version:
-        if int(version) > 2**63 - 1:
-            raise invalid(f"Failed to convert version: {version} to numeric.")
-        spec.version.value = int(version)
+        digits = version.lstrip("0") or "0"
+        if len(digits) > len(str(_LARGEST_VERSION)) or int(digits) > _LARGEST_VERSION:
+            raise _SilentError(StatusCode.INVALID_ARGUMENT, "Failed to convert version to numeric.")
+        spec.version.value = int(digits)
     if label:
-        spec.version_label = label
-    return spec
+        spec.version_label = _decoded(label)
+    return _Asked(spec, verb or "")
+
+
+def _decoded(part: str) -> str:
+    """A name or a label; bytes that are no UTF-8 become U+FFFD, which no model's name has."""
+    return unquote_to_bytes(part).decode("utf-8", "replace") if "%" in part else part
+
+
+def _encoded(text: str) -> bytes:
+    """Bytes of a body that are no UTF-8 come back as they were."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def _json(message: Any) -> str:
     return json_format.MessageToJson(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=1
     )
-
-
-class RestServer:
-    """Uvicorn in a thread of its own."""
-
-    def __init__(self, api: ModelApi, address: str, options: ServerOptions) -> None:
-        self.api = api
-        self._rest = RestApi(api, options)
-        self._pool = ThreadPoolExecutor(options.rest_api_num_threads, thread_name_prefix="rest")
-        self._socket = _listen(address)
-        config = uvicorn.Config(
-            self._handle,
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-            interface="asgi3",
-            timeout_graceful_shutdown=2,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="rest", daemon=True
-        )
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Finish what runs, for two seconds at most, and stop."""
-        self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._socket.close()
-
-    async def _handle(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return
-        request = Request(scope, receive)
-        path = request.url.path
-        if path == METRICS_PATH:
-            await Response(self._rest.metrics(), media_type="text/plain")(scope, receive, send)
-            return
-        if not path.lower().startswith("/v1/"):
-            await Response(b"", status_code=404)(scope, receive, send)
-            return
-        body = await request.body()
-        status, content = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._rest.answer, request.method, path, body
-        )
-        await Response(content, status_code=status, media_type="application/json")(scope, receive, send)
-
-
-def _listen(address: str) -> socket.socket:
-    """A bound socket. Raises TryAgainError where the address is taken."""
-    host, _, port = address.rpartition(":")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host.strip("[]"), int(port)))
-    except OSError as error:
-        listener.close()
-        raise TryAgainError(f"the model server cannot listen on {address} (REST)", str(error)) from error
-    return listener

@@ -4,141 +4,200 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from grpc import StatusCode
 
+from reshelve.serving.json_text import (
+    NOTHING,
+    Members,
+    Named,
+    member,
+    parse,
+    shown,
+    to_bytes,
+    to_text,
+    too_big,
+)
 from reshelve.serving.runtime import meta_graph_pb2, types_pb2
 from reshelve.serving.servables import Arrays
 from reshelve.serving.serving_error import ServingError, invalid
-from reshelve.serving.tensors import numpy_type, type_name
+from reshelve.serving.tensors import MAX_DIMENSIONS, numpy_type, type_name
 
-_INTEGERS = {
-    types_pb2.DT_INT32: (-(2**31), 2**31 - 1),
-    types_pb2.DT_INT16: (-(2**31), 2**31 - 1),
-    types_pb2.DT_INT8: (-(2**31), 2**31 - 1),
-    types_pb2.DT_UINT8: (-(2**31), 2**31 - 1),
-    types_pb2.DT_INT64: (-(2**63), 2**63 - 1),
-    types_pb2.DT_UINT32: (0, 2**32 - 1),
-    types_pb2.DT_UINT64: (0, 2**64 - 1),
+# Small integers are read as 32 bits, and what a smaller type cannot hold is cut off, as in C++.
+_INTEGERS: Mapping[int, tuple[int, int, Any]] = {
+    **dict.fromkeys(
+        (types_pb2.DT_INT32, types_pb2.DT_INT16, types_pb2.DT_INT8, types_pb2.DT_UINT8),
+        (-(2**31), 2**31 - 1, np.int32),
+    ),
+    types_pb2.DT_INT64: (-(2**63), 2**63 - 1, np.int64),
+    types_pb2.DT_UINT32: (0, 2**32 - 1, np.uint32),
+    types_pb2.DT_UINT64: (0, 2**64 - 1, np.uint64),
 }
-_FLOATS = {
-    types_pb2.DT_FLOAT: (2**24 - 1, float(np.finfo(np.float32).max)),
-    types_pb2.DT_DOUBLE: (2**53 - 1, np.inf),
-}
+_FLOATS = (types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
+_NUMBERS, _WHOLE_NUMBERS = ({int}, {float}, {int, float}), {int}
+_WITHOUT_SPACE = dict.fromkeys(map(ord, " \t\n\v\f\r"))
 TensorInfos = Mapping[str, meta_graph_pb2.TensorInfo]
 
 
-def parse_body(body: bytes) -> dict[str, Any]:
+def parse_body(body: bytes) -> Members:
     """The request as a JSON object. Raises ServingError."""
-    if not body.strip():
-        raise invalid("JSON Parse error: The document is empty")
-    try:
-        document = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise invalid(f"JSON Parse error: {error.msg}. at offset: {error.pos}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise invalid(f"JSON Parse error: {error}") from error
-    if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {_shown(document)} Is not object")
-    if not isinstance(document.get("signature_name", ""), str):
-        raise invalid(
-            f"JSON Value: {_shown(document)} not formatted correctly. 'signature_name' key must be a string value."
-        )
+    document = parse(body)
+    if not isinstance(document, tuple):
+        raise invalid(f"JSON Value: {shown(document)} Is not object")
     return document
 
 
-def to_inputs(document: dict[str, Any], infos: TensorInfos) -> tuple[Arrays, bool]:
-    """The input arrays by alias, and whether the request was in row form. Raises ServingError."""
-    if "instances" in document and "inputs" in document:
+def signature_name(document: Members) -> str:
+    """The signature that the request names, "" for none. Raises ServingError."""
+    name = member(document, "signature_name")
+    if name is NOTHING:
+        return ""
+    if not isinstance(name, str):
         raise invalid(
-            f"JSON Value: {_shown(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            f"JSON Value: {shown(document)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return to_text(name)
+
+
+def to_inputs(document: Members, infos: TensorInfos) -> tuple[Arrays, bool]:
+    """The input arrays by alias, and whether the request was in row form. Raises ServingError."""
+    instances, inputs = member(document, "instances"), member(document, "inputs")
+    if instances is not NOTHING and inputs is not NOTHING:
+        raise invalid(
+            f"JSON Value: {shown(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
             "keys to exist "
         )
-    if "instances" in document:
-        instances = document["instances"]
+    if instances is not NOTHING:
         if not isinstance(instances, list):
-            raise invalid(f"JSON Value: {_shown(document)} Excepting 'instances' to be an list/array")
+            raise invalid(f"JSON Value: {shown(document)} Expecting 'instances' to be an list/array")
         if not instances:
-            raise invalid(f"JSON Value: {_shown(document)} No values in 'instances' array")
+            raise invalid(f"JSON Value: {shown(document)} No values in 'instances' array")
         return _from_rows(instances, infos), True
-    if "inputs" in document:
-        return _from_columns(document["inputs"], infos), False
+    if inputs is not NOTHING:
+        return _from_columns(inputs, infos), False
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
 def _from_columns(inputs: Any, infos: TensorInfos) -> Arrays:
-    if not isinstance(inputs, dict) or _is_base64(inputs):
+    if not isinstance(inputs, tuple) or _is_base64(inputs):
         if len(infos) > 1:
             raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
                 "tensorinfo_map"
             )
         alias = next(iter(infos))
-        return {alias: _array(inputs, infos[alias].dtype)}
+        return {alias: _array(alias, inputs, infos[alias].dtype)}
     arrays: Arrays = {}
     for alias in sorted(infos):
-        if alias not in inputs:
+        value = member(inputs, alias)
+        if value is NOTHING:
             raise invalid(f"Missing named input: {alias} in 'inputs' object.")
-        arrays[alias] = _array(inputs[alias], infos[alias].dtype)
+        arrays[alias] = _array(alias, value, infos[alias].dtype)
     return arrays
 
 
 def _from_rows(instances: list[Any], infos: TensorInfos) -> Arrays:
-    if not isinstance(instances[0], dict) and len(infos) > 1:
+    if not isinstance(instances[0], tuple) and len(infos) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
-    named = _is_named(instances[0])
-    rows: dict[str, list[np.ndarray[Any, Any]]] = {}
+    named, types = _is_named(instances[0]), {alias: info.dtype for alias, info in infos.items()}
+    only = next(iter(types))
+    columns: dict[str, _Column] = {}
     for place, element in enumerate(instances):
         if named != _is_named(element):
             wanted, got = ("object", "list") if named else ("value/list", "object")
             raise invalid(f"Expecting {wanted} but got {got} at item {place} of input list")
-        values = element if named else {next(iter(infos)): element}
-        for alias, value in values.items():
+        for alias, value in element if named else ((only, element),):
             try:
-                _add_row(rows, alias, value, infos)
+                _add_row(columns, alias, value, types)
             except ServingError as error:
-                key = f" key: {alias}" if named else ""
+                key = f" key: {to_text(alias)}" if named else ""
                 raise invalid(
                     f"Failed to process element: {place}{key} of 'instances' list. Error: {error}"
                 ) from error
-        if named and set(element) != set(infos):
+        if named and {alias for alias, _ in element} != types.keys():
             raise invalid(
-                f"Failed to process element: {place} of 'instances' list. JSON object: {_shown(element)} keys must be "
-                f"equal to: {','.join(sorted(infos))}"
+                f"Failed to process element: {place} of 'instances' list. JSON object: {shown(element)} keys must be "
+                f"equal to: {','.join(sorted(types))}"
             )
-    return {alias: np.stack(values) for alias, values in rows.items()}
+    rows = len(instances)
+    # A name that an object repeats gives more values than there are rows: the first ones are taken.
+    return {
+        alias: _of(column.values, types[alias])[: rows * column.size].reshape([rows, *column.shape])
+        for alias, column in columns.items()
+    }
 
 
-def _add_row(rows: dict[str, list[np.ndarray[Any, Any]]], alias: str, value: Any, infos: TensorInfos) -> None:
-    if alias not in infos:
-        raise invalid(f"JSON object: does not have named input: {alias}")
-    array, column = _array(value, infos[alias].dtype), rows.setdefault(alias, [])
-    if column and column[0].size != array.size:
-        raise invalid(f"Expecting tensor size: {column[0].size} but got: {array.size}")
-    if column and column[0].shape != array.shape:
-        raise invalid(f"Expecting shape {_shape(column[0].shape)} but got: {_shape(array.shape)}")
-    column.append(array)
+@dataclass
+class _Column:
+    """The rows of one input, one behind the other; each has this shape."""
+
+    shape: list[int]
+    values: list[Any]
+    size: int = 0
 
 
-def _array(value: Any, dtype: int) -> np.ndarray[Any, Any]:
-    """A dense tensor of nested lists: its shape is that of the first elements. Raises ServingError."""
+def _add_row(columns: dict[str, _Column], alias: str, value: Any, types: Mapping[str, int]) -> None:
+    if alias not in types:
+        raise invalid(f"JSON object: does not have named input: {to_text(alias)}")
+    shape, column = _shape_of(alias, value, rows=1), columns.get(alias)
+    values = [] if column is None else column.values
+    before = len(values)
+    _fill(value, 0, shape, types[alias], values)
+    size = len(values) - before
+    if column is None:
+        columns[alias] = _Column(shape, values, size)
+    elif column.size != size:
+        raise invalid(f"Expecting tensor size: {column.size} but got: {size}")
+    elif column.shape != shape:
+        raise invalid(f"Expecting shape {_in_words(column.shape)} but got: {_in_words(shape)}")
+
+
+def _array(alias: str, value: Any, dtype: int) -> np.ndarray[Any, Any]:
+    """A dense tensor of nested lists. Raises ServingError."""
+    shape, values = _shape_of(alias, value), list[Any]()
+    _fill(value, 0, shape, dtype, values)
+    return _of(values, dtype).reshape(shape)
+
+
+def _shape_of(alias: str, value: Any, rows: int = 0) -> list[int]:
+    """The shape of nested lists is that of the first elements. Raises ServingError for too many dimensions."""
     shape: list[int] = []
-    first = value
-    while isinstance(first, list):
-        shape.append(len(first))
-        first = first[0] if first else None
-    flat: list[Any] = []
-    _fill(value, 0, shape, dtype, flat)
-    array = np.empty(len(flat), dtype=object)
+    while isinstance(value, list):
+        shape.append(len(value))
+        value = value[0] if value else None
+    if len(shape) + rows > MAX_DIMENSIONS:
+        raise invalid(f"tensor parsing error: {alias}")
+    return shape
+
+
+def _of(flat: list[Any], dtype: int) -> np.ndarray[Any, Any]:
+    """Checked values as an array of the type. Raises ServingError."""
+    if dtype in _FLOATS:
+        return _floats(flat, dtype)
+    if dtype in _INTEGERS:
+        return np.array(flat, _INTEGERS[dtype][2]).astype(numpy_type(dtype), copy=False)
+    array = np.empty(len(flat), object if dtype == types_pb2.DT_STRING else bool)
     array[:] = flat
-    return array.astype(numpy_type(dtype)).reshape(shape)
+    return array
+
+
+def _floats(flat: list[Any], dtype: int) -> np.ndarray[Any, Any]:
+    try:
+        doubles = np.array(flat, np.float64)
+    except OverflowError as error:
+        raise too_big() from error
+    if not np.isfinite(doubles).all() and any(type(value) is float and math.isinf(value) for value in flat):
+        raise too_big()
+    with np.errstate(over="ignore"):  # 1e39 is infinite as a float
+        return doubles.astype(numpy_type(dtype), copy=False)
 
 
 def _fill(value: Any, level: int, shape: list[int], dtype: int, flat: list[Any]) -> None:
@@ -146,7 +205,7 @@ def _fill(value: Any, level: int, shape: list[int], dtype: int, flat: list[Any])
     if not isinstance(value, list):
         if level != rank:
             raise invalid(
-                f"JSON Value: {_shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
                 f"Expected at level: {rank}"
             )
         flat.append(_scalar(value, dtype))
@@ -157,65 +216,80 @@ def _fill(value: Any, level: int, shape: list[int], dtype: int, flat: list[Any])
         raise invalid(
             f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
         )
+    if level + 1 == rank and _all_numbers(value, dtype):
+        flat.extend(value)
+        return
     for element in value:
         _fill(element, level + 1, shape, dtype, flat)
 
 
+def _all_numbers(values: list[Any], dtype: int) -> bool:
+    """Whether a whole list is of numbers that the type takes; false says only that each has to be looked at."""
+    if not values:
+        return False
+    if dtype in _FLOATS:
+        return set(map(type, values)) in _NUMBERS
+    low, high, _ = _INTEGERS.get(dtype, (0, -1, None))
+    return (
+        low <= high
+        and set(map(type, values)) == _WHOLE_NUMBERS
+        and low <= min(values)
+        and max(values) <= high
+    )
+
+
 def _scalar(value: Any, dtype: int) -> Any:
-    if dtype == types_pb2.DT_STRING:
-        if isinstance(value, dict):
+    if isinstance(value, tuple):
+        if dtype == types_pb2.DT_STRING:
             return _from_base64(value)
+        raise _wrong_type(value, dtype)
+    if dtype == types_pb2.DT_STRING:
         if isinstance(value, str):
-            return value.encode("utf-8", "surrogatepass")
+            return to_bytes(value)
     elif dtype == types_pb2.DT_BOOL:
         if isinstance(value, bool):
             return value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        if dtype in _FLOATS:
-            _refuse_lossy(value, dtype)
+    elif dtype in _FLOATS:
+        if type(value) in (int, float, Named):
             return value
-        low, high = _INTEGERS.get(dtype, (0, -1))
-        if isinstance(value, int) and low <= value <= high:
+    elif dtype in _INTEGERS:
+        low, high, _ = _INTEGERS[dtype]
+        if type(value) is int and low <= value <= high:
             return value
-    if (
-        dtype not in _INTEGERS
-        and dtype not in _FLOATS
-        and dtype not in (types_pb2.DT_STRING, types_pb2.DT_BOOL)
-    ):
+    else:
         raise ServingError(
-            StatusCode.UNIMPLEMENTED, f"Conversion of JSON Value: {_shown(value)} to type: {type_name(dtype)}"
+            StatusCode.UNIMPLEMENTED, f"Conversion of JSON Value: {shown(value)} to type: {type_name(dtype)}"
         )
-    raise invalid(
-        f"JSON Value: {_shown(value)} Type: {_kind(value)} is not of expected type: {type_name(dtype)}"
-    )
+    raise _wrong_type(value, dtype)
 
 
-def _refuse_lossy(value: float, dtype: int) -> None:
-    largest_integer, largest = _FLOATS[dtype]
-    lossy = (
-        abs(value) > largest_integer
-        if isinstance(value, int)
-        else np.isfinite(value) and abs(value) > largest
+def _wrong_type(value: Any, dtype: int) -> ServingError:
+    return invalid(
+        f"JSON Value: {shown(value)} Type: {_kind(value)} is not of expected type: {type_name(dtype)}"
     )
-    if lossy:
-        raise invalid(
-            f"Cannot convert JSON value: {_shown(value)} to {type_name(dtype)} without loss of precision."
-        )
 
 
 def _is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
+    return (
+        isinstance(value, tuple) and len(value) == 1 and value[0][0] == "b64" and isinstance(value[0][1], str)
+    )
 
 
 def _is_named(value: Any) -> bool:
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, tuple) and not _is_base64(value)
 
 
-def _from_base64(value: dict[str, Any]) -> bytes:
+def _from_base64(value: Members) -> bytes:
+    """White space counts for nothing; padding may be left out, be `.`, and must be right where it is."""
     if not _is_base64(value):
-        raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
+        raise invalid(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
+    text = value[0][1].translate(_WITHOUT_SPACE)
+    digits = text.rstrip("=.")
+    padding = -len(digits) % 4
+    if padding == 3 or len(text) - len(digits) not in (0, padding):
+        raise invalid("Unable to base64 decode")
     try:
-        return base64.b64decode(value["b64"], validate=True)
+        return base64.b64decode(digits + "=" * padding, validate=True)
     except (binascii.Error, ValueError) as error:
         raise invalid("Unable to base64 decode") from error
 
@@ -223,15 +297,11 @@ def _from_base64(value: dict[str, Any]) -> bytes:
 def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "Null", True: "True", False: "False"}[value]
-    for kind, name in ((dict, "Object"), (list, "Array"), (str, "String")):
+    for kind, name in ((tuple, "Object"), (list, "Array"), (str, "String")):
         if isinstance(value, kind):
             return name
     return "Number"
 
 
-def _shown(value: Any) -> str:
-    return json.dumps(value, indent=4, ensure_ascii=False)
-
-
-def _shape(shape: tuple[int, ...]) -> str:
+def _in_words(shape: list[int]) -> str:
     return "[" + ",".join(str(size) for size in shape) + "]"

@@ -19,7 +19,7 @@ from grpc import StatusCode
 
 from reshelve.logs import logger
 from reshelve.serving.servables import Servable
-from reshelve.serving.server_options import ServerOptions
+from reshelve.serving.server_options import ServerOptions, four_per_processor
 from reshelve.serving.serving_error import ServingError, not_found
 from reshelve.serving.standing_back import stand_back
 
@@ -58,6 +58,29 @@ class _Version:
     requests: int = 0
 
 
+@dataclass(eq=False)
+class _Awaited:
+    """Models that somebody waits for: what the first version of each came to, once all have got somewhere."""
+
+    models: frozenset[str]
+    since: int
+    reached: dict[str, VersionStatus] | None = None
+
+    def look(self, statuses: Mapping[str, Mapping[int, VersionStatus]]) -> None:
+        """Runs at every change of state: what happens between two looks must not change the answer."""
+        if self.reached is not None:
+            return
+        found = {}
+        for model in sorted(self.models):
+            for _, status in sorted(statuses.get(model, {}).items(), reverse=True):
+                if status.sequence > self.since and status.state in (State.AVAILABLE, State.END):
+                    found[model] = status
+                    break
+            else:
+                return
+        self.reached = found
+
+
 class ServableManager:
     """Brings what is loaded to what is aspired, and lends loaded versions to requests."""
 
@@ -70,7 +93,9 @@ class ServableManager:
         self._versions: dict[str, dict[int, _Version]] = {}
         self._statuses: dict[str, dict[int, VersionStatus]] = {}
         self._sequence = 0
-        self._loads = ThreadPoolExecutor(options.num_load_threads, thread_name_prefix="load")
+        # What the first list names loads all at once, as in TensorFlow Serving.
+        self._loads = ThreadPoolExecutor(four_per_processor(), thread_name_prefix="first-load")
+        self._awaited: list[_Awaited] = []
         self._unloads = ThreadPoolExecutor(1, thread_name_prefix="unload")
         self._log = logger(part="model-server")
 
@@ -92,32 +117,42 @@ class ServableManager:
             return self._sequence
 
     def wait_until_available(
-        self, models: Iterable[str], since: int, stop: threading.Event | None = None
+        self, models: Iterable[str], since: int, noun: str, stop: threading.Event | None = None
     ) -> None:
-        """Block until each model has had a version AVAILABLE after `since`, for ever if none comes.
+        """Block until each model has had a version AVAILABLE or END after `since`, for ever if none comes.
 
-        Raises ServingError (UNKNOWN) naming the models whose versions all ended.
+        The first version of a model to get there decides for it, the newest of several. Raises ServingError (UNKNOWN)
+        naming the models for which that was END; `noun` is how it calls them.
         """
-        waiting, failed = set(models), {}
-        while waiting and not self._stopping.is_set() and not (stop is not None and stop.is_set()):
-            with self._changed:
-                for model in sorted(waiting):
-                    fresh = [status for status in self.statuses(model) if status.sequence > since]
-                    if any(status.state is State.AVAILABLE for status in fresh):
-                        waiting.discard(model)
-                    elif fresh and all(status.state is State.END for status in fresh):
-                        waiting.discard(model)
-                        failed[model] = fresh[0]
-                if waiting:
-                    self._changed.wait(0.2)
+        awaited = _Awaited(frozenset(models), since)
+        with self._changed:
+            awaited.look(self._statuses)
+            self._awaited.append(awaited)
+            while awaited.reached is None and not self._stopping.is_set():
+                if stop is not None and stop.is_set():
+                    break
+                self._changed.wait(0.2)
+            self._awaited.remove(awaited)
+        reached = awaited.reached or {}
+        failed = {model: status for model, status in reached.items() if status.state is State.END}
         if failed:
             named = "".join(
                 f"{{{{name: {model} version: {status.number}}}{_due_to(status.error)}}}, "
                 for model, status in failed.items()
             )
             raise ServingError(
-                StatusCode.UNKNOWN, f"{len(failed)} model(s) did not become available: {{{named}}}"
+                StatusCode.UNKNOWN, f"{len(failed)} {noun}(s) did not become available: {{{named}}}"
             )
+
+    def finish_first_loads(self, stop: threading.Event | None = None) -> None:
+        """Wait for every load that has begun; from now on they share `num_load_threads`."""
+        with self._changed:
+            first = self._loads
+            self._loads = ThreadPoolExecutor(self._options.num_load_threads, thread_name_prefix="load")
+        done = threading.Thread(target=first.shutdown, name="first loads", daemon=True)
+        done.start()
+        while done.is_alive() and not (stop is not None and stop.is_set()):
+            done.join(0.2)
 
     @contextmanager
     def lend(self, model: str, number: int | None) -> Iterator[tuple[int, Servable]]:
@@ -238,6 +273,8 @@ class ServableManager:
         version.state = state
         status = VersionStatus(version.number, state, error, self._sequence)
         self._statuses.setdefault(version.model, {})[version.number] = status
+        for awaited in self._awaited:
+            awaited.look(self._statuses)
         self._changed.notify_all()
         self._log.info("version", model=version.model, version=version.number, state=state.name)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from reshelve.serving import tensorflow_c
-from reshelve.serving.runtime import config_pb2, dtypes, meta_graph_pb2, tensor_pb2
+from reshelve.serving.runtime import config_pb2, meta_graph_pb2, tensor_pb2
 from reshelve.serving.saved_model_file import read_meta_graph
 from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError, failed_precondition, invalid
@@ -24,6 +24,7 @@ from reshelve.serving.tensors import to_array, type_name
 DEFAULT_SIGNATURE = "serving_default"
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+_Feeds = dict[str, tuple[Any, int]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Servable:
         _check_types(signature, feeds)
         try:
             call = self._call(name, signature, aliases)
-            given = [(array, signature.inputs[alias].dtype) for alias, array in feeds.items()]
+            given = [(array, dtype) for array, dtype in feeds.values()]
             found = self._session.run(call.feeds, given, call.fetches, _run_options(timeout_ms))
         except Exception as error:
             raise ServingError.of(error) from error
@@ -129,8 +130,11 @@ def _run_options(timeout_ms: int) -> bytes:
     return config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
 
 
-def _feeds(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, Any]) -> Arrays:
-    """The inputs as arrays by alias, sorted; a missing one from the signature's defaults. Raises ServingError."""
+def _feeds(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, Any]) -> _Feeds:
+    """The inputs by alias, sorted, with their DataType; a missing one from the signature's defaults.
+
+    Raises ServingError.
+    """
     expected, sent = set(signature.inputs), set(inputs)
     if len(sent) > len(expected) or (len(sent) < len(expected) and not signature.defaults):
         raise invalid(
@@ -138,7 +142,7 @@ def _feeds(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, Any]) ->
             f"len({_braced(expected)}). Sent extra: {_braced(sent - expected)}. "
             f"Missing but required: {_braced(expected - sent)}."
         )
-    arrays: Arrays = {}
+    feeds: _Feeds = {}
     for alias in sorted(expected):
         value = inputs[alias] if alias in sent else signature.defaults.get(alias)
         if value is None:
@@ -147,13 +151,16 @@ def _feeds(signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, Any]) ->
                 f"no default value provided. Inputs expected to be in the request {_braced(sent)}, or default input "
                 f"alias set: {','.join(sorted(signature.defaults))}"
             )
-        arrays[alias] = value if isinstance(value, np.ndarray) else to_array(alias, value)
+        if isinstance(value, np.ndarray):  # made for this signature
+            feeds[alias] = value, signature.inputs[alias].dtype
+        else:
+            feeds[alias] = to_array(alias, value), value.dtype
     if sent - expected:
         raise invalid(
             f"Inputs contains invalid name. Used request inputs: {_braced(sent & expected)}, "
             f"request inputs: {_braced(sent)}"
         )
-    return arrays
+    return feeds
 
 
 def _outputs(signature: meta_graph_pb2.SignatureDef, wanted: list[str]) -> tuple[str, ...]:
@@ -168,15 +175,16 @@ def _outputs(signature: meta_graph_pb2.SignatureDef, wanted: list[str]) -> tuple
     return tuple(wanted) or tuple(sorted(signature.outputs))
 
 
-def _check_types(signature: meta_graph_pb2.SignatureDef, feeds: Arrays) -> None:
+def _check_types(signature: meta_graph_pb2.SignatureDef, feeds: _Feeds) -> None:
     """Types are checked, shapes are not: the operations accept a shape or refuse it."""
-    for place, (alias, array) in enumerate(feeds.items()):
+    for place, (alias, (array, sent)) in enumerate(feeds.items()):
         expected = signature.inputs[alias].dtype
-        sent = dtypes.as_dtype(array.dtype).as_datatype_enum
         if sent != expected:
             raise invalid(
                 f"Expects arg[{place}] to be {type_name(expected)} but {type_name(sent)} is provided"
             )
+        if array is None:
+            raise invalid(f"tensor parsing error: {alias}")
 
 
 def _braced(names: Iterable[str]) -> str:

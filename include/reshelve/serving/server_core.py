@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from google.protobuf import text_format
-
-from reshelve.errors import ConfigurationError
 from reshelve.logs import logger
 from reshelve.serving.protocol import model_pb2
 from reshelve.serving.protocol import model_server_config_pb2 as config_pb2
@@ -23,18 +20,6 @@ _VERSION = re.compile(r"[+-]?\d+")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9.]*://")
 _LARGEST_VERSION = 2**63 - 1
 _PLATFORM = "tensorflow"
-
-
-def read_config(path: Path) -> config_pb2.ModelServerConfig:
-    """The model list in a text proto. A file that is not there yet is an empty one: the agent may start second."""
-    config = config_pb2.ModelServerConfig()
-    try:
-        text_format.Parse(path.read_text(encoding="utf-8"), config)
-    except FileNotFoundError:
-        logger(part="model-server").warning("no model list yet", expected=str(path))
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not a ModelServerConfig text proto", str(error)) from error
-    return config
 
 
 class ServerCore:
@@ -52,6 +37,7 @@ class ServerCore:
         self._stopping = threading.Event()
         self._poller = threading.Thread(target=self._poll_forever, name="poll", daemon=True)
         self._last_problem = ""
+        self._started = False  # has had its first list
 
     def start(self) -> None:
         """Begin to watch the base paths."""
@@ -68,8 +54,9 @@ class ServerCore:
     def reload(self, config: config_pb2.ModelServerConfig, stop: threading.Event | None = None) -> None:
         """Replace the whole model list; returns when each *new* model has a version AVAILABLE.
 
-        The order of the checks is TensorFlow Serving's, with its consequences: a list refused for its platform has
-        already replaced the labels. Raises ServingError.
+        One at a time: a second reload waits for the first, however long its models load. The order of the checks is
+        TensorFlow Serving's, with its consequences: a list refused for its platform has already replaced the labels.
+        The first list also waits for every load that it began. Raises ServingError.
         """
         with self._reload_lock:
             if config.WhichOneof("config") is None:
@@ -88,7 +75,12 @@ class ServerCore:
             _validate_platforms_known(config.model_config_list)
             since = self.manager.sequence
             new = self._change_sources({model.name: model for model in config.model_config_list.config})
-            self.manager.wait_until_available(new, since, stop)
+            first, self._started = not self._started, True
+            try:
+                self.manager.wait_until_available(new, since, "servable" if first else "model", stop)
+            finally:
+                if first:
+                    self.manager.finish_first_loads(stop)
 
     @contextmanager
     def lend(self, spec: model_pb2.ModelSpec) -> Iterator[tuple[int, Servable]]:

@@ -8,8 +8,9 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-def _four_per_processor() -> int:
-    return 4 * (os.cpu_count() or 1)
+def four_per_processor() -> int:
+    """Four times the processors that this process may use."""
+    return 4 * len(os.sched_getaffinity(0))
 
 
 class ServerOptions(BaseSettings):
@@ -36,12 +37,19 @@ class ServerOptions(BaseSettings):
     load_patience_seconds: float = Field(
         30.0, ge=0, description="How long such a load takes only what nothing else wants of the processors."
     )
-    grpc_max_threads: int = Field(64, ge=1, description="gRPC requests at once; more are refused.")
+    grpc_max_threads: int = Field(
+        64, ge=2, description="gRPC threads. One listens: one request fewer at once, more are refused."
+    )
     rest_api_num_threads: int = Field(
-        default_factory=_four_per_processor, ge=1, description="REST requests at once; more wait."
+        default_factory=four_per_processor,
+        ge=2,
+        description="REST threads. One listens: one request fewer at once, more wait.",
     )
     rest_api_timeout_in_ms: int = Field(
         30_000, ge=0, description="A REST request longer than this answers 504."
+    )
+    monitoring_config_file: str = Field(
+        "", description="Text proto of a MonitoringConfig; without it there is no Prometheus page."
     )
     tensorflow_intra_op_parallelism: int = Field(
         0, ge=0, description="Threads in one operation; 0: TensorFlow decides."

@@ -217,7 +217,7 @@ def _to_tensor(array: Array, dtype: int) -> int:
     c = _library()
     shape = (ctypes.c_int64 * array.ndim)(*array.shape)
     if dtype != _STRING:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # np.ascontiguousarray would make a vector of a scalar
         tensor = c.AllocateTensor(dtype, shape, array.ndim, array.nbytes)
         ctypes.memmove(c.TensorData(tensor), array.ctypes.data, array.nbytes)
         return int(tensor)

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from reshelve.serving.runtime import TensorShapeProto, dtypes, tensor_pb2, tensor_util, types_pb2
 from reshelve.serving.serving_error import ServingError, invalid
+
+MAX_DIMENSIONS = 64  # numpy's; TensorFlow's are 254
+_STRING_BYTES = 24  # what TensorFlow keeps of each string beside its characters
+_MOST_BYTES = 2**31  # of a tensor that its message only describes: no message is larger either
+_FIRST_REFERENCE = 100  # types from here on are references, which no message can hold
+
+# dtype → the field of its values and their type there; smaller types are cut out of it, as in C++
+_FIELDS: Mapping[int, tuple[str, Any]] = {
+    types_pb2.DT_FLOAT: ("float_val", np.float32),
+    types_pb2.DT_DOUBLE: ("double_val", np.float64),
+    types_pb2.DT_INT64: ("int64_val", np.int64),
+    types_pb2.DT_UINT64: ("uint64_val", np.uint64),
+    types_pb2.DT_UINT32: ("uint32_val", np.uint32),
+    types_pb2.DT_BOOL: ("bool_val", np.bool_),
+    types_pb2.DT_COMPLEX64: ("scomplex_val", np.float32),
+    types_pb2.DT_COMPLEX128: ("dcomplex_val", np.float64),
+    **dict.fromkeys((types_pb2.DT_HALF, types_pb2.DT_BFLOAT16), ("half_val", np.int32)),
+    **dict.fromkeys(
+        (types_pb2.DT_INT32, types_pb2.DT_INT16, types_pb2.DT_INT8, types_pb2.DT_UINT16, types_pb2.DT_UINT8),
+        ("int_val", np.int32),
+    ),
+}
+_BITS = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)  # the field holds them as 16 bits
 
 # Packed `float_val` (field 5) and `double_val` (field 6) are, byte for byte, a little-endian array.
 _PACKED_FIELD = {types_pb2.DT_FLOAT: b"\x2a", types_pb2.DT_DOUBLE: b"\x32"}
@@ -34,18 +59,66 @@ def numpy_type(dtype: int) -> Any:
     return dtypes.as_dtype(dtype).as_numpy_dtype
 
 
-def to_array(alias: str, proto: tensor_pb2.TensorProto) -> np.ndarray[Any, Any]:
-    """The values of an input tensor; strings as an object array of bytes. Raises ServingError."""
+def to_array(alias: str, proto: tensor_pb2.TensorProto) -> np.ndarray[Any, Any] | None:
+    """The values of an input tensor, strings as an object array of bytes; None for a type that this server has not.
+
+    One value too many is passed over, and the last one stands for those that are missing. Raises ServingError.
+    """
+    dtype, shape = proto.dtype, [dim.size for dim in proto.tensor_shape.dim]
+    size = math.prod(shape)
+    if len(shape) > MAX_DIMENSIONS or (shape and min(shape) < 0):
+        raise invalid(f"tensor parsing error: {alias}")
     try:
-        return np.asarray(tensor_util.MakeNdarray(proto))
-    except (TypeError, ValueError) as error:
+        if dtype == types_pb2.DT_STRING:
+            return _strings(proto, size).reshape(shape)
+        if dtype not in _FIELDS:
+            types_pb2.DataType.Name(dtype)
+            if 0 < dtype < _FIRST_REFERENCE:
+                return None
+            raise invalid(f"tensor parsing error: {alias}")
+        if proto.tensor_content and size:
+            return np.frombuffer(proto.tensor_content, numpy_type(dtype)).reshape(shape)
+        return _numbers(proto, dtype, size).reshape(shape)
+    except (ValueError, MemoryError) as error:
         raise invalid(f"tensor parsing error: {alias}") from error
+
+
+def _numbers(proto: tensor_pb2.TensorProto, dtype: int, size: int) -> np.ndarray[Any, Any]:
+    name, held = _FIELDS[dtype]
+    field, wanted = getattr(proto, name), numpy_type(dtype)
+    values = np.fromiter(field, held, len(field))
+    if dtype in (types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128):
+        values = values[: len(values) // 2 * 2].view(wanted)
+    elif dtype in _BITS:
+        values = values.astype(np.uint16).view(wanted)
+    elif held is not wanted:
+        values = values.astype(wanted)
+    if len(values) >= size:
+        return values[:size]
+    if size * values.itemsize > _MOST_BYTES:
+        raise MemoryError
+    filled = np.empty(size, wanted)
+    filled[: len(values)] = values
+    filled[len(values) :] = values[-1] if len(values) else 0
+    return filled
+
+
+def _strings(proto: tensor_pb2.TensorProto, size: int) -> np.ndarray[Any, Any]:
+    if proto.tensor_content and size:
+        raise ValueError("strings are taken from string_val alone")
+    values = proto.string_val[:size]
+    if size * _STRING_BYTES > max(_MOST_BYTES, len(values) * _STRING_BYTES):
+        raise MemoryError
+    array = np.empty(size, object)
+    array[: len(values)] = values
+    array[len(values) :] = values[-1] if values else b""
+    return array
 
 
 def to_proto(array: Any, dtype: int) -> tensor_pb2.TensorProto:
     """A fetched array (or bytes, for a scalar string) of DataType `dtype` as TensorProto. Raises ServingError."""
     if dtype in _PACKED_FIELD:
-        return _packed(np.ascontiguousarray(array, dtype=_PACKED_TYPE[dtype]), dtype)
+        return _packed(np.asarray(array, dtype=_PACKED_TYPE[dtype]), dtype)
     values = np.asarray(array, dtype=object) if dtype == types_pb2.DT_STRING else np.asarray(array)
     proto = tensor_pb2.TensorProto(dtype=dtype)
     proto.tensor_shape.dim.extend(_dims(values.shape))
