@@ -51,6 +51,16 @@ def test_a_write_whose_answer_was_lost_is_known_again(
     assert store.etag("a/b/pointer") == etag
 
 
+def test_whoever_cannot_tell_who_won_tries_again(
+    unruly: Misbehaving, through: ObjectStore, store: ObjectStore
+) -> None:
+    unruly.add(loses_answers(conditional_on("pointer")))
+    unruly.add(says(503, "SlowDown", lambda request: request.method == "HEAD"))
+    with pytest.raises(TryAgainError):
+        through.put("a/b/pointer", b"1", if_absent=True)
+    assert store.exists("a/b/pointer")
+
+
 def test_equal_bytes_are_not_one_write(unruly: Misbehaving, through: ObjectStore, store: ObjectStore) -> None:
     """Another writer was first with the very same bytes: whose answer was lost did not win by that."""
     store.put("a/b/claim", b"same", if_absent=True)
