@@ -14,7 +14,7 @@ from typing import Any
 from reshelve.errors import TryAgainError
 from reshelve.store.errors import (
     FAULTS,
-    MISSING_KEY,
+    MISSING,
     PRECONDITION,
     PreconditionFailedError,
     code_of,
@@ -24,7 +24,7 @@ from reshelve.store.errors import (
 
 _MARK = "write"  # x-amz-meta-write
 _TRIES = 7
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds; about five in all
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds; five in all at most
 
 
 def put_if(
@@ -44,8 +44,8 @@ def put_if(
             if _conflict(error) and attempt + 1 < _TRIES:
                 pause(attempt)
                 continue
-            lost = code_of(error) in PRECONDITION | MISSING_KEY
-            if not lost and not isinstance(our_error(error, "", "", "", checksums=False), TryAgainError):
+            lost = code_of(error) in PRECONDITION | MISSING
+            if not lost and not _may_pass(error):
                 raise
             if (etag := _written_by(client, where, mark)) is not None:
                 return etag
@@ -60,15 +60,21 @@ def pause(attempt: int) -> None:
     time.sleep(random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
 
 
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(our_error(error, "", "", "", checksums=False), TryAgainError)
+
+
 def _conflict(error: BaseException) -> bool:
     answer = getattr(error, "response", None) or {}
     return answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 409 or code_of(error) == "409"
 
 
 def _written_by(client: Any, where: dict[str, str], mark: str) -> str | None:
-    """The object's entity tag where it has this mark; None where it has not, or nobody can tell."""
+    """The object's entity tag where it has this mark; None where it has not, is not there or may not be read."""
     try:
         found = client.head_object(**where)
-    except FAULTS:
+    except FAULTS as error:
+        if _may_pass(error):
+            raise  # nobody knows yet who has won
         return None
     return str(found["ETag"]) if found.get("Metadata", {}).get(_MARK) == mark else None

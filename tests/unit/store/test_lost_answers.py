@@ -15,6 +15,7 @@ from misbehaving import Misbehaving, Request, conditional_on, loses_answers, say
 from reshelve.errors import TryAgainError
 from reshelve.lineage import Run
 from reshelve.store import deployments, holds, puts, uploads, versions
+from reshelve.store.conditions import require_conditional_writes
 from reshelve.store.deployments import Offer, move_pointer, read_log, read_pointer
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
 from reshelve.store.uploads import Upload, upload
@@ -49,6 +50,17 @@ def test_a_write_whose_answer_was_lost_is_known_again(
     etag = through.put("a/b/pointer", b"1", if_absent=before is None, if_match=before)
     assert lost.seen == 1
     assert store.etag("a/b/pointer") == etag
+
+
+def test_whoever_cannot_tell_who_won_tries_again(
+    unruly: Misbehaving, through: ObjectStore, store: ObjectStore
+) -> None:
+    require_conditional_writes(through, "a/b/")
+    unruly.add(loses_answers(conditional_on("pointer")))
+    unruly.add(says(503, "SlowDown", lambda request: request.method == "HEAD"))
+    with pytest.raises(TryAgainError):
+        through.put("a/b/pointer", b"1", if_absent=True)
+    assert store.exists("a/b/pointer")
 
 
 def test_equal_bytes_are_not_one_write(unruly: Misbehaving, through: ObjectStore, store: ObjectStore) -> None:
