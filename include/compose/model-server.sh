@@ -1,6 +1,6 @@
 #!/bin/sh
-# TensorFlow Serving beside its agent: both see the same /models. The server hangs when it starts on a
-# configuration that is not there yet, so it waits for the agent's first one.
+# TensorFlow Serving beside its agent: both see the same /models. The server ends where its configuration is not
+# there yet, so it waits for the agent's first one.
 #   MODELS            the directory both share (default /models)
 #   GRPC_MAX_THREADS  calls at once; one more is refused (default 64)
 set -eu
