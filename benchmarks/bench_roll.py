@@ -389,6 +389,7 @@ def main() -> None:
     if args.load:
         load(args.load, args.rate, args.clients, args.rows, args.stop)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped then, too
     home = Path(tempfile.mkdtemp(prefix="bench-roll-"))
     s3_port, grpc, rest = free_port(), f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     os.environ |= {"RESHELVE_HOME": str(home), "RESHELVE_BUCKET": "bench"}

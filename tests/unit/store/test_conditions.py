@@ -160,3 +160,19 @@ def test_the_platform_and_compose_ask_before_anything_else(
     assert store.bucket in done.stderr and "If-Match" in done.stderr
     script = Path(settings().rankers_dir).parent / "compose" / "init.sh"
     assert "reshelve check-store" in script.read_text()
+
+
+def test_an_agent_does_not_start_on_a_store_that_ignores_conditions(
+    unruly: Misbehaving, store: ObjectStore, tmp_path: Path, reshelve: Any
+) -> None:
+    unruly.add(ignores("if-none-match"))
+    done = reshelve("agent", "--models", str(tmp_path / "models"), "--server", "127.0.0.1:1", "--name", "a")
+    assert done.returncode == 78 and "does not keep conditional writes" in done.stderr, done.stderr
+
+
+def test_an_agent_does_not_start_with_nothing_to_serve_where_the_store_refuses_it(
+    unruly: Misbehaving, store: ObjectStore, tmp_path: Path, reshelve: Any
+) -> None:
+    unruly.add(says(403, "AccessDenied", lambda _: True))
+    done = reshelve("agent", "--models", str(tmp_path / "models"), "--server", "127.0.0.1:1", "--name", "a")
+    assert done.returncode == 78 and "AccessDenied" in done.stderr, done.stderr
