@@ -34,8 +34,9 @@ from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, start, stop_group, wait_until, yield_to_others
 from reshelve.rankers import Ranker
 from reshelve.serving.admin import ServerAdmin
+from reshelve.serving.going_back import rollback
 from reshelve.serving.plan import Observed, State
-from reshelve.serving.release import release, rollback
+from reshelve.serving.release import release
 from reshelve.serving.routing import Caller
 from reshelve.store import signatures, versions
 from reshelve.store.deployments import Offer, move_pointer, read_log
@@ -271,7 +272,7 @@ def scenario(
 
     def roll_back(when: str, to: int | None = None) -> None:
         asked = say(f"rollback {when}")
-        back = rollback(ranker(), to=to, by="bench", reason="bench")
+        back = rollback(ranker().name, to=to, by="bench", reason="bench")
         rollbacks.append((when, asked, back["from"], back["version"]))
         say(f"{back['version']} {back['state']}")
         time.sleep(4)

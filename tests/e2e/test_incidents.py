@@ -25,7 +25,8 @@ from reshelve.errors import TryAgainError
 from reshelve.monitoring.observations import Action, Condition, Decision, recent
 from reshelve.platform.airflow_client import DagRun
 from reshelve.rankers import Ranker, load_ranker
-from reshelve.serving.release import approve, release, rollback
+from reshelve.serving.going_back import rollback
+from reshelve.serving.release import approve, release
 from reshelve.settings import settings
 from reshelve.store.deployments import Pointer, read_log, read_pointer
 from reshelve.store.holds import read_hold
@@ -257,7 +258,7 @@ def test_the_guard_holds_under_a_flapping_signal(here: Incidents) -> None:
         (well,) = recent(here.store, "recommend", 1)
         assert Condition.BAD_VERSION not in {finding.condition for finding in well.findings}, flap
     assert here.pointer.stable == failing and here.pointer.by == "anna"
-    assert rollback(here.ranker, to=before, by="anna")["state"] == "rolled_back"
+    assert rollback(here.ranker.name, to=before, by="anna")["state"] == "rolled_back"
 
 
 def test_no_traffic_holds_releases(here: Incidents) -> None:

@@ -7,7 +7,7 @@ from datetime import date
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.monitoring.observations import Action, Decision
 from reshelve.rankers import Ranker
-from reshelve.serving.release import rollback, withdraw
+from reshelve.serving.going_back import rollback, withdraw
 from reshelve.store import holds
 from reshelve.store.deployments import Pointer, read_pointer
 from reshelve.store.objects import ObjectStore
@@ -24,7 +24,7 @@ def act(store: ObjectStore, ranker: Ranker, decision: Decision, learn_from: date
             return _roll_back(store, ranker, decision, reason)
         if decision.action is Action.WITHDRAW:
             _still(store, ranker, decision, "canary")
-            withdraw(ranker, version=decision.version, by=BY, reason=reason)
+            withdraw(ranker.name, version=decision.version, by=BY, reason=reason)
             return f"the canary {decision.version} was withdrawn", True
         if decision.action is Action.HOLD:
             found = holds.hold(store, ranker.name, by=BY, reason=reason, cause=decision.cause)
@@ -49,7 +49,7 @@ def planned(ranker: Ranker, decision: Decision, learn_from: date | None) -> str:
 def _roll_back(store: ObjectStore, ranker: Ranker, decision: Decision, reason: str) -> tuple[str, bool]:
     seen = _still(store, ranker, decision, "stable")
     try:
-        done = rollback(ranker, to=None, by=BY, reason=reason, if_sequence=seen.sequence)
+        done = rollback(ranker.name, to=None, by=BY, reason=reason, if_sequence=seen.sequence)
     except (TryAgainError, ConfigurationError) as error:
         pointer = read_pointer(store, ranker.name)
         if pointer is None or pointer.stable == decision.version:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from reshelve.errors import TryAgainError
+from reshelve.errors import DataError, TryAgainError
 from reshelve.logs import logger
 from reshelve.serving.reports import LIVE_SECONDS, Report, live_reports
 from reshelve.store.deployments import Pointer
@@ -14,6 +14,7 @@ from reshelve.store.objects import ObjectStore
 FIRST_REPORT_SECONDS = 30.0  # agents report on rankers that have a pointer; the very first offer makes one
 _LOOK_SECONDS = 0.5
 _SAY_SECONDS = 10.0
+_LABEL_SECONDS = 60.0
 
 
 def require_live(store: ObjectStore, ranker: str, seconds: float = 0) -> list[Report]:
@@ -59,6 +60,23 @@ def wait_for_agents(
             say_at += _SAY_SECONDS
             logger(ranker=ranker).info(f"waiting: {what}", agents=_missing(waiting))
         time.sleep(_LOOK_SECONDS)
+
+
+def wait_for_label(store: ObjectStore, name: str, pointer: Pointer, version: int) -> list[Report]:
+    """Wait until every live agent serves the version under the label stable. Raises DataError where one never can."""
+    reports = wait_for_agents(
+        store,
+        name,
+        pointer,
+        version,
+        lambda report: report.serving.stable == version,
+        _LABEL_SECONDS,
+        f"the pointer is moved, but serving version {version} as stable",
+    )
+    failures = [f"agent {r.agent}: {r.failures[version]}" for r in reports if version in r.failures]
+    if failures:
+        raise DataError(f"{name}: the pointer is at {version}, but it cannot be served", "; ".join(failures))
+    return reports
 
 
 def _missing(waiting: list[Report]) -> str:

@@ -6,29 +6,28 @@ from typing import Any
 
 from reshelve.errors import ConfigurationError
 from reshelve.logs import logger
-from reshelve.rankers import Ranker
 from reshelve.store import holds
 from reshelve.store.objects import object_store
 
 
-def hold(ranker: Ranker, *, by: str, reason: str) -> dict[str, Any]:
+def hold(name: str, *, by: str, reason: str) -> dict[str, Any]:
     """Hold releases in a person's name. Raises ConfigurationError without a name or a reason."""
     if not by or not reason:
         raise ConfigurationError("a hold needs a name and a reason", "say --by NAME --reason WHY")
-    found = holds.hold(object_store(), ranker.name, by=by, reason=reason)
-    logger(ranker=ranker.name).info("releases are held", by=found.by, reason=found.reason)
+    found = holds.hold(object_store(), name, by=by, reason=reason)
+    logger(ranker=name).info("releases are held", by=found.by, reason=found.reason)
     return {"state": "held", **found.model_dump(mode="json")}
 
 
-def lift(ranker: Ranker, *, by: str) -> dict[str, Any]:
+def lift(name: str, *, by: str) -> dict[str, Any]:
     """Let releases go on; nothing held is no error."""
-    found = holds.lift(object_store(), ranker.name)
-    logger(ranker=ranker.name).info("releases go on", by=by, was="" if found is None else found.reason)
+    found = holds.lift(object_store(), name)
+    logger(ranker=name).info("releases go on", by=by, was="" if found is None else found.reason)
     was = None if found is None else found.model_dump(mode="json")
     if found is not None and found.waiting is not None:
-        logger(ranker=ranker.name).info(
+        logger(ranker=name).info(
             "a version waits to be released",
             version=found.waiting,
-            next=f"reshelve release --ranker {ranker.name} --version {found.waiting}",
+            next=f"reshelve release --ranker {name} --version {found.waiting}",
         )
-    return {"ranker": ranker.name, "state": "unchanged" if found is None else "lifted", "was": was}
+    return {"ranker": name, "state": "unchanged" if found is None else "lifted", "was": was}

@@ -11,7 +11,7 @@ from typing import Any
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.logs import logger
 from reshelve.rankers import Ranker
-from reshelve.serving.fleet import require_live, summary, wait_for_agents
+from reshelve.serving.fleet import require_live, summary, wait_for_label
 from reshelve.serving.judge import Finding, Verdict
 from reshelve.serving.reports import Report
 from reshelve.serving.stages import STAGES, Stage, Work
@@ -22,23 +22,21 @@ from reshelve.store.deployments import (
     Offer,
     Pointer,
     Promote,
-    Revert,
     Withdraw,
     entry_at,
     move_pointer,
     moved_since,
     settle,
 )
-from reshelve.store.holds import forget_waiting, read_hold, remember_waiting, require_no_hold
+from reshelve.store.holds import read_hold, remember_waiting, require_no_hold
 from reshelve.store.leases import abandoned, lease_key, working
 from reshelve.store.manifest import Manifest, partition_of
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, Plan, State
 from reshelve.store.versions import check_uploaded, require_manifest
 
-__all__ = ["approve", "release", "rollback", "status", "withdraw"]
+__all__ = ["approve", "release", "status"]
 
-_LABEL_SECONDS = 60.0
 _MOVES_READ = 100
 _AGAIN = "again"  # in the evidence of a withdrawal: its release means to be tried again
 _NEXT = "next"  # in the evidence of a withdrawal: the version whose release takes the place
@@ -112,7 +110,7 @@ def release(
             found = _result(name, version, state, steps, require_live(store, name), why)
             return {**found, "awaits_approval": waits, "sequence": now.sequence if now else 0}
         pointer = settle(store, name) or pointer
-    reports = _wait_for_label(store, name, pointer, version)
+    reports = wait_for_label(store, name, pointer, version)
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
     headline = f"{name} version {version} serves" + (" already" if unchanged else "")
     return _result(name, version, "unchanged" if unchanged else "promoted", steps, reports, headline)
@@ -251,27 +249,6 @@ def approve(
     )  # fmt: skip
 
 
-def withdraw(
-    ranker: Ranker,
-    *,
-    version: int | None = None,
-    by: str,
-    reason: str = "",
-    if_sequence: int | None = None,
-) -> dict[str, Any]:
-    """End the release under way, or that of `version`; what is stable serves on. Nothing under way is no error.
-
-    Raises MovedError where it is under way and the pointer has moved since move `if_sequence`.
-    """
-    store, name, words = object_store(), ranker.name, reason or "withdrawn"
-    pointer = settle(store, name)
-    if pointer is None or pointer.canary is None or version not in (None, pointer.canary):
-        return {"ranker": name, "state": "unchanged", "withdrawn": None}
-    moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=words, expected=if_sequence)
-    forget_waiting(store, name, pointer.canary)
-    return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}
-
-
 def _check(
     store: ObjectStore, pointer: Pointer, version: int, *, allow_older: bool, allow_held: bool
 ) -> Manifest:
@@ -305,91 +282,6 @@ def _withdraw(
 ) -> None:
     move_pointer(store, name, Withdraw(version, evidence or {}), by=by, reason=why[:300])
     steps.add("withdraw", why)
-
-
-def _wait_for_label(store: ObjectStore, name: str, pointer: Pointer, version: int) -> list[Report]:
-    """Wait until every live agent serves the version under the label stable. Raises DataError where one never can."""
-    reports = wait_for_agents(
-        store,
-        name,
-        pointer,
-        version,
-        lambda report: report.serving.stable == version,
-        _LABEL_SECONDS,
-        f"the pointer is moved, but serving version {version} as stable",
-    )
-    failures = [f"agent {r.agent}: {r.failures[version]}" for r in reports if version in r.failures]
-    if failures:
-        raise DataError(f"{name}: the pointer is at {version}, but it cannot be served", "; ".join(failures))
-    return reports
-
-
-def rollback(
-    ranker: Ranker,
-    *,
-    to: int | None,
-    by: str,
-    reason: str = "",
-    dry_run: bool = False,
-    resume: bool = False,
-    if_sequence: int | None = None,
-) -> dict[str, Any]:
-    """Serve the previous version (or `to`) again. A release under way ends.
-
-    `if_sequence`: only where nobody else has moved the pointer since that move, and the previous version is that move's.
-    `resume`: a try before this one may have moved the pointer already; going back once more would undo that.
-    The answer's `state`: rolled_back, unchanged, or planned (`dry_run`). Raises DataError where there is nothing to
-    go back to, the version is not whole on S3 or the pointer has moved, TryAgainError where the pointer is moved but
-    agents do not follow.
-    """
-    store, name, started = object_store(), ranker.name, time.monotonic()
-    pointer = settle(store, name)
-    if pointer is None or pointer.stable is None:
-        raise DataError(f"{name}: nothing was ever released", "there is no version to go back to")
-    if if_sequence is None and resume and _moved_last(store, pointer, Revert.action, by):
-        if_sequence = pointer.sequence - 1
-    seen = pointer if if_sequence is None else _pointer_at(store, pointer, if_sequence)
-    version = to if to is not None else seen.previous
-    if version is None:
-        raise DataError(
-            f"{name}: there is no previous version", "name one with --to; `reshelve status` lists them"
-        )
-    check_uploaded(store, require_manifest(store, name, version))
-    Revert(version).apply(pointer)  # where it may not go, a dry run says so too
-    result = {"ranker": name, "version": version, "from": pointer.stable, "canary_withdrawn": pointer.canary}
-    if dry_run:
-        if seen.sequence != pointer.sequence:
-            raise moved_since(store, pointer, seen.sequence)
-        plan = f"stable {pointer.stable} → {version}, previous {pointer.previous} → {pointer.stable}"
-        return {**result, "state": "planned", "plan": plan, "sequence": pointer.sequence}
-    moved = move_pointer(
-        store, name, Revert(version), by=by, reason=reason or "rollback", expected=if_sequence
-    )
-    reports = _wait_for_label(store, name, moved, version)
-    state = "unchanged" if moved.sequence == pointer.sequence else "rolled_back"
-    seconds = round(time.monotonic() - started, 2)
-    logger(ranker=name, version=version).info(state, seconds=seconds, sequence=moved.sequence)
-    return {
-        **result,
-        "state": state,
-        "seconds": seconds,
-        "sequence": moved.sequence,
-        "agents": summary(reports),
-    }
-
-
-def _moved_last(store: ObjectStore, pointer: Pointer, action: str, by: str) -> bool:
-    """Whether the newest move is this one, by this mover."""
-    return pointer.by == by and entry_at(store, pointer.ranker, pointer.sequence).action == action
-
-
-def _pointer_at(store: ObjectStore, pointer: Pointer, sequence: int) -> Pointer:
-    """The pointer as it was after a move. Raises MovedError where there is none of that number."""
-    if sequence == pointer.sequence:
-        return pointer
-    if not 0 < sequence < pointer.sequence:
-        raise moved_since(store, pointer, sequence)
-    return entry_at(store, pointer.ranker, sequence).pointer
 
 
 def _result(

@@ -14,7 +14,10 @@ import yaml
 from reshelve import errors
 from reshelve.blocks import block, lines
 from reshelve.lineage import Run, parse_partition, run_stage
-from reshelve.rankers import load_ranker
+from reshelve.names import require_ranker
+from reshelve.rankers import load_ranker, ranker_names
+from reshelve.store.deployments import deployed_rankers
+from reshelve.store.objects import object_store
 
 RankerName = Annotated[str, typer.Option("--ranker", "-r", help="A file in include/rankers/, without .yaml.")]
 Partition = Annotated[str, typer.Option("--partition", "-p", help="The day, YYYY-MM-DD.")]
@@ -60,6 +63,16 @@ def call(path: str, *arguments: Any, **keywords: Any) -> Any:
 def run_of(ranker: str, partition: str, values: list[str] | None) -> Run:
     """The run of a ranker file, with `--set`, on a day. Raises ConfigurationError."""
     return Run.of(load_ranker(ranker, overrides(values)), parse_partition(partition))
+
+
+def known_name(ranker: str) -> str:
+    """The name of a ranker that is deployed or has a file, right or wrong: what is wrong in it must not keep a rollback away.
+
+    Raises ConfigurationError where it is no ranker.
+    """
+    if require_ranker(ranker) in ranker_names() or ranker in deployed_rankers(object_store()):
+        return ranker
+    return load_ranker(ranker).name
 
 
 def run_verb(

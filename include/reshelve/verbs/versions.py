@@ -13,6 +13,7 @@ from reshelve.verbs.options import (
     AsJson,
     RankerName,
     call,
+    known_name,
     show,
 )
 
@@ -99,8 +100,8 @@ def withdraw(
 ) -> None:
     """End the release under way; the stable version serves on."""
     result = call(
-        "reshelve.serving.release:withdraw",
-        load_ranker(ranker), version=version, by=by, reason=reason, if_sequence=if_sequence,
+        "reshelve.serving.going_back:withdraw",
+        known_name(ranker), version=version, by=by, reason=reason, if_sequence=if_sequence,
     )  # fmt: skip
     show(result, as_json)
 
@@ -135,8 +136,8 @@ def rollback(
 ) -> None:
     """Serve the previous version again, in seconds, without training and without Airflow."""
     result = call(
-        "reshelve.serving.release:rollback",
-        load_ranker(ranker), to=to, by=by, reason=reason, dry_run=dry_run, resume=resume, if_sequence=if_sequence,
+        "reshelve.serving.going_back:rollback",
+        known_name(ranker), to=to, by=by, reason=reason, dry_run=dry_run, resume=resume, if_sequence=if_sequence,
     )  # fmt: skip
     show(result, as_json)
 

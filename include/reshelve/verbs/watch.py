@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from reshelve.rankers import load_ranker
-from reshelve.verbs.options import AsJson, RankerName, call, show
+from reshelve.verbs.options import AsJson, RankerName, call, known_name, show
 
 app = typer.Typer()
 
@@ -32,7 +32,7 @@ def hold(
     as_json: AsJson = False,
 ) -> None:
     """Hold a ranker's releases: `reshelve release` and `approve` exit 75 until they are let go on."""
-    show(call("reshelve.serving.holding:hold", load_ranker(ranker), by=by, reason=reason), as_json)
+    show(call("reshelve.serving.holding:hold", known_name(ranker), by=by, reason=reason), as_json)
 
 
 @app.command()
@@ -42,7 +42,7 @@ def lift(
     as_json: AsJson = False,
 ) -> None:
     """Let a ranker's releases go on, whoever held them."""
-    show(call("reshelve.serving.holding:lift", load_ranker(ranker), by=by), as_json)
+    show(call("reshelve.serving.holding:lift", known_name(ranker), by=by), as_json)
 
 
 @app.command()

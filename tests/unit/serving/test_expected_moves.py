@@ -8,8 +8,9 @@ import pytest
 
 from reshelve.errors import DataError, TryAgainError
 from reshelve.rankers import Ranker, load_ranker
-from reshelve.serving import release as release_module
-from reshelve.serving.release import approve, release, rollback, withdraw
+from reshelve.serving import fleet
+from reshelve.serving.going_back import rollback, withdraw
+from reshelve.serving.release import approve, release
 from reshelve.serving.reports import Report, Serving, write_report
 from reshelve.store.deployments import (
     Advance,
@@ -48,7 +49,7 @@ def shop(store: ObjectStore, make_stable: Any, monkeypatch: pytest.MonkeyPatch) 
         store.put_json(f"models/{NAME}/{version}/manifest.json", signed(manifest, signing_key()))
     for version in (ONE, TWO, THREE):
         make_stable(store, NAME, version)
-    monkeypatch.setattr(release_module, "_LABEL_SECONDS", 0)
+    monkeypatch.setattr(fleet, "_LABEL_SECONDS", 0)
     return store
 
 
@@ -72,12 +73,12 @@ def test_a_rollback_is_refused_where_the_pointer_has_moved(shop: ObjectStore, ra
     seen = now(shop).sequence
     move_pointer(shop, NAME, Offer(FOUR), by="ben", reason="a new night")
     with pytest.raises(MovedError, match=f"has moved since move {seen}") as refused:
-        rollback(ranker, to=TWO, by="anna", if_sequence=seen)
+        rollback(ranker.name, to=TWO, by="anna", if_sequence=seen)
     assert f"move {seen + 1}: offer by ben: a new night" in refused.value.detail
     with pytest.raises(MovedError):
-        rollback(ranker, to=TWO, by="anna", if_sequence=seen, dry_run=True)
+        rollback(ranker.name, to=TWO, by="anna", if_sequence=seen, dry_run=True)
     with pytest.raises(MovedError, match="which is before"):
-        rollback(ranker, to=TWO, by="anna", if_sequence=seen + 7)
+        rollback(ranker.name, to=TWO, by="anna", if_sequence=seen + 7)
     assert (now(shop).stable, now(shop).canary) == (THREE, FOUR)
 
 
@@ -86,16 +87,16 @@ def test_a_retried_rollback_does_not_go_forward_again(shop: ObjectStore, ranker:
     seen = now(shop).sequence if bound else None
     for tries in (1, 2, 3):
         with pytest.raises(TryAgainError, match=f"serving version {TWO} as stable"):
-            rollback(ranker, to=None, by="anna", resume=tries > 1, if_sequence=seen)
+            rollback(ranker.name, to=None, by="anna", resume=tries > 1, if_sequence=seen)
         assert (now(shop).stable, now(shop).previous) == (TWO, THREE)
     assert [entry.action for entry in read_log(shop, NAME)].count("rollback") == 1
 
 
 def test_a_rollback_of_somebody_else_is_no_first_try(shop: ObjectStore, ranker: Ranker) -> None:
     with pytest.raises(TryAgainError):
-        rollback(ranker, to=None, by="ben")
+        rollback(ranker.name, to=None, by="ben")
     with pytest.raises(TryAgainError, match=f"serving version {THREE} as stable"):
-        rollback(ranker, to=None, by="anna", resume=True)
+        rollback(ranker.name, to=None, by="anna", resume=True)
 
 
 def test_an_approval_is_of_the_very_release_that_was_seen(shop: ObjectStore, ranker: Ranker) -> None:
@@ -128,7 +129,7 @@ def test_what_is_taken_back_after_the_approval_is_not_offered_again(
     seen = to_approval(shop, FOUR).sequence
     with pytest.raises(TryAgainError, match="no serving agent"):
         approve(ranker, FOUR, by="anna", if_sequence=seen)
-    withdraw(ranker, version=FOUR, by="ben", reason="stop")
+    withdraw(ranker.name, version=FOUR, by="ben", reason="stop")
     write_agent(shop, FOUR)
     for if_sequence in (seen, None):
         with pytest.raises(DataError):
@@ -139,10 +140,10 @@ def test_what_is_taken_back_after_the_approval_is_not_offered_again(
 def test_a_withdrawal_leaves_another_release_alone(shop: ObjectStore, ranker: Ranker) -> None:
     seen = to_approval(shop, FOUR).sequence
     move_pointer(shop, NAME, Withdraw(FOUR), by="ben", reason="test")
-    assert withdraw(ranker, version=FOUR, by="anna", if_sequence=seen)["state"] == "unchanged"
+    assert withdraw(ranker.name, version=FOUR, by="anna", if_sequence=seen)["state"] == "unchanged"
     to_approval(shop, FOUR)
     with pytest.raises(MovedError):
-        withdraw(ranker, version=FOUR, by="anna", if_sequence=seen)
+        withdraw(ranker.name, version=FOUR, by="anna", if_sequence=seen)
     assert now(shop).canary == FOUR
 
 

@@ -31,7 +31,8 @@ from reshelve.serving.certificate import self_signed
 from reshelve.serving.gateway_config import Gateway
 from reshelve.serving.gateway_count import Counter, attempts
 from reshelve.serving.gateway_nginx import Nginx
-from reshelve.serving.release import release, rollback
+from reshelve.serving.going_back import rollback
+from reshelve.serving.release import release
 from reshelve.serving.traffic import read_traffic
 from reshelve.settings import settings
 from reshelve.store.deployments import Pointer
@@ -241,7 +242,7 @@ def test_callers_follow_a_release_through_the_gateway(
         released = release(careful, two, by="test")
         assert released["state"] == "promoted", released
         wait_until(lambda: shop.ask("s1")[2] == two, 20, "the new version")
-        rollback(ranker, to=None, by="test")
+        rollback(ranker.name, to=None, by="test")
         wait_until(lambda: {shop.ask(f"s{n}")[2] for n in range(20)} == {one}, 20, "the old version")
     finally:
         stop.set()

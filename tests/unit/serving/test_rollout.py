@@ -16,9 +16,9 @@ from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, stop_group, wait_until
 from reshelve.rankers import Ranker
 from reshelve.serving import fleet
-from reshelve.serving import release as release_module
 from reshelve.serving.client import NothingServesError, RankingClient
-from reshelve.serving.release import approve, release, rollback, status, withdraw
+from reshelve.serving.going_back import rollback, withdraw
+from reshelve.serving.release import approve, release, status
 from reshelve.serving.reports import live_reports
 from reshelve.serving.routing import Caller
 from reshelve.store import holds, objects
@@ -61,10 +61,10 @@ def test_release_then_rollback(store: ObjectStore, publish: Any, host: Any, rank
     assert serves(host) == two
     with pytest.raises(ConfigurationError, match="older partition"):
         release(ranker, one, by="test")
-    planned = rollback(ranker, to=None, by="anna", dry_run=True)
+    planned = rollback(ranker.name, to=None, by="anna", dry_run=True)
     assert (planned["state"], planned["version"]) == ("planned", one)
     assert serves(host) == two
-    back = rollback(ranker, to=None, by="anna", reason="customers complain")
+    back = rollback(ranker.name, to=None, by="anna", reason="customers complain")
     assert (back["state"], back["version"], back["from"]) == ("rolled_back", one, two)
     assert serves(host) == one
     found = status("recommend")["recommend"]
@@ -133,8 +133,8 @@ def test_customers_get_a_canary_in_steps_and_a_person_ends_it(
             wait_until(lambda: caller.pointer is not None and caller.pointer.stable == two, 20, "the pointer")
             # A canary whose label is gone: its sessions get the stable version.
             move_pointer(store, "recommend", Offer(three), by="test", reason="")
-            assert withdraw(careful, by="anna")["withdrawn"] == three
-            assert rollback(ranker, to=None, by="anna")["version"] == one
+            assert withdraw(careful.name, by="anna")["withdrawn"] == three
+            assert rollback(ranker.name, to=None, by="anna")["version"] == one
             wait_for(host, one)
         finally:
             stop.set()
@@ -165,7 +165,7 @@ def test_what_was_taken_back_is_not_offered_by_the_nights_after_it(
         release(asks, two, by="night")
     found = holds.read_hold(store, "recommend")
     assert found is not None and found.waiting == two
-    assert withdraw(asks, version=two, by="anna")["withdrawn"] == two
+    assert withdraw(asks.name, version=two, by="anna")["withdrawn"] == two
     lifted = holds.lift(store, "recommend")
     assert lifted is not None and lifted.waiting is None, "the end of the hold would release it again"
     wait_until(lambda: host.versions_listed() == {one}, 20, "the withdrawn version to be unloaded")
@@ -181,7 +181,7 @@ def test_what_was_taken_back_is_not_offered_by_the_nights_after_it(
     offered = [entry.pointer.canary for entry in log if entry.action == "offer"]
     assert offered == [one, two, three] and problems(log) == []
     with pytest.raises(DataError, match="never was stable"):
-        rollback(ranker, to=two, by="watch")
+        rollback(ranker.name, to=two, by="watch")
 
 
 @pytest.mark.slow
@@ -316,7 +316,7 @@ def test_a_held_version_is_released_only_by_a_person(
     with pytest.raises(ConfigurationError, match="the gate said hold"):
         release(ranker, one, by="test")
     make_stable(store, "recommend", one)
-    monkeypatch.setattr(release_module, "_LABEL_SECONDS", 0)
+    monkeypatch.setattr(fleet, "_LABEL_SECONDS", 0)
     with pytest.raises(TryAgainError, match="no serving agent"):
         release(ranker, one, by="anna", allow_held=True)
 
@@ -325,16 +325,16 @@ def test_a_rollback_needs_somewhere_to_go(
     store: ObjectStore, publish: Any, make_stable: Any, ranker: Ranker
 ) -> None:
     with pytest.raises(DataError, match="nothing was ever released"):
-        rollback(ranker, to=None, by="anna")
+        rollback(ranker.name, to=None, by="anna")
     one = publish(FIRST, "no_model")
     make_stable(store, "recommend", one)
     with pytest.raises(DataError, match="no previous version"):
-        rollback(ranker, to=None, by="anna")
+        rollback(ranker.name, to=None, by="anna")
     with pytest.raises(DataError, match="is not published"):
-        rollback(ranker, to=20110101001, by="anna")
+        rollback(ranker.name, to=20110101001, by="anna")
     two = publish(SECOND, "no_model")
     with pytest.raises(DataError, match="never was stable"):
-        rollback(ranker, to=two, by="anna", dry_run=True)
+        rollback(ranker.name, to=two, by="anna", dry_run=True)
     store.delete([f"models/recommend/{one}/saved_model.pb"])
     with pytest.raises(DataError, match="missing or have another size"):
-        rollback(ranker, to=one, by="anna")
+        rollback(ranker.name, to=one, by="anna")

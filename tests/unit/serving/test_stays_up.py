@@ -26,7 +26,8 @@ from reshelve.processes import start, wait_until
 from reshelve.rankers import Ranker
 from reshelve.serving import protocol
 from reshelve.serving.client import RankingClient
-from reshelve.serving.release import release, rollback
+from reshelve.serving.going_back import rollback
+from reshelve.serving.release import release
 from reshelve.serving.reports import live_reports
 from reshelve.store.deployments import Offer, move_pointer, read_pointer
 from reshelve.store.objects import ObjectStore
@@ -143,8 +144,8 @@ def test_no_label_waits_for_the_first_load_of_another_ranker(
     with asked_all_the_time(host) as found:
         move_pointer(store, "ads", Offer(slow), by="test", reason="")
         wait_until(lambda: host.state(slow, "ads") == "LOADING", 120, "the slow load")
-        assert rollback(ranker, to=None, by="test")["state"] == "rolled_back"
-        assert rollback(ranker, to=two, by="test")["state"] == "rolled_back"
+        assert rollback(ranker.name, to=None, by="test")["state"] == "rolled_back"
+        assert rollback(ranker.name, to=two, by="test")["state"] == "rolled_back"
         assert host.state(slow, "ads") == "LOADING"  # or this has shown nothing
         wait_until(lambda: host.state(slow, "ads") == "AVAILABLE", 120, "its end")
     assert found.keys() == {"answered"}, found
@@ -164,7 +165,7 @@ def test_a_rollback_gets_through_to_a_server_that_refuses_calls(
     file = (host.models / "models.config").read_text()
     with asked_all_the_time(host, clients=32) as found:
         wait_until(lambda: sum(found.values()) - found["answered"] > 100, 60, "refusals")
-        assert rollback(ranker, to=None, by="test")["state"] == "rolled_back"
+        assert rollback(ranker.name, to=None, by="test")["state"] == "rolled_back"
         assert release(ranker, two, by="test", allow_older=True)["state"] == "promoted"
     refused = "RESOURCE_EXHAUSTED: Server Threadpool Exhausted"
     assert found.keys() == {"answered", refused}, found

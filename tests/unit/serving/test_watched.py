@@ -21,7 +21,8 @@ from reshelve.errors import TryAgainError
 from reshelve.monitoring.observations import recent
 from reshelve.monitoring.watch import look
 from reshelve.rankers import Ranker
-from reshelve.serving.release import release, rollback
+from reshelve.serving.going_back import rollback
+from reshelve.serving.release import release
 from reshelve.serving.traffic import Counts, TrafficReport, write_traffic
 from reshelve.store.deployments import read_log, read_pointer
 from reshelve.store.holds import read_hold
@@ -127,7 +128,7 @@ def test_bad_versions_are_taken_back_once(
     assert read_pointer(store, "recommend").stable == slow
 
     # Nor does it go back to what was taken back: a person returns to the failing version.
-    rollback(watched, to=failing, by="anna")
+    rollback(watched.name, to=failing, by="anna")
     stuck = within_two_looks(shop, watched)
     assert (stuck["condition"], stuck["action"]) == (
         "bad version",
