@@ -118,7 +118,10 @@ class Agent:
             )
         write_placeholder(self.models)
         self.loads.start(sorted(self.disk.verified))
-        kept = {name: e.limited_to(self.disk.of(name)) for name, e in self.start_file.ours.items()}
+        kept = {
+            name: entry.limited_to(self.disk.of(name) - self.loads.records.unproven(name))
+            for name, entry in self.start_file.ours.items()
+        }
         self.applied = {name: entry for name, entry in kept.items() if entry is not None}
         self.start_file.write(self.applied)
         logger(agent=self.name).info("agent started", server=self.server, models=str(self.models))
@@ -201,9 +204,10 @@ class Agent:
                 entry = self._placeholder_entry(ranker)  # it waits for its turn
             if entry is not None:
                 wanted[ranker] = entry
-        if self._must_tell or any(
+        due = self._must_tell or any(
             must_reload(wanted.get(r), self.applied.get(r), seen) for r, seen in observed.items()
-        ):
+        )
+        if due and (wanted or self.applied):  # without a model of ours there is nothing to replace a list for
             self._send(wanted, begun)
 
     def _next_loads(self, observed: dict[str, Observed]) -> list[tuple[str, int]]:

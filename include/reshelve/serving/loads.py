@@ -67,6 +67,12 @@ class Loads:
         """Versions that a server here may start from."""
         return frozenset(v for (name, v), record in self._records.items() if name == ranker and record.proven)
 
+    def unproven(self, ranker: str) -> frozenset[int]:
+        """Versions of which something else is known than that they were AVAILABLE."""
+        return frozenset(v for (name, v), record in self._records.items() if name == ranker) - self.proven(
+            ranker
+        )
+
     def items(self) -> list[tuple[tuple[str, int], LoadRecord]]:
         """All of them."""
         return list(self._records.items())

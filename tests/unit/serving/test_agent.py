@@ -170,7 +170,9 @@ def test_the_longer_the_server_is_away_the_less_it_is_asked_to_start_from(
     agent.round()
     assert read_config(models) == {}
     agent.close()
-    start().round()
+    listed = ModelEntry("recommend", models / "recommend", frozenset({version}), {"stable": version})
+    write_config(models, [listed])  # killed before it wrote the file
+    start()
     assert read_config(models) == {}  # nor does the next agent trust it
 
 
