@@ -346,7 +346,7 @@ def numbers(rows, loading, published, made, down, store) -> dict:
         late += sent - due > LATE
         if any(a <= due <= b for a, b in loading):
             during.append(done - due)
-        elif not any(a - 2 <= due <= b + 2 for a, b in busy):
+        elif not any(a - 2 <= due <= b + 2 for a, b in [*busy, down]):
             steady.append(done - due)
     failed = [error for _, sent, done, _, error in rows if error and not (done > down[0] and sent < down[1])]
     met_the_crash = [bool(error) for _, sent, done, _, error in rows if done > down[0] and sent < down[1]]
