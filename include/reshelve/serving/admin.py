@@ -22,7 +22,12 @@ _States = protocol.get_model_status_pb2.ModelVersionStatus.State
 
 
 class RefusedError(TryAgainError):
-    """The server lives, and says no. What holds of a configuration that it refused is not known."""
+    """The server lives, and says no. What holds of a configuration that it refused is not known.
+
+    `taken`: it took the list in, and a model that was new to it did not load.
+    """
+
+    taken = False
 
 
 class ServerAdmin:
@@ -122,4 +127,6 @@ class ServerAdmin:
         return self._refused(what, f"{code.name}: {detail}")
 
     def _refused(self, what: str, words: str) -> RefusedError:
-        return RefusedError(f"the model server at {self.address} refused {what}", words)
+        error = RefusedError(f"the model server at {self.address} refused {what}", words)
+        error.taken = "did not become available" in words
+        return error

@@ -10,6 +10,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from reshelve.errors import ConfigurationError, TryAgainError
@@ -29,8 +31,9 @@ from reshelve.serving.pointers import Pointers
 from reshelve.serving.readiness import write_wanted_labels
 from reshelve.serving.reloading import Reloads
 from reshelve.serving.reporter import Reporter
-from reshelve.serving.start_file import StartFile
+from reshelve.serving.start_file import Others, StartFile
 from reshelve.store.conditions import AGENTS_PREFIX, require_conditional_writes
+from reshelve.store.deployments import Pointer
 from reshelve.store.objects import ObjectStore, StoreRefusedError, impatient_store, object_store
 from reshelve.store.signatures import trust
 
@@ -99,6 +102,7 @@ class Agent:
         self.reporter = Reporter(name, server, store, self.copier, models)
         self.applied: Entries = {}
         self._must_tell = True  # what the server holds was not told by this process, or was refused in part
+        self._told_others: Others = ()
         self._sent: Entries | None = None
         self._sent_at = float("-inf")
         self._away_since: float | None = None
@@ -111,7 +115,7 @@ class Agent:
         self.start_file.start()
         self.disk.start()
         self.pointers.refresh()
-        if clash := sorted(self.start_file.names_of_others() & self.pointers.known.keys()):
+        if clash := sorted(self._theirs() & self.pointers.known.keys()):
             raise ConfigurationError(
                 f"{self.models}/models.config has a model {clash[0]} that is not Reshelve's",
                 "a ranker of that name is deployed here: rename one of them, or give the agent a directory of its own",
@@ -135,29 +139,58 @@ class Agent:
     def round(self) -> None:
         """Look, take the next step, report."""
         self.pointers.refresh()
-        for ranker, pointer in self.pointers.known.items():
+        for ranker, pointer in self._ours().items():
             first = (pointer.stable, pointer.previous, pointer.canary)
             self.copier.want(ranker, [version for version in first if version is not None])
-        observed = None
-        try:
-            if self.start_file.refresh():
-                self._must_tell = True  # models of others were added or taken away
-            self._take_outcome()
-            observed = self._observe()
-            if observed is not None:
-                self.loads.learn(observed, self.pointers.known, self.reloads.under_way)
+        self.reporter.disk_trouble = None
+        with self._disk_may_refuse():
+            self.start_file.refresh()
+            self.loads.records.flush()
+        self._take_outcome()
+        observed = self._observe()
+        if observed is not None:
+            self.loads.learn(observed, self.pointers.known, self.reloads.under_way)
+            with self._disk_may_refuse():
                 self._step(observed)
-            self.loads.forget(self.pointers.known)
+        self.loads.forget(self.pointers.known)
+        with self._disk_may_refuse():
             self._write_start_file()
-            write_wanted_labels(self.models, self.pointers.known.values())
-            if observed is not None:
+        with self._disk_may_refuse():
+            write_wanted_labels(self.models, self._labels_to_answer())
+        if observed is not None:
+            with self._disk_may_refuse():
                 self._clean(observed)
-            self.reporter.disk_trouble = None
-        except OSError as error:
-            self.reporter.disk_trouble = f"the disk: {error}"
-            logger(models=str(self.models)).error("the disk refuses, serving goes on", problem=str(error))
         if self.pointers.away is None:
-            self.reporter.report(self.pointers, observed or {}, self.loads, self.start_file.names_of_others())
+            self.reporter.report(self.pointers, observed or {}, self.loads, self._theirs())
+
+    @contextmanager
+    def _disk_may_refuse(self) -> Iterator[None]:
+        """What a full or broken disk refuses keeps nothing else from being done: a rollback needs no disk."""
+        try:
+            yield
+        except OSError as error:
+            if self.reporter.disk_trouble is None:
+                logger(models=str(self.models)).error("the disk refuses, serving goes on", problem=str(error))
+            self.reporter.disk_trouble = f"the disk: {error}"
+
+    def _theirs(self) -> frozenset[str]:
+        """Names that another team's models have here."""
+        return self.start_file.names_of_others()
+
+    def _ours(self) -> dict[str, Pointer]:
+        """The pointers of the rankers that are served here."""
+        theirs = self._theirs()
+        return {ranker: pointer for ranker, pointer in self.pointers.known.items() if ranker not in theirs}
+
+    def _labels_to_answer(self) -> list[str]:
+        """Rankers without which callers should not be sent here. One that cannot serve here takes no other one away."""
+        return [
+            ranker
+            for ranker, pointer in self._ours().items()
+            if pointer.stable is not None
+            and pointer.stable not in self.loads.failing(ranker)
+            and pointer.stable not in self.copier.failures(ranker)
+        ]
 
     def _observe(self) -> dict[str, Observed] | None:
         """What the server has of every ranker, or None where it did not say. Only silence is absence: not a refusal."""
@@ -186,33 +219,49 @@ class Agent:
         self._away_since = self._away_since or time.monotonic()
         self.loads.server_is_away()
 
-    def _step(self, observed: dict[str, Observed]) -> None:
-        """Tell the server what is next, unless it is still taking in what it was told, or not every pointer was read."""
-        if self.reloads.under_way or not self.pointers.complete:
+    def _step(self, observed: dict[str, Observed], may_load: bool = True) -> None:
+        """Tell the server what is next, unless it is still taking in what it was told."""
+        if self.reloads.under_way:
+            return
+        if not self.pointers.complete:
+            self._tell_again_what_it_lost(observed)
             return
         wanted = {r: e for r, e in self.applied.items() if r not in self.pointers.known}
-        begun = self._next_loads(observed)
-        for ranker, pointer in self.pointers.known.items():
-            if ranker in self.start_file.names_of_others():
-                continue
+        begun = self._next_loads(observed) if may_load else []
+        for ranker, pointer in self._ours().items():
             seen, chosen = observed[ranker], frozenset(v for name, v in begun if name == ranker)
             told = chosen | self.loads.told(ranker)
             entry = next_entry(pointer, seen, self.disk.of(ranker), self.disk.base_path(ranker), told)
-            if entry is not None and not seen.known and not seen.placeholder_failed and not told - chosen:
+            if entry is not None and not seen.known and not seen.placeholder_failed:
                 entry, begun = self._placeholder_entry(ranker), [copy for copy in begun if copy[0] != ranker]
             elif entry is None and seen.placeholder and pointer.wanted & self.disk.of(ranker):
                 entry = self._placeholder_entry(ranker)  # it waits for its turn
             if entry is not None:
                 wanted[ranker] = entry
-        due = self._must_tell or any(
+        due = self._must_tell or self._told_others != self.start_file.to_tell()
+        due = due or any(
             must_reload(wanted.get(r), self.applied.get(r), seen) for r, seen in observed.items()
         )
-        if due and (wanted or self.applied):  # without a model of ours there is nothing to replace a list for
+        if not due or not (wanted or self.applied):  # without a model of ours there is no list to replace
+            return
+        try:
             self._send(wanted, begun)
+        except OSError:
+            if begun:  # labels can move all the same
+                self._step(observed, may_load=False)
+            raise
+
+    def _tell_again_what_it_lost(self, observed: dict[str, Observed]) -> None:
+        """While the pointers cannot be read: a server that came back without what it had gets that again."""
+        lost = [(r, v) for r, e in self.applied.items() for v in e.versions - observed[r].held]
+        if lost and not any(self.loads.told(ranker) for ranker in self.applied):
+            bare = {r: ModelEntry(e.name, e.base_path, e.versions) for r, e in self.applied.items()}
+            labelled = {r: e for r, e in self.applied.items() if e.versions <= observed[r].available}
+            self._send({**bare, **labelled}, lost)
 
     def _next_loads(self, observed: dict[str, Observed]) -> list[tuple[str, int]]:
-        local = {ranker: self.disk.of(ranker) for ranker in self.pointers.known}
-        return self.loads.choose(self.pointers.known, observed, local)
+        ours = self._ours()
+        return self.loads.choose(ours, observed, {ranker: self.disk.of(ranker) for ranker in ours})
 
     def _placeholder_entry(self, ranker: str) -> ModelEntry:
         """What makes the server know a ranker, so that no reload has to wait for its first load."""
@@ -222,9 +271,16 @@ class Agent:
         now = time.monotonic()
         if wanted == self._sent and now - self._sent_at < _SAME_RELOAD_SECONDS:
             return
-        self._sent, self._sent_at = wanted, now
         self.loads.begin(begun)  # written down before the server knows: it may not live to tell
-        self.reloads.send(wanted, self.start_file.others)
+        self._sent, self._sent_at = wanted, now
+        others = self.start_file.to_tell()
+        left_out = sorted(config.name for config in self.start_file.others if config not in others)
+        self.reporter.others_trouble = (
+            f"models.config has {', '.join(left_out)} without a base path: not told to the server"
+            if left_out
+            else None
+        )
+        self.reloads.send(wanted, others)
         self._take_outcome(_QUICK_RELOAD_SECONDS)
 
     def _take_outcome(self, patience: float = 0.0) -> None:
@@ -238,11 +294,13 @@ class Agent:
             self._must_tell = True  # what a server refused may hold in part
             if isinstance(outcome.error, ServerAwayError):
                 self._is_away()
-            elif isinstance(outcome.error, RefusedError | BusyError):
+            elif isinstance(outcome.error, BusyError) or (
+                isinstance(outcome.error, RefusedError) and not outcome.error.taken
+            ):
                 self.loads.refused()
                 self._sent = None if isinstance(outcome.error, BusyError) else self._sent
             return
-        self.reporter.refusal, self._must_tell = None, outcome.others != self.start_file.others
+        self.reporter.refusal, self._must_tell, self._told_others = None, False, outcome.others
         self.applied = dict(outcome.entries)
         for entry in outcome.entries.values():
             logger(ranker=entry.name).info(
@@ -254,8 +312,8 @@ class Agent:
         away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
         found: Entries = {}
         if away <= _EMPTY_SECONDS:
-            rankers = self.pointers.known.keys() | self.start_file.ours.keys()
-            may = {r: self._may_start(r, away) for r in rankers - self.start_file.names_of_others()}
+            rankers = self.pointers.known.keys() | self.start_file.ours.keys() | self.applied.keys()
+            may = {r: self._may_start(r, away) for r in rankers - self._theirs()}
             found = {ranker: entry for ranker, entry in may.items() if entry is not None}
         elif self.start_file.ours:
             logger(server=self.server).error("the server does not come back: it may start without its models")
@@ -267,13 +325,18 @@ class Agent:
     def _may_start(self, ranker: str, away: float) -> ModelEntry | None:
         pointer = self.pointers.known.get(ranker)
         if pointer is None:  # not read yet, or damaged: it keeps what it has
-            return self.start_file.ours.get(ranker)
+            entry = self.start_file.ours.get(ranker) or self.applied.get(ranker)
+            return None if entry is None else entry.limited_to(self.disk.of(ranker))
         proven = self.loads.records.proven(ranker) & self.disk.of(ranker)
         return start_entry(pointer, proven, self.disk.base_path(ranker), narrow=away > _NARROW_SECONDS)
 
     def _clean(self, observed: dict[str, Observed]) -> None:
-        for ranker, pointer in self.pointers.known.items():
+        for ranker, pointer in self._ours().items():
+            listed = self.start_file.ours.get(
+                ranker
+            )  # as it is on the disk, which may have refused a newer one
             local = self.disk.of(ranker) - self.copier.busy_with(ranker)
+            local -= listed.versions if listed else frozenset()
             for version in removable(pointer, observed[ranker], self.applied.get(ranker), local):
                 logger(ranker=ranker, version=version).info("removing a version that is no longer wanted")
                 self.disk.remove(ranker, version)

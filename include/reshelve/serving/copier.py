@@ -85,11 +85,9 @@ class Copier:
             if error is None:
                 self._failures.pop(copy, None)
                 continue
-            if not isinstance(error, ReshelveError | OSError):
-                raise error
             times = self._failures[copy].times + 1 if copy in self._failures else 1
             wait = min(_LONGEST_WAIT, 2.0 ** (times - 1))
-            message = error.headline if isinstance(error, ReshelveError) else f"copying failed: {error}"
+            message = error.headline if isinstance(error, ReshelveError) else f"copying failed: {error!r}"
             self._failures[copy] = _Failure(
                 message, isinstance(error, DataError), times, time.monotonic() + wait
             )

@@ -30,12 +30,20 @@ def carries_manifest(folder: Path) -> bool:
     return any(_MANIFEST.fullmatch(path.name) for path in folder.glob(".manifest-*.json"))
 
 
+def has_manifest(folder: Path, version: int) -> bool:
+    """Whether a version is ours."""
+    return (folder / f".manifest-{version}.json").is_file()
+
+
 def foreign_folder(models: Path) -> Path | None:
-    """A folder with numbered SavedModels of which none is ours, if there is one."""
+    """A folder with numbered SavedModels of which none is ours, if there is one; one that cannot be read is none."""
     for folder in sorted(
         path for path in models.iterdir() if path.is_dir() and not path.name.startswith(".")
     ):
-        numbered = (path for path in folder.iterdir() if path.name.isdecimal())
+        try:
+            numbered = [path for path in folder.iterdir() if path.name.isdecimal()]
+        except PermissionError:  # lost+found on a volume of its own
+            continue
         if not carries_manifest(folder) and any((path / "saved_model.pb").is_file() for path in numbered):
             return folder
     return None

@@ -20,6 +20,8 @@ class LoadWatch:
     def __init__(self, records: Loads) -> None:
         self.records = records
         self._told: dict[Copy, float] = {}  # when the server was told of a version that has not answered yet
+        self._inherited: set[Copy] = set()  # told by an earlier agent
+        self._loading: set[Copy] = set()  # at the last look
         self._last: list[Copy] = []
         self._failed: dict[Copy, float] = {}
         self._away_at = float("-inf")
@@ -28,17 +30,20 @@ class LoadWatch:
         """Go on from what an earlier agent wrote down."""
         self.records.start(rankers)
         self._told = {copy: time.monotonic() for copy in self.records.under_way()}
+        self._inherited = set(self._told)
 
     def told(self, ranker: str) -> frozenset[int]:
         """Versions that the server was told of and that it has not ended with."""
         return frozenset(version for name, version in self._told if name == ranker)
 
     def begin(self, copies: Iterable[Copy]) -> None:
-        """The server is about to be told of these."""
-        self._last = list(copies)
-        for copy in self._last:
+        """The server is about to be told of these. Raises OSError where that cannot be written down."""
+        self._last = []
+        for copy in copies:
             self.records.begin(*copy)
+            self._last.append(copy)
             self._told[copy] = time.monotonic()
+            self._inherited.discard(copy)
             self._failed.pop(copy, None)
 
     def refused(self) -> None:
@@ -85,6 +90,7 @@ class LoadWatch:
                     self._failed[ranker, version] = time.monotonic()
                     self.records.failed(ranker, version)
         self._blame(lost)
+        self._loading = {(r, version) for r, seen in observed.items() for version in seen.loading}
 
     def forget(self, pointers: Mapping[str, Pointer]) -> None:
         """What is not wanted any more is another try when it is wanted again."""
@@ -99,11 +105,12 @@ class LoadWatch:
         return time.monotonic() - since < _UNSEEN_SECONDS
 
     def _blame(self, lost: list[Copy]) -> None:
+        alone = len(lost) == 1 and self._loading <= set(lost)
         for copy in lost:
             self._told.pop(copy)
-            self.records.died(*copy, alone=len(lost) == 1)
+            self.records.died(*copy, alone=alone)
             logger(ranker=copy[0], version=copy[1]).error(
-                "the model server ended while it loaded this version", alone=len(lost) == 1
+                "the model server ended while it loaded this version", alone=alone
             )
 
     def choose(
@@ -132,6 +139,14 @@ class LoadWatch:
             return False
         record = self.records.of(pointer.ranker, version)
         return not record.deaths or (version == pointer.stable and record.pause_is_over())
+
+    def failing(self, ranker: str) -> frozenset[int]:
+        """Versions that do not load here."""
+        failed = {version for name, version in self._failed if name == ranker}
+        died = {
+            version for (name, version), record in self.records.items() if name == ranker and record.deaths
+        }
+        return frozenset(failed | died)
 
     def failures(self, ranker: str, observed: Observed) -> dict[int, str]:
         """Version → why it does not serve here. A server lists an old failure until it begins the new load."""

@@ -7,6 +7,7 @@ and what it was loading when it ended.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -36,15 +37,20 @@ class LoadRecord(BaseModel):
     def pause_is_over(self) -> bool:
         """Whether a version that customers need may be tried again: after 10, 20, 40 s … one hour."""
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (self.deaths - 1))
-        return not self.deaths or time.time() - self.at > pause
+        return not self.deaths or not 0 <= time.time() - self.at <= pause  # a clock may be set back
 
 
 class Loads:
-    """The records of one models directory."""
+    """The records of one models directory.
+
+    What cannot be written is known here all the same, and written when the disk takes it again; only `begin` has to be on
+    the disk before the server is told.
+    """
 
     def __init__(self, models: Path) -> None:
         self._models = models
         self._records: dict[tuple[str, int], LoadRecord] = {}
+        self._unwritten: set[tuple[str, int]] = set()
 
     def start(self, rankers: list[str]) -> None:
         """Read what an earlier agent has written. A damaged record is no record: the version has to prove itself."""
@@ -64,8 +70,12 @@ class Loads:
         return self._records.get((ranker, version), LoadRecord())  # type: ignore[call-arg]
 
     def proven(self, ranker: str) -> frozenset[int]:
-        """Versions that a server here may start from."""
-        return frozenset(v for (name, v), record in self._records.items() if name == ranker and record.proven)
+        """Versions that a server here may start from: one that is being loaded again may be the one that ends it."""
+        return frozenset(
+            v
+            for (name, v), record in self._records.items()
+            if name == ranker and record.proven and not record.begun
+        )
 
     def unproven(self, ranker: str) -> frozenset[int]:
         """Versions of which something else is known than that they were AVAILABLE."""
@@ -82,9 +92,11 @@ class Loads:
         return [copy for copy, record in self._records.items() if record.begun]
 
     def begin(self, ranker: str, version: int) -> None:
-        """The server is about to be told of it."""
+        """The server is about to be told of it. Raises OSError where that cannot be written down."""
         record = self.of(ranker, version)
-        self._write(ranker, version, record.model_copy(update={"begun": record.begun + 1}))
+        fresh = record.model_copy(update={"begun": record.begun + 1})
+        self._store(ranker, version, fresh)
+        self._records[ranker, version] = fresh
 
     def take_back(self, ranker: str, version: int) -> None:
         """The server refused to be told."""
@@ -121,11 +133,24 @@ class Loads:
         """Keep only the records of versions that are wanted: another release of a version is another try."""
         for name, version in [c for c in self._records if c[0] == ranker and c[1] not in wanted]:
             del self._records[name, version]
-            self._path(name, version).unlink(missing_ok=True)
+            self._unwritten.discard((name, version))
+            with contextlib.suppress(OSError):  # what stays is forgotten again by the next agent
+                self._path(name, version).unlink(missing_ok=True)
+
+    def flush(self) -> None:
+        """Write what the disk did not take before. Raises OSError where it still does not."""
+        for copy in sorted(self._unwritten):
+            self._store(*copy, self._records[copy])
+            self._unwritten.discard(copy)
 
     def _write(self, ranker: str, version: int, record: LoadRecord) -> None:
-        if record == self._records.get((ranker, version)):
-            return
+        if record != self._records.get((ranker, version)):
+            self._records[ranker, version] = record
+            self._unwritten.add((ranker, version))
+        with contextlib.suppress(OSError):  # flush says so
+            self.flush()
+
+    def _store(self, ranker: str, version: int, record: LoadRecord) -> None:
         path = self._path(ranker, version)
         partial = path.with_name(path.name + ".partial")
         with partial.open("w", encoding="utf-8") as handle:
@@ -133,7 +158,6 @@ class Loads:
             handle.flush()
             os.fsync(handle.fileno())
         partial.rename(path)
-        self._records[ranker, version] = record
 
     def _path(self, ranker: str, version: int) -> Path:
         return self._models / ranker / f".load-{version}.json"

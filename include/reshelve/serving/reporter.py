@@ -32,6 +32,7 @@ class Reporter:
         self.server_trouble: str | None = None
         self.refusal: str | None = None
         self.disk_trouble: str | None = None
+        self.others_trouble: str | None = None
 
     def report(
         self,
@@ -66,6 +67,7 @@ class Reporter:
             pointers.damaged.get(ranker),
             self.refusal,
             self.disk_trouble,
+            self.others_trouble,
             *self._copier.troubles(ranker),
             *dict.fromkeys(failures.values()),
         ]

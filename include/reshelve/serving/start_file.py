@@ -6,12 +6,13 @@ server that cannot load what its file names ends at every start.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.logs import logger
-from reshelve.serving.disk import carries_manifest, foreign_folder
+from reshelve.serving.disk import foreign_folder, has_manifest
 from reshelve.serving.model_config import CONFIG_FILE, ModelEntry, parse_message, write_config
 from reshelve.serving.protocol import model_server_config_pb2 as config_pb2
 
@@ -29,6 +30,7 @@ class StartFile:
         self._models = models
         self._path = models / CONFIG_FILE
         self._seen: tuple[int, int, int] | None = None
+        self._pending: tuple[int, int, int] | None = None
         self._damaged = False
         self.ours: dict[str, ModelEntry] = {}
         self.others: Others = ()
@@ -49,33 +51,53 @@ class StartFile:
                     f"{error.headline}: {error.detail}\nmend it, or give the agent a directory of its own (--models)",
                 ) from error
             logger().warning("models.config is damaged, written anew", problem=str(error))
-            self.ours, self.others, self._damaged = {}, (), True
+            self.ours, self.others, self._damaged, self._seen = {}, (), True, self._stamp()
 
     def refresh(self) -> bool:
         """Read it again where it is not as it was; whether models of others have changed.
 
-        A damaged one changes nothing; where it still begins as ours it is written anew, as no server could start from it.
+        Only where it is the same at two looks: somebody may be writing it. A damaged one changes nothing; where it still
+        begins as ours it is put aside and written anew, as no server could start from it.
         """
-        if self._stamp() == self._seen:
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return False
+        if stamp != self._pending:
+            self._pending = stamp
             return False
         before = self.others
         try:
             self._read()
         except DataError as error:
-            self._seen, self._damaged = self._stamp(), self._is_headed()
+            self._seen, self._damaged = stamp, True
             logger().error("models.config was damaged by somebody else", problem=str(error))
         return before != self.others
 
     def write(self, entries: dict[str, ModelEntry]) -> None:
-        """Make it name these entries of ours beside the others; untouched where it does."""
+        """Make it name these entries of ours beside the others; untouched where it does, or where somebody writes it.
+
+        Raises OSError where the disk refuses, or somebody put there what is no model list.
+        """
         if entries == self.ours and self._path.is_file() and not self._damaged:
             return
+        if self._stamp() != self._seen:
+            return  # the next looks read it first
+        if self._damaged:
+            if not self._is_headed():
+                raise OSError(f"{self._path} is no model list any more: mend it")
+            shutil.copyfile(self._path, self._path.with_name(f".{CONFIG_FILE}.damaged"))
         write_config(self._models, entries.values(), self.others, HEADING)
         self.ours, self._seen, self._damaged = dict(entries), self._stamp(), False
 
     def names_of_others(self) -> frozenset[str]:
-        """Models that are not ours."""
-        return frozenset(config.name for config in self.others)
+        """Names that cannot be rankers of ours here: another's model has the name, or the folder."""
+        folders = (Path(config.base_path) for config in self.others)
+        taken = (folder.name for folder in folders if folder.parent == self._models)
+        return frozenset([*(config.name for config in self.others), *taken])
+
+    def to_tell(self) -> Others:
+        """The models of others that a server can be told of: one whose base path is missing would stop all loads."""
+        return tuple(c for c in self.others if "://" in c.base_path or Path(c.base_path).is_dir())
 
     def _read(self) -> None:
         if not self._path.is_file():
@@ -102,11 +124,14 @@ class StartFile:
         self.ours, self.others, self._seen = ours, tuple(others), stamp
 
     def _is_ours(self, config: config_pb2.ModelConfig, headed: bool) -> bool:
-        """In our directory, by number, and beside our manifests; or nothing is there, and the file was ours."""
+        """In our directory, by number, and with our manifest; or nothing of it is there, and the file was ours."""
         folder = self._models / config.name
         if Path(config.base_path) != folder or not config.model_version_policy.HasField("specific"):
             return False
-        return carries_manifest(folder) or (headed and not folder.exists())
+        versions = config.model_version_policy.specific.versions
+        if any(has_manifest(folder, version) for version in versions):
+            return True
+        return headed and not any((folder / str(version)).exists() for version in versions)
 
     def _is_headed(self) -> bool:
         with self._path.open("rb") as handle:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from reshelve.errors import AlreadyRunningError, ConfigurationError
+from reshelve.errors import AlreadyRunningError, ConfigurationError, TryAgainError
 from reshelve.processes import free_port, wait_until
 from reshelve.serving import agent as agent_module
+from reshelve.serving import pointers as pointers_module
 from reshelve.serving.agent import Agent, run_agent
 from reshelve.serving.model_config import ModelEntry, parse_message, read_config, write_config
 from reshelve.serving.reports import Report, live_reports, read_reports, write_report
@@ -214,9 +215,14 @@ def test_what_has_no_manifest_of_ours_is_nobodys_to_delete(
     assert listed.keys() == {"theirs", "recommend"}
     assert not listed["theirs"].HasField("model_version_policy")
     added = (models / "models.config").read_text().replace('name: "theirs"', 'name: "new"')
-    (models / "models.config").write_text(added)
+    (models / "models.config").write_text("")  # they are writing it
     agent.round()
-    assert agent.start_file.names_of_others() == {"new"}
+    (models / "models.config").write_text(added)
+    for _ in range(2):  # looked at twice, as it may not be whole
+        assert agent.start_file.names_of_others() == {"theirs"}
+        agent.round()
+    assert agent.start_file.names_of_others() == {"new", "theirs"}  # the folder is theirs still
+    assert (models / "models.config").read_text() == added
     assert (models / "theirs" / "1" / "saved_model.pb").read_bytes() == b"theirs"
 
 
@@ -244,6 +250,96 @@ def test_where_what_is_others_cannot_be_kept_it_does_not_start(
         start()
     assert (models / "models.config").is_file() == (text is not None)
     assert text is None or (models / "models.config").read_text() == text
+
+
+def test_a_ranker_of_anothers_name_or_folder_is_not_copied_there(
+    store: ObjectStore, models: Path, start: Callable[[], Agent], request: pytest.FixtureRequest
+) -> None:
+    """Deployed after the agent began: nothing is written into their folder, and the report says why."""
+    theirs = f'config {{ name: "x" base_path: "{models}/recommend" model_platform: "tensorflow" }}'
+    (models / "models.config").write_text(f"model_config_list {{ {theirs} }}")
+    agent = start()
+    version = request.getfixturevalue("version")
+    agent.pointers._listed_at = float("-inf")
+    for _ in range(3):
+        agent.round()
+    assert version in the_report(store).failures
+    assert not (models / "recommend").exists()
+    assert (models / "labels.wanted").read_text() == ""
+
+
+def test_what_a_server_is_told_leaves_out_models_whose_base_path_is_missing(
+    models: Path, start: Callable[[], Agent]
+) -> None:
+    """TensorFlow Serving lists no versions of anybody while one base path is missing, and waits for a new one for ever."""
+    here, gone = models / "here", models / "gone"
+    here.mkdir()
+    entries = "".join(
+        f'config {{ name: "{path.name}" base_path: "{path}" model_platform: "tensorflow" }}'
+        for path in (here, gone)
+    )
+    (models / "models.config").write_text(f"model_config_list {{ {entries} }}")
+    agent = start()
+    assert [config.name for config in agent.start_file.to_tell()] == ["here"]
+    assert agent.start_file.names_of_others() == {"here", "gone"}
+    gone.mkdir()
+    assert len(agent.start_file.to_tell()) == 2
+
+
+def test_a_file_that_somebody_damaged_is_put_aside(models: Path, start: Callable[[], Agent]) -> None:
+    agent = start()
+    agent.round()
+    theirs = (models / "models.config").read_text() + "config {"
+    (models / "models.config").write_text(theirs)
+    for _ in range(3):
+        agent.round()
+    assert read_config(models) == {}
+    assert (models / ".models.config.damaged").read_text() == theirs
+    (models / "models.config").write_text("theirs")
+    for _ in range(3):
+        agent.round()
+    assert (models / "models.config").read_text() == "theirs"
+    assert "no model list any more" in (agent.reporter.disk_trouble or "")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b""])
+def test_a_torn_file_of_wanted_labels_is_written_anew(
+    models: Path, version: int, start: Callable[[], Agent], content: bytes
+) -> None:
+    (models / "labels.wanted").write_bytes(content)
+    start().round()
+    assert (models / "labels.wanted").read_bytes() == b"recommend stable\n"
+
+
+def test_a_version_that_cannot_be_had_here_keeps_no_other_ranker_from_being_ready(
+    store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
+) -> None:
+    store.put(f"models/recommend/{version}/saved_model.pb", b"grapf")
+    agent = start()
+
+    def left_out() -> bool:
+        agent.round()
+        return (models / "labels.wanted").read_bytes() == b""
+
+    wait_until(left_out, 30, "the label to be left out")
+
+
+def test_with_s3_away_a_restarted_agent_keeps_what_the_server_may_start_from(
+    models: Path, version: int, start: Callable[[], Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(start()).close()
+    listed = ModelEntry("recommend", models / "recommend", frozenset({version}), {"stable": version})
+    write_config(models, [listed])
+    monkeypatch.setattr(pointers_module, "deployed_rankers", _away)
+    agent = start()
+    for away in (300.0, 0.0):
+        monkeypatch.setattr(agent_module, "_EMPTY_SECONDS", -1 if away else 300)
+        agent.round()
+    assert read_config(models)["recommend"] == listed
+
+
+def _away(*_: Any) -> Any:
+    raise TryAgainError("S3 is away")
 
 
 def test_a_full_disk_is_reported_and_tried_again(
