@@ -65,6 +65,7 @@ def run_agent(models: str, server: str, name: str, every: float) -> None:
         try:
             agent.start()
             _check_store(agent)
+            logger(agent=name).info("agent started", server=server, models=str(directory))
             while not stop.is_set():
                 agent.round()
                 stop.wait(every)
@@ -128,7 +129,6 @@ class Agent:
         }
         self.applied = {name: entry for name, entry in kept.items() if entry is not None}
         self.start_file.write(self.applied)
-        logger(agent=self.name).info("agent started", server=self.server, models=str(self.models))
 
     def close(self) -> None:
         """Stop copying and close the connection; the server keeps serving."""

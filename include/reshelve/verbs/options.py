@@ -70,9 +70,17 @@ def known_name(ranker: str) -> str:
 
     Raises ConfigurationError where it is no ranker.
     """
-    if require_ranker(ranker) in ranker_names() or ranker in deployed_rankers(object_store()):
+    if require_ranker(ranker) in ranker_names() or _is_deployed(ranker):
         return ranker
     return load_ranker(ranker).name
+
+
+def _is_deployed(ranker: str) -> bool:
+    """A store that does not answer is no reason to say more of a name that has no file than that."""
+    try:
+        return ranker in deployed_rankers(object_store())
+    except errors.ReshelveError:
+        return False
 
 
 def run_verb(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -125,6 +127,10 @@ def test_factors_are_the_best_of_their_rank_for_the_activations() -> None:
     assert error(np.square(inputs).sum(0)) < 0.8 * error(np.ones(24))
 
 
+@pytest.mark.skipif(
+    "vnni" not in Path("/proc/cpuinfo").read_text(),
+    reason="without VNNI oneDNN adds pairs of int8 products in 16 bits, which saturate (decision 0042)",
+)
 @pytest.mark.parametrize("products", [("intermediate",), ("output",), PRODUCTS], ids=len)
 def test_factors_go_into_int8(
     model: TrainedModel, ranges: ActivationRanges, products: tuple[str, ...]

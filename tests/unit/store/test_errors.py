@@ -250,10 +250,10 @@ def test_loops_outlive_a_refusal(
     assert pointers.away is not None and "AccessDenied" in pointers.away
     reachable = [metric for metric in looks.collect() if metric.name == "reshelve_store_reachable"]
     assert reachable[0].samples[0].value == 0.0
-    with Caller(["127.0.0.1:9"], "recommend", through, every=0.05) as caller:
+    with Caller("recommend", ["127.0.0.1:9"], through, every=0.05) as caller:
         seen = len(unruly.asked)
         wait_for(lambda: len(unruly.asked) > seen + 2)
-        assert caller._thread is not None and caller._thread.is_alive()
+        assert caller._follower is not None and caller._follower._thread.is_alive()
     unruly.faults.remove(refusal)
     pointers._not_before = 0.0
     pointers.refresh()
