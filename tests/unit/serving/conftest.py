@@ -178,13 +178,13 @@ class Host:
     grpc: str
     rest: str
     logs: Path
-    threads: int = 64
+    threads: int | None = None  # gRPC's; None: as the environment says
     started: list[int] = field(default_factory=list)
 
     def server_command(self) -> list[str]:
         """What starts the model server."""
         ours = f"{sys.executable} -m reshelve.cli model-server --models {{models}} --grpc {{grpc}} --rest {{rest}}"
-        words = {"models": self.models, "grpc": self.grpc, "rest": self.rest, "threads": self.threads}
+        words = {"models": self.models, "grpc": self.grpc, "rest": self.rest, "threads": self.threads or 64}
         words |= {"grpc_port": self.grpc.split(":")[1], "rest_port": self.rest.split(":")[1]}
         return shlex.split(os.environ.get("RESHELVE_MODEL_SERVER_COMMAND", ours).format(**words))
 
@@ -199,9 +199,8 @@ class Host:
         wait_until(
             (self.models / "models.config").is_file, 60, "the agent's file, as the container waits for it"
         )
-        return self._start(
-            self.server_command(), "server", {"RESHELVE_SERVING_GRPC_MAX_THREADS": str(self.threads)}
-        )
+        threads = {"RESHELVE_SERVING_GRPC_MAX_THREADS": str(self.threads)} if self.threads else {}
+        return self._start(self.server_command(), "server", threads)
 
     @contextmanager
     def restarted(self) -> Iterator[Restarts]:
