@@ -122,7 +122,7 @@ class Steps:
 def test_after_any_step_the_server_can_start_and_the_agent_goes_on(
     store: ObjectStore, publish: Any, tmp_path: Path, server_dies_too: bool
 ) -> None:
-    """`RESHELVE_CRASHES` (default 40) of them; `RESHELVE_FAULTS_SEED` repeats a run."""
+    """`RESHELVE_CRASHES` (default 25) of them; `RESHELVE_FAULTS_SEED` repeats a run."""
     one, killer, two = (publish(date(2011, 8, day), "no_model") for day in (29, 30, 31))
     ways: list[Change] = [
         *_released(one), Offer(killer), Withdraw(killer), *_released(two), Revert(one),
@@ -133,7 +133,7 @@ def test_after_any_step_the_server_can_start_and_the_agent_goes_on(
         store.delete([key for key, _ in store.list("deployments/")])
         with pytest.MonkeyPatch.context() as patch:
             crashes += _live(store, tmp_path / f"{life}", patch, ways, killer, dice, server_dies_too)
-        if crashes >= int(os.environ.get("RESHELVE_CRASHES", "40")):
+        if crashes >= int(os.environ.get("RESHELVE_CRASHES", "25")):
             break
 
 

@@ -10,7 +10,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from reshelve.errors import ReshelveError
 from reshelve.serving.model_config import ModelEntry
-from reshelve.serving.plan import Observed, State, must_reload, next_entry, removable
+from reshelve.serving.plan import (
+    Observed,
+    State,
+    choose_loads,
+    missing,
+    must_reload,
+    next_entry,
+    removable,
+)
 from reshelve.store.deployments import (
     Advance,
     Approve,
@@ -53,9 +61,9 @@ class Host:
         return Observed(dict(self.states), dict(self.labels))
 
     def copy(self) -> None:
-        missing = sorted(self.seen.wanted - self.local - {FORGED})
-        if missing:
-            self.local.add(missing[0])
+        uncopied = sorted(self.seen.wanted - self.local - {FORGED})
+        if uncopied:
+            self.local.add(uncopied[0])
 
     def load(self) -> None:
         for version, state in self.states.items():
@@ -66,13 +74,21 @@ class Host:
     def round(self) -> None:
         """The agent's."""
         observed = self.observe()
-        told = next_entry(self.seen, observed, frozenset(self.local), BASE)
+        told = self.next(observed)
         if must_reload(told, self.applied, observed):
             self._reload(told)
             self.applied = told
         gone = removable(self.seen, self.observe(), self.applied, frozenset(self.local))
         assert not gone & self.seen.wanted, "files of a wanted version were removed"
         self.local -= gone
+
+    def next(self, observed: Observed) -> ModelEntry | None:
+        """What the agent tells the server: what it has, and the version whose turn it is to be loaded."""
+        local = frozenset(self.local)
+        candidates = [(self.seen, version) for version in missing(self.seen, observed, local)]
+        under_way = [(self.seen.ranker, version) for version in observed.loading]
+        loads = frozenset(version for _, version in choose_loads(candidates, under_way, ()))
+        return next_entry(self.seen, observed, local, BASE, loads)
 
     def _reload(self, told: ModelEntry | None) -> None:
         versions = told.versions if told else frozenset()
@@ -219,12 +235,17 @@ class Rollout(RuleBasedStateMachine):
 
     @invariant()
     def the_previous_version_stays_loaded(self) -> None:
-        """A host that serves the pointer's state and has the way back on its disk has it loaded, or is loading it."""
+        """A host that has the way back on its disk has it loaded, is loading it, or loads what comes before it."""
         for host in self.hosts:
-            back = host.seen.previous
-            told = next_entry(host.seen, host.observe(), frozenset(host.local), BASE)
-            if back in host.local:
-                assert told is not None and back in told.versions, "the way back would be unloaded"
+            back, observed = host.seen.previous, host.observe()
+            if back not in host.local:
+                continue
+            told = host.next(observed)
+            assert told is not None
+            if back in observed.available | observed.loading:
+                assert back in told.versions, "the way back would be unloaded"
+            else:
+                assert told.versions - observed.available, "nobody loads the way back"
 
     def teardown(self) -> None:
         """Left alone, every host comes to what the pointer says, but for what cannot be loaded."""

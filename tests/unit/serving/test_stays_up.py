@@ -176,14 +176,14 @@ def test_a_rollback_gets_through_to_a_server_that_refuses_calls(
 def test_whatever_is_killed_a_server_that_is_restarted_comes_back_with_a_version_that_is_wanted(
     store: ObjectStore, publish: Any, host: Any, ranker: Ranker
 ) -> None:
-    """`RESHELVE_KILLS` (default 20) moments between published and served; `RESHELVE_FAULTS_SEED` repeats a run."""
+    """`RESHELVE_KILLS` (default 12) moments between published and served; `RESHELVE_FAULTS_SEED` repeats a run."""
     seed = int(os.environ.get("RESHELVE_FAULTS_SEED", "20110830"))
     dice = random.Random(seed)
     day, killed, history = FIRST, 0, []
     agent = host.start_agent()
     with host.restarted() as server:
         release(ranker, publish(day), by="test")
-        while killed < int(os.environ.get("RESHELVE_KILLS", "20")):
+        while killed < int(os.environ.get("RESHELVE_KILLS", "12")):
             day += timedelta(days=1)
             loads_with = dice.choice(["", "", "", "sleep 2", "kill"])
             version = publish(day, dice.choice(["good", "other"]), loads_with=loads_with)
