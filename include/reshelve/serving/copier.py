@@ -85,6 +85,8 @@ class Copier:
             if error is None:
                 self._failures.pop(copy, None)
                 continue
+            if not isinstance(error, Exception):  # the process is to end
+                raise error
             times = self._failures[copy].times + 1 if copy in self._failures else 1
             wait = min(_LONGEST_WAIT, 2.0 ** (times - 1))
             message = error.headline if isinstance(error, ReshelveError) else f"copying failed: {error!r}"
