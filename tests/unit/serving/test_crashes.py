@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from reshelve.processes import wait_until
 from reshelve.serving.admin import RefusedError
 from reshelve.serving.agent import Agent
 from reshelve.serving.client import ServerAwayError
@@ -208,3 +209,44 @@ def _agent(models: Path, store: ObjectStore, server: Server) -> Agent:
     agent.admin.close()
     agent.admin, agent.reloads = server, Reloads(server)  # type: ignore[arg-type, assignment]
     return agent
+
+
+def test_a_disk_that_takes_nothing_keeps_no_rollback_away(
+    store: ObjectStore, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (publish(date(2011, 8, day), "no_model") for day in (29, 30))
+    server, models = Server(set()), tmp_path / "served"
+    models.mkdir()
+    agent = _agent(models, store, server)
+    agent.start()
+    server.start(models)
+
+    def rounds_until(done: Callable[[], bool]) -> None:
+        def look() -> bool:
+            agent._sent = None
+            agent.round()
+            return done()
+
+        wait_until(look, 60, "what the pointer wants")
+
+    def is_stable(version: int) -> bool:
+        return server.labels.get("recommend", {}).get("stable") == version
+
+    for change in [*_released(one), *_released(two)]:
+        move_pointer(store, "recommend", change, by="test", reason="")
+        version = change.version  # type: ignore[attr-defined]
+        rounds_until(lambda v=version: server.states.get("recommend", {}).get(v) is State.AVAILABLE)  # type: ignore[misc]
+    rounds_until(lambda: is_stable(two))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        move_pointer(store, "recommend", Revert(one), by="test", reason="")
+        rounds_until(lambda: is_stable(one))
+        assert "No space left on device" in (agent.reporter.disk_trouble or "")
+    agent.round()
+    assert agent.reporter.disk_trouble is None
+    assert parse((models / "models.config").read_text())["recommend"].labels == {"stable": one}
+    agent.copier.close()
