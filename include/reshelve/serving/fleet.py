@@ -8,7 +8,7 @@ from collections.abc import Callable
 from reshelve.errors import DataError, TryAgainError
 from reshelve.logs import logger
 from reshelve.serving.reports import LIVE_SECONDS, Report, live_reports
-from reshelve.store.deployments import Pointer
+from reshelve.store.deployments import Pointer, moved_since, read_pointer
 from reshelve.store.objects import ObjectStore
 
 FIRST_REPORT_SECONDS = 30.0  # agents report on rankers that have a pointer; the very first offer makes one
@@ -41,8 +41,9 @@ def wait_for_agents(
 ) -> list[Report]:
     """Wait until every live agent has seen `pointer` and is `done`; their reports.
 
-    An agent that reports that `version` can never serve there ends the wait: look at its `failures`. Raises
-    TryAgainError naming the agents that are missing when the time is over.
+    An agent that reports that `version` can never serve there ends the wait: look at its `failures`. Raises MovedError as
+    soon as somebody has moved the pointer away from `version`, and TryAgainError naming the agents that are missing when
+    the time is over.
     """
     deadline = time.monotonic() + seconds
     say_at = time.monotonic() + _SAY_SECONDS
@@ -54,6 +55,9 @@ def wait_for_agents(
         waiting = [report for report in reports if report not in seen or not done(report)]
         if reports and not waiting:
             return reports
+        now = read_pointer(store, ranker)
+        if now is not None and version not in (now.canary, now.stable):
+            raise moved_since(store, now, pointer.sequence)
         if time.monotonic() > deadline:
             raise TryAgainError(f"{ranker}: {what} took longer than {seconds:g} s", _missing(waiting))
         if time.monotonic() > say_at:
@@ -63,7 +67,7 @@ def wait_for_agents(
 
 
 def wait_for_label(store: ObjectStore, name: str, pointer: Pointer, version: int) -> list[Report]:
-    """Wait until every live agent serves the version under the label stable. Raises DataError where one never can."""
+    """Wait until every live agent serves the version under the label stable. Raises DataError where one never can, or is not to any more."""
     reports = wait_for_agents(
         store,
         name,
