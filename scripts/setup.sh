@@ -48,22 +48,36 @@ if ! { [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/nu
   "$python" -m venv --clear "$venv"
 fi
 
-run() { # a long step: its output goes to a log, a line every 20 s says that it goes on
-  local title=$1 log=$2 began=$SECONDS pid
-  shift 2
-  say "$title"
-  "$@" >"$log" 2>&1 &
+started=""
+trap 'for group in $started; do kill -- "-$group" 2>/dev/null || true; done' EXIT
+
+begin() { # a long step, in a process group of its own; its output goes to a log
+  local log=$1
+  shift
+  setsid "$@" >"$log" 2>&1 &
   pid=$!
-  trap 'kill "$pid" 2>/dev/null || true' EXIT
+  started="$started $pid"
+}
+
+finish() { # wait for a step; a line every 20 s says that it goes on
+  local title=$1 log=$2 pid=$3 began=$SECONDS
+  say "$title"
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
     if (((SECONDS - began) % 20 == 0)); then say "  … $title: $(grep -v WARNING "$log" | tail -n 1 | cut -c1-90)"; fi
   done
-  trap - EXIT
+  started=${started/ $pid/}
   if ! wait "$pid"; then
     tail -n 30 "$log" >&2
     fail "$title: failed (the end of $log is above)"
   fi
+}
+
+run() {
+  local title=$1 log=$2 pid
+  shift 2
+  begin "$log" "$@"
+  finish "$title" "$log" "$pid"
 }
 
 # A set-up that was killed may have left a package without its list of files, which pip takes for whole.
@@ -73,10 +87,13 @@ site = pathlib.Path(sysconfig.get_paths()["purelib"])
 for left in [*site.glob("~*"), *(info for info in site.glob("*.dist-info") if not (info / "RECORD").is_file())]:
     shutil.rmtree(left)
 PY
-run "installing the locked packages (about 4 minutes)" "$venv/setup-packages.log" \
-  "$venv/bin/python" -m pip install --progress-bar off -r requirements.txt -c constraints.txt
-run "Horovod: built once, about 4 minutes, kept in $wheels" "$venv/setup-horovod.log" \
-  scripts/build_horovod.sh "$venv/bin/python" "$wheels"
+install=("$venv/bin/python" -m pip install --progress-bar off -c constraints.txt)
+# Horovod is compiled for torch and needs nothing else: that takes the processors, the other packages network and disk.
+run "installing torch" "$venv/setup-torch.log" "${install[@]}" torch numpy
+begin "$venv/setup-horovod.log" scripts/build_horovod.sh "$venv/bin/python" "$wheels"
+horovod=$pid
+run "installing the locked packages (about 4 minutes)" "$venv/setup-packages.log" "${install[@]}" -r requirements.txt
+finish "Horovod: built once, about 5 minutes beside the packages, kept in $wheels" "$venv/setup-horovod.log" "$horovod"
 torch=$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))')
 wheel=$(ls -t "$wheels"/horovod-*-torch"$torch"-*/horovod-*.whl | head -n 1)
 # The same version may have been built for another torch: always the one that fits this torch.

@@ -64,6 +64,10 @@ class AirflowHere:
             time.sleep(1)
         raise AssertionError(f"{dag}: {self.runs(dag)}")
 
+    def log(self, process: str) -> str:
+        """What one of Airflow's processes has logged."""
+        return (self.machine.logs / process).read_text(errors="replace")
+
     def value(self, run: dict[str, Any], task: str, key: str) -> Any:
         """What a task handed on."""
         path = f"/dags/{run['dag_id']}/dagRuns/{urllib.parse.quote(run['dag_run_id'], safe='')}"

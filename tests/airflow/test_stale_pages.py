@@ -77,12 +77,18 @@ class Shelf:
         return self.move(Advance(version, Event.PROBED, State.PROBING))
 
     def waiting_run(self, version: int) -> dict[str, Any]:
-        """A run of the release DAG that asks a person about a version."""
+        """A run of the release DAG that asks a person about a version, and may be answered.
+
+        Airflow 3.3.2 fails a task whose answer comes before its scheduler has heard that the asking process ended; its
+        retry asks anew, and the answer is lost. Nobody reads a question that fast.
+        """
         run = self.here.trigger(f"release_{CAREFUL}", conf={"version": version})
         eventually(
             f"the question about {version}",
             lambda: self.here.tasks(run).get("approval") == "awaiting_input",
         )
+        heard = f"state success for task instance TaskInstanceKey(dag_id='{run['dag_id']}', task_id='approval', run_id='{run['dag_run_id']}'"
+        eventually("the scheduler has heard", lambda: heard in self.here.log("scheduler"))
         return run
 
     def runs(self) -> dict[str, int]:
