@@ -35,9 +35,10 @@ reset: stop ## Stop, and delete the local data: models, logs, database (.reshelv
 clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.wheels) too
 	@rm -rf .venv .wheels .setup.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
 
-test: setup ## Run every test (25 to 35 minutes): on two workers what needs no platform, then what does
+test: setup ## Run every test (about 45 minutes): what needs no platform, what does, and what needs a quiet machine
 	@.venv/bin/pytest -n 2 --dist loadfile -m "not platform"
-	@.venv/bin/pytest -m platform
+	@.venv/bin/pytest -n 2 --dist loadgroup -m "platform and not quiet"
+	@.venv/bin/pytest -m "platform and quiet"
 
 test-fast: setup ## Run the tests that need neither the platform nor much time (about 2 minutes)
 	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform" $(addprefix --ignore=tests/,$(HEAVY))

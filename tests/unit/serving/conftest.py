@@ -180,6 +180,8 @@ class Host:
     logs: Path
     threads: int | None = None  # gRPC's; None: as the environment says
     started: list[int] = field(default_factory=list)
+    # A Popen that nobody holds is waited for by whoever starts the next process, and its end is seen by nobody else.
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def server_command(self) -> list[str]:
         """What starts the model server."""
@@ -224,7 +226,8 @@ class Host:
         os.waitpid(pid, 0)
 
     def _start(self, command: list[str], log: str, env: dict[str, str] | None = None) -> int:
-        self.started.append(start(command, self.logs / log, env).pid)
+        self.processes.append(start(command, self.logs / log, env))
+        self.started.append(self.processes[-1].pid)
         return self.started[-1]
 
     def answers(self) -> bool:
