@@ -73,7 +73,8 @@ class Shop:
         command = [sys.executable, "-m", "reshelve.cli", "gateway", "--listen", f"127.0.0.1:{self.port}"]
         options = [word for server in servers for word in ("--server", server)]
         options += ["--timeout", str(timeout), "--every", "0.2"]
-        self.pid = start(command + options, self.home / "gateway.log").pid
+        self.process = start(command + options, self.home / "gateway.log")  # held: tests wait for its end
+        self.pid = self.process.pid
         edge = self.home / "gateway" / "nginx.pid"
         wait_until(
             lambda: edge.is_file() and port_is_open(self.port), 60, f"the gateway ({self.home}/gateway.log)"
