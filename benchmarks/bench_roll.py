@@ -347,10 +347,11 @@ def numbers(rows, loading, published, made, down, store) -> dict:
     busy = [(published[v], stable_at.get(v, published[v] + 30)) for v in (two, bad, three)]
     steady, during, late = [], [], 0
     for due, sent, done, _, _ in rows:
-        late += sent - due > LATE
+        late += sent - due > LATE and due < down[0]
         if any(a <= due <= b for a, b in loading):
             during.append(done - due)
-        elif not any(a - 2 <= due <= b + 2 for a, b in [*busy, down]):
+        # What was due since the server was killed is asked late: the clients were waiting for it.
+        elif due < down[0] and not any(a - 2 <= due <= b + 2 for a, b in busy):
             steady.append(done - due)
     failed = [error for _, sent, done, _, error in rows if error and not (done > down[0] and sent < down[1])]
     met_the_crash = [bool(error) for _, sent, done, _, error in rows if done > down[0] and sent < down[1]]

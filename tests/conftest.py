@@ -16,15 +16,6 @@ from reshelve.store import deployments, objects, signatures
 from reshelve.store.rollout import Event, State
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a platform stay on one worker: those of a file, and all of tests/airflow."""
-    for item in items:
-        if item.get_closest_marker("platform"):
-            shares = item.path.parent if item.path.parent.name == "airflow" else item.path
-            item.add_marker(pytest.mark.xdist_group(shares.name))
-
-
 @pytest.fixture(scope="session")
 def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real SeaweedFS of this test session, and the variables that reach it."""
