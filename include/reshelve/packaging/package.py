@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.framework import op_def_registry
 
 from reshelve.compression.candidate import Candidate
 from reshelve.errors import DataError
@@ -29,6 +27,7 @@ from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.heldout import Question, read_questions, request
 from reshelve.packaging.known_answers import KNOWN, write_known_answers
+from reshelve.packaging.operations import check_operations
 from reshelve.packaging.signatures import Module, PairModule, SearchModule, signatures
 from reshelve.packaging.trained import Array, TrainedModel
 from reshelve.packaging.version import VersionBuilder, size_of
@@ -38,7 +37,6 @@ from reshelve.rankers import Kind
 LARGEST_DIFFERENCE = 1e-4
 _QUESTIONS = 64
 _ROUNDS = 9
-_PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
 def package(run: Run) -> dict[str, Any]:
@@ -144,19 +142,6 @@ def torch_logits(
         tensors = [torch.from_numpy(t.astype(np.int64)) for t in (batch.ids, present, types)]
         logits = model(*tensors, torch.from_numpy(beside))
     return np.asarray(logits.float().numpy())
-
-
-def check_operations(version: Path) -> list[str]:
-    """The operations of a SavedModel, sorted. Raises DataError where one is not TensorFlow's own."""
-    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
-    graph = saved.meta_graphs[0].graph_def
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    functions = {function.signature.name for function in graph.library.function}
-    operations = {node.op for node in nodes} - functions
-    foreign = sorted(op for op in operations if op in _PYTHON_OPS or op_def_registry.get(op) is None)
-    if foreign:
-        raise DataError(f"the SavedModel holds operations no stock server has: {', '.join(foreign)}")
-    return sorted(operations)
 
 
 def _check_fit(model: TrainedModel, catalogue: Catalogue) -> None:

@@ -25,7 +25,8 @@ from reshelve.memory.columns import feature_columns
 from reshelve.memory.features import PairFeatures, read_features
 from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import FloatLayers
-from reshelve.packaging.package import check_operations, package, torch_logits
+from reshelve.packaging.operations import check_operations
+from reshelve.packaging.package import package, torch_logits
 from reshelve.packaging.signatures import ranker_module
 from reshelve.packaging.trained import TrainedModel
 from reshelve.rankers import load_ranker

@@ -29,7 +29,8 @@ from reshelve.lineage import Run
 from reshelve.memory.evidence import FEATURES, SearchEvidence
 from reshelve.memory.stage import _Encoder, blend, read_blend
 from reshelve.memory.tables import SearchTables
-from reshelve.packaging.package import check_operations, package
+from reshelve.packaging.operations import check_operations
+from reshelve.packaging.package import package
 from reshelve.rankers import Ranker
 from reshelve.serving.local_server import running_model_server
 from reshelve.settings import PROJECT

@@ -16,7 +16,8 @@ from reshelve.compression.compress import compress
 from reshelve.errors import DataError
 from reshelve.lineage import Run
 from reshelve.packaging.catalogue import Catalogue
-from reshelve.packaging.package import check_operations, package, torch_logits
+from reshelve.packaging.operations import check_operations
+from reshelve.packaging.package import package, torch_logits
 
 
 def packaged(run: Run) -> tuple[dict, Path, dict]:
