@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from reshelve.compression.form import Compression
 from reshelve.contradictions import check_ranker
-from reshelve.errors import ConfigurationError
+from reshelve.errors import ConfigurationError, MisfitError
 from reshelve.forms import Form, Share, line_of, load_form, set_path
 from reshelve.monitoring.form import Watch
 from reshelve.named_files import names
@@ -297,10 +297,12 @@ class Ranker(Form):
 
 
 def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: Path | None = None) -> Ranker:
-    """The ranker file `<name>.yaml`, with dotted `overrides` applied.
+    """The ranker file `<name>.yaml`, with dotted `overrides` applied; what it refers to is there.
 
     Raises ConfigurationError naming file, line, path and what was expected.
     """
+    from reshelve.references import check_references  # it reads rankers
+
     directory = directory or settings().rankers_dir
     path = directory / f"{require_ranker(name)}.yaml"
     if not path.is_file():
@@ -312,7 +314,19 @@ def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
         raise ConfigurationError(
             f"{path}:{line_of(path, 'name')}: name is {ranker.name!r}", f"expected {name!r}, the file's name"
         )
-    return ranker.with_values(overrides) if overrides else ranker
+    ranker = ranker.with_values(overrides) if overrides else ranker
+    try:
+        check_references(ranker)
+    except MisfitError as error:
+        place = f"ranker {name}" if error.key in (overrides or {}) else place_of(name, error.key, directory)
+        raise ConfigurationError(f"{place}: {error.headline}", error.detail) from error
+    return ranker
+
+
+def place_of(name: str, key: str, directory: Path | None = None) -> str:
+    """Where a ranker's dotted key is written: `file:line`, or the ranker's name where it has no file."""
+    path = (directory or settings().rankers_dir) / f"{name}.yaml"
+    return f"{path}:{line_of(path, *key.split('.'))}" if path.is_file() else f"ranker {name}"
 
 
 def ranker_names(directory: Path | None = None) -> list[str]:
@@ -320,4 +334,4 @@ def ranker_names(directory: Path | None = None) -> list[str]:
     return names(directory or settings().rankers_dir)
 
 
-__all__ = ["Form", "Kind", "Ranker", "load_ranker", "ranker_names"]
+__all__ = ["Form", "Kind", "Ranker", "load_ranker", "place_of", "ranker_names"]

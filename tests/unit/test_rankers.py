@@ -47,6 +47,7 @@ def test_adding_a_file_adds_a_ranker(rankers: Path) -> None:
         pytest.param(("recall@20", "map@0"), 7, ["gates.metric", "pattern", "map@0"], id="no depth"),
         pytest.param(("recall@20", "auc"), 7, ["gates.metric: auc needs every candidate's place"], id="no shortlist"),
         pytest.param(("recall@20", "recall@500"), 7, ["gates.metric: recall@500 looks deeper", "at least 500, got 100"], id="too deep"),
+        pytest.param(("  source: retail", "  source: retial"), 5, ["data.source: 'retial' is no clickstream source", "known in"], id="no source"),
         pytest.param(("  source: retail", "  source: retail\n  window_days: lots"), 6, ["data.window_days", "integer", "lots"], id="type"),
         pytest.param(("  source: retail", "  source: retail\n  source: shop"), 6, ["written twice"], id="duplicate-key"),
         pytest.param(("data:", "data: ["), 6, ["expected valid YAML"], id="no-yaml"),
@@ -159,6 +160,30 @@ def test_data_that_cannot_be_split_is_refused_with_its_line(
     if at != "source":
         line = next(number for number, said in enumerate(text.splitlines(), 1) if at in said)
         assert f"shelf.yaml:{line}: " in refused.value.headline
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ("package:no_such_package_here", "is not installed"),
+        ("package:typer", "holds no model"),
+        ("/no/such/directory", "is no directory"),
+        ("~nobody/here", "is no directory"),
+        ("http://example.com/model", "names no model"),
+    ],
+)
+def test_a_base_that_is_not_there_is_refused_with_its_line(rankers: Path, base: str, words: str) -> None:
+    (rankers / "shelf.yaml").write_text(f"{MINIMAL}model:\n  base: {base}\n")
+    with pytest.raises(ConfigurationError, match=rf"shelf\.yaml:9: model\.base: .*{words}"):
+        load_ranker("shelf", directory=rankers)
+    with pytest.raises(ConfigurationError, match=rf"ranker shelf: model\.base: .*{words}"):
+        (rankers / "shelf.yaml").write_text(MINIMAL)
+        load_ranker("shelf", {"model.base": base}, rankers)
+
+
+def test_a_base_that_has_to_be_fetched_is_looked_at_when_it_is(rankers: Path) -> None:
+    for base in ("someone/a-model@main", "s3://bucket/a-model"):
+        assert load_ranker("shelf", {"model.base": base}, rankers).model.base == base
 
 
 def test_the_digest_follows_the_meaning_not_the_layout(rankers: Path) -> None:
