@@ -38,6 +38,17 @@ class ConfigurationError(ReshelveError):
     exit_code = EXIT_CONFIGURATION
 
 
+class MisfitError(ConfigurationError):
+    """What a key of a ranker file refers to is not there, or does not fit. Who read the file adds its line.
+
+    `key` is dotted, as in `model.base`.
+    """
+
+    def __init__(self, key: str, problem: str, detail: str = "") -> None:
+        super().__init__(f"{key}: {problem}", detail)
+        self.key = key
+
+
 class TryAgainError(ReshelveError):
     """Something outside failed (a service away, a process killed): a retry resumes."""
 

@@ -8,11 +8,13 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from reshelve.errors import ConfigurationError
 from reshelve.safe_yaml import compose, load_yaml
 
 FormT = TypeVar("FormT", bound=BaseModel)
+_MISFIT = "misfit"
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -20,6 +22,17 @@ class Form(BaseModel):
     """A frozen form that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def misfit(problem: str, *location: int | str) -> ValidationError:
+    """What a validator raises that looks at several keys: the error of the key that is to be changed, with its line.
+
+    `location` is the key's way from the model whose validator it is.
+    """
+    said = PydanticCustomError(_MISFIT, "{problem}", {"problem": problem})
+    return ValidationError.from_exception_data(
+        _MISFIT, [InitErrorDetails(type=said, loc=location, input=None)]
+    )
 
 
 def load_form(form: type[FormT], path: Path) -> FormT:
@@ -50,7 +63,7 @@ def _expected(form: type[BaseModel], error: Any) -> str:
             section = getattr(section, "annotation", None)
         known = sorted(getattr(section, "model_fields", ()))
         return f" (expected one of: {', '.join(known)})" if known else ""
-    if error["type"] == "missing" or isinstance(error.get("input"), dict | list):
+    if error["type"] in ("missing", _MISFIT) or isinstance(error.get("input"), dict | list):
         return ""
     return f" (got {reprlib.repr(error.get('input'))})"
 

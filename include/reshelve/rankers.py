@@ -9,12 +9,13 @@ import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from reshelve.compression.form import Compression
-from reshelve.errors import ConfigurationError
+from reshelve.contradictions import check_ranker
+from reshelve.errors import ConfigurationError, MisfitError
 from reshelve.forms import Form, Share, line_of, load_form, set_path
 from reshelve.monitoring.form import Watch
 from reshelve.named_files import names
@@ -22,9 +23,11 @@ from reshelve.names import RankerName, require_ranker
 from reshelve.schedules import Schedule
 from reshelve.serving.form import Release
 from reshelve.settings import settings
-from reshelve.tuning.form import Search
+from reshelve.tuning.form import Search, check_space
 
 Group = Literal["category", "segment"]  # of items, of customers
+Weight = Annotated[float, Field(gt=0, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Kind(StrEnum):
@@ -61,7 +64,7 @@ class Data(Form):
     catalogue_days: int = Field(
         28, ge=1, le=1000, description="An item is a candidate if it had an event in these days."
     )
-    events: dict[Literal["click", "cart", "purchase", "judgement"], float] = Field(
+    events: dict[Literal["click", "cart", "purchase", "judgement"], Weight] = Field(
         {"click": 1.0}, min_length=1, description="Label events and their weights."
     )
     split: Literal["time", "query"] = Field(
@@ -161,12 +164,12 @@ class Training(Form):
         10, gt=0, le=1440, description="Training stops after this many minutes, with what it has."
     )
     checkpoint_seconds: float = Field(
-        30, gt=0, description="Seconds between checkpoints: what a crash may cost."
+        30, gt=0, le=86_400, description="Seconds between checkpoints: what a crash may cost."
     )
     processes: int = Field(
         1, ge=1, le=64, description="Horovod processes on this host, one per accelerator where there are any."
     )
-    seed: int = Field(17, description="Decides the initial weights and the order of the examples.")
+    seed: Seed = Field(17, description="Decides the initial weights and the order of the examples.")
     validations: int = Field(
         2, ge=0, le=1000, description="Validations within training, beside those before and after it."
     )
@@ -198,7 +201,7 @@ class Gates(Form):
     """What a challenger must show on the newest held-out slice."""
 
     metric: str = Field(
-        pattern=r"^((map|recall|ndcg|mrr)@\d+|mrr|auc)$",
+        pattern=r"^((map|recall|ndcg|mrr)@[1-9]\d{0,3}|mrr|auc)$",
         examples=["map@5", "recall@20", "mrr"],
         description="What decides: map, recall, ndcg or mrr at a depth, as in recall@20; mrr of whole answers; "
         "pair: auc of whole shortlists.",
@@ -264,59 +267,9 @@ class Ranker(Form):
     watch: Watch = Watch()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
-    def _space_names_ranker_keys(self) -> Ranker:
-        for path in self.search.space:
-            section, _, key = path.partition(".")
-            if (
-                section not in ("training", "model", "examples")
-                or key not in type(getattr(self, section)).model_fields
-            ):
-                raise ValueError(f"search.space: {path!r} is no key of training, model or examples")
-        if "training.loss" in self.search.space:
-            raise ValueError(
-                "search.space: training.loss cannot be searched: losses of two kinds do not compare"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _labels_fit_the_kind(self) -> Ranker:
-        labels, data = self.examples.labels, self.data
-        if self.kind is not Kind.PAIR and (labels != "choices" or self.examples.features):
-            raise ValueError(
-                f"examples.labels and examples.features are for pair; {self.kind.value} has its own"
-            )
-        if (labels == "judgements") != ("judgement" in data.events) or (
-            "judgement" in data.events and len(data.events) > 1
-        ):
-            raise ValueError(
-                "examples.labels: judgements go with data.events: {judgement: 1.0}, and with no other event"
-            )
-        if self.model.towers and self.kind is not Kind.PAIR:
-            raise ValueError(f"model.towers: only a pair has two texts; {self.kind.value} has one")
-        if data.split == "query" and self.kind is not Kind.PAIR:
-            raise ValueError("data.split: only pairs can be split by query")
-        if data.fold is not None and data.fold >= data.folds:
-            raise ValueError(f"data.fold: expected less than data.folds ({data.folds}), got {data.fold}")
-        if labels != "impressions" and {"behaviour", "position"} & set(self.examples.features):
-            raise ValueError("examples.features: behaviour and position are known of impressions alone")
-        if self.examples.grades[0] >= self.examples.grades[1]:
-            raise ValueError("examples.grades: expected the lowest grade, then the highest")
-        return self
-
-    @model_validator(mode="after")
-    def _loss_fits_the_kind(self) -> Ranker:
-        if self.kind.over_catalogue and self.training.loss != "pointwise":
-            raise ValueError(
-                f"training.loss: {self.training.loss} is for pair; {self.kind.value} has one loss"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _metric_fits_the_kind(self) -> Ranker:
-        if self.gates.metric == "auc" and self.kind.over_catalogue:
-            raise ValueError(
-                "gates.metric: auc needs every candidate's place, and a catalogue is answered with its best only"
-            )
+    def _fits_together(self) -> Ranker:
+        check_space(self.search.space, {"training": self.training, "model": self.model})
+        check_ranker(self)
         return self
 
     def digest(self) -> str:
@@ -344,10 +297,12 @@ class Ranker(Form):
 
 
 def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: Path | None = None) -> Ranker:
-    """The ranker file `<name>.yaml`, with dotted `overrides` applied.
+    """The ranker file `<name>.yaml`, with dotted `overrides` applied; what it refers to is there.
 
     Raises ConfigurationError naming file, line, path and what was expected.
     """
+    from reshelve.references import check_references  # it reads rankers
+
     directory = directory or settings().rankers_dir
     path = directory / f"{require_ranker(name)}.yaml"
     if not path.is_file():
@@ -359,7 +314,19 @@ def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
         raise ConfigurationError(
             f"{path}:{line_of(path, 'name')}: name is {ranker.name!r}", f"expected {name!r}, the file's name"
         )
-    return ranker.with_values(overrides) if overrides else ranker
+    ranker = ranker.with_values(overrides) if overrides else ranker
+    try:
+        check_references(ranker)
+    except MisfitError as error:
+        place = f"ranker {name}" if error.key in (overrides or {}) else place_of(name, error.key, directory)
+        raise ConfigurationError(f"{place}: {error.headline}", error.detail) from error
+    return ranker
+
+
+def place_of(name: str, key: str, directory: Path | None = None) -> str:
+    """Where a ranker's dotted key is written: `file:line`, or the ranker's name where it has no file."""
+    path = (directory or settings().rankers_dir) / f"{name}.yaml"
+    return f"{path}:{line_of(path, *key.split('.'))}" if path.is_file() else f"ranker {name}"
 
 
 def ranker_names(directory: Path | None = None) -> list[str]:
@@ -367,4 +334,4 @@ def ranker_names(directory: Path | None = None) -> list[str]:
     return names(directory or settings().rankers_dir)
 
 
-__all__ = ["Form", "Kind", "Ranker", "load_ranker", "ranker_names"]
+__all__ = ["Form", "Kind", "Ranker", "load_ranker", "place_of", "ranker_names"]

@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, D
 
 from reshelve.errors import ConfigurationError
 from reshelve.rankers import Ranker
+from reshelve.references import check_references
 from reshelve_airflow.params import ParamsError, refuse_unknown, retrain_params
 from reshelve_airflow.partitions import PartitionError, partition_of
 from reshelve_airflow.verb import VerbTask, checked, small
@@ -47,7 +48,7 @@ class NightOperator(VerbTask, BaseOperator):
         ranker = self.ranker
         try:
             params = retrain_params(ranker).read(context["params"])
-            ranker.with_values(params.changes(rounds=self.rounds, search=ranker.search))
+            check_references(ranker.with_values(params.changes(rounds=self.rounds, search=ranker.search)))
         except ParamsError as error:
             raise AirflowFailException(str(error)) from error
         except ConfigurationError as error:

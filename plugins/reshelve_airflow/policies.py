@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from reshelve.errors import ConfigurationError
 from reshelve.named_files import misnamed, names
 from reshelve.rankers import Ranker, load_ranker, ranker_names
-from reshelve.safe_yaml import load_yaml
 from reshelve.settings import settings
 from reshelve_airflow.notifiers import on_failure
 
@@ -93,13 +92,19 @@ def sources() -> list[str]:
 
 
 def source_problems() -> list[ConfigurationError]:
-    """Mapping and rule files that have no name to be known by, or are no YAML."""
+    """Mapping and rule files that have no name to be known by, or say what cannot be. Their SQL is tried where it is run."""
+    from reshelve.clickstream.rules import (
+        read_rules,
+    )  # one DAG file asks: the others need not wait for DuckDB
+    from reshelve.clickstream.sources import load_source
+
     found = []
-    for directory in (settings().clickstreams_dir, settings().expectations_dir):
+    readers = {settings().clickstreams_dir: load_source, settings().expectations_dir: read_rules}
+    for directory, read in readers.items():
         found += misnamed(directory)
         for name in names(directory):
             try:
-                load_yaml(directory / f"{name}.yaml")
+                read(name)
             except ConfigurationError as error:
                 found.append(error)
     return found

@@ -89,6 +89,8 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "rounds",
     ),
+    "no_source": (written(text("no_source", data={"source": "retial"})), "no clickstream source"),
+    "no_base": (written(text("no_base", model={"base": "package:no_such_base"})), "not installed"),
     "unknown_key": (written(text("unknown_key", "trainin: {}\n")), "expected one of"),
     "no_yaml": (written("name: [\n"), "YAML"),
     "a_tab": (written("name: x\n\ttitle: y\n"), "YAML"),
@@ -158,6 +160,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (sources / "retail.yaml").write_text(retail)
     (sources / "no source.yaml").write_text(retail)
     (sources / "broken.yaml").write_text("name: [")
+    (sources / "no_rules.yaml").write_text(
+        retail.replace("name: retail", "name: no_rules\nrules: clickstrem")
+    )
     return everything(directory)
 
 
@@ -188,6 +193,7 @@ def test_a_wrong_file_is_named_with_its_line_and_what_was_expected(
 def test_a_wrong_mapping_file_costs_no_other_source_its_tasks(found: dict[str, Any]) -> None:
     (said,) = found["errors"].values()
     assert "no source.yaml:1" in said and "broken.yaml:" in said
+    assert "no_rules.yaml:3: rules: no rule file 'clickstrem'" in said
     assert {"validate_retail", "expire_retail", "validate_broken"} <= found["tasks"]
 
 

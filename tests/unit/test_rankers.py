@@ -44,6 +44,10 @@ def test_adding_a_file_adds_a_ranker(rankers: Path) -> None:
         pytest.param(("  source: retail", "  sauce: retail"), 5, ["data.sauce", "Extra inputs", "expected one of: catalogue_days, events,"], id="unknown-key"),
         pytest.param(("kind: next_item", "kind: nextitem"), 3, ["kind", "'pair' or 'next_item'", "nextitem"], id="enum"),
         pytest.param(("recall@20", "recall"), 7, ["gates.metric", "pattern"], id="pattern"),
+        pytest.param(("recall@20", "map@0"), 7, ["gates.metric", "pattern", "map@0"], id="no depth"),
+        pytest.param(("recall@20", "auc"), 7, ["gates.metric: auc needs every candidate's place"], id="no shortlist"),
+        pytest.param(("recall@20", "recall@500"), 7, ["gates.metric: recall@500 looks deeper", "at least 500, got 100"], id="too deep"),
+        pytest.param(("  source: retail", "  source: retial"), 5, ["data.source: 'retial' is no clickstream source", "known in"], id="no source"),
         pytest.param(("  source: retail", "  source: retail\n  window_days: lots"), 6, ["data.window_days", "integer", "lots"], id="type"),
         pytest.param(("  source: retail", "  source: retail\n  source: shop"), 6, ["written twice"], id="duplicate-key"),
         pytest.param(("data:", "data: ["), 6, ["expected valid YAML"], id="no-yaml"),
@@ -76,10 +80,7 @@ def test_the_search_space_may_only_name_ranker_keys(rankers: Path) -> None:
         load_ranker("shelf", directory=rankers)
 
 
-def test_auc_is_a_metric_of_shortlists_alone(rankers: Path) -> None:
-    (rankers / "shelf.yaml").write_text(MINIMAL.replace("recall@20", "auc"))
-    with pytest.raises(ConfigurationError, match=r"gates\.metric: auc needs every candidate's place"):
-        load_ranker("shelf", directory=rankers)
+def test_auc_is_a_metric_of_shortlists(rankers: Path) -> None:
     (rankers / "shelf.yaml").write_text(MINIMAL.replace("recall@20", "auc").replace("next_item", "pair"))
     assert load_ranker("shelf", directory=rankers).gates.metric == "auc"
 
@@ -90,7 +91,7 @@ def test_auc_is_a_metric_of_shortlists_alone(rankers: Path) -> None:
         ("training: {loss: listwise}\n", r"listwise is for pair"),
         (
             "search: {space: {training.loss: {choice: [pointwise, pairwise]}}}\n",
-            r"training\.loss cannot be searched",
+            r"training\.loss: it cannot be searched",
         ),
         ("training: {adapter: {kind: prefix}}\n", r"training\.adapter\.kind"),
     ],
@@ -100,6 +101,89 @@ def test_training_options_that_do_not_fit_are_refused(rankers: Path, more: str, 
     (rankers / "shelf.yaml").write_text(MINIMAL + more)
     with pytest.raises(ConfigurationError, match=words):
         load_ranker("shelf", directory=rankers)
+
+
+CONTRADICTIONS = {
+    "whole number": ("search:\n  space:\n    training.batch_size: {uniform: [8, 64]}", "training.batch_size", "a whole number"),
+    "half a batch": ("search:\n  space:\n    training.batch_size: {choice: [8, 16.5]}", "training.batch_size", "16.5: .*integer"),
+    "end out of range": ("search:\n  space:\n    training.warmup_share: {uniform: [0, 1.5]}", "warmup_share", "1.5: .*less than"),
+    "upside down": ("search:\n  space:\n    training.warmup_share: {uniform: [0.3, 0.1]}", "warmup_share", "low < high"),
+    "log of nothing": ("search:\n  space:\n    training.epochs: {loguniform: [0, 2]}", "training.epochs", "0 < low < high"),
+    "one value twice": ("search:\n  space:\n    training.accumulate: {choice: [2, 2]}", "accumulate", "each value once"),
+    "no range": ("search:\n  space:\n    training.epochs: {normal: [0, 2]}", "training.epochs", "expected one of {loguniform"),
+    "examples read it": ("search:\n  space:\n    training.seed: {choice: [1, 2]}", "training.seed", "cannot be searched"),
+    "no trial reads it": ("search:\n  space:\n    training.patience: {choice: [1, 2]}", "training.patience", "cannot be searched"),
+    "made before": ("search:\n  space:\n    model.max_length: {choice: [16, 32]}", "model.max_length", "cannot be searched"),
+    "nothing to weigh": ("search:\n  latency_weight: 1", "latency_weight", "nothing to weigh"),
+    "halves nothing": ("search:\n  halving:\n    min_share: 0.5", "min_share", "more than budget_share"),
+    "negative seed": ("search:\n  seed: -1", "seed: -1", "greater than or equal"),
+    "never early": ("training:\n  validations: 2\n  patience: 3", "patience", "never stops early"),
+    "deeper than the model": ("model:\n  layers: 2\ncompression:\n  steps:\n  - step: distil\n    layers: 2", "    layers: 2", "fewer than the model"),
+    "prunes nothing": ("compression:\n  steps:\n  - step: prune\n    feed_forward: 0", "feed_forward", "above 0"),
+    "shares fall": ("release:\n  canary:\n    shares: [0.3, 0.1]", "shares", "rising"),
+    "nothing replayed": ("release:\n  shadow:\n    min_agreement: 0.5", "min_agreement", "nothing is replayed"),
+    "clicks of nobody": ("release:\n  canary:\n    clicks:\n      max_drop: 0.1", "max_drop", "canary.shares"),
+    "too few weeks": ("watch:\n  season:\n    days: 22\n    least: 4", "least", "3 earlier weeks"),
+    "a step beyond the hour": ("schedule: '*/90 * * * *'", "schedule", "step of at most 60"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "at", "words"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_what_contradicts_itself_is_refused_with_its_line(
+    rankers: Path, more: str, at: str, words: str
+) -> None:
+    text = f"{MINIMAL}{more}\n"
+    (rankers / "shelf.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        load_ranker("shelf", directory=rankers)
+    line = max(number for number, said in enumerate(text.splitlines(), 1) if at in said)
+    assert refused.value.headline.startswith(f"{rankers / 'shelf.yaml'}:{line}: "), refused.value.headline
+
+
+@pytest.mark.parametrize(
+    ("data", "at", "words"),
+    [
+        ("  window_days: 2", "window_days", "none to train on: expected at least 3"),
+        ("  fold: 2", "fold", "only where data.split is query"),
+        ("  events: {click: -1.0}", "events", "greater than 0"),
+        ("  events: {judgement: 1.0}", "source", "judgements go with data.events"),
+    ],
+    ids=["no training day", "a fold of no split", "a negative weight", "judgements by choice"],
+)
+def test_data_that_cannot_be_split_is_refused_with_its_line(
+    rankers: Path, data: str, at: str, words: str
+) -> None:
+    text = MINIMAL.replace("  source: retail", f"  source: retail\n{data}")
+    (rankers / "shelf.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        load_ranker("shelf", directory=rankers)
+    if at != "source":
+        line = next(number for number, said in enumerate(text.splitlines(), 1) if at in said)
+        assert f"shelf.yaml:{line}: " in refused.value.headline
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ("package:no_such_package_here", "is not installed"),
+        ("package:typer", "holds no model"),
+        ("/no/such/directory", "is no directory"),
+        ("~nobody/here", "is no directory"),
+        ("http://example.com/model", "names no model"),
+    ],
+)
+def test_a_base_that_is_not_there_is_refused_with_its_line(rankers: Path, base: str, words: str) -> None:
+    (rankers / "shelf.yaml").write_text(f"{MINIMAL}model:\n  base: {base}\n")
+    with pytest.raises(ConfigurationError, match=rf"shelf\.yaml:9: model\.base: .*{words}"):
+        load_ranker("shelf", directory=rankers)
+    with pytest.raises(ConfigurationError, match=rf"ranker shelf: model\.base: .*{words}"):
+        (rankers / "shelf.yaml").write_text(MINIMAL)
+        load_ranker("shelf", {"model.base": base}, rankers)
+
+
+def test_a_base_that_has_to_be_fetched_is_looked_at_when_it_is(rankers: Path) -> None:
+    for base in ("someone/a-model@main", "s3://bucket/a-model"):
+        assert load_ranker("shelf", {"model.base": base}, rankers).model.base == base
 
 
 def test_the_digest_follows_the_meaning_not_the_layout(rankers: Path) -> None:

@@ -52,7 +52,7 @@ class Repeated(KeyedRule):
     check: Literal["repeated"]
     columns: tuple[EventColumn, ...] = Field(min_length=2)
     event_types: tuple[EventTypeName, ...] = Field(
-        ("click", "cart", "purchase", "return"), description="The events that are compared."
+        ("click", "cart", "purchase", "return"), min_length=1, description="The events that are compared."
     )
 
     @property
@@ -99,7 +99,7 @@ class FastClicks(KeyedRule):
     check: Literal["fast_clicks"]
     per: Literal["session_id", "user_id"]
     max: int = Field(ge=1, description="Events in one piece of time that are still human.")
-    seconds: int = Field(ge=1, description="The length of a piece of time.")
+    seconds: int = Field(ge=1, le=86_400, description="The length of a piece of time.")
     event_type: EventTypeName = "click"
 
     @property

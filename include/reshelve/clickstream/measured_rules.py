@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 
 from reshelve.clickstream.drift import stability
 from reshelve.clickstream.profile import Profile, quantile, total
-from reshelve.clickstream.rule_base import EventTypeName, PartitionRule, Range, Share
+from reshelve.clickstream.rule_base import EventTypeName, PartitionRule, Range, refuse_crossed
+from reshelve.forms import Share, misfit
 
 _SURE = 3.0  # standard errors
 
@@ -97,6 +98,12 @@ class RowCountTrend(_TrailingRule):
     max_ratio: float = Field(2.0, gt=1)
     least: int = Field(2, ge=1, description="Past days of that weekday, below which nothing is said.")
 
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> RowCountTrend:
+        if self.least > self.weeks:
+            raise misfit(f"expected at most weeks ({self.weeks}): each has one such day", "least")
+        return self
+
     def measured(self, facts: Facts) -> Range | None:
         day = facts.profile.partition
         same = [past.rows for past in facts.trailing(self.weeks) if past.partition.weekday() == day.weekday()]
@@ -119,8 +126,7 @@ class TypeShare(MeasuredRule):
 
     @model_validator(mode="after")
     def _a_range(self) -> TypeShare:
-        if self.min > self.max:
-            raise ValueError("min: must not be above max")
+        refuse_crossed(self.min, self.max)
         return self
 
     def measured(self, facts: Facts) -> Range | None:
@@ -142,6 +148,12 @@ class NewItemShare(_TrailingRule):
     check: Literal["new_item_share"]
     max: Share
     least_days: int = Field(7, ge=1, description="Trailing partitions, below which nothing is said.")
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> NewItemShare:
+        if self.least_days > 7 * self.weeks:
+            raise misfit(f"expected at most the {7 * self.weeks} days of weeks ({self.weeks})", "least_days")
+        return self
 
     def measured(self, facts: Facts) -> Range | None:
         if len(facts.trailing(self.weeks)) < self.least_days or not facts.item_rows:

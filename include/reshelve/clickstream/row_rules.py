@@ -7,7 +7,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from reshelve.clickstream.database import column, text
-from reshelve.clickstream.rule_base import EventColumn, NumberColumn, RowRule, TextColumn, TolerantRule
+from reshelve.clickstream.rule_base import (
+    EventColumn,
+    NumberColumn,
+    RowRule,
+    TextColumn,
+    TolerantRule,
+    refuse_crossed,
+)
 
 
 class NotNull(TolerantRule):
@@ -46,9 +53,10 @@ class Between(TolerantRule):
     max: float | None = None
 
     @model_validator(mode="after")
-    def _an_end(self) -> Between:
+    def _a_range(self) -> Between:
         if self.min is None and self.max is None:
             raise ValueError("min or max is needed")
+        refuse_crossed(self.min, self.max)
         return self
 
     def failing(self, partition: str) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
+from reshelve.forms import Form, Share, misfit
+
 Tolerated = Annotated[
     Share, Field(description="Share of the rows that may break the rule (not for quarantine).")
 ]
@@ -37,6 +38,12 @@ class Severity(StrEnum):
     WARN = "warn"
 
 
+def refuse_crossed(low: float | None, high: float | None) -> None:
+    """What the validator of a rule with `min` and `max` asks. Raises pydantic's ValidationError."""
+    if low is not None and high is not None and low > high:
+        raise misfit(f"expected at most max ({high:g}), got {low:g}", "min")
+
+
 @dataclass(frozen=True)
 class Range:
     """What a measured number must be: between `low` and `high`, both included; None: no end.
@@ -50,10 +57,8 @@ class Range:
     said: str
 
 
-class BaseRule(BaseModel):
+class BaseRule(Form):
     """What every rule says of itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]{0,60}$", description="Unique in its file; names the rule in reports."
@@ -68,7 +73,7 @@ class PartitionRule(BaseRule):
     @model_validator(mode="after")
     def _no_rows_to_set_aside(self) -> PartitionRule:
         if self.severity is Severity.QUARANTINE:
-            raise ValueError("severity: a rule about the whole partition can stop or warn, not quarantine")
+            raise misfit("a rule about the whole partition can stop or warn, not quarantine", "severity")
         return self
 
 
@@ -92,7 +97,7 @@ class TolerantRule(RowRule):
     @model_validator(mode="after")
     def _quarantine_tolerates_nothing(self) -> TolerantRule:
         if self.tolerate and self.severity is Severity.QUARANTINE:
-            raise ValueError("tolerate: a quarantine rule sets aside every row that breaks it")
+            raise misfit("a quarantine rule sets aside every row that breaks it", "tolerate")
         return self
 
 

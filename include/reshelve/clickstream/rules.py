@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import duckdb
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from reshelve.clickstream.database import EVENT_TYPES, column, connect, reason
 from reshelve.clickstream.keyed_rules import (
@@ -38,9 +38,16 @@ from reshelve.clickstream.measured_rules import (
     TypeShare,
 )
 from reshelve.clickstream.row_rules import Between, Expression, Late, Matches, MaxLength, NotNull, OneOf
-from reshelve.clickstream.rule_base import EventColumn, KeyedRule, PartitionRule, RowRule, Severity
+from reshelve.clickstream.rule_base import (
+    EventColumn,
+    KeyedRule,
+    PartitionRule,
+    RowRule,
+    Severity,
+    refuse_crossed,
+)
 from reshelve.errors import ConfigurationError
-from reshelve.forms import line_of, load_form
+from reshelve.forms import Form, line_of, load_form, misfit
 from reshelve.settings import settings
 
 ColumnType = Literal[
@@ -54,8 +61,8 @@ class _Gatekeeper(PartitionRule):
     @model_validator(mode="after")
     def _always_stops(self) -> _Gatekeeper:
         if self.severity is not Severity.STOP:
-            raise ValueError(
-                "severity: expected stop, for no other rule can be checked where this one is broken"
+            raise misfit(
+                "expected stop, for no other rule can be checked where this one is broken", "severity"
             )
         return self
 
@@ -70,13 +77,15 @@ class Columns(_Gatekeeper):
     """Every event column is there with one of these types."""
 
     check: Literal["columns"]
-    types: dict[EventColumn, list[ColumnType]] = Field(description="Column → the types it may have.")
+    types: dict[EventColumn, Annotated[list[ColumnType], Field(min_length=1)]] = Field(
+        description="Column → the types it may have."
+    )
 
     @model_validator(mode="after")
     def _all_columns(self) -> Columns:
         missing = [name for name in EVENT_TYPES if name not in self.types]
         if missing:
-            raise ValueError(f"types: {', '.join(missing)} not named; every event column has a type")
+            raise misfit(f"{', '.join(missing)} not named; every event column has a type", "types")
         return self
 
 
@@ -86,6 +95,11 @@ class RowCount(PartitionRule):
     check: Literal["row_count"]
     min: int = Field(1, ge=0)
     max: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _a_range(self) -> RowCount:
+        refuse_crossed(self.min, self.max)
+        return self
 
     def failure(self) -> str:
         """What is wrong where the rule is broken."""
@@ -101,10 +115,8 @@ Rule = Annotated[
 ]  # fmt: skip
 
 
-class RuleFile(BaseModel):
+class RuleFile(Form):
     """All rules of a clickstream, in the order they are reported."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str = ""
     rules: tuple[Rule, ...] = Field(min_length=1)
@@ -114,13 +126,14 @@ class RuleFile(BaseModel):
         names = [rule.name for rule in self.rules]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"rules: {', '.join(twice)} is named twice")
+            second = [place for place, name in enumerate(names) if name == twice[0]][1]
+            raise misfit(f"{', '.join(twice)} is named twice", "rules", second, "name")
         for kind, check in ((Readable, "readable"), (Columns, "columns")):
             if sum(isinstance(rule, kind) for rule in self.rules) != 1:
-                raise ValueError(f"rules: expected exactly one rule with check: {check}")
+                raise misfit(f"expected exactly one rule with check: {check}", "rules")
         if max(len(self.quarantine), len(self.told)) > _MOST_ROW_RULES:
-            raise ValueError(
-                f"rules: at most {_MOST_ROW_RULES} row rules that set aside, and as many that do not"
+            raise misfit(
+                f"at most {_MOST_ROW_RULES} row rules that set aside, and as many that do not", "rules"
             )
         return self
 
@@ -172,9 +185,14 @@ def rules_path(name: str) -> Path:
 def load_rules(name: str = "clickstream") -> RuleFile:
     """The rule file `name`. Raises ConfigurationError naming file, line and what was expected."""
     path = rules_path(name)
-    rules = load_form(RuleFile, path)
+    rules = read_rules(name)
     _bind(path, rules)
     return rules
+
+
+def read_rules(name: str) -> RuleFile:
+    """The same without a look at its SQL, where many files are read often."""
+    return load_form(RuleFile, rules_path(name))
 
 
 def _bind(path: Path, rules: RuleFile) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.errors import ConfigurationError
-from reshelve.forms import Form, line_of, load_form
+from reshelve.forms import Form, line_of, load_form, misfit
 from reshelve.named_files import names
 from reshelve.names import RankerName
 from reshelve.settings import PROJECT, settings
@@ -77,13 +77,12 @@ class ClickstreamSource(Form):
         missing = [name for name in EVENT_SCHEMA.names if name not in self.columns]
         unknown = [name for name in self.columns if name not in EVENT_SCHEMA.names]
         if missing:
-            raise ValueError(
-                f"columns: no expression for {', '.join(missing)} (write NULL where it is not known)"
+            raise misfit(
+                f"no expression for {', '.join(missing)} (write NULL where it is not known)", "columns"
             )
         if unknown:
-            raise ValueError(
-                f"columns: {', '.join(unknown)} is no event column: {', '.join(EVENT_SCHEMA.names)}"
-            )
+            said = f"{', '.join(unknown)} is no event column: {', '.join(EVENT_SCHEMA.names)}"
+            raise misfit(said, "columns", unknown[0])
         return self
 
 
@@ -100,12 +99,21 @@ def source_path(name: str) -> Path:
 
 
 def load_source(name: str) -> ClickstreamSource:
-    """The mapping of source `name`. Raises ConfigurationError naming file, line, key and expectation."""
+    """The mapping of source `name`. Raises ConfigurationError naming file, line, key and expectation.
+
+    The rule file that it names must be there; what is in that is seen where it is read.
+    """
     path = source_path(name)
     source = load_form(ClickstreamSource, path)
     if source.name != name:
         raise ConfigurationError(
             f"{path}:{line_of(path, 'name')}: name: expected {name!r}, as the file is called"
+        )
+    known = names(settings().expectations_dir)
+    if source.rules not in known:
+        raise ConfigurationError(
+            f"{path}:{line_of(path, 'rules')}: rules: no rule file {source.rules!r}",
+            f"known in {settings().expectations_dir}: {', '.join(known) or 'none'}",
         )
     return source
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from reshelve.forms import Form, Share
+from reshelve.forms import Form, Share, misfit
 
 Product = Literal["qkv", "attention_output", "intermediate", "output"]
 
@@ -36,6 +36,12 @@ class Prune(Form):
         0.25, description="Share of each layer's feed-forward neurons removed."
     )
 
+    @model_validator(mode="after")
+    def _removes_something(self) -> Prune:
+        if not self.heads and not self.feed_forward:
+            raise misfit("expected a share above 0 of heads or of feed_forward", "feed_forward")
+        return self
+
 
 class LowRank(Form):
     """Replace a product's matrix by two thin ones, the best of that rank for the activations of training examples."""
@@ -45,7 +51,7 @@ class LowRank(Form):
         0.4, description="Rank kept, as a share of the full one; it saves work below about a half."
     )
     products: tuple[Product, ...] = Field(
-        ("intermediate", "output"), description="Which products of a layer."
+        ("intermediate", "output"), min_length=1, description="Which products of a layer."
     )
 
 

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from reshelve.errors import ConfigurationError, DataError
+from reshelve.errors import DataError
 from reshelve.evaluation.baselines import BASELINES, Baselines
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.judgement import CHALLENGER, CHAMPION, Evidence, judge
@@ -35,12 +35,9 @@ from reshelve.store.versions import download_version, partition_of
 
 
 def gate(run: Run) -> dict[str, Any]:
-    """Judge the run's packaged version; writes report.json, the same as the result.
-
-    Raises ConfigurationError where the metric looks deeper than an answer goes.
-    """
+    """Judge the run's packaged version; writes report.json, the same as the result."""
     ranker = run.ranker
-    metric = _metric(ranker)
+    metric = Metric.parse(ranker.gates.metric)
     examples, version = run.stage("examples").files(), run.stage("package").files() / "version"
     metrics = reported(metric, whole_lists=ranker.kind is Kind.PAIR)
     held = HeldOut(read_holdout(examples / "holdout.parquet"), metrics, ranker.training.seed)
@@ -77,16 +74,6 @@ def gate(run: Run) -> dict[str, Any]:
         "judged", verdict=result["verdict"], metric=str(metric), value=round(result["challenger"]["value"], 4)
     )
     return result
-
-
-def _metric(ranker: Ranker) -> Metric:
-    metric = Metric.parse(ranker.gates.metric)
-    if ranker.kind.over_catalogue and metric.k is not None and metric.k > ranker.release.top:
-        raise ConfigurationError(
-            f"ranker {ranker.name}: gates.metric {metric} looks deeper than an answer goes",
-            f"expected release.top of at least {metric.k}, got {ranker.release.top}",
-        )
-    return metric
 
 
 def _champion(run: Run) -> int | None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from reshelve.clickstream.events import catalogue_key
 from reshelve.clickstream.verdicts import read_verdict
-from reshelve.errors import DataError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError, MisfitError, TryAgainError
 from reshelve.examples import next_item, pair, search, shown
 from reshelve.examples.catalogue import build_catalogue
 from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, write_batches, write_rows
@@ -31,9 +31,10 @@ from reshelve.examples.window import open_window
 from reshelve.examples.workspace import Workspace, reading
 from reshelve.lineage import Run
 from reshelve.logs import logger
+from reshelve.packaging.fitting import check_base
 from reshelve.progress import counted
-from reshelve.rankers import Kind
-from reshelve.training.base import resolve_base
+from reshelve.rankers import Kind, place_of
+from reshelve.training.base import BaseModel, resolve_base
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ def build_examples(run: Run) -> dict[str, Any]:
     log.info(
         "partitions", train=len(split.train), validation=len(split.validation), holdout=len(split.holdout)
     )
+    base = _base(run)
     directory = run.stage("examples").directory
     scratch = directory / ".scratch"
     inputs = _fetch(run, split, scratch)
-    base = resolve_base(run.ranker.model.base, run.store)
     shutil.copyfile(base.path / "tokenizer.json", directory / "tokenizer.json")
     (directory / "base.json").write_text(json.dumps(base.record(), indent=1, sort_keys=True))
 
@@ -92,6 +93,17 @@ def build_examples(run: Run) -> dict[str, Any]:
         "verdicts": {str(day): split.digests[day] for day in split.days},
         "base": base.record(),
     }
+
+
+def _base(run: Run) -> BaseModel:
+    """The run's base model. Raises ConfigurationError where one that was fetched only now cannot be packaged."""
+    try:
+        base = resolve_base(run.ranker.model.base, run.store)
+        check_base(run.ranker, base.path)
+    except MisfitError as error:
+        place = place_of(run.ranker.name, error.key)
+        raise ConfigurationError(f"{place}: {error.headline}", error.detail) from error
+    return base
 
 
 def _fetch(run: Run, split: Split, scratch: Path) -> Inputs:

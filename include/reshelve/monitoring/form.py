@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from reshelve.forms import Form, Share
+from reshelve.forms import Form, Share, misfit
 
 HourOfDay = Annotated[int, Field(ge=0, le=23)]
 
@@ -43,6 +43,13 @@ class Season(Form):
         description="Robust standard deviations from the median that are out of the ordinary.",
     )
     hours: int = Field(2, ge=1, le=24, description="Hours in a row that have to be, before it is told.")
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Season:
+        weeks = (self.days - 1) // 7
+        if self.least > weeks:
+            raise misfit(f"{self.days} days hold {weeks} earlier weeks: expected at most those", "least")
+        return self
 
 
 class Watch(Form):

@@ -29,6 +29,7 @@ from reshelve.packaging.heldout import Question, read_questions, request
 from reshelve.packaging.known_answers import KNOWN, write_known_answers
 from reshelve.packaging.operations import check_operations
 from reshelve.packaging.signatures import Module, PairModule, SearchModule, signatures
+from reshelve.packaging.tokenizer_check import check_tokenizer
 from reshelve.packaging.trained import Array, TrainedModel
 from reshelve.packaging.version import VersionBuilder, size_of
 from reshelve.packaging.warmup import BATCHES, Request, write_warmup
@@ -50,6 +51,7 @@ def package(run: Run) -> dict[str, Any]:
     questions = read_questions(builder.examples, catalogue, _QUESTIONS)
 
     module = builder.module(model, FloatLayers(model))
+    check_tokenizer(module.tokenizer, train / "tokenizer.json", pairs=model.document.kind is Kind.PAIR)
     probe = request(model.document.kind, questions, 16)
     difference = check_against_torch(module, train, catalogue, probe)
     log.info("equals torch", max_logit_difference=difference)

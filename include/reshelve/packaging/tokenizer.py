@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from reshelve.errors import ConfigurationError
 from reshelve.packaging.codepoints import CodePoints, probe, substitute
+from reshelve.packaging.fitting import CLS, PAD, SEP, tokenizer_facts
 
 _MISSING = -1
 _SPECIAL_IN_PAIR = 3
@@ -57,12 +58,9 @@ def read_tokenizer(document: str) -> WordPiece:
     Raises ConfigurationError where it is not BERT's kind (WordPiece, characters normalised one by one).
     """
     form = json.loads(document)
-    kinds = {part: (form.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")}
-    expected = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
-    if kinds != expected:
-        raise ConfigurationError(
-            "tokenizer.json: only BERT's tokenizer can be packaged", f"expected {expected}, got {kinds}"
-        )
+    problems = tokenizer_facts(form).problems
+    if problems:
+        raise ConfigurationError("tokenizer.json: only BERT's tokenizer can be packaged", "; ".join(problems))
     tokenizer = Tokenizer.from_str(document)
     return WordPiece(
         tokenizer.get_vocab(),
@@ -82,9 +80,7 @@ class GraphTokenizer(tf.Module):
         vocabulary = form.vocabulary
         self.max_length = max_length
         self.form = form
-        self.unknown, self.start, self.end, self.pad = (
-            vocabulary[t] for t in (form.unknown, "[CLS]", "[SEP]", "[PAD]")
-        )
+        self.unknown, self.start, self.end, self.pad = (vocabulary[t] for t in (form.unknown, CLS, SEP, PAD))
         self.widest = max(map(len, vocabulary))
         self.table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(

@@ -11,16 +11,22 @@ from typing import Any
 
 from reshelve.clickstream.events import landed_prefix
 from reshelve.clickstream.verdicts import Decision, validated_partitions
+from reshelve.errors import DataError
+from reshelve.examples.partitions import Split, choose_partitions
 from reshelve.lineage import STAGES, Result, Run
 from reshelve.planning.estimate import NOTHING, estimate
 from reshelve.planning.past import past_nights
 from reshelve.rankers import Kind, Ranker, load_ranker
 from reshelve.store.deployments import read_pointer
 from reshelve.store.versions import partition_of
+from reshelve.training.base import resolve_base
+from reshelve.training.base_home import home_of
+from reshelve.training.start import expected_start
 from reshelve.tuning.plan import waves
 
 # What past nights say little about: a night with another of these takes another time.
 _RESHAPES = ("model.", "examples.", "data.")
+NOT_JUDGED = "not judged yet"
 
 
 def plan(run: Run) -> Result:
@@ -41,15 +47,16 @@ def plan(run: Run) -> Result:
     }
     price = ranker.search.price_per_hour * ranker.search.parallel
     data = _data(run)
+    split, ends = _split(run, data, done)
     return {
-        "headline": _headline(data, left, minutes["seconds"], unknown),
+        "headline": _headline(left, minutes["seconds"], unknown, ends),
         "run": run.id,
         "partition": run.partition.isoformat(),
         "data": data,
         "changes": changes,
         "search": _search(ranker),
         "training": f"{ranker.training.epochs:g} epochs, at most {ranker.training.max_minutes:g} minutes, "
-        f"from {ranker.model.base}",
+        f"from {_start(run, split, done)}",
         "compression": ranker.compression.said,
         "stages": stages,
         "minutes": minutes["seconds"],
@@ -109,7 +116,7 @@ def _verdict(run: Run, judged: Decision) -> str:
     """What is known of the night's own day; files that came after a verdict of "missing" are not judged yet."""
     landed = landed_prefix(run.ranker.data.source, run.partition)
     if judged is Decision.MISSING and any(True for _ in run.store.list(landed)):
-        return "not judged yet"
+        return NOT_JUDGED
     return judged.value
 
 
@@ -119,7 +126,8 @@ def _search(ranker: Ranker) -> str:
         return "left out"
     money = f" and {search.max_cost:g} in money" if search.max_cost is not None else ""
     rounds = sum(1 for _ in waves(search))
-    return f"{search.trials} trials in {rounds} rounds, at most {search.max_minutes:g} minutes{money}"
+    every = ", every point of search.space," if search.most_trials < search.trials else ""
+    return f"{search.most_trials} trials{every} in {rounds} rounds, at most {search.max_minutes:g} minutes{money}"
 
 
 def _champion(run: Run) -> dict[str, Any]:
@@ -130,11 +138,35 @@ def _champion(run: Run) -> dict[str, Any]:
     return {"version": version, "newer_than_this_night": newer}
 
 
-def _headline(data: dict[str, Any], left: list[dict[str, Any]], minutes: float, unknown: list[str]) -> str:
+def _split(run: Run, data: dict[str, Any], done: dict[str, Result]) -> tuple[Split | None, str]:
+    """The days the run would learn from, and why it would come to nothing; empty where it would not."""
+    if data["verdict"] == Decision.MISSING.value:
+        return None, f"nothing of {data['source']} {data['last']} has landed: this run would be skipped"
+    if data["verdict"] == Decision.STOP.value:
+        return None, f"{data['source']} {data['last']} was stopped by validation: this run would fail"
+    if data["verdict"] == NOT_JUDGED or "examples" in done:
+        return None, ""
+    try:
+        return choose_partitions(run), ""
+    except DataError as error:
+        return None, f"{error.headline}: this run would fail"
+
+
+def _start(run: Run, split: Split | None, done: dict[str, Result]) -> str:
+    """The weights that training would start from."""
+    base = run.ranker.model.base
+    if home_of(base) is None:  # it would have to be fetched to be compared with the champion's
+        return f"the champion where it fits, else {base}" if run.ranker.training.warm_start else base
+    days = done["examples"].get("validation_partitions") if "examples" in done else split and split.validation
+    start = expected_start(run, resolve_base(base, run.store), str(days[0]) if days else None)
+    return f"the champion {start.version}" if start.version is not None else f"{base} ({start.reason})"
+
+
+def _headline(left: list[dict[str, Any]], minutes: float, unknown: list[str], ends: str) -> str:
     if not left:
         return "everything is done: this run would do nothing again"
-    if data["verdict"] == Decision.MISSING.value:
-        return f"nothing of {data['source']} {data['last']} has landed: this run would be skipped"
+    if ends:
+        return ends
     said = f"{len(left)} stages to do, about {minutes:g} minutes"
     if len(unknown) == len(left):
         return f"{len(left)} stages to do; no past night says how long they take"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from reshelve.forms import Form, Share
+from reshelve.forms import Form, Share, misfit
 
 
 class Shadow(Form):
@@ -65,7 +65,9 @@ class Release(Form):
     """How a promoted version reaches customers."""
 
     automatic: bool = Field(True, description="Release after a promote verdict; otherwise publish only.")
-    ready_seconds: int = Field(300, ge=5, description="How long every agent may take to load the version.")
+    ready_seconds: int = Field(
+        300, ge=5, le=86_400, description="How long every agent may take to load the version."
+    )
     keep: int = Field(
         5, ge=2, description="Published versions that housekeeping keeps beside those that serve."
     )
@@ -91,9 +93,11 @@ class Release(Form):
     @model_validator(mode="after")
     def _shares_rise(self) -> Release:
         if list(self.canary.shares) != sorted(set(self.canary.shares)):
-            raise ValueError("canary.shares: expected rising shares")
+            raise misfit("expected rising shares", "canary", "shares")
         if self.canary.clicks.max_drop is not None and not self.canary.shares:
-            raise ValueError(
-                "canary.clicks: only a canary's sessions can be compared: expected canary.shares"
-            )
+            said = "only a canary's sessions can be compared: expected canary.shares"
+            raise misfit(said, "canary", "clicks", "max_drop")
+        if self.shadow.min_agreement and not self.shadow.requests:
+            said = "nothing is replayed: expected shadow.requests above 0"
+            raise misfit(said, "shadow", "min_agreement")
         return self

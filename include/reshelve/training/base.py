@@ -1,16 +1,10 @@
-"""Where the pretrained transformer comes from: an installed package, a directory, S3 or the Hugging Face hub.
-
-Only safetensors weights are accepted: a pickle runs code of whoever wrote it.
-"""
+"""Where the pretrained transformer comes from: an installed package, a directory, S3 or the Hugging Face hub."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
-import re
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +13,8 @@ from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
+from reshelve.training.base_home import home_of, require_files
 
-_HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _READ = (".safetensors", ".json", ".txt")  # what a tokenizer and an encoder are made of
 
 
@@ -49,45 +42,11 @@ def resolve_base(uri: str, store: ObjectStore | None) -> BaseModel:
     optional `@revision`. Raises ConfigurationError where there is no such model or it has no safetensors weights,
     TryAgainError where the store or the hub is away.
     """
-    if uri.startswith("package:"):
-        return _from_package(uri)
-    if uri.startswith("s3://"):
-        return _from_s3(uri, store)
-    if uri.startswith(("/", ".", "~")):
-        path = Path(uri).expanduser().resolve()
-        if not path.is_dir():
-            raise ConfigurationError(
-                f"model.base: {uri} is no directory", "expected config.json and *.safetensors in it"
-            )
-        return _described(path, uri, None)
-    if _HUB_NAME.match(uri):
-        return _from_hub(uri)
-    raise ConfigurationError(
-        f"model.base: {uri!r} names no model",
-        "expected package:NAME, a directory, s3://bucket/prefix or a hub name",
-    )
-
-
-def _from_package(uri: str) -> BaseModel:
-    name = uri.removeprefix("package:")
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError(f"model.base: package {name!r} is not installed", f"try: pip install {name}")
-    homes = sorted(
-        config.parent
-        for root in spec.submodule_search_locations
-        for config in Path(root).rglob("config.json")
-        if any(config.parent.glob("*.safetensors"))
-    )
-    if not homes:
-        raise ConfigurationError(
-            f"model.base: package {name!r} holds no model",
-            "expected a directory with config.json and *.safetensors",
-        )
-    return _described(homes[0], uri, _package_version(name))
+    home = home_of(uri)
+    if home is not None:
+        name = uri.removeprefix("package:")
+        return _described(home, uri, None if name == uri else _package_version(name))
+    return _from_s3(uri, store) if uri.startswith("s3://") else _from_hub(uri)
 
 
 def _package_version(name: str) -> str | None:
@@ -104,7 +63,7 @@ def _from_s3(uri: str, store: ObjectStore | None) -> BaseModel:
     prefix = prefix.rstrip("/") + "/"
     source = store if store is not None and store.bucket == bucket else ObjectStore(bucket)
     keys = [key for key, _ in source.list(prefix) if "/" not in key[len(prefix) :]]
-    _require_safe(uri, [key[len(prefix) :] for key in keys])
+    require_files(uri, [key[len(prefix) :] for key in keys])
     wanted = [key for key in keys if key.endswith(_READ)]
     # Entity tags change with the bytes: a model replaced in place is fetched again, one that stayed is not.
     digest = hashlib.sha256(
@@ -153,30 +112,11 @@ def _from_hub(uri: str) -> BaseModel:
 
 def _described(path: Path, name: str, revision: str | None) -> BaseModel:
     names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
-    _require_safe(name, names)
+    require_files(name, names)
     files = {entry: _sha256(path / entry) for entry in names if entry.endswith(_READ)}
     if revision is None:
         revision = hashlib.sha256("\n".join(f"{k} {v}" for k, v in files.items()).encode()).hexdigest()[:16]
     return BaseModel(path, name, revision, files)
-
-
-def _require_safe(uri: str, names: Iterable[str]) -> None:
-    names = list(names)
-    if not any(name.endswith(".safetensors") for name in names):
-        pickled = [name for name in names if name.endswith(_PICKLED)]
-        if pickled:
-            raise ConfigurationError(
-                f"model.base: {uri} has its weights only as a pickle ({pickled[0]}), which is refused",
-                "a pickle can run any code; expected *.safetensors",
-            )
-        raise ConfigurationError(
-            f"model.base: {uri} holds no weights", "expected config.json and *.safetensors"
-        )
-    for needed in ("config.json", "tokenizer.json"):
-        if needed not in names:
-            raise ConfigurationError(
-                f"model.base: {uri} lacks {needed}", "expected config.json, tokenizer.json and *.safetensors"
-            )
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pydantic
 
-from reshelve.errors import ConfigurationError, DataError
+from reshelve.errors import DataError, MisfitError
 from reshelve.rankers import Kind
 
 _SUPPORTED = "BERT encoders (model_type bert, absolute positions), such as MiniLM"
@@ -58,16 +58,19 @@ def read_form(directory: Path) -> ModelForm:
 def base_architecture(base: Path, max_length: int, layers: int | None = None) -> Architecture:
     """The sizes in the base model's `config.json`, with the lowest `layers` of its layers (None: all).
 
-    Raises ConfigurationError for what is not supported.
+    Raises MisfitError for what is not supported.
     """
-    config = json.loads((base / "config.json").read_text())
+    try:
+        config = dict(json.loads((base / "config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise MisfitError("model.base", f"{base / 'config.json'} cannot be read", str(error)) from error
     kind = config.get("model_type")
     if (
         kind != "bert"
         or config.get("position_embedding_type", "absolute") != "absolute"
         or config.get("is_decoder")
     ):
-        raise ConfigurationError(f"model.base: {kind!r} models are not supported", f"supported: {_SUPPORTED}")
+        raise MisfitError("model.base", f"{kind!r} models are not supported", f"supported: {_SUPPORTED}")
     defaults = {
         "type_vocab_size": 2,
         "layer_norm_eps": 1e-12,
@@ -78,17 +81,18 @@ def base_architecture(base: Path, max_length: int, layers: int | None = None) ->
         found = Architecture.model_validate({**defaults, **config})
     except pydantic.ValidationError as error:
         problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(
-            f"model.base: {base / 'config.json'} is no BERT configuration", problems
+        raise MisfitError(
+            "model.base", f"{base / 'config.json'} is no BERT configuration", problems
         ) from error
     if max_length > found.max_position_embeddings:
-        raise ConfigurationError(
-            f"model.max_length: {max_length} is more than the base model's {found.max_position_embeddings} positions"
+        raise MisfitError(
+            "model.max_length",
+            f"{max_length} is more than the base model's {found.max_position_embeddings} positions",
         )
     if layers is None:
         return found
     if layers > found.num_hidden_layers:
-        raise ConfigurationError(
-            f"model.layers: {layers} is more than the base model's {found.num_hidden_layers} layers"
+        raise MisfitError(
+            "model.layers", f"{layers} is more than the base model's {found.num_hidden_layers} layers"
         )
     return found.model_copy(update={"num_hidden_layers": layers})

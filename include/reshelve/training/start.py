@@ -51,8 +51,10 @@ def choose_start(run: Run, base: PretrainedBase) -> Start:
     key = f"{run.prefix}/start.json"
     found = run.store.get_json(key)
     if found is None:
+        examples = run.stage("examples").result() or {}
+        first = (examples.get("validation_partitions") or [""])[0]
         try:
-            decided = _champion(run, base)
+            decided = _fetched(run, _champion(run, base, first))
         except (_UnfitError, DataError) as error:
             decided = Start(reason=str(error).partition("\n")[0])
         try:
@@ -64,6 +66,22 @@ def choose_start(run: Run, base: PretrainedBase) -> Start:
             logger(stage="train", run=run.id).info("another process was first to decide the start")
         found = run.store.get_json(key)
     return Start.model_validate(found)
+
+
+def expected_start(run: Run, base: PretrainedBase, validates_from: str | None) -> Start:
+    """What `choose_start` would decide as things are; nothing is written or fetched.
+
+    `validates_from`: the first day of validation, None where it is not known yet.
+    """
+    if not run.ranker.training.warm_start:
+        return Start(reason="training.warm_start is false")
+    found = run.store.get_json(f"{run.prefix}/start.json")
+    if found is not None:
+        return Start.model_validate(found)
+    try:
+        return _champion(run, base, validates_from)
+    except (_UnfitError, DataError) as error:
+        return Start(reason=str(error).partition("\n")[0])
 
 
 def start_files(run: Run, start: Start) -> Path | None:
@@ -92,7 +110,8 @@ def start_files(run: Run, start: Start) -> Path | None:
     return directory
 
 
-def _champion(run: Run, base: PretrainedBase) -> Start:
+def _champion(run: Run, base: PretrainedBase, validates_from: str | None) -> Start:
+    """The champion, where it fits, without its files. Raises _UnfitError where it does not."""
     pointer = read_pointer(run.store, run.ranker.name)
     version = pointer.stable if pointer else None
     if version is None:
@@ -106,16 +125,25 @@ def _champion(run: Run, base: PretrainedBase) -> Start:
     if (manifest.lineage.base or {}).get("files") != base.files:
         raise _UnfitError(f"the champion {version} has another base model")
     _check_form(run, base, earlier, version)
-    _check_days(run, earlier, version)
-    keys = [_WEIGHTS, _CATALOGUE] if run.ranker.kind.over_catalogue else [_WEIGHTS]
-    directory = run.stage("start").directory
+    _check_days(run, earlier, version, validates_from)
+    for key in _keys(run):
+        if not run.store.exists(f"{earlier}/{key}"):
+            raise _UnfitError(f"the champion {version} left no {key}")
+    return Start(version=version, run=manifest.lineage.run, reason="the champion fits")
+
+
+def _keys(run: Run) -> list[str]:
+    return [_WEIGHTS, _CATALOGUE] if run.ranker.kind.over_catalogue else [_WEIGHTS]
+
+
+def _fetched(run: Run, start: Start) -> Start:
+    """With the digests of its files, which are now on this machine."""
     with run.stage("start").lock():
-        for key in keys:
-            if not run.store.exists(f"{earlier}/{key}"):
-                raise _UnfitError(f"the champion {version} left no {key}")
-            run.store.download_file(f"{earlier}/{key}", directory / Path(key).name)
-        files = {key: _sha256(directory / Path(key).name) for key in keys}
-    return Start(version=version, run=manifest.lineage.run, reason="the champion fits", files=files)
+        directory = run.stage("start").directory
+        for key in _keys(run):
+            run.store.download_file(f"runs/{start.run}/{key}", directory / Path(key).name)
+        files = {key: _sha256(directory / Path(key).name) for key in _keys(run)}
+    return start.model_copy(update={"files": files})
 
 
 def _check_form(run: Run, base: PretrainedBase, earlier: str, version: int) -> None:
@@ -138,15 +166,14 @@ def _check_form(run: Run, base: PretrainedBase, earlier: str, version: int) -> N
             raise _UnfitError(f"the champion {version} differs in {name}")
 
 
-def _check_days(run: Run, earlier: str, version: int) -> None:
+def _check_days(run: Run, earlier: str, version: int, validates_from: str | None) -> None:
     """What the champion learned from must not be what this run validates on, or is judged by."""
     if run.ranker.data.split == "query":
         raise _UnfitError(f"the champion {version} learned from queries that are held out today")
     theirs = run.store.get_json(f"{earlier}/examples/result.json") or {}
-    ours = run.stage("examples").required()
-    if not theirs.get("train_partitions") or not ours.get("validation_partitions"):
+    if not theirs.get("train_partitions") or validates_from == "":
         raise _UnfitError(f"the days that the champion {version} learned from are not known")
-    if theirs["train_partitions"][-1] >= ours["validation_partitions"][0]:
+    if validates_from is not None and theirs["train_partitions"][-1] >= validates_from:
         raise _UnfitError(f"the champion {version} learned from days that this run is measured on")
 
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
 
-from reshelve.forms import Form
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
+
+from reshelve.forms import Form, misfit
 
 MOST_PARALLEL = 64  # trials of a search side by side
 MOST_ROUNDS = 250  # of ask and evaluate: each is two tasks of the ranker's DAG
+
+# What a trial reads and nothing before it has read: examples, start and judgement of all trials are the same.
+TRAINED = tuple(
+    f"training.{key}"
+    for key in (
+        "epochs", "batch_size", "learning_rate", "head_learning_rate", "weight_decay", "warmup_share", "accumulate",
+        "adversarial",
+    )
+)  # fmt: skip
+# What may differ by trial beside training: it changes the model that is served and not the examples.
+SERVED = ("model.layers",)
 
 
 class LogUniform(Form):
@@ -15,17 +30,68 @@ class LogUniform(Form):
 
     loguniform: tuple[float, float]
 
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Its ends."""
+        return self.loguniform
+
+    @model_validator(mode="after")
+    def _a_range(self) -> LogUniform:
+        if not 0 < self.loguniform[0] < self.loguniform[1]:
+            raise misfit(f"expected 0 < low < high, got {list(self.loguniform)}")
+        return self
+
 
 class Uniform(Form):
     """A share-like hyperparameter."""
 
     uniform: tuple[float, float]
 
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Its ends."""
+        return self.uniform
+
+    @model_validator(mode="after")
+    def _a_range(self) -> Uniform:
+        if not self.uniform[0] < self.uniform[1]:
+            raise misfit(f"expected low < high, got {list(self.uniform)}")
+        return self
+
 
 class Choice(Form):
     """One of a few values."""
 
     choice: tuple[float | int | str, ...] = Field(min_length=2)
+
+    @property
+    def values(self) -> tuple[float | int | str, ...]:
+        """All of them."""
+        return self.choice
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Choice:
+        if len(set(self.choice)) < len(self.choice):
+            raise misfit("expected each value once")
+        return self
+
+
+def _which(value: Any) -> str | None:
+    """The one key that says what kind of range it is."""
+    keys = list(value) if isinstance(value, Mapping) else list(getattr(type(value), "model_fields", ()))
+    return keys[0] if len(keys) == 1 else None
+
+
+Range = Annotated[
+    Annotated[LogUniform, Tag("loguniform")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[Choice, Tag("choice")],
+    Discriminator(
+        _which,
+        custom_error_type="range",
+        custom_error_message="expected one of {loguniform: [low, high]}, {uniform: [low, high]} and {choice: [a, b]}",
+    ),
+]
 
 
 class Halving(Form):
@@ -83,17 +149,17 @@ class Search(Form):
     max_cost: float | None = Field(
         None, ge=0, description="Most that a search may cost, in that currency; stops as `max_minutes` does."
     )
-    seed: int = Field(17, description="Decides the order of the proposals.")
-    space: dict[str, LogUniform | Uniform | Choice] = Field(
+    seed: int = Field(17, ge=0, lt=2**32, description="Decides the order of the proposals.")
+    space: dict[str, Range] = Field(
         default_factory=dict, description="Dotted path of a ranker key (training.learning_rate) → its range."
     )
 
     @model_validator(mode="after")
     def _budgets_fit(self) -> Search:
         if self.halving and self.halving.min_share > self.budget_share:
-            raise ValueError("halving.min_share is more than budget_share")
+            raise misfit("min_share is more than budget_share", "halving", "min_share")
         if self.max_cost is not None and not self.price_per_hour:
-            raise ValueError("max_cost needs price_per_hour")
+            raise misfit("max_cost needs price_per_hour", "max_cost")
         return self
 
     @model_validator(mode="after")
@@ -103,7 +169,45 @@ class Search(Form):
         from reshelve.tuning.plan import waves
 
         if sum(1 for _ in islice(waves(self), MOST_ROUNDS + 1)) > MOST_ROUNDS:
-            raise ValueError(
-                f"more than {MOST_ROUNDS} rounds of trials: expected fewer trials, more parallel, or less halving"
+            raise misfit(
+                f"more than {MOST_ROUNDS} rounds of trials: expected fewer trials, more parallel, or less halving",
+                "trials",
             )
         return self
+
+    @property
+    def points(self) -> int | None:
+        """How many points the space has; None where a range cannot be counted, or there is nothing to search."""
+        sizes = [len(form.choice) for form in self.space.values() if isinstance(form, Choice)]
+        return math.prod(sizes) if sizes and len(sizes) == len(self.space) else None
+
+    @property
+    def most_trials(self) -> int:
+        """How many are tried at most: no point is tried twice."""
+        return self.trials if self.points is None else min(self.trials, self.points)
+
+
+def check_space(space: Mapping[str, Range], sections: Mapping[str, BaseModel]) -> None:
+    """Every key may be searched, and every value and end of its range is one that `sections`, by name, take.
+
+    Raises pydantic's ValidationError.
+    """
+    for path, form in space.items():
+        section, _, key = path.partition(".")
+        if path not in (*TRAINED, *SERVED):
+            raise misfit(_not_searched(path), "search", "space", path)
+        model = sections[section]
+        kind = type(model).model_fields[key].annotation
+        if not isinstance(form, Choice) and float not in (kind, *get_args(kind)):
+            raise misfit("a whole number: expected {choice: [a, b]}", "search", "space", path)
+        for value in form.values:
+            try:
+                type(model).model_validate({**model.model_dump(), key: value})
+            except ValidationError as error:
+                raise misfit(f"{value!r}: {error.errors()[0]['msg']}", "search", "space", path) from error
+
+
+def _not_searched(path: str) -> str:
+    if path == "training.loss":
+        return "it cannot be searched: losses of two kinds do not compare"
+    return f"it cannot be searched: expected a key of training that a trial reads ({', '.join(TRAINED)}) or {', '.join(SERVED)}"

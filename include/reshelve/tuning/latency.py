@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from reshelve.lineage import Run
 from reshelve.logs import logger
 from reshelve.rankers import Ranker
-from reshelve.tuning.space import SERVED
+from reshelve.tuning.form import SERVED
 
 
 def latency_ms(run: Run, values: dict[str, Any]) -> float:

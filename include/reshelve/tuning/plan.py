@@ -54,8 +54,9 @@ def waves(search: Search) -> Iterator[Wave]:
     least = search.halving.finalists if search.halving else 1
     size = (search.halving and search.halving.bracket) or eta ** (depth - 1)
     size = -(-size // search.parallel) * search.parallel  # a wave costs the same time with a place empty
-    for start in range(0, search.trials, size):
-        bracket = range(start, min(start + size, search.trials))
+    trials = search.most_trials
+    for start in range(0, trials, size):
+        bracket = range(start, min(start + size, trials))
         for rung in range(depth):
             count = _places(len(bracket), rung, eta, least)
             for first in range(0, count, search.parallel):

@@ -28,7 +28,7 @@ from reshelve.tuning.observations import observations
 from reshelve.tuning.past import Past, best_of, past, remember
 from reshelve.tuning.plan import Standing, elapsed, rungs, standing, wave_count
 from reshelve.tuning.rates import at_share
-from reshelve.tuning.space import check_space, hyperopt_space, plain_values
+from reshelve.tuning.space import hyperopt_space, plain_values
 from reshelve.tuning.suggest import suggest
 from reshelve.tuning.trial import Status, Trial
 
@@ -55,11 +55,12 @@ def ask(run: Run) -> Result:
     once `search.max_minutes` of evaluating or `search.max_cost` are spent.
     """
     form = run.ranker.search
-    check_space(run.ranker)
     history = History(run)
     trials = history.trials()
     at = standing(form, trials)
     asked: list[int] = []
+    if at is None and form.most_trials < form.trials:
+        logger(stage="tune").info("every point of search.space is tried", trials=form.most_trials)
     if at is not None:
         known = {(trial.id, trial.rung): trial for trial in trials}
         here = [known.get((identifier, at.wave.rung)) for identifier in at.ids]
@@ -93,14 +94,16 @@ def proposals(form: Search, before: Past, at: Standing, trials: Sequence[Trial])
     observed = [*before.observed, *observations(at.finished)]
     seen = tuple(sorted({trial.id for trial in at.finished}))
     space = hyperopt_space(form)
+    taken = [trial.draws for trial in at.finished if trial.rung == 0]
     found = []
-    for identifier in missing:
+    for identifier in at.ids:  # all of the wave: each keeps off the points of those before it, written or not
         # The first trial is the best of the newest night: nights stay comparable, and none falls behind the last.
         again = before.best if identifier == 0 else None
-        draws = again or suggest(form, identifier, observed)
+        draws = again or suggest(form, identifier, observed, taken)
+        taken.append(draws)
         values = plain_values(space, draws)
         found.append(Trial(id=identifier, share=share, draws=draws, values=values, seen=seen))
-    return found
+    return [trial for trial in found if trial.id in missing]
 
 
 def evaluate(run: Run, trial: int) -> Result:
@@ -159,19 +162,29 @@ def tell(run: Run) -> Result:
     }
 
 
-def _ended(form: Search, at: Standing | None, trials: Sequence[Trial]) -> str:
+def _ended(search: Search, at: Standing | None, trials: Sequence[Trial]) -> str:
     """The key of the ranker file that ended the search; empty where it was told before its end."""
     stopped = [trial.reason for trial in trials if trial.status is Status.STOPPED]
     if stopped:
         return stopped[0]
     if at is None:
-        return "search.trials"
-    found = left(form, at)
+        return "search.space" if search.most_trials < search.trials else "search.trials"
+    found = left(search, at)
     return found.limit if found.seconds <= 0 else ""
 
 
 def _entry(trial: Trial) -> dict[str, Any]:
-    keys = ("rung", "share", "loss", "validation_loss", "latency_ms", "values", "status", "seconds")
+    keys = (
+        "rung",
+        "share",
+        "loss",
+        "validation_loss",
+        "latency_ms",
+        "values",
+        "status",
+        "seconds",
+        "step_seconds",
+    )
     document = trial.model_dump(mode="json")
     return {"trial": trial.id, **{key: document[key] for key in keys}}
 
@@ -204,9 +217,11 @@ def _evaluate(run: Run, history: History, trial: Trial) -> Trial:
     try:
         if seconds <= 0:
             raise JobStoppedError("nothing was left for this trial")
-        found = _train(run, trial, seconds)["validation_loss"]
+        found = _train(run, trial, seconds)
         slow = form.latency_weight * (trial.latency_ms or 0.0)
-        outcome = {"status": Status.DONE, "validation_loss": found, "loss": found + slow}
+        loss = found["validation_loss"]
+        outcome = {"status": Status.DONE, "validation_loss": loss, "loss": loss + slow}
+        outcome["step_seconds"] = found["step_seconds"]
     except JobStoppedError:
         outcome = {"status": Status.STOPPED, "reason": allowed.limit}
     except TryAgainError as error:

@@ -6,14 +6,14 @@ not go on as it would have. Here each trial has a seed of its own, and a failed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from hyperopt import tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK, Domain, trials_from_docs
 
-from reshelve.tuning.form import Search
+from reshelve.tuning.form import Choice, Search
 from reshelve.tuning.observations import Observation
 from reshelve.tuning.space import hyperopt_space
 from reshelve.tuning.trial import Draws
@@ -23,14 +23,38 @@ from reshelve.tuning.trial import Draws
 _STARTUP_SHARE, _STARTUP_MOST, _STARTUP_LEAST = 0.25, 10, 2
 
 
-def suggest(search: Search, identifier: int, observed: Sequence[Observation]) -> Draws:
-    """The draws of trial `identifier`, given what was observed, the oldest first: the last 25 weigh most."""
+def suggest(
+    search: Search, identifier: int, observed: Sequence[Observation], taken: Iterable[Draws] = ()
+) -> Draws:
+    """The draws of trial `identifier`, given what was observed, the oldest first: the last 25 weigh most.
+
+    In a space that can be counted no point of `taken`, which are fewer than all.
+    """
+    return _not_taken(search, identifier, _proposed(search, identifier, observed), taken)
+
+
+def _not_taken(search: Search, identifier: int, draws: Draws, taken: Iterable[Draws]) -> Draws:
+    """`draws`, or where they were tried before a point that was not: one choice after another is drawn anew."""
+    if search.points is None:
+        return draws
+    tried = {tuple(sorted(point.items())) for point in taken}
+    random = np.random.default_rng([search.seed, identifier])
+    paths = sorted(search.space)
+    while tuple(sorted(draws.items())) in tried:
+        path = paths[random.integers(len(paths))]
+        form = search.space[path]
+        assert isinstance(form, Choice)
+        draws = {**draws, path: int(random.integers(len(form.choice)))}
+    return draws
+
+
+def _proposed(search: Search, identifier: int, observed: Sequence[Observation]) -> Draws:
     domain = Domain(_never, hyperopt_space(search))
     documents = [_document(number, observation, domain) for number, observation in enumerate(observed)]
     history = trials_from_docs(documents, validate=False)
     # Trials of one wave see the same history; the seed is what tells them apart.
     seed = int(np.random.SeedSequence([search.seed, identifier]).generate_state(1)[0])
-    startup = min(_STARTUP_MOST, max(_STARTUP_LEAST, round(search.trials * _STARTUP_SHARE)))
+    startup = min(_STARTUP_MOST, max(_STARTUP_LEAST, round(search.most_trials * _STARTUP_SHARE)))
     new = len(documents) + identifier
     [document] = tpe.suggest([new], domain, history, seed, n_startup_jobs=startup, verbose=False)
     return {

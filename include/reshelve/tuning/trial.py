@@ -38,4 +38,5 @@ class Trial(Form):
     validation_loss: float | None = None
     latency_ms: float | None = None
     seconds: float = 0.0
+    step_seconds: float | None = None  # those of them that went into training steps
     reason: str = ""

@@ -33,6 +33,14 @@ def test_the_shipped_rules_load() -> None:
         pytest.param("event_type: return", "event_type: refund", "event_type: refund", "'impression'", id="a share of no event type"),
         pytest.param("column: price\n    max: 0.25", "column: colour\n    max: 0.25", "column: colour", "'price'", id="drift of no number"),
         pytest.param("weeks: 5", "weeks: 0", "weeks: 0", "greater than or equal to 1", id="no weeks"),
+        pytest.param("max: 10000", "max: 0", "max: 0", "expected at most max", id="min above max"),
+        pytest.param("    check: row_count\n    min: 1", "    check: row_count\n    min: 3\n    max: 2", "min: 3", "expected at most max (2)", id="fewer rows than the least"),
+        pytest.param("event_type: return\n    max: 0.2", "event_type: return\n    min: 0.3\n    max: 0.2", "min: 0.3", "expected at most max (0.2)", id="a share above itself"),
+        pytest.param("max: 10000", "max: .nan", "max: .nan", "finite number", id="no number"),
+        pytest.param("weeks: 5", "weeks: 1", "weeks: 1", "expected at most weeks (1)", id="never asked"),
+        pytest.param("max: 0.3", "max: 0.3\n    least_days: 29", "least_days", "at most the 28 days", id="more days than weeks have"),
+        pytest.param("price: [DOUBLE, FLOAT]", "price: []", "price: []", "at least 1", id="a column of no type"),
+        pytest.param("severity: quarantine\n    check: not_null", "severity: quarantine\n    tolerate: 0.1\n    check: not_null", "tolerate: 0.1", "sets aside every row", id="tolerates what it sets aside"),
     ],
 )  # fmt: skip
 def test_a_wrong_rule_names_its_line(

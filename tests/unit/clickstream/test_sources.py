@@ -26,6 +26,17 @@ def test_an_unknown_source_lists_the_known() -> None:
     assert "mobile_search, retail" in caught.value.detail
 
 
+def test_rules_that_are_not_there_are_named_with_their_line(raw_source: Callable[..., Path]) -> None:
+    path = raw_source(CSV)
+    path.write_text(path.read_text() + "rules: clickstrem\n")
+    line = len(path.read_text().splitlines())
+    with pytest.raises(
+        ConfigurationError, match=rf"{path}:{line}: rules: no rule file 'clickstrem'"
+    ) as caught:
+        load_source("shop")
+    assert "clickstream" in caught.value.detail
+
+
 def test_a_column_without_expression_is_named(raw_source: Callable[..., Path]) -> None:
     path = raw_source(CSV, item_id="")
     with pytest.raises(ConfigurationError, match=rf"{path}:.*no expression for item_id"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.errors import ConfigurationError, DataError
+from reshelve.errors import DataError
 from reshelve.evaluation.gate import gate
 from reshelve.evaluation.scoring import kind_of, order
 from reshelve.examples.catalogue import Catalogue
@@ -166,12 +166,6 @@ def test_a_version_that_does_not_say_its_kind_is_bad_data(tmp_path, body):
         (tmp_path / "assets.extra" / "reshelve.json").write_text(body)
     with pytest.raises(DataError, match=r"reshelve\.json: the version's description cannot be read"):
         kind_of(tmp_path)
-
-
-def test_a_metric_deeper_than_the_answer_is_a_wrong_configuration(store, tmp_path):
-    run = run_of(store, tmp_path, "next_item", metric="recall@500")
-    with pytest.raises(ConfigurationError, match="recall@500 looks deeper than an answer goes"):
-        gate(run)
 
 
 def test_ties_unknown_items_and_broken_scores_help_nobody():

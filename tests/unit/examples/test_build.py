@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
-from reshelve.errors import DataError
+from reshelve.errors import ConfigurationError, DataError
 from reshelve.examples.build import build_examples
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import read_holdout, read_rows
@@ -119,6 +120,22 @@ def test_data_without_questions_says_what_was_expected(shop, day_of):
     with pytest.raises(DataError, match=r"gave no train examples") as error:
         build_examples(shop.run("next_item", day_of(2)))
     assert "baskets or customers with two items" in error.value.detail
+
+
+def test_a_base_that_is_fetched_and_cannot_be_packaged_is_refused_before_any_event_is_read(
+    trading_shop, day_of, small_base
+):
+    shop = trading_shop
+    shop.store.upload_directory(small_base, "bases/odd")
+    config = json.loads((small_base / "config.json").read_text())
+    shop.store.put("bases/odd/config.json", json.dumps({**config, "hidden_act": "silu"}).encode())
+    shop.base = shop.store.uri("bases/odd")
+    run = shop.run("pair", day_of(5))
+    with pytest.raises(
+        ConfigurationError, match=r"ranker shelf: model\.base: .*hidden_act silu, expected gelu"
+    ):
+        build_examples(run)
+    assert not any(run.stage("examples").directory.iterdir())
 
 
 def test_an_item_has_the_category_it_mostly_had_and_a_question_the_segment_of_who_asked(shop, day_of):

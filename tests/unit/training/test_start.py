@@ -25,7 +25,7 @@ from reshelve.training.initial import build_model
 from reshelve.training.launch import train
 from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
 from reshelve.training.spec import training_spec
-from reshelve.training.start import choose_start, start_files
+from reshelve.training.start import Start, choose_start, expected_start, start_files
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +58,15 @@ def make_run(
 
 def base_of(run: Run) -> BaseModel:
     return resolve_base(run.ranker.model.base, run.store)
+
+
+def expected(run: Run) -> Start:
+    """What a plan says of it, before it is decided."""
+    [first] = run.stage("examples").required()["validation_partitions"][:1]
+    before = list(run.store.list(""))
+    found = expected_start(run, base_of(run), first)
+    assert list(run.store.list("")) == before
+    return found
 
 
 def trained(run: Run) -> Run:
@@ -109,8 +118,9 @@ def test_a_night_starts_from_the_champions_weights(make_run: MakeRun, champion: 
     table["events"] = [2 * count + place for place, count in enumerate(table["events"])]
     pq.write_table(pq.ParquetFile(path).schema_arrow.empty_table().from_pydict(table), path)
 
+    planned = expected(run)
     start = choose_start(run, base_of(run))
-    assert start.record() == {
+    assert start.record() == planned.record() == {
         "from": "champion", "version": champion, "run": make_run(YESTERDAY).id, "reason": "the champion fits",
     }  # fmt: skip
     directory = start_files(run, start)
@@ -193,8 +203,10 @@ def test_a_champion_that_does_not_fit_is_no_start(
     make_run: MakeRun, champion: int, partition: date, values: dict[str, object], reason: str
 ) -> None:
     run = make_run(partition, **values)
+    planned = expected(run)
     start = choose_start(run, base_of(run))
     assert start.version is None and reason in start.reason
+    assert planned == start
 
 
 def test_another_base_is_no_start(make_run: MakeRun, champion: int, tiny_base: Path, tmp_path: Path) -> None:
@@ -210,6 +222,8 @@ def test_a_champion_that_learned_from_the_measured_days_is_no_start(make_run: Ma
     found = run.stage("examples").required()
     # As after a change of data.validation_partitions from 1 to 4: the champion trained on three of these days.
     run.stage("examples").commit({**found, "validation_partitions": ["2011-08-26", "2011-08-29"]})
+    assert "learned from days that this run is measured on" in expected(run).reason
+    assert expected_start(run, base_of(run), None).version == champion, "days that nobody knows yet"
     assert "learned from days that this run is measured on" in choose_start(run, base_of(run)).reason
 
 

@@ -76,6 +76,28 @@ def test_several_finalists_are_trained_in_full() -> None:
         assert [trial.id for trial in large] == [trial.id for trial in best]
 
 
+@pytest.mark.parametrize(
+    "halving", [None, {"eta": 2, "min_share": 0.2, "bracket": 2}], ids=["plain", "halving"]
+)
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_space_that_can_be_counted_is_tried_point_by_point_and_then_over(
+    parallel: int, halving: dict[str, object] | None
+) -> None:
+    space = {"training.batch_size": {"choice": [8, 16]}, "training.accumulate": {"choice": [1, 2]}}
+    for seed in range(5):
+        search = form(trials=8, parallel=parallel, space=space, halving=halving, seed=seed)
+        trials: list[Trial] = []
+        while at := standing(search, trials):
+            asked = proposals(search, Past(), at, trials)
+            # A wave of which a part was written goes on with the same points.
+            assert proposals(search, Past(), at, [*trials, *asked[1:]]) == asked[:1]
+            assert proposals(search, Past(), at, [*trials, *asked[:1]]) == asked[1:]
+            done = {"status": Status.DONE, "seconds": 1.0}
+            trials += [trial.model_copy(update={**done, "loss": trial.id % 3}) for trial in asked]
+        tried = [tuple(trial.values[path] for path in space) for trial in trials if trial.rung == 0]
+        assert sorted(tried) == [(8, 1), (8, 2), (16, 1), (16, 2)]
+
+
 def test_failed_trials_are_not_promoted_and_an_empty_wave_is_passed_over() -> None:
     search = form(trials=3, parallel=3, halving={"eta": 3, "min_share": 0.3})
     at = standing(search, [])

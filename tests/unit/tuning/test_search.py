@@ -131,6 +131,17 @@ def test_no_trial_starts_after_the_time_is_over(make_run: MakeRun) -> None:
     assert (told["trials"], told["ended"], told["minutes"]) == (6, "search.max_minutes", 0.05)
 
 
+def test_a_search_that_tried_every_point_says_so(make_run: MakeRun) -> None:
+    run = make_run(**{"search.space": {"training.batch_size": {"choice": [8, 16]}}})
+    for _ in range(9):
+        for identifier in ask(run)["trials"]:
+            trial = History(run).trial(identifier)
+            done = {"status": Status.DONE, "loss": float(trial.values["training.batch_size"]), "seconds": 1.0}
+            History(run).update(trial.model_copy(update=done))
+    told = tell(run)
+    assert (told["trials"], told["ended"], told["best"]) == (2, "search.space", {"training.batch_size": 8})
+
+
 def test_without_trials_there_is_nothing_to_tell(make_run: MakeRun) -> None:
     run = make_run(**{"search.trials": 0})
     assert ask(run)["trials"] == []
@@ -258,7 +269,7 @@ def test_a_trial_trains_with_its_rates_carried_over_to_its_share(
         values = {"training.learning_rate": rate, "training.head_learning_rate": rate}
         # 0.25^-0.5 is 2: half the rate, doubled, is the same training to the last bit.
         more = {"search.budget_share": 0.25, "search.rate_exponent": exponent, "search.trials": 1}
-        space = {"training.batch_size": {"choice": [8, 8]}}
+        space = {"training.batch_size": {"choice": [8, 16]}}
         run = make_run(f"rate_{exponent}".replace(".", ""), **values, **more, **{"search.space": space})
         write_examples(run.stage("examples").directory)
         run.stage("examples").commit({"train": 160})

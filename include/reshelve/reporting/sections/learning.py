@@ -21,7 +21,10 @@ def search(night: Night) -> Section:
         return Section("search", "Search", f"{why}: training used the ranker file's own values.", [])
     done = [entry for entry in history if entry["loss"] is not None]
     best = _best(done)
-    lead = f"{found['trials']} trials in {found['minutes']:.1f} minutes; it ended by {found['ended'] or 'being told to'}."
+    ended = f"it ended by {found['ended'] or 'being told to'}"
+    if found["ended"] == "search.space":
+        ended = "it tried every point of search.space"
+    lead = f"{found['trials']} trials in {found['minutes']:.1f} minutes; {ended}."
     if best is not None:
         values = ", ".join(
             f"{path.rpartition('.')[2]} {short(value)}" for path, value in done[best]["values"].items()
