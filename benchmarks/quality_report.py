@@ -15,6 +15,7 @@ from reshelve.evaluation.bootstrap import Interval
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.metrics import Metric, reported
 from reshelve.rankers import Kind, Ranker
+from reshelve.reporting.words import figure
 
 _WIDTH = 160
 _OURS = ("reshelve", quality_peer.NETWORK)  # each is compared with every column to its right
@@ -27,16 +28,21 @@ def held(ranker: Ranker, nights: list[Night]) -> HeldOut:
     return HeldOut(queries, reported(metric, whole_lists=ranker.kind is Kind.PAIR), ranker.training.seed)
 
 
-def summary(ranker: Ranker, nights: list[Night]) -> dict[str, float]:
-    """The gate's metric of every ranker."""
+def summary(ranker: Ranker, nights: list[Night]) -> dict[str, float | None]:
+    """The gate's metric of every ranker; None where no question has a value."""
     questions = held(ranker, nights)
     return {
-        name: round(questions.mean(questions.values([r for night in nights for r in night.ranked[name]])), 4)
+        name: rounded(questions.mean(questions.values([r for night in nights for r in night.ranked[name]])))
         for name in nights[0].ranked
     }
 
 
-def grading(ranker: Ranker, nights: list[Night]) -> dict[str, float]:
+def rounded(value: float | None) -> float | None:
+    """Four places."""
+    return None if value is None else round(value, 4)
+
+
+def grading(ranker: Ranker, nights: list[Night]) -> dict[str, float | None]:
     """Of judgements: Spearman's correlation and, in grades, the error of every pair's score; else nothing."""
     if ranker.examples.labels != "judgements":
         return {}
@@ -48,9 +54,10 @@ def grading(ranker: Ranker, nights: list[Night]) -> dict[str, float]:
         for item, score in zip(items, scores, strict=True)
     ]
     score, grade = np.array(rows).T
+    error = graded.rmse(score, grade)
     return {
-        "spearman": round(graded.spearman(score, grade), 4),
-        "rmse": round((high - low) * graded.rmse(score, grade), 4),
+        "spearman": rounded(graded.spearman(score, grade)),
+        "rmse": rounded(None if error is None else (high - low) * error),
     }
 
 
@@ -64,8 +71,9 @@ def report(ranker: Ranker, named: list[tuple[str, Night]]) -> None:
     # Paired, question by question.
     differences = {
         ours: {
-            other: questions.compare(other, values[ours], values[other]).difference
+            other: found.difference
             for other in names[names.index(ours) + 1 :]
+            if (found := questions.compare(other, values[ours], values[other])) is not None
         }
         for ours in _OURS
         if ours in names
@@ -74,7 +82,7 @@ def report(ranker: Ranker, named: list[tuple[str, Night]]) -> None:
     document = {
         "benchmark": "quality", "ranker": ranker.name, "metric": ranker.gates.metric,
         "days": [name for name, _ in named], "questions": float(questions.weights.sum()),
-        **grading(ranker, nights), "value": mean.value, "low": mean.low, "high": mean.high,
+        **grading(ranker, nights), **(vars(mean) if mean else {}),
         "metrics": {name: questions.all_metrics(lists[name]) for name in names},
         "differences": {name: vars(of) for name, of in differences["reshelve"].items()},
         "network_differences": {n: vars(of) for n, of in differences.get(quality_peer.NETWORK, {}).items()},
@@ -101,7 +109,7 @@ def show(ranker: Ranker, named: list[tuple[str, Night]], differences: dict[str, 
         spent = [f"{sum(night.seconds[name] for night in shown):.0f}" for name in costs]
         peak = max(night.peak_mib for night in shown)
         table.add_row(
-            title, f"{weight:.0f}", *(f"{row[name]:.4f}" for name in (*names, *graded_by)), *spent, str(peak),
+            title, f"{weight:.0f}", *(figure(row[name]) for name in (*names, *graded_by)), *spent, str(peak),
             style="bold" if title == "all" else None,
         )  # fmt: skip
     console = Console(width=_WIDTH)

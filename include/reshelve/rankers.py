@@ -233,7 +233,16 @@ class Gates(Form):
         description="Report demographic parity and equalized odds between items' categories or customers' segments; "
         "null: not reported.",
     )
-    max_queries: int = Field(1000, ge=10, description="Queries of the slice that are scored.")
+    group_queries: int = Field(
+        30,
+        ge=1,
+        description="Least questions, out of 10 baskets, queries or sessions, of a group that is compared; of fewer the report says: too few.",
+    )
+    max_queries: int = Field(
+        1000,
+        ge=10,
+        description="Queries of the slice that are scored. With compression steps a third as many are drawn beside them, for the steps' verdicts.",
+    )
 
 
 class Ranker(Form):

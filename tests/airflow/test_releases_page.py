@@ -118,6 +118,44 @@ def test_a_ranker_s_page_says_what_serves_what_was_decided_and_why(shop: ObjectS
     assert moves[:2] == [("9", "offer"), ("8", "promote")]
 
 
+def gate_of(value: float, day: str, champion: dict[str, Any] | None = None) -> dict[str, Any]:
+    challenger = {"value": value, "low": value - 0.02, "high": value + 0.02}
+    return {"metric": "recall@20", "challenger": challenger, "champion": champion, "queries": 842,
+            "holdout_partitions": [day], "question_set": day.replace("-", "")[2:]}  # fmt: skip
+
+
+def test_versions_of_two_days_are_compared_on_the_same_questions_alone(
+    store: ObjectStore, make_stable: Any
+) -> None:
+    # By their own days the newer one is 0.07 better; asked the same questions it may be worse.
+    publish(store, ONE, **gate_of(0.2000, "2011-08-28"))
+    make_stable(store, "recommend", ONE)
+    publish(store, TWO, **gate_of(0.1881, "2011-08-29"))
+    make_stable(store, "recommend", TWO)
+    against = {
+        "version": TWO,
+        "value": 0.2455,
+        "difference": 0.009,
+        "difference_low": -0.015,
+        "difference_high": 0.036,
+    }
+    publish(store, THREE, **gate_of(0.2545, "2011-08-30", against))
+    move_pointer(store, "recommend", Offer(THREE, Plan()), by="anna", reason="tonight's")
+    page = words(html("ranker.html", Board(store)))
+    for said in (
+        "0.1881 (0.1681 to 0.2081) 842 questions of 2011-08-29, set 110829",
+        "0.2545 (0.2345 to 0.2745) 842 questions of 2011-08-30, set 110830",
+        f"+0.0090 (-0.0150 to +0.0360) against {TWO}, on the same questions",
+        f"never measured against {TWO} on the same questions",
+        f"+0.0090 (-0.0150 to +0.0360) against {TWO}",
+    ):
+        assert said in page, said
+    # After the promotion it is the way back that was measured beside it.
+    make_stable(store, "recommend", THREE)
+    back = words(html("ranker.html", Board(store)))
+    assert f"-0.0090 (-0.0360 to +0.0150) against {THREE}, on the same questions" in back
+
+
 def test_everything_that_others_wrote_is_escaped(shop: ObjectStore) -> None:
     for template in ("ranker.html", "overview.html"):
         text = html(template, Board(shop))

@@ -15,11 +15,12 @@ from reshelve.compression.candidate import Candidate
 from reshelve.compression.context import Context
 from reshelve.compression.measure import Agreement, agreement, scorer
 from reshelve.compression.rounding import scores
-from reshelve.evaluation.bootstrap import RESAMPLES, Interval
+from reshelve.evaluation.bootstrap import LEAST_CLUSTERS, RESAMPLES, Interval
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.metrics import Metric
 from reshelve.evaluation.scoring import ServedModel
 from reshelve.examples.formats import HoldoutQuery, read_holdout
+from reshelve.examples.readers import for_compression
 from reshelve.logs import logger
 from reshelve.packaging.batches import text_rows
 from reshelve.packaging.heldout import Question, read_questions, request
@@ -45,7 +46,7 @@ class Judgement:
     bytes: dict[str, int]
     milliseconds: dict[str, float]
     ratio: Interval
-    difference: Interval
+    difference: Interval | None  # None: too few questions
     agreement: Agreement
 
 
@@ -109,13 +110,21 @@ def in_turn(ask: Callable[[str, int], float], times: dict[str, list[float]]) -> 
     return times
 
 
-def _difference(client: RankingClient, builder: VersionBuilder, context: Context) -> Interval:
-    """What gates.metric changes by, paired, over held-out questions."""
+def _difference(client: RankingClient, builder: VersionBuilder, context: Context) -> Interval | None:
+    """What gates.metric changes by, paired, over the held-out questions that the gate does not read.
+
+    None where they come from too few clusters to tell.
+    """
     ranker = context.run.ranker
     queries = _spread(read_holdout(context.examples / "holdout.parquet"), _QUESTIONS[ranker.kind])
     held = HeldOut(queries, [Metric.parse(ranker.gates.metric)], ranker.training.seed)
-    if not held.weights.any():
-        return Interval(0.0, -1.0, 1.0)  # nothing can be told
+    clusters = len(set(held.clusters.tolist()))
+    if clusters < LEAST_CLUSTERS:
+        logger(stage="compress").warning(
+            "too few held-out questions to tell whether quality changes",
+            questions=len(queries), clusters=clusters, least_clusters=LEAST_CLUSTERS,
+        )  # fmt: skip
+        return None
     known = frozenset(builder.catalogue.items)
     values = [
         held.values(ServedModel(client, name, ranker.kind, known).answer(queries).ranked)
@@ -125,14 +134,16 @@ def _difference(client: RankingClient, builder: VersionBuilder, context: Context
 
 
 def _spread(queries: list[HoldoutQuery], most: int) -> list[HoldoutQuery]:
-    asked = [query for query in queries if query.orders]
-    return asked[:: max(1, len(asked) // most)][:most] or queries[:1]
+    asked = [query for query in queries if query.orders and for_compression(query.cluster)]
+    return asked[:: max(1, len(asked) // most)][:most]
 
 
 def _alike(before: Candidate, after: Candidate, builder: VersionBuilder, examples: Path) -> Agreement:
-    """How alike both score held-out questions, each by itself."""
+    """How alike both score the compression verdict's questions, each by itself."""
     model, catalogue = before.model, builder.catalogue
-    questions = read_questions(examples, catalogue, _ALIKE)
+    questions = read_questions(examples, catalogue, _ALIKE, for_compression)
+    if not questions:
+        return Agreement(None, None, 0)
     tokenizer, length = builder.train / "tokenizer.json", model.document.max_length
     asked = [scorer(candidate.model, candidate.layers()) for candidate in (before, after)]
     if model.document.kind.over_catalogue:
@@ -149,27 +160,45 @@ def verdict(step: str, found: Judgement, min_agreement: float, tolerance: float)
     """Whether the step stays, and why, in words."""
     ratio, difference = found.ratio, found.difference
     speed = f"{ratio.value:.2f} of the time before ({ratio.low:.2f} to {ratio.high:.2f})"
-    quality = f"quality {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    alike = found.agreement.spearman
+    quality = "quality cannot be told: too few held-out questions"
+    if difference is not None:
+        quality = f"quality {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
     if step in (
         "int8",
         "bf16",
     ):  # rounding: scores that agree rank alike, and few questions are no reason to doubt it
-        if found.agreement.spearman < min_agreement:
-            return False, f"agreement {found.agreement.spearman:.3f} is below {min_agreement:g}"
-        if difference.high < 0:
+        if alike is None:
+            return (
+                False,
+                "agreement cannot be told: no held-out question is left to compare, or all their scores are equal",
+            )
+        if alike < min_agreement:
+            return False, f"agreement {alike:.3f} is below {min_agreement:g}"
+        if difference is not None and difference.high < 0:
             return False, f"{quality}: it has surely lost"
+    elif difference is None:
+        return False, quality
     elif difference.low < -tolerance:
         return False, f"{quality}: it may have lost more than {tolerance:g}"
     if ratio.high >= 1:
         return False, f"not measured faster: {speed}"
-    return True, f"{speed}, {quality}, agreement {found.agreement.spearman:.3f}"
+    of_what = (
+        "" if found.agreement.questions else " of all scores together, since no question orders two items"
+    )
+    agrees = "cannot be told" if alike is None else f"{alike:.3f}{of_what}"
+    return True, f"{speed}, {quality}, agreement {agrees}"
 
 
 def shown(found: Judgement, kind: Kind) -> dict[str, Any]:
     """The judgement as the stage's result has it."""
 
-    def interval(of: Interval) -> dict[str, float]:
-        return {"value": round(of.value, 5), "low": round(of.low, 5), "high": round(of.high, 5)}
+    def interval(of: Interval | None) -> dict[str, float] | None:
+        return (
+            None
+            if of is None
+            else {"value": round(of.value, 5), "low": round(of.low, 5), "high": round(of.high, 5)}
+        )
 
     return {
         "agreement": found.agreement.spearman, "pearson": found.agreement.pearson,

@@ -21,10 +21,14 @@ Scorer = Callable[[Batch], Array]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two models score: means over questions, 1 is equal."""
+    """How alike two models score: means over the `questions` that order something, 1 is equal.
 
-    spearman: float
-    pearson: float
+    Where no question does, of all scores together, and `questions` is 0; None where these order nothing either.
+    """
+
+    spearman: float | None
+    pearson: float | None
+    questions: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,21 @@ def scorer(model: TrainedModel, layers: Layers, threads: int = 0) -> Scorer:
 
 
 def agreement(before: Sequence[Array], after: Sequence[Array]) -> Agreement:
-    """Of scores per question: `before[i]` and `after[i]` are [items]. A question that orders nothing is left out."""
-    pairs = [
-        (b, a) for b, a in zip(before, after, strict=True) if len(b) > 1 and np.ptp(b) > 0 and np.ptp(a) > 0
-    ]
+    """Of scores per question: `before[i]` and `after[i]` are [items].
+
+    A question that ordered nothing before, as one of a single item, is left out. One whose order is lost, all scores being
+    equal after, counts as 0.
+    """
+    pairs = [(b, a) for b, a in zip(before, after, strict=True) if len(b) > 1 and np.ptp(b) > 0]
+    counted = len(pairs)
+    if not pairs and before:
+        together = np.concatenate(before), np.concatenate(after)
+        pairs = [together] if len(together[0]) > 1 and np.ptp(together[0]) > 0 else []
     if not pairs:
-        return Agreement(0.0, 0.0)
-    ranks = [spearman(b, a) for b, a in pairs]
-    pearson = [float(np.corrcoef(b, a)[0, 1]) for b, a in pairs]
-    return Agreement(round(statistics.fmean(ranks), 5), round(statistics.fmean(pearson), 5))
+        return Agreement(None, None, 0)
+    ranks = [spearman(b, a) or 0.0 for b, a in pairs]
+    pearson = [float(np.corrcoef(b, a)[0, 1]) if np.ptp(a) > 0 else 0.0 for b, a in pairs]
+    return Agreement(round(statistics.fmean(ranks), 5), round(statistics.fmean(pearson), 5), counted)
 
 
 def latency(before: Scorer, after: Scorer, batch: int, length: int, vocabulary: int, rounds: int) -> Latency:

@@ -57,12 +57,21 @@ def choose(
         return found
 
     tried = {alpha: agrees(alpha) for alpha in step.alphas}
-    alpha = max(tried, key=lambda value: (tried[value].spearman + tried[value].pearson, -value))
+    alpha = max(tried, key=lambda value: (_both(tried[value]), -value))
     items = (
         not model.document.kind.over_catalogue
-        or agrees(alpha, items=False).spearman - tried[alpha].spearman <= _SLACK
+        or _rank(agrees(alpha, items=False)) - _rank(tried[alpha]) <= _SLACK
     )
     return quantize(model, ranges, alpha, items, step), alpha
+
+
+def _rank(found: Agreement) -> float:
+    """To choose by: where nothing can agree, every strength is as good."""
+    return found.spearman or 0.0
+
+
+def _both(found: Agreement) -> float:
+    return _rank(found) + (found.pearson or 0.0)
 
 
 def scores(score: Scorer, rows: list[Encoded]) -> Array:

@@ -12,7 +12,8 @@ import numpy as np
 
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.examples.past import Past, normalised
+from reshelve.examples.past import Past
+from reshelve.examples.queries import normalised
 from reshelve.examples.titles import TextIndex
 from reshelve.rankers import Kind
 

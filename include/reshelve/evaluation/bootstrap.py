@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+LEAST_CLUSTERS = 10  # of fewer, resampled, an interval is too narrow to be believed
 _CHUNK_CELLS = 4_000_000  # counts drawn at once: 32 MB
 
 

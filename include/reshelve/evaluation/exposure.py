@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Exposure:
-    """Shares in [0, 1]."""
+    """Shares in [0, 1]; None where nothing is shown, or there is nothing to show."""
 
-    new: float
-    rare: float
-    coverage: float
+    new: float | None
+    rare: float | None
+    coverage: float | None
 
 
 def exposure(
     ranked: Sequence[Sequence[str]], weights: Sequence[float], group: Collection[str], k: int
-) -> float:
-    """The group's share of the exposure in the first k places, 0 where nothing is shown.
+) -> float | None:
+    """The group's share of the exposure in the first k places, None where nothing is shown.
 
     A place is worth 1 / log2(rank + 1), as in nDCG (Singh and Joachims, 2018); a list counts by its weight.
     """
@@ -33,13 +33,13 @@ def exposure(
             worth = weight / math.log2(rank + 1)
             whole += worth
             held += worth * (item in members)
-    return held / whole if whole else 0.0
+    return held / whole if whole else None
 
 
-def coverage(ranked: Sequence[Sequence[str]], catalogue: Collection[str], k: int) -> float:
-    """Share of the catalogue that is in the first k places of any list."""
+def coverage(ranked: Sequence[Sequence[str]], catalogue: Collection[str], k: int) -> float | None:
+    """Share of the catalogue that is in the first k places of any list. None of an empty catalogue."""
     shown = {item for items in ranked for item in items[:k]}
-    return len(shown & set(catalogue)) / len(set(catalogue)) if catalogue else 0.0
+    return len(shown & set(catalogue)) / len(set(catalogue)) if catalogue else None
 
 
 def exposures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class SliceFinding:
     questions: int
     clusters: int
     enough: bool  # to be held to the bound
-    values: dict[str, float]
+    values: dict[str, float | None]
     against_champion: Comparison | None
     interval: Interval | None  # of the challenger's own mean, where there is no champion to compare with
 
@@ -94,29 +95,59 @@ def calibration(
     found = predictions(answers, held.queries, kind, span)
     error = expected_calibration_error(found, held.seed)
     numbers = (found.outcome, found.probability, found.weight)
+    error_in_grades = graded.rmse(found.probability, found.outcome) if grades else None
     report = {
         "predictions": len(found),
         "error": asdict(error) if error else None,
         "auc": None if grades else classification.auc(*numbers),
         "log_loss": None if grades else classification.log_loss(*numbers),
         "spearman": graded.spearman(found.probability, found.outcome) if grades else None,
-        "rmse": span * graded.rmse(found.probability, found.outcome) if grades and len(found) else None,
+        "rmse": span * error_in_grades if error_in_grades is not None else None,
         "reliability": [asdict(row) for row in reliability(found)],
     }
     return Calibration(error, report)
 
 
+def pooled_auc_report(held: HeldOut, answers: Mapping[str, Answers], kind: Kind) -> dict[str, Any] | None:
+    """pair: the AUC over the rows of all lists together, of every version that was asked, with its interval; else None.
+
+    Lists without a pair count too, as those of one item: the metric `auc`, a mean over lists, leaves them out.
+    """
+    if kind.over_catalogue:
+        return None
+    found: dict[str, Any] = {}
+    for name, each in answers.items():
+        rows = []
+        for items, scores, query in zip(each.ranked, each.scores, held.queries, strict=True):
+            wanted = set(query.relevant)
+            rows += [
+                # What the version does not know, or has no number for, it ranks last.
+                (item in wanted, score if math.isfinite(score) else -math.inf, query.weight, query.cluster)
+                for item, score in zip(items, scores, strict=True)
+            ]
+        interval = None
+        if rows:
+            outcome, score, weight, cluster = (np.array(column) for column in zip(*rows, strict=True))
+            interval = classification.auc_interval(outcome, score, weight, cluster, held.seed)
+        found[name] = asdict(interval) if interval else None
+    return found
+
+
 def fairness_report(
-    held: HeldOut, ranked: Mapping[str, Lists], known: Known, catalogue: Catalogue, group: Group
+    held: HeldOut, ranked: Mapping[str, Lists], known: Known, catalogue: Catalogue, group: Group, least: int
 ) -> dict[str, Any]:
-    """Every ranker's selection and error rates by category or by segment, among the first places that the gate looks at."""
+    """Every ranker's selection and error rates by category or by segment, among the first places that the gate looks at.
+
+    Groups with fewer than `least` questions are named, and compared with none.
+    """
     depth = held.metrics[0].depth
     category = known.categories if group == "category" else None
     return {
         "group": group,
         "depth": depth,
+        "least_queries": least,
         "rankers": {
-            name: asdict(fairness(tally(lists, held.queries, catalogue.items, depth, category)))
+            name: asdict(fairness(tally(lists, held.queries, catalogue.items, depth, category), least))
             for name, lists in ranked.items()
         },
     }

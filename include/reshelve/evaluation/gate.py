@@ -23,7 +23,7 @@ from reshelve.evaluation.slices import Known
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery, read_holdout
 from reshelve.examples.past import Past
-from reshelve.examples.shortlists import SIZE
+from reshelve.examples.readers import for_gate
 from reshelve.lineage import Run
 from reshelve.logs import logger
 from reshelve.progress import counted
@@ -40,11 +40,14 @@ def gate(run: Run) -> dict[str, Any]:
     metric = Metric.parse(ranker.gates.metric)
     examples, version = run.stage("examples").files(), run.stage("package").files() / "version"
     metrics = reported(metric, whole_lists=ranker.kind is Kind.PAIR)
-    held = HeldOut(read_holdout(examples / "holdout.parquet"), metrics, ranker.training.seed)
+    drawn = read_holdout(examples / "holdout.parquet")
+    held = HeldOut(for_gate(drawn, ranker), metrics, ranker.training.seed)
+    _warn_of_lists(held)
     if not held.weights.any():
         raise DataError(
             f"no held-out question of {ranker.name} can tell a better order from a worse one",
-            "expected questions with a choice, or with three judged items",
+            f"expected questions with a choice and another candidate, or with three judged items, among the {len(held.queries)} of "
+            f"{len(drawn)} that are the gate's",
         )
     directory = run.stage("gate").directory
     scratch = directory / ".scratch"
@@ -74,6 +77,17 @@ def gate(run: Run) -> dict[str, Any]:
         "judged", verdict=result["verdict"], metric=str(metric), value=round(result["challenger"]["value"], 4)
     )
     return result
+
+
+def _warn_of_lists(held: HeldOut) -> None:
+    """Say where questions cannot count: whoever reads a figure should know what it is over."""
+    single = sum(len(query.candidates) == 1 for query in held.queries)
+    unordered = int((held.weights == 0).sum())
+    if single:
+        logger(stage="gate").warning(
+            "lists of one item: no order of theirs is better than another, and they are left out of the metrics",
+            lists=single, questions=len(held.queries), left_out=unordered,
+        )  # fmt: skip
 
 
 def _champion(run: Run) -> int | None:
@@ -109,13 +123,12 @@ def _past(run: Run, examples: Path) -> Past:
 
 
 def _baselines(ranker: Ranker, past: Past, queries: Sequence[HoldoutQuery]) -> dict[str, list[list[str]]]:
-    """As deep as the model's own answers: a shortlist, or the top of the catalogue."""
-    depth = SIZE if ranker.kind is Kind.PAIR else ranker.release.top
+    """As deep as the model's own answers: the whole list, or the top of the catalogue."""
     baselines = Baselines(past, ranker.kind)
     log = logger(stage="gate")
     return {
         name: [
-            baselines.rank(name, query, depth)
+            baselines.rank(name, query, len(query.candidates) or ranker.release.top)
             for query in counted(queries, log, f"ranking by {name}", "queries")
         ]
         for name in BASELINES

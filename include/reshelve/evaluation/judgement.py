@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from reshelve.errors import DataError
 from reshelve.evaluation.baselines import BASELINES
 from reshelve.evaluation.comparison import HeldOut, Lists
 from reshelve.evaluation.findings import (
@@ -13,6 +14,7 @@ from reshelve.evaluation.findings import (
     exposure_report,
     fairness_report,
     latency_report,
+    pooled_auc_report,
     slice_findings,
 )
 from reshelve.evaluation.scoring import Answers
@@ -43,11 +45,25 @@ class Evidence:
 
 
 def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
-    """The gate's report, all but `holdout_partitions`."""
+    """The gate's report, all but `holdout_partitions`.
+
+    Raises DataError where the gate's metric has no value on any question.
+    """
     held, gates, ranked = evidence.held, ranker.gates, evidence.ranked
     metric = str(held.metrics[0])
     values = {name: held.values(lists) for name, lists in ranked.items()}
-    baselines = {name: held.compare(name, values[CHALLENGER], values[name]) for name in BASELINES}
+    baselines = {
+        name: found
+        for name in BASELINES
+        if (found := held.compare(name, values[CHALLENGER], values[name])) is not None
+    }
+    own = held.interval(values[CHALLENGER])
+    if own is None or len(baselines) < len(BASELINES):
+        raise DataError(
+            f"{metric} has no value on any held-out question of {ranker.name}",
+            "expected lists that hold a relevant item and another one",
+        )
+    clusters = len(set(held.clusters[held.counted(values[CHALLENGER])].tolist()))
     champion = None
     if evidence.champion is not None:
         compared = (
@@ -69,27 +85,34 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
         calibration_error=calibrations[CHALLENGER].error,
         max_calibration_error=gates.max_calibration_error,
         broken=evidence.answers[CHALLENGER].broken,
+        clusters=clusters,
     )
     return {
         "verdict": decision.verdict.value,
         "reasons": decision.reasons,
         "metric": metric,
-        "challenger": asdict(held.interval(values[CHALLENGER])),
+        "challenger": asdict(own),
         "champion": _shown(champion),
         "baselines": {name: rival.value for name, rival in baselines.items()},
         "differences": {name: asdict(rival.difference) for name, rival in baselines.items()},
         "metrics": {name: held.all_metrics(lists) for name, lists in ranked.items()},
+        "undefined": held.undefined(ranked[CHALLENGER]),
+        "pooled_auc": pooled_auc_report(held, evidence.answers, ranker.kind),
         "slices": {found.name: found.shown() for found in slices},
         "calibration": {name: found.report for name, found in calibrations.items()},
         "exposure": exposure_report(held, ranked, evidence.known, evidence.catalogue),
         "fairness": (
-            fairness_report(held, ranked, evidence.known, evidence.catalogue, gates.group)
+            fairness_report(
+                held, ranked, evidence.known, evidence.catalogue, gates.group, gates.group_queries
+            )
             if gates.group
             else None
         ),
         "latency": latency_report(evidence.answers),
         "queries": len(held.queries),
-        "clusters": len(set(held.clusters.tolist())),
+        "counted": int(held.counted(values[CHALLENGER]).sum()),
+        "clusters": clusters,
+        "question_set": held.digest,
     }
 
 

@@ -1,6 +1,7 @@
-"""Ranking metrics as pure functions: one query's ranked list → one number in [0, 1].
+"""Ranking metrics as pure functions: one query's ranked list → one number in [0, 1], or None where there is none.
 
-`ranked` is best first and holds each item once; `relevant` may name items that the list lacks, which is a miss.
+`ranked` is best first and holds each item once; `relevant` may name items that the list lacks, which is a miss. Where
+nothing is relevant (AUC: where nothing else is, too) a metric is undefined: 0 would be a miss, and 1 praise, for no answer at all.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ from dataclasses import dataclass
 from reshelve.errors import ConfigurationError
 
 
-def recall(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+def recall(ranked: Sequence[str], relevant: Collection[str], k: int) -> float | None:
     """Share of the relevant items among the first k."""
-    return len(set(ranked[:k]) & set(relevant)) / len(set(relevant)) if relevant else 0.0
+    return len(set(ranked[:k]) & set(relevant)) / len(set(relevant)) if relevant else None
 
 
-def mrr(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+def mrr(ranked: Sequence[str], relevant: Collection[str], k: int) -> float | None:
     """1 / rank of the first relevant item; 0 beyond rank k."""
+    if not relevant:
+        return None
     return next((1 / rank for rank, item in enumerate(ranked[:k], 1) if item in relevant), 0.0)
 
 
-def average_precision(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+def average_precision(ranked: Sequence[str], relevant: Collection[str], k: int) -> float | None:
     """Mean precision at the ranks of the relevant items, over min(k, their number): the MAP@k of the competitions."""
     if not relevant:
-        return 0.0
+        return None
     found, total = 0, 0.0
     for rank, item in enumerate(ranked[:k], 1):
         if item in relevant:
@@ -34,32 +37,32 @@ def average_precision(ranked: Sequence[str], relevant: Collection[str], k: int) 
     return total / min(k, len(set(relevant)))
 
 
-def ndcg_of_gains(ranked: Sequence[str], gains: Mapping[str, float], k: int) -> float:
+def ndcg_of_gains(ranked: Sequence[str], gains: Mapping[str, float], k: int) -> float | None:
     """nDCG@k with gain 2^g − 1 and discount 1 / log2(rank + 1) (Burges et al., 2005). Items without a gain have 0."""
     ideal = sorted(gains.values(), reverse=True)[:k]
     best = sum((2**gain - 1) / math.log2(rank + 1) for rank, gain in enumerate(ideal, 1))
     if best == 0:
-        return 0.0
+        return None
     reached = sum(
         (2 ** gains.get(item, 0.0) - 1) / math.log2(rank + 1) for rank, item in enumerate(ranked[:k], 1)
     )
     return reached / best
 
 
-def ndcg(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+def ndcg(ranked: Sequence[str], relevant: Collection[str], k: int) -> float | None:
     """nDCG@k where an item is relevant or not."""
     return ndcg_of_gains(ranked, dict.fromkeys(relevant, 1.0), k)
 
 
-def auc(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+def auc(ranked: Sequence[str], relevant: Collection[str], k: int) -> float | None:
     """Share of the pairs (relevant, other) in the right order: the area under one list's ROC curve (Fawcett, 2006).
 
-    Of the first k; a relevant item beyond them, or that the list lacks, stands behind every other.
+    Of the first k; a relevant item beyond them, or that the list lacks, stands behind every other. None without a pair.
     """
     wanted = set(relevant)
     others = sum(item not in wanted for item in ranked[:k])
     if not wanted or not others:
-        return recall(ranked, wanted, k)
+        return None
     behind, ordered = others, 0
     for item in ranked[:k]:
         if item in wanted:
@@ -69,7 +72,7 @@ def auc(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
     return ordered / (len(wanted) * others)
 
 
-Function = Callable[[Sequence[str], Collection[str], int], float]
+Function = Callable[[Sequence[str], Collection[str], int], float | None]
 _AT_DEPTH: dict[str, Function] = {"recall": recall, "mrr": mrr, "map": average_precision, "ndcg": ndcg}
 _OF_WHOLE_LISTS: dict[str, Function] = {"mrr": mrr, "auc": auc}
 _DEPTH = 10  # of the metrics beside one that has none
@@ -100,8 +103,8 @@ class Metric:
         """Places that are looked at, where a list must be cut: 10 for a metric that looks at all."""
         return self.k or _DEPTH
 
-    def of(self, ranked: Sequence[str], relevant: Collection[str]) -> float:
-        """One query's value. A mapping of items to gains is graded relevance, which nDCG reads; the others count items."""
+    def of(self, ranked: Sequence[str], relevant: Collection[str]) -> float | None:
+        """One query's value, None where it has none. A mapping of items to gains is graded relevance, which nDCG reads; the others count items."""
         if self.name == "ndcg" and isinstance(relevant, Mapping):
             return ndcg_of_gains(ranked, relevant, self.depth)
         if self.k is None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from reshelve.evaluation.bootstrap import LEAST_CLUSTERS
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.examples.past import Past, normalised
+from reshelve.examples.past import Past
+from reshelve.examples.queries import normalised
 from reshelve.rankers import Kind
 
 NEW_DAYS = 7  # an item is new while its first known event is no older, counted back from the holdout
 MOST_NAMED = 20  # slices of the shop's own names: each costs a bootstrap, and a line in the report
-LEAST_CLUSTERS = 10  # of fewer, resampled, an interval is too narrow to be believed
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ The rules, in one place:
   is always in doubt.
 - calibration: an expected calibration error above `gates.max_calibration_error` is a hold, and a reject where its
   whole interval lies above.
+- fewer than LEAST_CLUSTERS clusters are a hold at best: intervals from so few are too narrow to be believed.
 - a score that is not a number is a reject.
 The verdict is the worst of its parts.
 """
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reshelve.evaluation.bootstrap import Interval
+from reshelve.evaluation.bootstrap import LEAST_CLUSTERS, Interval
 
 
 class Verdict(StrEnum):
@@ -71,14 +72,18 @@ def decide(
     calibration_error: Interval | None = None,
     max_calibration_error: float | None = None,
     broken: int = 0,
+    clusters: int = LEAST_CLUSTERS,
 ) -> Decision:
-    """The verdict on a challenger. `baselines` are those it must beat; `broken` counts answers that are no numbers.
+    """The verdict on a challenger. `baselines` are those it must beat; `broken` counts answers that are no numbers,
+    `clusters` those that the questions come from.
 
     `slices` are those with enough questions, against the champion. A rule whose bound is None is not applied.
     """
     parts = [_against_baseline(metric, rival) for rival in baselines]
     if broken:
         parts.append((Verdict.REJECT, f"{broken} answers hold a score that is not a finite number"))
+    if clusters < LEAST_CLUSTERS:
+        parts.append((Verdict.HOLD, _too_few(clusters)))
     if champion is None:
         parts.append(
             (Verdict.PROMOTE, "no version of this kind serves yet: there is no champion to compare with")
@@ -98,6 +103,13 @@ def decide(
         parts.append(_calibrated(calibration_error, max_calibration_error))
     worst = max((verdict for verdict, _ in parts), key=_SEVERITY.index)
     return Decision(worst, [reason for _, reason in parts])
+
+
+def _too_few(clusters: int) -> str:
+    return (
+        f"too few to say: the questions come from {clusters} baskets, queries or sessions, and {LEAST_CLUSTERS} are the least "
+        "(data.holdout_partitions or gates.max_queries bring more)"
+    )
 
 
 def _against_baseline(metric: str, rival: Comparison) -> tuple[Verdict, str]:

@@ -26,6 +26,7 @@ from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, write_batches,
 from reshelve.examples.misspelling import Misspelling
 from reshelve.examples.pair_files import write_pairs
 from reshelve.examples.partitions import Split, choose_partitions
+from reshelve.examples.readers import to_draw
 from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.window import open_window
 from reshelve.examples.workspace import Workspace, reading
@@ -151,7 +152,7 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
         history_items=ranker.examples.history_items,
         train=ranker.examples.max_examples,
         validation=work.limits["validation"],
-        holdout=ranker.gates.max_queries,
+        holdout=to_draw(ranker),
         seed=ranker.training.seed,
     )
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
@@ -192,7 +193,7 @@ def _search_files(work: Workspace) -> dict[str, int]:
         part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(part, limit))
         for part, limit in work.limits.items()
     }
-    asked = pair.held_out(work.connection, lambda _: [], ranker.gates.max_queries, ranker.training.seed)
+    asked = pair.held_out(work.connection, lambda _: [], to_draw(ranker), ranker.training.seed)
     counts["holdout"] = write_rows(
         work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
     )

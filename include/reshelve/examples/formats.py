@@ -96,10 +96,16 @@ class HoldoutQuery:
 
     @property
     def orders(self) -> bool:
-        """Whether one order of its items can be better than another. Of judgements at least three items are asked for."""
+        """Whether one order of its items can be better than another. Of judgements at least three items are asked for.
+
+        Not where every candidate is relevant, as in a list of one: any order would be perfect. A relevant item that is no candidate
+        is a miss all the same.
+        """
         if not self.relevant:
             return False
-        return len(self.candidates) >= _FEWEST_JUDGED if self.gains else True
+        if self.gains:
+            return len(self.candidates) >= _FEWEST_JUDGED
+        return not self.candidates or not set(self.candidates).issubset(self.relevant)
 
     def row(self) -> dict[str, Any]:
         """As a row of HOLDOUT."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import date
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from reshelve.examples import judged, pair, shown
 from reshelve.examples.formats import HOLDOUT, PAIR, HoldoutQuery, write_rows
 from reshelve.examples.misspelling import Misspelling
 from reshelve.examples.pair import Pair
 from reshelve.examples.past import Past
+from reshelve.examples.readers import to_draw
 from reshelve.examples.shortlists import Shortlists
 from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.window import stream
 from reshelve.examples.workspace import Workspace, reading
+from reshelve.logs import logger
 
 _ROWS = 4096  # whose features are made at once
 
@@ -37,7 +42,26 @@ def write_pairs(work: Workspace) -> dict[str, int]:
     counts["holdout"] = write_rows(
         work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in drawn.held_out())
     )
+    _warn_of_single(work.directory)
     return counts
+
+
+def _warn_of_single(directory: Path) -> None:
+    """Lists of one item order nothing: no loss within lists learns from them, and no metric of an order counts them."""
+    for part in ("train", "validation"):
+        sizes = np.unique(
+            pq.read_table(directory / f"{part}.parquet", columns=["group"])["group"], return_counts=True
+        )[1]
+        _warn(part, int((sizes == 1).sum()), len(sizes))
+    asked = pq.read_table(directory / "holdout.parquet", columns=["candidates"])["candidates"]
+    _warn("holdout", pc.sum(pc.equal(pc.list_value_length(asked), 1)).as_py() or 0, len(asked))
+
+
+def _warn(part: str, single: int, lists: int) -> None:
+    if single:
+        logger(stage="examples").warning(
+            "lists of one item: they order nothing", part=part, lists=single, of=lists
+        )
 
 
 def _rows(
@@ -73,7 +97,7 @@ class _Choices:
         events, spill = work.directory / "events.parquet", work.scratch / "spill"
         past = Past(events, work.catalogue, labels, work.split.begins, spill)
         shortlist = Shortlists(past).of
-        return pair.held_out(work.connection, shortlist, ranker.gates.max_queries, ranker.training.seed)
+        return pair.held_out(work.connection, shortlist, to_draw(ranker), ranker.training.seed)
 
 
 class _Judgements:
@@ -87,7 +111,7 @@ class _Judgements:
     def held_out(self) -> Iterator[HoldoutQuery]:
         work, ranker = self._work, self._work.run.ranker
         return judged.held_out(
-            work.connection, work.catalogue, ranker.gates.max_queries, ranker.training.seed, self._grades
+            work.connection, work.catalogue, to_draw(ranker), ranker.training.seed, self._grades
         )
 
 
@@ -102,7 +126,7 @@ class _Impressions:
 
     def held_out(self) -> Iterator[HoldoutQuery]:
         work, ranker = self._work, self._work.run.ranker
-        return shown.held_out(work.connection, work.catalogue, ranker.gates.max_queries, ranker.training.seed)
+        return shown.held_out(work.connection, work.catalogue, to_draw(ranker), ranker.training.seed)
 
 
 _SOURCES: dict[str, Callable[[Workspace], _Choices | _Judgements | _Impressions]] = {

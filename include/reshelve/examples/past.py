@@ -14,14 +14,10 @@ import numpy as np
 
 from reshelve.clickstream.database import connect
 from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.queries import normalised_sql
 
 POPULAR_DAYS = 7
 QUERIES_KEPT = 100_000
-
-
-def normalised(query: str) -> str:
-    """The form under which two queries are one: lower case, single spaces."""
-    return " ".join(query.lower().split())
 
 
 class Past:
@@ -38,9 +34,9 @@ class Past:
         self._connection.executemany("INSERT INTO labels VALUES (?, ?)", sorted(labels.items()))
         # The second condition is true of every row that the examples stage wrote; it stays as a lock on the door.
         self._connection.execute(
-            """CREATE TABLE past AS
+            f"""CREATE TABLE past AS
                SELECT event_time, coalesce(session_id, user_id) AS basket, item_id, weight,
-                      lower(regexp_replace(trim(query), '\\s+', ' ', 'g')) AS norm
+                      {normalised_sql("query")} AS norm
                FROM raw JOIN labels USING (event_type) WHERE event_time < ?""",
             [self._now],
         )

@@ -11,7 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
-from reshelve.examples.past import Past, normalised
+from reshelve.examples.past import Past
+from reshelve.examples.queries import normalised
 from reshelve.examples.titles import TextIndex, trigrams
 
 SIZE = 40

@@ -11,6 +11,7 @@ import duckdb
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.pair import Pair
+from reshelve.examples.queries import normalised_sql
 from reshelve.examples.sampling import stable_hash
 from reshelve.examples.window import stream
 
@@ -20,7 +21,7 @@ from reshelve.examples.window import stream
 _IMPRESSIONS = """
 CREATE TABLE impressions AS
 WITH shown AS (
-    SELECT coalesce(lower(regexp_replace(trim(query), '\\s+', ' ', 'g')), '') AS norm,
+    SELECT coalesce({norm}, '') AS norm,
            day, {part} AS part, line, event_time, session_id, trim(query) AS query, item_id, position,
            nullif(trim(segment), '') AS segment
     FROM (SELECT *, CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line FROM files)
@@ -72,7 +73,7 @@ def list_shown(connection: duckdb.DuckDBPyConnection, begins: date) -> None:
 
 def open_impressions(connection: duckdb.DuckDBPyConnection, part: str, minutes: float) -> None:
     """The table `impressions` over the window's files: weight of the choice that each led to within `minutes`, or 0."""
-    connection.execute(_IMPRESSIONS.format(part=part), [int(minutes * 60)])
+    connection.execute(_IMPRESSIONS.format(part=part, norm=normalised_sql("query")), [int(minutes * 60)])
 
 
 def pairs(

@@ -10,13 +10,14 @@ import duckdb
 
 from reshelve.clickstream.database import connect
 from reshelve.examples.partitions import Split
+from reshelve.examples.queries import normalised_sql
 
 _BATCH = 20_000
 
 # One row per label event of the window. `day` and `line` order events of one instant as the shop wrote them.
 _EVENTS = """
 CREATE VIEW events AS
-SELECT lower(regexp_replace(trim(query), '\\s+', ' ', 'g')) AS norm,
+SELECT {norm} AS norm,
        day, {part} AS part, line, event_time, files.event_type, weight, user_id, session_id, query,
        files.item_id, nullif(trim(item_title), '') AS own_title, position, grade,
        nullif(trim(category), '') AS category, nullif(trim(segment), '') AS segment
@@ -51,7 +52,8 @@ def open_window(
                FROM read_parquet(?) WHERE item_id IS NOT NULL GROUP BY 1""",
             [str(products)],
         )
-    connection.execute(_EVENTS.format(part=split.fold.part if split.fold else "split.part"))
+    part = split.fold.part if split.fold else "split.part"
+    connection.execute(_EVENTS.format(part=part, norm=normalised_sql("query")))
     return connection
 
 

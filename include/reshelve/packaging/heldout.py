@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -21,14 +22,19 @@ class Question:
     candidates: list[str]
 
 
-def read_questions(examples: Path, catalogue: Catalogue, limit: int) -> list[Question]:
+def read_questions(
+    examples: Path, catalogue: Catalogue, limit: int, of: Callable[[str], bool] | None = None
+) -> list[Question]:
     """At most `limit` questions, spread evenly over `holdout.parquet`. Raises DataError where it is empty.
 
-    A question without a shortlist gets the newest catalogue's first items.
+    `of`: only those whose cluster it accepts, which may be none. A question without a shortlist gets the newest catalogue's
+    first items.
     """
-    table = pq.read_table(examples / "holdout.parquet", columns=["text", "candidates"])
+    table = pq.read_table(examples / "holdout.parquet", columns=["text", "candidates", "cluster"])
     if not table.num_rows:
         raise DataError(f"{examples / 'holdout.parquet'}: no held-out question", "expected at least one")
+    if of is not None:
+        table = table.filter([of(cluster) for cluster in table["cluster"].to_pylist()])
     step = max(1, table.num_rows // limit)
     rows = table.take(list(range(0, table.num_rows, step))[:limit]).to_pylist()
     return [Question(row["text"] or "", row["candidates"] or catalogue.items[:40]) for row in rows]

@@ -106,7 +106,10 @@ def _verdict(run: Run) -> Rows:
     ]
     champion = gate["champion"]
     if champion and champion["value"] is not None:  # an older partition is not compared with a newer champion
-        figures.append(f"serving version {champion['version']} {champion['value']:.4f}")
+        figures.append(
+            f"serving version {champion['version']} {champion['value']:.4f}, on the same questions: {champion['difference']:+.4f} "
+            f"({champion['difference_low']:+.4f} to {champion['difference_high']:+.4f})"
+        )
     figures += [f"{name} {value:.4f}" for name, value in gate["baselines"].items()]
     yield gate["metric"], f"{'; '.join(figures)}; {gate['queries']:,} held-out queries"
     yield "Gate", f"[bold]{gate['verdict']}[/]: {'; '.join(gate['reasons'])}"

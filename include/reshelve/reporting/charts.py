@@ -92,7 +92,7 @@ def partitions(days: Sequence[date], good: Sequence[int], held_back: Sequence[in
 
 
 def curves(points: Sequence[Mapping[str, Any]], metric: str) -> Markup:
-    """Loss over the steps, in training and in validation, and beside it the validation metric."""
+    """Loss over the steps, in training and in validation, and beside it the validation metric with its interval."""
 
     def series(key: str) -> tuple[list[float], list[float]]:
         found = [(point["step"], point[key]) for point in points if key in point]
@@ -106,6 +106,8 @@ def curves(points: Sequence[Mapping[str, Any]], metric: str) -> Markup:
         left.set_title("loss")
         left.legend()
         right.plot(*series(f"validation_{metric}"), color=ACCENT, marker="o", markersize=4)
+        steps, lows = series(f"validation_{metric}_low")
+        right.fill_between(steps, lows, series(f"validation_{metric}_high")[1], color=ACCENT, alpha=0.15)
         right.set_title(f"{metric} in validation")
         right.set_ylim(0, 1.1 * (right.get_ylim()[1] or 1.0))
         for axes in (left, right):

@@ -86,7 +86,7 @@ def release(
     manifest = _check(store, pointer, version, allow_older=allow_older, allow_held=allow_held)
     steps.add(
         "check",
-        f"published from partition {manifest.lineage.partition}, gate verdict {manifest.gate.verdict}",
+        f"published from partition {manifest.lineage.partition}, gate verdict {manifest.gate.verdict}{_compared(manifest)}",
     )
     unchanged = pointer.stable == version
     if not unchanged:
@@ -269,6 +269,15 @@ def _check(
             "to go back on purpose: `reshelve rollback`, or --allow-older",
         )
     return manifest
+
+
+def _compared(manifest: Manifest) -> str:
+    """What the gate measured against the version that served then, on the same questions."""
+    champion = (manifest.gate.champion or {}).get("version")
+    found = None if champion is None else manifest.gate.difference_to(champion)
+    return (
+        f"; {manifest.gate.metric} {found} against version {champion} on the same questions" if found else ""
+    )
 
 
 def _withdraw(

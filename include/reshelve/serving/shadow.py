@@ -86,16 +86,22 @@ def _replay(
 
 
 def agreement(kind: Kind, old: Answer, new: Answer) -> float | None:
-    """The mean share of the first ten items in common; pair: Spearman's correlation. None where nothing compares."""
+    """The mean share of the first ten items in common; pair: Spearman's correlation. None where nothing compares.
+
+    0 where the new version has lost an order that the old one had, all its scores being equal.
+    """
     if kind.over_catalogue:
         if "item" not in old.outputs or "item" not in new.outputs:
             return None
         rows = zip(old.outputs["item"], new.outputs["item"], strict=False)
-        return float(np.mean([len(set(a[:_TOP]) & set(b[:_TOP])) / max(1, len(a[:_TOP])) for a, b in rows]))
+        shared = [len(set(a[:_TOP]) & set(b[:_TOP])) / len(a[:_TOP]) for a, b in rows if len(a)]
+        return float(np.mean(shared)) if shared else None
     a, b = (np.asarray(x.outputs["score"]).ravel() for x in (old, new) if "score" in x.outputs)
     if a.size != b.size or a.size < 2:
         return None
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1]) if a.std() and b.std() else None
+    if not a.std():
+        return None
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1]) if b.std() else 0.0
 
 
 def _ranks(values: Any) -> Any:

@@ -72,6 +72,8 @@ def _version(store: ObjectStore, ranker: str, version: int) -> dict[str, Any]:
         "verdict": manifest.gate.verdict,
         "metric": manifest.gate.metric,
         "value": (manifest.gate.challenger or {}).get("value"),
+        "questions": manifest.gate.asked,
+        "champion": manifest.gate.champion,
         "bytes": manifest.bytes,
     }
 

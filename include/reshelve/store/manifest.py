@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -66,8 +66,26 @@ class Lineage(_Record):
     )
 
 
+class Difference(NamedTuple):
+    """A paired difference of the gate's metric with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __neg__(self) -> Difference:
+        return Difference(-self.value, -self.high, -self.low)
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+
+
 class GateVerdict(_Record):
-    """What the gate said of these bytes."""
+    """What the gate said of these bytes.
+
+    `champion` holds the paired difference to the version that served, on the same questions: figures of two nights are of two
+    sets of questions, and say nothing of each other. Manifests of earlier releases do not name their questions.
+    """
 
     verdict: Literal["promote", "hold", "reject"]
     reasons: tuple[str, ...] = ()
@@ -77,6 +95,24 @@ class GateVerdict(_Record):
     baselines: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     queries: int | None = None
+    holdout_partitions: tuple[str, ...] = ()
+    question_set: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """Which questions the figures are of, for people: `842 questions of 2011-08-30, set 1f0c9a`; empty where it is not known."""
+        days = [self.holdout_partitions[0], self.holdout_partitions[-1]] if self.holdout_partitions else []
+        of = f" of {' to '.join(dict.fromkeys(days))}" if days else ""
+        name = f", set {self.question_set[:6]}" if self.question_set else ""
+        return f"{self.queries:,} questions{of}{name}" if self.queries is not None else ""
+
+    def difference_to(self, version: int) -> Difference | None:
+        """This version minus another, question by question; None where the gate did not ask that one beside it."""
+        champion = self.champion or {}
+        value, low, high = (champion.get(f"difference{end}") for end in ("", "_low", "_high"))
+        if champion.get("version") != version or value is None or low is None or high is None:
+            return None
+        return Difference(value, low, high)
 
 
 class Manifest(_Record):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from reshelve.rankers import Kind
 # Batches are sorted by length inside pools of this many, and shuffled after: like lengths together, yet any example
 # may meet any other in the next epoch.
 _POOL = 50
+_DRAW = 20110830  # seed of what validations read: one draw for all trainings and trials, so that they compare
 # next_item: how much less the target weighs than the one before it in the basket. The gate asks for the next item;
 # those further on tell about the basket too, the less the further (docs/decisions/0034).
 NEARNESS = 0.7
@@ -76,6 +78,18 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @cached_property
+    def lists(self) -> int:
+        """How many there are: the pairs of one group are one, every other example is."""
+        return len(np.unique(self.groups)) if self.kind is Kind.PAIR else len(self)
+
+    def orders_something(self) -> bool:
+        """pair: whether any group has two labels, so that one order of it is better than another."""
+        order = np.argsort(self.groups, kind="stable")
+        first = np.flatnonzero(np.diff(self.groups[order], prepend=-1))
+        labels = self.labels[order]
+        return bool((np.maximum.reduceat(labels, first) > np.minimum.reduceat(labels, first)).any())
 
     def batch(self, chosen: np.ndarray) -> Batch:
         """The examples `chosen` (indices), padded to the longest of them."""
@@ -180,21 +194,17 @@ def training_order(
 
 
 def evaluation_order(
-    examples: Examples, *, batch_size: int, processes: int, rank: int, most: int
+    examples: Examples, *, batch_size: int, processes: int, rank: int, lists: int
 ) -> list[np.ndarray]:
-    """This process's batches over about `most` examples, spread evenly over the file, like lengths together.
+    """This process's batches over `lists` lists, like lengths together.
 
-    The groups of pair examples stay whole: half a shortlist would be an easier question.
+    The lists are drawn from the whole file, the same on every call; fewer are a part of more. The groups of pair examples stay
+    whole: half a shortlist would be an easier question.
     """
-    total = len(examples)
-    chosen = np.unique(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
+    names = np.unique(examples.groups) if examples.kind is Kind.PAIR else np.arange(len(examples))
+    chosen = np.random.default_rng(_DRAW).permutation(names)[:lists]
     if examples.kind is Kind.PAIR:
-        groups = np.unique(examples.groups)
-        share = min(1.0, most / total)
-        kept = groups[
-            np.unique(np.linspace(0, len(groups) - 1, max(1, round(share * len(groups)))).astype(np.int64))
-        ]
-        chosen = np.flatnonzero(np.isin(examples.groups, kept))
+        chosen = np.flatnonzero(np.isin(examples.groups, chosen))
     chosen = chosen[np.argsort(examples.lengths[chosen], kind="stable")][rank::processes]
     return [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
 

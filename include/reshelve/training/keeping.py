@@ -42,8 +42,11 @@ class Keeper:
         return self._patience is not None and self._place.stale >= self._patience
 
     def better(self, one: Found, other: Found) -> bool:
-        """By the ranking metric; where it is equal, by the loss."""
-        return (one[self._metric], -one["loss"]) > (other[self._metric], -other["loss"])
+        """By the ranking metric; where it is equal, or no list has one, by the loss."""
+        return self._key(one) > self._key(other)
+
+    def _key(self, found: Found) -> tuple[float, float]:
+        return found.get(self._metric, 0.0), -found["loss"]
 
     def last_or_best(self, step: int, last: Found) -> tuple[Weights, Found, dict[str, Any]]:
         """The weights to save, their validation, and what they are."""

@@ -77,8 +77,8 @@ def recalls(logits: Tensor, batch: Batch, top: int = 20) -> Tensor:
     return (best == item[first].unsqueeze(1)).any(1).float()
 
 
-def mean_reciprocal_rank(groups: Tensor, labels: Tensor, logits: Tensor) -> float:
-    """pair: mean of 1/rank of the best positive of each group; groups without one do not count, ties count against."""
+def reciprocal_ranks(groups: Tensor, labels: Tensor, logits: Tensor) -> list[float]:
+    """pair: 1/rank of the best positive of each group that has both labels; ties count against."""
     found: list[float] = []
     order = torch.argsort(groups, stable=True)
     _, sizes = torch.unique_consecutive(groups[order], return_counts=True)
@@ -87,4 +87,4 @@ def mean_reciprocal_rank(groups: Tensor, labels: Tensor, logits: Tensor) -> floa
         if positive.any() and not positive.all():
             best = logits[chosen][positive].max()
             found.append(1.0 / (1 + int((logits[chosen][~positive] >= best).sum())))
-    return sum(found) / len(found) if found else 0.0
+    return found

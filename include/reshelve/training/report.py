@@ -84,9 +84,8 @@ class Reporter:
     def validation(self, step: int, found: dict[str, float]) -> None:
         """Note a validation."""
         if self._curves:
-            self._curves.add(
-                step, self.seconds(), **{f"validation_{name}": value for name, value in found.items()}
-            )
+            drawn = {f"validation_{name}": value for name, value in found.items() if name != "lists"}
+            self._curves.add(step, self.seconds(), **drawn)
             shown = {name: round(value, 4) for name, value in found.items()}
             self._log.info("validation", step=f"{step}/{self._steps}", **shown)
 
@@ -120,7 +119,10 @@ class Reporter:
             "validation_loss": last["loss"],
             "validation_metric": {
                 "name": metric,
-                "value": last[metric],
+                "value": last.get(metric),
+                "low": last.get(f"{metric}_low"),
+                "high": last.get(f"{metric}_high"),
+                "lists": last.get("lists", 0),
                 "first": self._place.first.get(metric),
             },
             "first_validation_loss": self._place.first.get("loss"),

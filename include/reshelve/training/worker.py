@@ -44,7 +44,7 @@ from reshelve.training.losses import losses, weighted_mean
 from reshelve.training.model import RankerModel
 from reshelve.training.report import Reporter
 from reshelve.training.spec import TrainingSpec
-from reshelve.training.validation import validate
+from reshelve.training.validation import lists_to_read, nothing_to_order, validate
 from reshelve.training.vocabulary import Vocabulary
 
 GRADIENT_NORM = 1.0  # longer gradients are scaled down: one odd batch must not undo a night
@@ -64,7 +64,11 @@ def train(spec: TrainingSpec) -> None:
     vocabulary = Vocabulary.of(examples, validation)
     vocabulary.renumber(examples)
     vocabulary.renumber(validation)
-    units = Units.of(examples, training.batch_size, grouped=training.loss in ("pairwise", "listwise"))
+    grouped = training.loss in ("pairwise", "listwise")
+    if grouped and not examples.orders_something():
+        raise nothing_to_order("train.parquet", training.loss)
+    units = Units.of(examples, training.batch_size, grouped)
+    lists = lists_to_read(spec, validation, len(examples))
     full = training.epochs * steps_per_epoch(len(units), units.size, processes) / training.accumulate
     steps = max(1, round(full * spec.budget_share))  # fixed beforehand: the rate never depends on a clock
 
@@ -107,7 +111,7 @@ def train(spec: TrainingSpec) -> None:
 
         def validated() -> dict[str, float]:
             with report.not_counted():
-                found = validate(spec, model, validation, device)
+                found = validate(spec, model, validation, device, lists)
             report.validation(step, found)
             return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ from reshelve_airflow.releases.traffic import LOOKS, Curves, curves, decisions
 
 @dataclass(frozen=True)
 class Card:
-    """One version with what it has to do and how it does it."""
+    """One version with what it has to do and how it does it; `against`: how it compares with the stable one, in words."""
 
     row: VersionRow
     traffic: Curves | None
+    against: str
 
 
 def overview(board: Board) -> dict[str, Any]:
@@ -56,12 +58,29 @@ def _summary(board: Board, ranker: str) -> dict[str, Any]:
         "ranker": ranker,
         "deployment": deployment,
         "held": board.held(ranker),
-        "cards": [Card(row, curves(looks, row.version)) for row in deployment.wanted],
+        "cards": [
+            Card(row, curves(looks, row.version), _against_stable(row, deployment.wanted))
+            for row in deployment.wanted
+        ],
         "silent": [agent for agent in deployment.agents if not agent.live],
         "serving": _serving(deployment),
         "judged": board.last_verdict(ranker),
         "looks": looks,
     }
+
+
+def _against_stable(row: VersionRow, wanted: Sequence[VersionRow]) -> str:
+    """A version minus the stable one, as a gate measured them side by side; figures of two nights are no comparison."""
+    stable = next((other for other in wanted if other.role == "stable"), None)
+    if stable is None or row.version == stable.version or row.manifest is None or stable.manifest is None:
+        return ""
+    found = row.manifest.gate.difference_to(stable.version)
+    if found is None:
+        turned = stable.manifest.gate.difference_to(row.version)
+        found = None if turned is None else -turned
+    if found is None:
+        return f"never measured against {stable.version} on the same questions"
+    return f"{found} against {stable.version}, on the same questions"
 
 
 def _serving(deployment: Deployment) -> list[AgentRow]:

@@ -161,3 +161,14 @@ def test_agreement_is_per_question() -> None:
         "scale between questions means nothing; one item orders nothing"
     )
     assert agreement([before[0]], [before[0][::-1]]).spearman == -1.0
+
+
+def test_agreement_of_what_orders_nothing_is_unknown_and_of_a_lost_order_0() -> None:
+    ordered, flat = np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 1.0])
+    single = [np.array([0.1]), np.array([0.4]), np.array([0.3])]
+    together = agreement(single, [score * 2 for score in single])
+    assert (together.spearman, together.questions) == (1.0, 0), "lists of one item: their scores together"
+    for unknown in (agreement([flat], [ordered]), agreement([single[0]], [single[0]]), agreement([], [])):
+        assert (unknown.spearman, unknown.pearson) == (None, None)
+    lost = agreement([ordered, ordered], [ordered, flat])
+    assert (lost.spearman, lost.questions) == (0.5, 2)

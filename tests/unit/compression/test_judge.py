@@ -7,9 +7,18 @@ import time
 import numpy as np
 import pytest
 
-from reshelve.compression.judge import AFTER, BEFORE, Judgement, in_turn, ratio_of_medians, verdict
+from reshelve.compression.judge import (
+    AFTER,
+    BEFORE,
+    Judgement,
+    in_turn,
+    ratio_of_medians,
+    shown,
+    verdict,
+)
 from reshelve.compression.measure import Agreement
 from reshelve.evaluation.bootstrap import Interval
+from reshelve.rankers import Kind
 
 FASTER, SLOWER, OPEN = Interval(0.6, 0.55, 0.65), Interval(1.2, 1.1, 1.3), Interval(0.98, 0.9, 1.05)
 EQUAL, WORSE, WIDE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, -0.01), Interval(0.02, -0.05, 0.1)
@@ -26,6 +35,9 @@ EQUAL, WORSE, WIDE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, -0.01)
         ("int8", 0.99, FASTER, WIDE, True, "0.60 of the time before"),
         ("distil", 0.99, FASTER, WIDE, False, "may have lost more than 0.01"),
         ("distil", 0.80, FASTER, EQUAL, True, "quality +0.0000"),
+        ("int8", None, FASTER, EQUAL, False, "agreement cannot be told"),
+        ("int8", 0.99, FASTER, None, True, "quality cannot be told: too few held-out questions"),
+        ("distil", 0.99, FASTER, None, False, "quality cannot be told: too few held-out questions"),
     ],
     ids=[
         "kept",
@@ -36,14 +48,20 @@ EQUAL, WORSE, WIDE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, -0.01)
         "rounded, few questions",
         "a copy, few questions",
         "a copy may score differently",
+        "nothing to agree on",
+        "rounded, too few questions",
+        "a copy, too few questions",
     ],
 )
 def test_the_verdict_says_why(
-    step: str, spearman: float, ratio: Interval, difference: Interval, kept: bool, words: str
+    step: str, spearman: float | None, ratio: Interval, difference: Interval | None, kept: bool, words: str
 ) -> None:
-    found = Judgement({}, {}, ratio, difference, Agreement(spearman, spearman))
+    either = {BEFORE: 2, AFTER: 1}
+    found = Judgement(either, dict(either), ratio, difference, Agreement(spearman, spearman))
     stays, reason = verdict(step, found, min_agreement=0.95, tolerance=0.01)
     assert stays is kept and words in reason
+    document = shown(found, Kind.PAIR)
+    assert (document["agreement"], document["quality"] is None) == (spearman, difference is None)
 
 
 def test_load_on_the_machine_cancels_in_the_rounds_ratios() -> None:

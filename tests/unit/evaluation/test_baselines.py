@@ -30,7 +30,7 @@ def past(tmp_path) -> Past:
         *(event(20, f"old{n}", "bag") for n in range(9)),  # popular once
         event(9, "one", "lamp"), event(9, "one", "tea"),
         event(8, "two", "lamp"), event(8, "two", "tea"),
-        event(3, "three", "cup", "Red  Lamp"), event(2, "four", "cup", kind="purchase"), event(2, "five", "tea"),
+        event(3, "three", "cup", "Red\u00a0 Lamp\t"), event(2, "four", "cup", kind="purchase"), event(2, "five", "tea"),
         event(-1, "tomorrow", "bag", "red lamp"), event(-1, "tomorrow", "lamp"),
     ]  # fmt: skip
     write_rows(tmp_path / "events.parquet", EVENTS, sorted(events, key=lambda row: row["event_time"]))

@@ -24,8 +24,8 @@ def test_coverage_counts_each_item_of_the_catalogue_once():
 
 
 def test_nothing_shown_is_no_exposure():
-    assert exposure([[]], [1.0], {"a"}, 5) == 0
-    assert coverage([], [], 5) == 0
+    assert exposure([[]], [1.0], {"a"}, 5) is None
+    assert coverage([], [], 5) is None
 
 
 def test_all_of_it_for_one_ranker():

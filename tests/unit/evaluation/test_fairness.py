@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,14 +9,17 @@ from hypothesis import strategies as st
 from reshelve.evaluation.fairness import Tally, fairness, tally
 from reshelve.examples.formats import HoldoutQuery
 
+MANY = (500, 500, 500, 500)  # questions and clusters, of all and of those with something relevant
+
 
 def test_the_rates_by_hand():
     found = fairness(
         {
             # north: 2 relevant, 1 of them shown; 2 others, 1 of them shown. south: 1 relevant, shown; 3 others, none shown
-            "north": Tally(relevant=2, relevant_selected=1, other=2, other_selected=1),
-            "south": Tally(relevant=1, relevant_selected=1, other=3, other_selected=0),
-        }
+            "north": Tally(2, 1, 2, 1, *MANY),
+            "south": Tally(1, 1, 3, 0, *MANY),
+        },
+        least=30,
     )
     assert found.selection == {"north": 0.5, "south": 0.25}
     assert found.true_positive == {"north": 0.5, "south": 1.0}
@@ -24,9 +29,29 @@ def test_the_rates_by_hand():
 
 
 def test_a_group_without_a_relevant_candidate_has_no_true_positive_rate():
-    found = fairness({"n": Tally(relevant=1, relevant_selected=1), "s": Tally(other=1, other_selected=1)})
+    found = fairness({"n": Tally(1, 1, 0, 0, *MANY), "s": Tally(0, 0, 1, 1, *MANY)}, least=30)
     assert (found.true_positive, found.false_positive) == ({"n": 1.0}, {"s": 1.0})
-    assert found.equalized_odds == 0
+    assert found.equalized_odds is None, "neither rate is known of two groups"
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [(1, 1, 1, 1), (29, 29, 29, 29), (500, 9, 500, 9), (500, 500, 1, 1)],
+    ids=["one question", "few questions", "few customers", "hardly anything relevant"],
+)
+def test_a_group_of_few_questions_has_no_part_in_the_differences(seen):
+    groups = {"home": Tally(100, 50, 100, 50, *MANY), "away": Tally(100, 40, 100, 50, *MANY)}
+    tiny = Tally(1, 0, 50, 25, *seen)
+    without, with_it = fairness(groups, least=30), fairness({**groups, "rare": tiny}, least=30)
+    assert with_it.equalized_odds == without.equalized_odds == pytest.approx(0.1)
+    assert with_it.too_few == {"rare": seen[2]} and not without.too_few
+    assert with_it.true_positive["rare"] == 0, "its own rates are shown all the same"
+
+
+def test_one_group_is_alike_with_nobody():
+    alone = fairness({"home": Tally(100, 50, 100, 50, *MANY)}, least=30)
+    assert (alone.demographic_parity, alone.equalized_odds) == (None, None)
+    assert fairness({}, least=30).demographic_parity is None
 
 
 def test_every_candidate_counts_once_with_the_weight_of_its_question():
@@ -37,13 +62,13 @@ def test_every_candidate_counts_once_with_the_weight_of_its_question():
     ranked, catalogue = [["cup", "lamp"], ["tea"]], ["tea", "lamp"]
     brand = {"lamp": "ours", "tea": "theirs"}
     assert tally(ranked, asked, catalogue, 1, brand) == {
-        "ours": Tally(relevant=2, relevant_selected=0, other=1, other_selected=0),
-        "theirs": Tally(relevant=1, relevant_selected=1, other=0, other_selected=0),
-        "unknown": Tally(relevant=0, relevant_selected=0, other=2, other_selected=2),
+        "ours": Tally(2, 0, 1, 0, questions=2, clusters=1, relevant_questions=1, relevant_clusters=1),
+        "theirs": Tally(1, 1, 0, 0, questions=1, clusters=1, relevant_questions=1, relevant_clusters=1),
+        "unknown": Tally(0, 0, 2, 2, questions=1, clusters=1, relevant_questions=0, relevant_clusters=0),
     }
     assert tally(ranked, asked, catalogue, 1) == {
-        "north": Tally(relevant=2, relevant_selected=0, other=2, other_selected=2),
-        "unknown": Tally(relevant=1, relevant_selected=1, other=1, other_selected=0),
+        "north": Tally(2, 0, 2, 2, questions=1, clusters=1, relevant_questions=1, relevant_clusters=1),
+        "unknown": Tally(1, 1, 1, 0, questions=1, clusters=1, relevant_questions=1, relevant_clusters=1),
     }
 
 
@@ -71,10 +96,8 @@ def test_equal_to_counting_candidate_by_candidate(queries, order, k, by_item):
             sums[first + 1] += query.weight * (item in order[:k])
     found = tally([order] * len(queries), queries, ITEMS, k, category)
     assert {name: pytest.approx(sums) for name, sums in counted.items()} == {
-        name: [group.relevant, group.relevant_selected, group.other, group.other_selected]
-        for name, group in found.items()
-        if group.relevant + group.other > 0
+        name: list(astuple(group)[:4]) for name, group in found.items() if group.relevant + group.other > 0
     }
-    rates = fairness(found)
+    rates = fairness(found, least=1, least_clusters=1)
     for name in ("demographic_parity", "equalized_odds"):
-        assert 0 <= getattr(rates, name) <= 1 + 1e-12
+        assert getattr(rates, name) is None or 0 <= getattr(rates, name) <= 1 + 1e-12

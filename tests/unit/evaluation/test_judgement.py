@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from reshelve.errors import DataError
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.judgement import Evidence, judge
 from reshelve.evaluation.metrics import Metric, reported
@@ -116,6 +117,58 @@ def test_calibration_of_every_version_is_reported_and_held_to_its_bound():
     assert lenient["verdict"] == "promote"
 
 
+def test_lists_that_no_order_can_answer_better_are_counted_and_left_out():
+    single = [
+        HoldoutQuery(f"one {n}", "known", ["old"], 1.0, f"one {n}", candidates=["old"]) for n in range(30)
+    ]
+    held = HeldOut(ASKED + single, reported(Metric("auc"), whole_lists=True), seed=1)
+    answers = Answers(
+        [*FRIEND_OF_THE_OLD.ranked, *[["old"]] * 30], [*FRIEND_OF_THE_OLD.scores, *[[0.25]] * 30], 0
+    )
+    popular = [*[["spare", "old", "fresh"]] * 70, *[["old"]] * 30]
+    asked = evidence(FRIEND_OF_THE_OLD, None)
+    asked = replace(
+        asked,
+        held=held,
+        answers={"challenger": answers},
+        baselines=dict.fromkeys(("popularity", "bm25", "cooccurrence"), popular),
+    )
+    result = judge(ranker(metric="auc"), asked)
+    # 30 lists are in perfect order, and of 40 the middle one of three is wanted; lists of one would give everybody a 1.
+    assert result["challenger"]["value"] == pytest.approx((30 + 40 / 2) / 70)
+    assert result["baselines"]["popularity"] == pytest.approx((30 / 2 + 0) / 70)
+    assert (result["queries"], result["counted"], result["undefined"]["auc"]) == (100, 70, 30)
+    # The rows of all lists together: the wanted ones have 0.5 (30), 0.25 (40) and 0.25 (30), the 140 others 0.5 (40) and 0.25 (100).
+    pooled = result["pooled_auc"]["challenger"]
+    assert pooled["value"] == pytest.approx((30 * (100 + 40 / 2) + 70 * 100 / 2) / (100 * 140))
+    assert pooled["low"] < pooled["value"] < pooled["high"]
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_metric_without_a_value_on_any_question_is_no_verdict():
+    alike = [
+        HoldoutQuery(str(n), "q", ITEMS, 1.0, str(n), candidates=ITEMS, gains=[1.0] * 3) for n in range(70)
+    ]
+    held = HeldOut(alike, [Metric("auc")], seed=1)
+    with pytest.raises(DataError, match="auc has no value on any held-out question of shelf"):
+        judge(ranker(metric="auc"), replace(evidence(FRIEND_OF_ALL, None), held=held))
+
+
+def test_few_clusters_are_too_few_to_say():
+    asked = [replace(query, cluster=str(int(query.query_id) % 9)) for query in ASKED]
+    few = replace(evidence(FRIEND_OF_ALL, None), held=HeldOut(asked, [Metric("recall", 1)], seed=1))
+    result = judge(ranker(), few)
+    assert (result["verdict"], result["clusters"]) == ("hold", 9)
+    assert any("too few to say: the questions come from 9 baskets" in said for said in result["reasons"])
+
+
+def test_figures_name_their_questions():
+    first, second = evidence(FRIEND_OF_ALL, None), evidence(FRIEND_OF_THE_OLD, None)
+    other = HeldOut(ASKED[1:], [Metric("recall", 1)], seed=1)
+    assert judge(ranker(), first)["question_set"] == judge(ranker(), second)["question_set"]
+    assert other.digest != first.held.digest
+
+
 def test_exposure_beside_what_was_chosen_and_what_there_is():
     found = judge(ranker(), evidence(FRIEND_OF_ALL, FRIEND_OF_THE_OLD))["exposure"]
     assert found["depth"] == 1
@@ -144,3 +197,7 @@ def test_parity_between_groups_is_reported_where_the_ranker_file_names_one():
     assert shown["selection"] == pytest.approx({"used": 30 / 70, "new": 40 / 70, "unknown": 0})
     assert shown["demographic_parity"] == pytest.approx(40 / 70)
     assert shown["equalized_odds"] == 0
+    assert (result["least_queries"], shown["too_few"]) == (30, {"unknown": 0})
+    strict = judge(ranker(group="category", group_queries=31), replace(found, known=known))["fairness"]
+    assert strict["rankers"]["challenger"]["too_few"] == {"unknown": 0, "used": 30}
+    assert strict["rankers"]["challenger"]["equalized_odds"] is None, "one group is compared with nothing"

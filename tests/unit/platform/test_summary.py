@@ -58,6 +58,21 @@ def test_before_anything_serves(run: Run, tmp_path: Path, capsys: pytest.Capture
     assert "promote: beats popularity" in text
 
 
+def test_two_versions_are_compared_with_an_interval(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    champion = {
+        "version": 20110829001,
+        "value": 0.30,
+        "difference": 0.01,
+        "difference_low": -0.02,
+        "difference_high": 0.04,
+    }
+    run.stage("gate").commit({**RESULTS["gate"], "champion": champion, "seconds": 1.0})
+    said = "serving version 20110829001 0.3000, on the same questions: +0.0100 (-0.0200 to +0.0400); popularity 0.0500"
+    assert said in shown(run, tmp_path, capsys)
+
+
 def test_rows_of_the_night_and_of_the_window(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,7 +121,10 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
             "train": {
                 "loss": 1.1, "first_loss": 3.0, "validation_loss": 1.4, "first_validation_loss": 2.9, "steps": 100,
                 "steps_planned": 120, "examples": 900, "samples_per_second": 33.0, "device": "cpu", "processes": 1,
-                "validation_metric": {"name": "recall@20", "value": 0.4, "first": 0.1}, "stopped_by": "max_minutes",
+                "validation_metric": {
+                    "name": "recall@20", "value": 0.4, "low": 0.35, "high": 0.45, "lists": 1254, "first": 0.1,
+                },
+                "stopped_by": "max_minutes",
                 "kept": {"weights": "best", "step": 60}, "base": {"name": "tiny", "revision": "r1"},
                 "start": {"from": "champion", "version": CHAMPION, "run": "x", "reason": ""}, "training_seconds": 27.0,
                 "values": best,
@@ -147,7 +150,16 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
         if "train" not in without:
             points = [{"step": step, "seconds": step, "loss": 3 - step / 60} for step in (1, 50, 100)]
             points.insert(0, {"step": 0, "seconds": 0, "validation_loss": 2.9, "validation_recall@20": 0.1})
-            points.append({"step": 100, "seconds": 27, "validation_loss": 1.4, "validation_recall@20": 0.4})
+            points.append(
+                {
+                    "step": 100,
+                    "seconds": 27,
+                    "validation_loss": 1.4,
+                    "validation_recall@20": 0.4,
+                    "validation_recall@20_low": 0.35,
+                    "validation_recall@20_high": 0.45,
+                }
+            )
             store.put_json(f"{run.stage('train').prefix}/curve.json", points)
         return run
 

@@ -130,6 +130,19 @@ def test_a_whole_night_shows_everything(make_night):
     assert len(drawings) == 7 and all(len(a["aria-label"]) > 40 for a in drawings)
 
 
+def test_figures_say_what_they_are_of(make_night):
+    said = read(make_night(kind=Kind.PAIR, champion=OLD_FIRST)).said()
+    for words in (
+        "recall@1 on 70 held-out questions of 2011-08-30 in 70 clusters",
+        "0.1000 before, 0.4000 after (95 % interval 0.3500 to 0.4500, on 1,254 lists)",
+        "auc of all rows together",
+    ):
+        assert words in said, words
+    few = read(make_night(champion=OLD_FIRST, **{"gates.group_queries": 36})).said()
+    assert "Too few questions to compare (under 36): here (35), there (35)" in few
+    assert "here (too few to say: 35 questions)" in few
+
+
 def test_the_summary_says_what_became_of_the_night(make_night):
     said = read(make_night(champion=OLD_FIRST)).said()
     assert f"Against champion {CHAMPION}" in said and "recall@1 of this version 0.5714" in said

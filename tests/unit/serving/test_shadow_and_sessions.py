@@ -132,6 +132,10 @@ def test_agreement_is_what_two_orders_share() -> None:
         Kind.PAIR, answer(score=[1.0, 2.0, 3.0]), answer(score=[3.0, 2.0, 1.0])
     ) == pytest.approx(-1)
     assert agreement(Kind.PAIR, answer(score=[1.0]), answer(score=[1.0])) is None
+    ordered, flat = answer(score=[1.0, 2.0]), answer(score=[1.0, 1.0])
+    assert agreement(Kind.PAIR, flat, ordered) is None, "there was no order to keep"
+    assert agreement(Kind.PAIR, ordered, flat) == 0, "the order is lost"
+    assert agreement(Kind.NEXT_ITEM, answer(item=[[]]), answer(item=[items])) is None
 
 
 def pointer(share: float, canary: int = 2) -> Pointer:

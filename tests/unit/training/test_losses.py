@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +18,9 @@ from reshelve.training.batches import (
     steps_per_epoch,
     training_order,
 )
-from reshelve.training.losses import losses, mean_reciprocal_rank, recalls
+from reshelve.training.losses import losses, recalls, reciprocal_ranks
+from reshelve.training.spec import training_spec
+from reshelve.training.validation import lists_to_read
 
 
 def test_next_item_loss_is_cross_entropy_with_the_nearest_item_first(
@@ -45,7 +46,8 @@ def test_reciprocal_rank_counts_groups_with_both_labels_and_ties_against() -> No
     groups = torch.tensor([7, 7, 7, 9, 9, 4])
     labels = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
     logits = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.5, 9.0])
-    assert mean_reciprocal_rank(groups, labels, logits) == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert reciprocal_ranks(groups, labels, logits) == [1 / 2, 1 / 2]
+    assert reciprocal_ranks(groups[3:4], labels[3:4], logits[3:4]) == []
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,7 +91,34 @@ def test_validation_keeps_the_groups_of_pairs_whole(
     tmp_path: Path, write_examples: Callable[..., Path]
 ) -> None:
     examples = read_examples(write_examples(tmp_path, Kind.PAIR) / "train.parquet", Kind.PAIR)
-    shares = [evaluation_order(examples, batch_size=16, processes=2, rank=rank, most=50) for rank in (0, 1)]
-    chosen = np.concatenate([batch for share in shares for batch in share])
+
+    def drawn(lists: int) -> np.ndarray:
+        shares = [
+            evaluation_order(examples, batch_size=16, processes=2, rank=rank, lists=lists) for rank in (0, 1)
+        ]
+        return np.concatenate([batch for share in shares for batch in share])
+
+    chosen = drawn(10)
     assert len(chosen) == len(set(chosen)) == 50
-    assert len(set(examples.groups[chosen])) == 10
+    few, more = set(examples.groups[chosen]), set(examples.groups[drawn(20)])
+    assert len(few) == 10 and few < more, "fewer are a part of more: trials of two lengths compare"
+    assert few != set(range(10)), "not the first ones"
+    assert len(drawn(1000)) == len(examples) == 160
+
+
+def test_lists_are_what_validation_counts(
+    tmp_path: Path, write_examples: Callable[..., Path], make_ranker
+) -> None:
+    examples = read_examples(write_examples(tmp_path, Kind.PAIR, rows=10_000) / "train.parquet", Kind.PAIR)
+    assert examples.lists == 2000
+    spec = training_spec(
+        make_ranker(Kind.PAIR), identity="i", base=tmp_path, examples=tmp_path, output=tmp_path
+    )
+    assert lists_to_read(spec, examples, trained=10) == 200, "1,000 examples, in lists"
+    assert lists_to_read(spec, examples, trained=20_000) == 600, (
+        "four validations read 0.6 of them, five to a list"
+    )
+    assert lists_to_read(spec, examples, trained=10**7) == 2000, "all there are"
+    assert (
+        lists_to_read(spec.model_copy(update={"save": False, "budget_share": 0.1}), examples, 50_000) == 600
+    )

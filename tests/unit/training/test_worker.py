@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -188,6 +189,43 @@ def test_patience_ends_a_job_that_gets_no_better_and_keeps_its_best_weights(job:
         untrained = build_model(spec, 0).state_dict()
         saved = load_file(spec.output / "model.safetensors")
         torch.testing.assert_close(saved["items.weight"], untrained["items.weight"])
+
+
+@pytest.mark.parametrize("kind", [Kind.NEXT_ITEM, Kind.PAIR], ids=str)
+def test_the_metric_that_chooses_says_how_far_it_can_be_believed(job: MakeJob, kind: Kind) -> None:
+    spec = job("night", kind)
+    worker.train(spec)
+    metric = result_of(spec)["validation_metric"]
+    assert metric["lists"] == (40 if kind is Kind.NEXT_ITEM else 7), "one of eight holds only what is wanted"
+    assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1
+    point = json.loads((spec.output / "curve.json").read_text())[-1]
+    assert point[f"validation_{metric['name']}_low"] == pytest.approx(metric["low"], abs=1e-5)
+
+
+def in_lists_of_one(examples: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        path = examples / f"{part}.parquet"
+        table = pq.read_table(path)
+        place = table.column_names.index("group")
+        pq.write_table(table.set_column(place, "group", pa.array(range(len(table)))), path)
+
+
+def test_where_no_list_orders_anything_the_loss_chooses_and_there_is_no_metric(job: MakeJob) -> None:
+    spec = job("single", Kind.PAIR, **{"training.patience": 3})
+    in_lists_of_one(spec.examples, ("validation",))
+    worker.train(spec)
+    result = result_of(spec)
+    assert (result["validation_metric"]["value"], result["validation_metric"]["lists"]) == (None, 0)
+    assert result["validation_loss"] < result["first_validation_loss"]
+    assert "NaN" not in (spec.output / names.RESULT).read_text()
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_loss_within_lists_needs_lists(job: MakeJob, part: str) -> None:
+    spec = job("single", Kind.PAIR, **{"training.loss": "listwise"})
+    in_lists_of_one(spec.examples, (part,))
+    with pytest.raises(DataError, match=rf"{part}\.parquet: no list holds two labels"):
+        worker.train(spec)
 
 
 def test_the_average_is_kept_where_it_validates_better(job: MakeJob) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from reshelve.reporting.charts import curves, parallel
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Facts, Figure, Part, Section, Table
-from reshelve.reporting.words import NONE, count, duration, figure, money, share, short
+from reshelve.reporting.words import NONE, count, duration, figure, interval, money, share, short
 
 _MOST_ROWS = 60
 
@@ -108,7 +108,7 @@ def training(night: Night) -> Section:
         alt = (
             f"Loss by step: in training from {figure(found['first_loss'], 3)} to {figure(found['loss'], 3)}, in validation "
             f"from {figure(found.get('first_validation_loss'), 3)} to {figure(found['validation_loss'], 3)}. {name} in "
-            f"validation from {figure(metric.get('first'))} to {figure(metric.get('value'))}."
+            f"validation from {figure(metric.get('first'))} to {figure(metric.get('value'))}{_certainty(metric)}."
         )
         parts.append(Figure(curves(night.curve, name), alt, "Training and validation", wide=True))
     stopped, kept = found.get("stopped_by"), found.get("kept") or {}
@@ -116,7 +116,7 @@ def training(night: Night) -> Section:
     rows = [
         (
             f"{name} in validation",
-            f"{figure(metric.get('first'))} before, {figure(metric.get('value'))} after",
+            f"{figure(metric.get('first'))} before, {figure(metric.get('value'))} after{_certainty(metric)}",
         ),
         ("Weights kept", f"{kept.get('weights', 'last')}, of step {kept.get('step', found['steps'])}"),
         (
@@ -127,6 +127,13 @@ def training(night: Night) -> Section:
         ("From the search", ", ".join(f"{path} {short(value)}" for path, value in values.items()) or NONE),
     ]
     return Section("training", "Training", lead, [*parts, Facts(rows)])
+
+
+def _certainty(metric: dict[str, Any]) -> str:
+    """How far the validation metric can be believed; nights before it was counted in lists do not say."""
+    if metric.get("low") is None:
+        return ""
+    return f" (95 % interval {interval(metric)}, on {count(metric['lists'])} lists)"
 
 
 def blend(night: Night) -> Section | None:

@@ -51,7 +51,7 @@ def quality(night: Night) -> Section:
         return Section("quality", "Quality", "The gate has not judged this night.", [])
     challenger, metric, differences = gate["challenger"], gate["metric"], against(gate)
     lead = (
-        f"{metric} on {count(gate.get('queries'))} held-out questions in {count(gate.get('clusters'))} clusters. Differences are "
+        f"{metric} on {count(gate.get('counted', gate.get('queries')))} held-out questions{_of_days(gate)} in {count(gate.get('clusters'))} clusters{_left_out(gate)}. Differences are "
         "paired, question by question, with 95 % intervals from resampling whole baskets or queries."
     )
     rows = [("this version", figure(challenger["value"]), interval(challenger), NONE, NONE)]
@@ -70,13 +70,39 @@ def quality(night: Night) -> Section:
     parts.append(Table(head, rows, f"{metric} of each ranker"))
     metrics = gate.get("metrics") or {}
     if metrics:
-        names = list(next(iter(metrics.values())))
+        names, pooled = list(next(iter(metrics.values()))), gate.get("pooled_auc") or {}
+        of_all = named({ranker: pooled.get(ranker) for ranker in metrics})
         others = [
-            (ranker, *(figure(values.get(name)) for name in names))
+            (
+                ranker,
+                *(figure(values.get(name)) for name in names),
+                *((_with_interval(of_all[ranker]),) if pooled else ()),
+            )
             for ranker, values in named(metrics).items()
         ]
-        parts.append(Table(("Ranker", *names), others, "Other metrics", folded=True))
+        head = ("Ranker", *names, *(("auc of all rows together",) if pooled else ()))
+        parts.append(Table(head, others, "Other metrics", folded=True))
     return Section("quality", "Quality", lead, parts)
+
+
+def _of_days(gate: Mapping[str, Any]) -> str:
+    days = gate.get("holdout_partitions") or []
+    return f" of {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else ""
+
+
+def _left_out(gate: Mapping[str, Any]) -> str:
+    """Questions without a value are in no mean, and that is said: of the gate's metric, and of those with others beside it."""
+    undefined = gate.get("undefined") or {}
+    left = undefined.get(gate["metric"], 0)
+    more = ", ".join(f"{name} {count(n)}" for name, n in undefined.items() if n > left)
+    said = (
+        f"; {count(left)} more, on which no order is better than another, count for nothing" if left else ""
+    )
+    return said + (f"; without a value by other metrics: {more}" if more else "")
+
+
+def _with_interval(found: Mapping[str, Any] | None) -> str:
+    return f"{figure(found['value'])} ({interval(found)})" if found else NONE
 
 
 def _drawings(night: Night, differences: Mapping[str, Mapping[str, float]]) -> list[Part]:

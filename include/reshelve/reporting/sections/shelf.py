@@ -9,6 +9,8 @@ from reshelve.reporting.page import Part, Section, Table
 from reshelve.reporting.sections.quality import named
 from reshelve.reporting.words import count, figure, share
 
+_MOST_NAMED = 10
+
 
 def shelf(night: Night) -> Section:
     """Exposure and fairness."""
@@ -51,14 +53,17 @@ def _fairness(found: dict[str, Any]) -> list[Part]:
         (name, figure(each["demographic_parity"]), figure(each["equalized_odds"]))
         for name, each in named(rankers).items()
     ]
+    few = rankers["challenger"].get("too_few") or {}  # reports of earlier nights have none
     title = f"Fairness between groups ({found['group']}): the greatest difference, 0 is alike"
+    if few:
+        title += f". Too few questions to compare (under {found['least_queries']}): {_listed(few)}"
     parts: list[Part] = [
         Table(("Ranker", "Demographic parity", "Equalized odds"), spread, title, narrow=True)
     ]
     own, champion = rankers["challenger"], rankers.get("champion")
     groups = [
         (
-            group, share(own["selection"][group]), share(own["true_positive"].get(group)),
+            f"{group} (too few to say: {count(few[group])} questions)" if group in few else group, share(own["selection"][group]), share(own["true_positive"].get(group)),
             share(own["false_positive"].get(group)), *((share(champion["true_positive"].get(group)),) if champion else ()),
         )
         for group in own["selection"]
@@ -72,3 +77,10 @@ def _fairness(found: dict[str, Any]) -> list[Part]:
     )
     parts.append(Table(head, groups, f"This version by {found['group']}", folded=True))
     return parts
+
+
+def _listed(few: dict[str, int]) -> str:
+    """Groups with too few questions, the largest first."""
+    names = sorted(few, key=lambda name: (-few[name], name))
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(f"{name} ({count(few[name])})" for name in names[:_MOST_NAMED]) + more
