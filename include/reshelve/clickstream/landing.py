@@ -64,7 +64,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
     with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:
         directory = Path(scratch)
         with database(directory / "land.duckdb") as db:
-            rejected = map_events(db, mapping, directory)
+            rejected = map_events(db, mapping, directory) + map_catalogue(db, mapping, directory)
             protect(db)
             days = _days(db, first, last)
             landed = _Landing(store, db, source, directory)
@@ -73,7 +73,6 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
             for day, count in days:
                 landed.day(day)
                 progress.add(count)
-            rejected += map_catalogue(db, mapping, directory)
             items = _land_catalogue(db, mapping, store, directory)
             undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
     refused = landed.refused

@@ -89,10 +89,10 @@ class _Table:
 
     def create(self, name: str, expressions: list[Expression], scratch: Path) -> list[str]:
         """Make table `name`; returns the rows that were left out."""
+        files, copies = raw_files(self.source, self.key, self.files), scratch / name
+        copies.mkdir()
         try:
-            raw = open_raw(
-                self.db, raw_files(self.source, self.key, self.files), self.file_format, self.options, scratch
-            )
+            raw = open_raw(self.db, files, self.file_format, self.options, copies)
         except RawFileError as error:
             raise self._unreadable(error) from error
         if self.file_format != "parquet":

@@ -17,8 +17,9 @@ import duckdb
 from reshelve.clickstream.database import RawFileError, column, text
 from reshelve.clickstream.reader_options import ReaderOptions
 
-_Head = tuple[str, tuple[str, ...]]  # delimiter, columns
+_Head = tuple[str, tuple[str, ...], int]  # delimiter, columns, lines above the first that is not blank
 _DELIMITERS = ",;\t|"
+_BLANK_LINES = 100  # at the top of a file, at most
 _LONGEST_LINE = 16 * 1024 * 1024  # bytes
 
 
@@ -42,7 +43,7 @@ def csv_query(
 
 
 def _select(files: Sequence[Path], head: _Head, options: ReaderOptions, further: str) -> str:
-    delimiter, names = head
+    delimiter, names, skip = head
     told = {
         "columns": "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in names) + "}",
         "auto_detect": "false",
@@ -51,7 +52,7 @@ def _select(files: Sequence[Path], head: _Head, options: ReaderOptions, further:
         "quote": text(options.quote),
         "escape": text(options.escape if options.quote else ""),
         "comment": text(options.comment),
-        "skip": str(options.skip),
+        "skip": str(skip),
         "strict_mode": str(options.strict).lower(),
         "null_padding": str(options.null_padding).lower(),
         "nullstr": "[" + ", ".join(map(text, ("", *options.null_strings))) + "]",
@@ -75,19 +76,21 @@ def typed(names: Sequence[str], options: ReaderOptions) -> str:
 
 
 def _head(db: duckdb.DuckDBPyConnection, path: Path, options: ReaderOptions) -> _Head | None:
-    """Delimiter and columns by the first line of a file; None where it has no line."""
+    """How a file begins; None where it has no line."""
     found = db.execute(
         f"SELECT line FROM read_csv({text(path)}, auto_detect = false, header = false, delim = '', quote = '', escape = '',"
-        f" columns = {{'line': 'VARCHAR'}}, hive_partitioning = false, strict_mode = false, max_line_size = {_LONGEST_LINE}, skip = {options.skip}) LIMIT 1"
+        f" columns = {{'line': 'VARCHAR'}}, hive_partitioning = false, strict_mode = false, max_line_size = {_LONGEST_LINE}, skip = {options.skip}) LIMIT {_BLANK_LINES}"
     ).fetchall()
-    if not found:
+    lines = [line or "" for (line,) in found]
+    place = next((place for place, line in enumerate(lines) if line.strip()), None)
+    if place is None:
         return None
-    line = found[0][0] or ""
+    line, skip = lines[place], options.skip + place
     delimiter = options.delimiter or _delimiter(line, options.quote)
     if options.names:
-        return delimiter, options.names
+        return delimiter, options.names, skip
     fields = _fields(line, delimiter, options)
-    return delimiter, tuple(_unique(fields if options.header else [""] * len(fields)))
+    return delimiter, tuple(_unique(fields if options.header else [""] * len(fields))), skip
 
 
 def _delimiter(line: str, quote: str) -> str:
@@ -121,8 +124,8 @@ def _unique(names: Sequence[str]) -> Iterator[str]:
 
 
 def _same_columns(heads: Sequence[tuple[Path, _Head]]) -> None:
-    first, (_, columns) = heads[0]
-    for path, (_, names) in heads[1:]:
+    first, (_, columns, _) = heads[0]
+    for path, (_, names, _) in heads[1:]:
         if names != columns:
             raise RawFileError(
                 f"{path.name} has the columns {', '.join(names)}; {first.name} has {', '.join(columns)}"

@@ -213,7 +213,9 @@ def _compare(
 
 
 def _as_utf8(path: Path, encoding: str, scratch: Path, number: int) -> Path:
-    copy = scratch / f"utf8-{number}-{path.name.removesuffix('.gz')}"
+    folders = [part for part in path.parts if "=" in part]  # `dt=2011-08-01` is a column
+    copy = scratch.joinpath(f"utf8-{number}", *folders, path.name.removesuffix(".gz"))
+    copy.parent.mkdir(parents=True)
     done = 0
     try:
         with _binary(path) as raw, copy.open("w", encoding="utf-8", newline="") as out:

@@ -56,9 +56,15 @@ def json_query(
         f"json_extract_string(_object, {text(_path(name))}) AS {column(f'{name}_{number}')}"
         for number, name in enumerate(twice, 1)
     ]
-    columns = ["unnest(_row)", *others, *([column(filename)] if filename else [])]
+    described = db.execute(f"DESCRIBE SELECT * FROM {objects}").fetchall()
+    # What the folders say (`dt=2011-08-01/`), where no key of the objects says it.
+    told = {"json", "filename", *(name.lower() for name in names)}
+    folders = [column(row[0]) for row in described if row[0].lower() not in told]
+    columns = ["unnest(_row)", *others, *folders, *([column(filename)] if filename else [])]
     row = f"json_transform(_object, {text(json.dumps(wanted, ensure_ascii=False))})"
-    passed = f"{quoted} AS _object" + (f", filename AS {column(filename)}" if filename else "")
+    passed = ", ".join(
+        [f"{quoted} AS _object", *folders, *([f"filename AS {column(filename)}"] if filename else [])]
+    )
     texts = (
         f"SELECT {', '.join(columns)} FROM (SELECT *, {row} AS _row"
         f" FROM (SELECT {passed} FROM {objects} WHERE json IS NOT NULL))"
@@ -70,7 +76,7 @@ def json_objects(files: Sequence[Path], options: ReaderOptions) -> str:
     """DuckDB's reader of `files` as the texts of their objects (`json`, `filename`); NULL for a line that may be left out."""
     listed = ", ".join(map(text, files))
     lenient = ", format = 'newline_delimited', ignore_errors = true" if options.max_rejects else ""
-    return f"read_json_objects([{listed}], filename = true, maximum_object_size = {_LONGEST_OBJECT}{lenient})"
+    return f"read_json_objects([{listed}], filename = true, hive_types_autocast = false, maximum_object_size = {_LONGEST_OBJECT}{lenient})"
 
 
 def _of_type(sql_type: Any) -> Any:

@@ -258,6 +258,7 @@ def test_a_time_with_an_offset_becomes_utc(mapped: Mapped, ending: str, sql: str
         pytest.param({"raw.jsonl": jsonl({"visit": "v1", "sku": "s", "q": "thé"}).encode().replace(b"\\u00e9", b"\xe9")}, "options: {encoding: latin-1}", {}, [("v1", "s", "thé")], id="JSON in Latin-1"),
         pytest.param({"raw.jsonl": jsonl({"visit": "v1", "sku": "s"})}, "options: {types: {q: VARCHAR}}", {}, [("v1", "s", None)], id="a key that no object has"),
         pytest.param({"raw.jsonl": jsonl({"visit": "v1", "sku": "s", "q": {"a": "1", "b": 2}})}, "options: {types: {q: 'STRUCT(a INTEGER, c VARCHAR)'}}", {"query": "q.a + 1"}, [("v1", "s", "2")], id="an object by its type"),
+        pytest.param({"raw.csv": "\n" + HEAD + LINE}, "", {}, [("v1", "11", "teapot")], id="blank lines above the header"),
         pytest.param({"raw.json": '[{"seen": "2011-08-01",\n "visit": "v1", "sku": 1.0, "q": null}]'}, "", {}, [("v1", "1.0", None)], id="a list of objects"),
         pytest.param({"raw.jsonl": jsonl({"visit": "v1", "sku": "s", "SKU": "S", "q": "x"})}, "", {"query": "SKU_1"}, [("v1", "s", "S")], id="keys that differ in case alone"),
     ],
@@ -273,6 +274,19 @@ def test_files_are_read_as_their_options_say(
         mapped.mapping.write_text(text.replace("CAST(seen AS DATE)", "DATE '2011-08-01'"))
     assert mapped.rows("session_id", "item_id", "query") == expected
     assert mapped.rejected == []
+
+
+@pytest.mark.parametrize("options", ["", "options: {encoding: latin-1}"], ids=["as it is", "written anew"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_what_folders_say_is_text_too(mapped: Mapped, ending: str, options: str) -> None:
+    content = {"csv": "seen,visit,q\n2011-08-01,v,\n", "jsonl": jsonl({"visit": "v", "q": None})}
+    mapped.write({f"raw.{ending}": ""}, options, item_id="store", event_time="CAST(dt AS TIMESTAMP)")
+    folder = mapped.directory / "dt=2011-08-01" / "store=007"
+    folder.mkdir(parents=True)
+    (folder / f"raw.{ending}").write_text(content[ending])
+    text = mapped.mapping.read_text().replace(f"/*.{ending}", f"/dt=*/*/*.{ending}")
+    mapped.mapping.write_text(text)
+    assert mapped.rows("item_id", "event_time") == [("007", datetime(2011, 8, 1))]
 
 
 def test_a_key_that_comes_late_is_there(mapped: Mapped) -> None:
