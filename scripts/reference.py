@@ -1,4 +1,4 @@
-"""Write docs/reference/{cli,ranker-file,settings,metrics}.md from the code, and the index docs/README.md, so that none can drift.
+"""Write docs/reference/{cli,ranker-file,mapping-file,settings,metrics}.md from the code, and the index docs/README.md, so that none can drift.
 
 python scripts/reference.py            writes the files
 python scripts/reference.py --check    exit 1 where a file differs (a test does this)
@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reshelve.cli import app
+from reshelve.clickstream.sources import Catalogue, ClickstreamSource
 from reshelve.compression.form import Step
 from reshelve.monitoring.exporter import METRICS
 from reshelve.platform.configuration import Ports
@@ -43,6 +44,7 @@ def cli() -> str:
         "|---|---|",
         "| 0 | done |",
         "| 65 | the data is bad: a retry cannot help |",
+        "| 73 | part of the data is bad, the rest is done: a retry cannot help |",
         "| 75 | something failed that may pass: a retry resumes |",
         "| 78 | the configuration is bad: a retry cannot help |\n",
     ]
@@ -66,6 +68,21 @@ def ranker_file() -> str:
         "\n## Steps of `compression.steps`\n",
         "Each is a name (`- int8`) or a mapping (`- {step: distil, layers: 3}`); see [how to](../how-to/compress.md).\n",
         *(line for step in typing.get_args(typing.get_args(Step)[0]) for line in _step(step)),
+    ]
+    return "\n".join(lines)
+
+
+def mapping_file() -> str:
+    """docs/reference/mapping-file.md."""
+    lines = [
+        "# Mapping files",
+        MADE,
+        "One YAML file in `include/clickstreams/` is one clickstream source; its name is the file's name. Unknown keys, and options that mean nothing for",
+        "the files' format, are refused with the line and what was expected. How to write one: [use your own clickstream](../how-to/use-your-own-clickstream.md).\n",
+        *_keys(ClickstreamSource, ""),
+        "\n## `catalogue`\n",
+        f"{(Catalogue.__doc__ or '').strip()} Its `options` are those above.\n",
+        *_keys(Catalogue, "catalogue.", nested=False),
     ]
     return "\n".join(lines)
 
@@ -167,19 +184,19 @@ def _option(parameter: Any) -> str:
     return f"| {names} | {_cell(parameter.help or '')} | {default} |"
 
 
-def _keys(form: type[BaseModel], prefix: str) -> Iterator[str]:
-    """A table of the form's own keys, then one section per nested form."""
-    fields = form.model_fields
+def _keys(form: type[BaseModel], prefix: str, *, nested: bool = True) -> Iterator[str]:
+    """A table of the form's own keys, then (`nested`) one section per nested form."""
+    fields = form.model_fields if nested else {n: f for n, f in form.model_fields.items() if not _form(f)}
     plain = {name: field for name, field in fields.items() if not _form(field)}
     yield "| key | | values | default |"
     yield "|---|---|---|---|"
     for name, field in plain.items():
         yield f"| `{prefix}{name}` | {_cell(field.description or '')} | {_cell(_values(field))} | {_default(field)} |"
     for name, field in fields.items():
-        nested = _form(field)
-        if nested:
-            yield f"\n## `{prefix}{name}`\n\n{(nested.__doc__ or '').strip()}\n"
-            yield from _keys(nested, f"{prefix}{name}.")
+        part = _form(field)
+        if part:
+            yield f"\n## `{prefix}{name}`\n\n{(part.__doc__ or '').strip()}\n"
+            yield from _keys(part, f"{prefix}{name}.")
     yield ""
 
 
@@ -256,6 +273,7 @@ def _cell(text: str) -> str:
 # The index last: it reads the titles of the others.
 PAGES = {
     "reference/cli.md": cli,
+    "reference/mapping-file.md": mapping_file,
     "reference/ranker-file.md": ranker_file,
     "reference/settings.md": settings_page,
     "reference/metrics.md": metrics_page,

@@ -1,7 +1,7 @@
 """The `reshelve` command: one verb per stage of the night, and a few for people.
 
 Logs go to stderr; with `--json` stdout carries exactly one JSON object, the result. Exit codes: 0 done,
-75 try again, 65 the data is bad, 78 the configuration is bad.
+75 try again, 65 the data is bad, 73 part of the data is bad and the rest is done, 78 the configuration is bad.
 """
 
 from __future__ import annotations

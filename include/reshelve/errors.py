@@ -1,13 +1,17 @@
 """The errors of Reshelve and the exit codes that tell a scheduler whether to try again.
 
 Every error has a headline a person understands. The exit code separates what a retry can mend from
-what it cannot: 75 try again, 65 the data is bad, 78 the configuration is bad (BSD `sysexits.h`).
+what it cannot: 75 try again, 65 the data is bad, 78 the configuration is bad (BSD `sysexits.h`), and 73 part of
+the data is bad and all else is done (`sysexits.h`: what was asked for could not be created).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_DONE = 0
 EXIT_DATA = 65
+EXIT_PARTLY_DONE = 73
 EXIT_TRY_AGAIN = 75
 EXIT_CONFIGURATION = 78
 
@@ -30,6 +34,16 @@ class DataError(ReshelveError):
     """The data is bad: never retry, a person (or the next partition) mends it."""
 
     exit_code = EXIT_DATA
+
+
+class PartlyDoneError(DataError):
+    """Part of the data is bad; the rest was worked on. Never retry: `result` is that of the rest."""
+
+    exit_code = EXIT_PARTLY_DONE
+
+    def __init__(self, headline: str, detail: str = "", result: dict[str, Any] | None = None) -> None:
+        super().__init__(headline, detail)
+        self.result = result or {}
 
 
 class ConfigurationError(ReshelveError):

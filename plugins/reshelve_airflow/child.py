@@ -16,10 +16,10 @@ from typing import IO, Any
 
 import psutil
 
-from reshelve.errors import EXIT_CONFIGURATION, EXIT_DATA
+from reshelve.errors import EXIT_CONFIGURATION, EXIT_DATA, EXIT_PARTLY_DONE
 from reshelve.processes import stop_group
 
-NEVER_RETRY = (EXIT_DATA, EXIT_CONFIGURATION)
+NEVER_RETRY = (EXIT_DATA, EXIT_PARTLY_DONE, EXIT_CONFIGURATION)
 MOST_OUTPUT = 8 * 1024 * 1024
 TAIL_LINES = 20
 _LAST_SECONDS = 1.0

@@ -77,6 +77,7 @@ def test_a_megabyte_on_both_pipes_does_not_block() -> None:
     ("code", "error", "said"),
     [
         pytest.param(65, AirflowFailException, "row 3 is bad", id="data: never again"),
+        pytest.param(73, AirflowFailException, "row 3 is bad", id="partly done: never again"),
         pytest.param(78, AirflowFailException, "row 3 is bad", id="configuration: never again"),
         pytest.param(75, AirflowException, "row 3 is bad", id="try again"),
         pytest.param(1, AirflowException, "row 3 is bad", id="a crash is tried again"),
@@ -86,8 +87,8 @@ def test_exit_codes_say_whether_to_retry(code: int, error: type[Exception], said
     outcome, _ = run(f"import sys; print('reshelve: row 3 is bad', file=sys.stderr); sys.exit({code})")
     with pytest.raises(error, match=said) as raised:
         checked(outcome, "validate")
-    assert isinstance(raised.value, AirflowFailException) == (code in (65, 78))
-    assert outcome.may_retry == (code not in (65, 78))
+    assert isinstance(raised.value, AirflowFailException) == (code in (65, 73, 78))
+    assert outcome.may_retry == (code not in (65, 73, 78))
 
 
 def test_a_real_verb_with_a_wrong_ranker_fails_for_good_with_its_headline() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,41 @@ def column(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+# Blank, though something is written: white space of any script, and what has no width.
+_BLANKS = "".join(map(chr, (*range(9, 14), 28, 29, 30, 31, 32, 133, 160, 5760, *range(8192, 8204), 8232, 8233, 8239,
+                            8287, 8288, 12288, 65279)))  # fmt: skip
+
+
+def known(sql: str) -> str:
+    """A text, or NULL where it is empty or blank: what nobody wrote is not known. For every engine."""
+    printed = f"{sql} >= '!' AND {sql} < '~'"  # nearly every text, told by its first character
+    return f"CASE WHEN {printed} THEN {sql} WHEN trim(BOTH {text(_BLANKS)} FROM {sql}) <> '' THEN {sql} END"
+
+
+class RawFileError(Exception):
+    """A file that cannot be read as what it is said to be."""
+
+
+_HINTS = ("Possible ", "Try ", "If you are trying", "* ", "LINE ", "You can ", "Candidate functions")
+_CSV_FAULT = re.compile(
+    r"^(Expected Number of Columns|Value with unterminated quote|Invalid unicode|Error when converting|Maximum line size)"
+    r".*$",
+    re.MULTILINE,
+)
+
+
 def reason(error: Exception) -> str:
-    """DuckDB's message in one line, without its kind and its drawing of the statement."""
-    return re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", str(error).strip().splitlines()[0])
+    """All that DuckDB says of a fault, in one line: without its kind, its drawing of the statement, its advice, and the raw
+    line, which may hold what is personal."""
+    message = re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", str(error).strip())
+    if found := re.match(r"CSV Error on (Line: \d+)\n", message):
+        fault = _CSV_FAULT.search(message)
+        file = re.search(r"^  file = (.*)$", message, re.MULTILINE)
+        what = fault.group() if fault else "the line is no CSV"
+        return f"{file.group(1) if file else 'CSV'}: {found.group(1).lower().replace(':', '')}: {what}"
+    file = re.search(r"^  file = (.*)$", message, re.MULTILINE)
+    kept = itertools.takewhile(
+        lambda line: not line.strip().startswith(_HINTS), message.partition("\n  file = ")[0].splitlines()
+    )
+    told = " ".join(line.strip() for line in kept if line.strip(" ^"))
+    return f"{file.group(1)}: {told}" if file else told

@@ -2,7 +2,7 @@
 
 An engine holds these relations:
 
-- `events`: the landed rows in the event columns' own types, `received_time` (NULL where it is not landed), and
+- `events`: the landed rows in the event columns' own types, NULL where a text is blank, `received_time` (NULL where it is not landed), and
   `_row`, the row's place in the partition's files, from 0;
 - `products`: the source's catalogue, item_id and title (empty where there is none);
 - whatever `keep` made.
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import duckdb
 import pyarrow as pa
 
-from reshelve.clickstream.database import EVENT_TYPES, column, reader, text
+from reshelve.clickstream.database import EVENT_TYPES, column, known, reader, text
 
 RECEIVED = "received_time"
 _BATCH = 122_880  # rows: one row group
@@ -51,9 +51,7 @@ class Engine(Protocol):
 
 def events_query(files: Sequence[Path], columns: dict[str, str]) -> str:
     """DuckDB's `events` over whole Parquet files, which may differ in further columns."""
-    typed = [
-        f"CAST({column(name)} AS {sql_type}) AS {column(name)}" for name, sql_type in EVENT_TYPES.items()
-    ]
+    typed = [f"{event_column(name, sql_type)} AS {column(name)}" for name, sql_type in EVENT_TYPES.items()]
     received = f"CAST({column(RECEIVED)} AS TIMESTAMP)" if RECEIVED in columns else "CAST(NULL AS TIMESTAMP)"
     starts = file_starts(files)
     source = f"read_parquet([{', '.join(map(text, files))}], file_row_number = true, filename = '_file', union_by_name = true)"
@@ -65,6 +63,12 @@ def events_query(files: Sequence[Path], columns: dict[str, str]) -> str:
     return (
         f"SELECT {', '.join(typed)}, {received} AS {RECEIVED}, CAST({place} AS BIGINT) AS _row FROM {source}"
     )
+
+
+def event_column(name: str, sql_type: str) -> str:
+    """An event column of a landed file: a text that is blank is not known, whoever landed it."""
+    cast = f"CAST({column(name)} AS {sql_type})"
+    return known(cast) if sql_type in ("VARCHAR", "STRING") else cast
 
 
 def file_starts(files: Sequence[Path]) -> dict[Path, int]:

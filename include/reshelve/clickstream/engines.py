@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from reshelve.clickstream.database import EVENT_TYPES, column
-from reshelve.clickstream.engine import RECEIVED, DuckDBEngine, Engine, EngineError, file_starts
+from reshelve.clickstream.engine import RECEIVED, DuckDBEngine, Engine, EngineError, event_column, file_starts
 from reshelve.clickstream.landed import Landed
 from reshelve.errors import ConfigurationError
 
-_SPARK_TYPES = {"VARCHAR": "STRING"}
+_SPARK_TYPES = {"VARCHAR": "STRING", "TIMESTAMP": "TIMESTAMP_NTZ"}
 # What the rules' SQL says in DuckDB's words.
 _SPARK_FUNCTIONS = (
     "epoch(t TIMESTAMP_NTZ) RETURNS DOUBLE RETURN CAST(CAST(t AS TIMESTAMP_LTZ) AS DOUBLE)",
@@ -102,7 +102,7 @@ class SparkEngine:
             frame = self._spark.read.parquet(str(path)).select("*", "_metadata.row_index")
             frame.createOrReplaceTempView(view)
             typed = [
-                f"CAST({column(name)} AS {_SPARK_TYPES.get(kind, 'TIMESTAMP_NTZ' if kind == 'TIMESTAMP' else kind)}) AS {column(name)}"
+                f"{event_column(name, _SPARK_TYPES.get(kind, kind))} AS {column(name)}"
                 for name, kind in EVENT_TYPES.items()
             ]
             received = (

@@ -14,11 +14,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reshelve.clickstream.database import EVENT_TYPES, column, reader, reason, text
+from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, reader, reason
 from reshelve.clickstream.engine import RECEIVED, row_count
+from reshelve.clickstream.parsed import in_utc
+from reshelve.clickstream.raw_files import open_raw
+from reshelve.clickstream.reader_options import FileFormat, ReaderOptions
 from reshelve.clickstream.rules import Columns, Readable
 
-_ENDINGS = {
+_ENDINGS: dict[str, FileFormat] = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".csv.gz": "csv",
@@ -27,7 +30,6 @@ _ENDINGS = {
     ".ndjson": "json",
     ".ndjson.gz": "json",
 }
-_LONGEST_LINE = 16 * 1024 * 1024  # bytes
 
 
 class UnreadableError(Exception):
@@ -83,7 +85,9 @@ def read_whole(db: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
         try:
             db.execute(f"SELECT max(hash(COLUMNS(*))) FROM {reader([path])}").fetchall()
         except duckdb.Error as error:
-            raise UnreadableError(f"{path.name} is damaged: {_said(error, path)}", Readable) from error
+            raise UnreadableError(
+                f"{path.name} is damaged: {_said(reason(error), path)}", Readable
+            ) from error
 
 
 def _parquet(db: duckdb.DuckDBPyConnection, path: Path, scratch: Path) -> Path:
@@ -98,38 +102,43 @@ def _parquet(db: duckdb.DuckDBPyConnection, path: Path, scratch: Path) -> Path:
     if kind == "parquet":
         return path
     made = scratch / f"{path.name}.parquet"
-    source = (
-        f"read_csv({text(path)}, header = true, all_varchar = true, max_line_size = {_LONGEST_LINE}, null_padding = false)"
-        if kind == "csv"
-        else f"read_json({text(path)}, format = 'newline_delimited', maximum_object_size = {_LONGEST_LINE}, map_inference_threshold = -1)"
-    )
     try:
-        found = {row[0]: row[1] for row in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-    except duckdb.Error as error:
-        raise UnreadableError(f"{path.name} is no {_called(kind)}: {_said(error, path)}", Readable) from error
-    wanted = {**EVENT_TYPES, RECEIVED: "TIMESTAMP"}
-    typed = [f"CAST({column(name)} AS {wanted.get(name, 'VARCHAR')}) AS {column(name)}" for name in found]
+        raw = open_raw(db, [path], kind, ReaderOptions(), scratch)
+    except RawFileError as error:
+        raise UnreadableError(
+            f"{path.name} is no {_called(kind)}: {_said(str(error), path)}", Readable
+        ) from error
+    typed = [f"{_cast(name)} AS {column(name)}" for name in raw.columns]
+    rows = f"SELECT {', '.join(typed)} FROM ({raw.query}) AS raw"
     try:
-        schema = db.sql(f"SELECT {', '.join(typed)} FROM {source} LIMIT 0").to_arrow_table().schema
+        schema = db.sql(f"{rows} LIMIT 0").to_arrow_table().schema
         with pq.ParquetWriter(made, schema) as writer:
-            for batch in db.cursor().sql(f"SELECT {', '.join(typed)} FROM {source}").to_arrow_reader(122_880):
+            for batch in db.cursor().sql(rows).to_arrow_reader(122_880):
                 writer.write_table(pa.Table.from_batches([batch]))
     except duckdb.ConversionException as error:
         raise UnreadableError(
-            f"{path.name} has a value that does not fit its column: {_said(error, path)}", Columns
+            f"{path.name} has a value that does not fit its column: {_said(raw.said(error), path)}", Columns
         ) from error
     except (duckdb.Error, pa.ArrowException) as error:
-        raise UnreadableError(f"{path.name} is damaged: {_said(error, path)}", Readable) from error
+        raise UnreadableError(f"{path.name} is damaged: {_said(raw.said(error), path)}", Readable) from error
     return made
+
+
+def _cast(name: str) -> str:
+    """A column of text as what an event has there; text where an event has none of that name."""
+    sql_type = {**EVENT_TYPES, RECEIVED: "TIMESTAMP"}.get(name, "VARCHAR")
+    if sql_type == "TIMESTAMP":
+        return in_utc(column(name), sql_type)
+    return f"CAST({column(name)} AS {sql_type})"
 
 
 def _called(kind: str) -> str:
     return {"parquet": "a Parquet file", "csv": "a CSV file with a header", "json": "JSON lines"}[kind]
 
 
-def _said(error: Exception, path: Path) -> str:
+def _said(reason: str, path: Path) -> str:
     """The reader's reason without the value it stumbled over, which may be personal."""
-    return reason(error).replace(str(path), path.name).partition('"')[0].strip(" :") or "it cannot be read"
+    return reason.replace(str(path), path.name).partition('"')[0].strip(" :") or "it cannot be read"
 
 
 def _columns(db: duckdb.DuckDBPyConnection, path: Path, name: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Land a source: its raw files become Parquet objects a day on S3, in the event columns.
 
 A landed object is never overwritten. Landing again is a no-op where the rows are the same; rows that came late
-become a further object of their day, which reopens its verdict; and where rows that are landed are gone it is
-refused: a model that was trained on a partition must stay explainable by it.
+become a further object of their day, which reopens its verdict; and where rows that are landed are gone the day is
+refused: a model that was trained on a partition must stay explainable by it. A refused day keeps no other from landing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from reshelve.clickstream.database import EVENT_TYPES, database, reader, reason, text, write_parquet
+from reshelve.clickstream.database import EVENT_TYPES, column, database, known, reader, text, write_parquet
 from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_prefix
 from reshelve.clickstream.expiry import oldest_kept
+from reshelve.clickstream.mapping import map_catalogue, map_events
 from reshelve.clickstream.privacy import protect
-from reshelve.clickstream.sources import ClickstreamSource, load_source, raw_files, source_path
+from reshelve.clickstream.sources import ClickstreamSource, load_source
 from reshelve.clickstream.verdicts import landed_objects
-from reshelve.errors import ConfigurationError, DataError, TryAgainError
-from reshelve.forms import line_of
+from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, TryAgainError
 from reshelve.logs import logger
 from reshelve.progress import Progress
 from reshelve.settings import settings
@@ -36,6 +36,10 @@ CATALOGUE_SCHEMA = pa.schema([pa.field("item_id", pa.string()), pa.field("title"
 
 _PART = "part.parquet"  # beside the landing
 _OURS = re.compile(r"part-\d+\.parquet")
+_AS_READ_NOW = ", ".join(
+    f"{known(column(name))} AS {column(name)}" if sql_type == "VARCHAR" else column(name)
+    for name, sql_type in EVENT_TYPES.items()
+)
 _MANY_GONE = 0.1  # of the items: a list that is cut off looks like that
 
 
@@ -44,10 +48,11 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
 
     Days without rows are not landed, nor are days that the source no longer keeps. Returns partitions and rows landed (or found the same), `skipped`
     (the partitions that were there already), `late` (those that got further rows), `undated` (rows without a day, which no partition can hold),
-    first and last day, and catalogue (items, or None).
+    `rejected` (raw rows that were left out because they cannot be read: file, line and reason), first and last day, and catalogue (items, or None).
 
-    Raises ConfigurationError for a missing file or a wrong expression, DataError where a day holds
-    rows that are not among these.
+    Raises ConfigurationError for a missing file or a wrong expression, DataError for files that cannot be read.
+    Where days hold rows that are not among these, all others are landed first: then PartlyDoneError with the
+    result and, in it, `refused` (day and reason); DataError where there is no other day.
     """
     if first and last and first > last:
         raise ConfigurationError(f"the first day {first} is after the last {last}")
@@ -59,7 +64,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
     with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:
         directory = Path(scratch)
         with database(directory / "land.duckdb") as db:
-            _map_events(db, mapping)
+            rejected = map_events(db, mapping, directory) + map_catalogue(db, mapping, directory)
             protect(db)
             days = _days(db, first, last)
             landed = _Landing(store, db, source, directory)
@@ -70,103 +75,42 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
                 progress.add(count)
             items = _land_catalogue(db, mapping, store, directory)
             undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
-    rows = sum(count for _, count in days)
+    refused = landed.refused
+    held = [(day, count) for day, count in days if day not in refused]
+    rows = sum(count for _, count in held)
     if undated:
         log.warning("rows without a day were left out", rows=undated)
-    log.info("landed", partitions=len(days), rows=rows, skipped=landed.skipped)
-    return {
+    for row in rejected:
+        log.warning("a row that cannot be read was left out", row=row)
+    log.info("landed", partitions=len(held), rows=rows, skipped=landed.skipped, refused=len(refused))
+    result = {
         "source": source,
-        "partitions": len(days),
+        "partitions": len(held),
         "rows": rows,
         "first": days[0][0].isoformat() if days else None,
         "last": days[-1][0].isoformat() if days else None,
         "skipped": landed.skipped,
         "late": landed.late,
         "undated": undated,
+        "rejected": rejected,
+        "refused": [{"day": day.isoformat(), "reason": error.headline} for day, error in refused.items()],
         "catalogue": items,
     }
+    if refused:
+        _refuse(source, result, list(refused.values()))
+    return result
 
 
-def _map_events(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource) -> None:
-    """Fill the table `events`: `day`, `row` (the order of the raw files), and the event columns."""
-    files = raw_files(mapping.name, "files", mapping.files)
-    table = _raw_table(db, mapping.name, "files", files, mapping.format)
-    if mapping.rows:
-        rows = f"(WITH raw AS (SELECT * FROM {table}) {mapping.rows})"
-        _try(
-            db,
-            mapping.name,
-            "rows",
-            f"a query over raw: {mapping.rows}",
-            f"SELECT * FROM {rows} AS source LIMIT 0",
-        )
-        table = rows
-    expressions = {"event_date": (mapping.event_date, "DATE")}
-    for name, sql_type in EVENT_TYPES.items():
-        expressions[f"columns.{name}"] = (mapping.columns[name], sql_type)
-    _create(db, "events", mapping.name, table, expressions, {"event_date": "day"})
-
-
-def _raw_table(
-    db: duckdb.DuckDBPyConnection, source: str, key: str, files: list[Path], file_format: str
-) -> str:
-    """The table function over raw files. Raises DataError where they cannot be opened."""
-    table = reader(files, file_format)
-    try:
-        db.execute(f"SELECT * FROM {table} LIMIT 0")
-    except duckdb.Error as error:
-        names = ", ".join(str(path) for path in files[:3])
-        raise DataError(
-            f"{source}: the raw files ({key}) cannot be read as {file_format}: {names}", reason(error)
-        ) from error
-    return table
-
-
-def _create(
-    db: duckdb.DuckDBPyConnection,
-    name: str,
-    source: str,
-    table: str,
-    expressions: dict[str, tuple[str, str]],
-    aliases: dict[str, str],
-) -> None:
-    """Create table `name` from `expressions` (key in the mapping file → SQL and its type).
-
-    Raises ConfigurationError naming file, line and key of the expression that DuckDB refuses.
-    """
-    selected = {
-        key: f'CAST(({sql}) AS {sql_type}) AS "{aliases.get(key, key.rpartition(".")[2])}"'
-        for key, (sql, sql_type) in expressions.items()
-    }
-    for key, column in selected.items():
-        _try(db, source, key, _expected(expressions[key]), f"SELECT {column} FROM {table} AS source LIMIT 0")
-    try:
-        db.execute(
-            f"CREATE TABLE {name} AS SELECT row_number() OVER () AS row, {', '.join(selected.values())}"
-            f" FROM {table} AS source"
-        )
-    except duckdb.Error as error:
-        for key, (sql, sql_type) in expressions.items():
-            check = f"SELECT count(CAST(({sql}) AS {sql_type})) FROM {table} AS source"
-            _try(db, source, key, _expected((sql, sql_type)), check)
-        raise DataError(f"{source}: the raw files cannot be mapped", reason(error)) from error
-
-
-def _expected(expression: tuple[str, str]) -> str:
-    sql, sql_type = expression
-    return f"an expression of type {sql_type}: {sql}"
-
-
-def _try(db: duckdb.DuckDBPyConnection, source: str, key: str, expected: str, statement: str) -> None:
-    try:
-        db.execute(statement)
-    except duckdb.Error as error:
-        path = source_path(source)
-        line = line_of(path, *key.split("."))
-        raise ConfigurationError(
-            f"{path}:{line}: {key}: {reason(error)}",
-            f"expected {expected}",
-        ) from error
+def _refuse(source: str, result: dict[str, Any], errors: Sequence[DataError]) -> None:
+    """Raise for the days that were not landed, when all others are."""
+    if not result["partitions"]:
+        raise errors[0]
+    others = f"; {len(errors) - 1} more days were refused" if len(errors) > 1 else ""
+    raise PartlyDoneError(
+        f"{errors[0].headline}{others}; the other {result['partitions']} days of {source} are landed",
+        "\n".join(error.detail for error in errors),
+        result,
+    )
 
 
 def _days(db: duckdb.DuckDBPyConnection, first: date | None, last: date | None) -> list[tuple[date, int]]:
@@ -193,9 +137,19 @@ class _Landing:
     directory: Path
     skipped: int = 0
     late: int = 0
+    refused: dict[date, DataError] = field(default_factory=dict)
 
     def day(self, day: date) -> None:
-        """Write one day's first object, or a further one with the rows that came late, or nothing."""
+        """Write one day's first object, or a further one with the rows that came late, or nothing.
+
+        A day that holds other rows is left as it is, and remembered.
+        """
+        try:
+            self._write(day)
+        except DataError as error:
+            self.refused[day] = error
+
+    def _write(self, day: date) -> None:
         path = self.directory / _PART
         columns = ", ".join(EVENT_TYPES)
         query = f"SELECT {columns} FROM events WHERE day = DATE {text(day)} ORDER BY event_time, row"
@@ -231,10 +185,13 @@ class _Landing:
         for number, key in enumerate(keys):
             landed.append(self.directory / f"landed-{number}.parquet")
             self.store.download_file(key, landed[-1])
-        new, old = reader([path]), reader(landed)
+        new, old = f"(FROM {reader([path])})", f"(SELECT {_AS_READ_NOW} FROM {reader(landed)})"
         try:  # other bytes may hold the same rows: another DuckDB wrote them
-            missing = _count(self.db, f"SELECT count(*) FROM (FROM {new} EXCEPT ALL FROM {old})")
-            extra = _count(self.db, f"SELECT count(*) FROM (FROM {old} EXCEPT ALL FROM {new})")
+            same = list(EVENT_TYPES)
+            missing, extra = self._compare(new, old, same)
+            if extra:  # or the same events under other ids: digests of raw rows that were read otherwise
+                same.remove("event_id")
+                missing, extra = self._compare(new, old, same)
         except duckdb.Error as error:
             raise DataError(
                 f"{self.source}: {day} holds an object that is no such partition", self.store.uri(keys[0])
@@ -247,29 +204,34 @@ class _Landing:
             )
         if missing:
             late = path.with_name("late.parquet")
-            rows = f"SELECT * FROM (FROM {new} EXCEPT ALL FROM {old}) ORDER BY ALL"
-            write_parquet(self.db, rows, late, EVENT_SCHEMA)
+            rows = f"SELECT {', '.join(EVENT_TYPES)} FROM {_numbered(new, same)} ANTI JOIN {_numbered(old, same)} USING (content, copy)"
+            write_parquet(self.db, f"SELECT * FROM ({rows}) ORDER BY ALL", late, EVENT_SCHEMA)
             late.rename(path)
         return bool(missing)
+
+    def _compare(self, new: str, old: str, columns: Sequence[str]) -> tuple[int, int]:
+        """How many rows of one are not in the other by those columns, both ways."""
+        one, other = (f"(SELECT {', '.join(columns)} FROM {rows})" for rows in (new, old))
+        missing = _count(self.db, f"SELECT count(*) FROM (FROM {one} EXCEPT ALL FROM {other})")
+        return missing, _count(self.db, f"SELECT count(*) FROM (FROM {other} EXCEPT ALL FROM {one})")
+
+
+def _numbered(rows: str, columns: Sequence[str]) -> str:
+    """`rows` with their `content`, those columns, and which `copy` of it each is."""
+    content = f"SELECT *, row({', '.join(columns)}) AS content FROM {rows}"
+    copy = "row_number() OVER (PARTITION BY content ORDER BY event_id) AS copy"
+    return f"(SELECT *, {copy} FROM ({content}))"
 
 
 def _land_catalogue(
     db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, store: ObjectStore, directory: Path
 ) -> dict[str, int] | None:
-    """Write the product list (one row an item, the first title that is known), or do nothing where there is none.
+    """Write the product list of `products` (one row an item, the first title that is known), or do nothing where there is none.
 
     Returns its `items`, how many have no title (`untitled`), and how many are `new`, `gone` or `retitled` since it was landed before.
     """
-    catalogue = mapping.catalogue
-    if catalogue is None:
+    if mapping.catalogue is None:
         return None
-    files = raw_files(mapping.name, "catalogue.files", catalogue.files)
-    table = _raw_table(db, mapping.name, "catalogue.files", files, catalogue.format)
-    expressions = {
-        "catalogue.item_id": (catalogue.item_id, "VARCHAR"),
-        "catalogue.title": (catalogue.title, "VARCHAR"),
-    }
-    _create(db, "products", mapping.name, table, expressions, {})
     path = directory / "products.parquet"
     items = write_parquet(
         db,

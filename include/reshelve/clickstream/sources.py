@@ -2,16 +2,18 @@
 
 A shop's own files reach Reshelve by such a file, never by code: one DuckDB expression per event column,
 over the raw columns of one row. The row itself is `source`, so `md5(CAST(source AS VARCHAR))` names it.
+What csv and json files hold is text there, letter for letter, until an expression or `options.types` makes it more.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from reshelve.clickstream.events import EVENT_SCHEMA
+from reshelve.clickstream.reader_options import FileFormat, ReaderOptions, expected_options
 from reshelve.errors import ConfigurationError
 from reshelve.forms import Form, line_of, load_form, misfit
 from reshelve.named_files import names
@@ -23,7 +25,6 @@ _DATA = "${RESHELVE_DATA}"
 Expression = Annotated[
     str, Field(min_length=1, description="A DuckDB expression over the columns of one raw row.")
 ]
-FileFormat = Literal["parquet", "csv", "json"]
 
 
 class Catalogue(Form):
@@ -33,6 +34,7 @@ class Catalogue(Form):
     format: FileFormat = Field(
         "parquet", description="How the files are written; csv and json (one object a line) may be gzipped."
     )
+    options: ReaderOptions = Field(ReaderOptions(), description="As `options` of the source.")
     item_id: Expression
     title: Expression
 
@@ -50,6 +52,9 @@ class ClickstreamSource(Form):
     )
     format: FileFormat = Field(
         "parquet", description="How the files are written; csv and json (one object a line) may be gzipped."
+    )
+    options: ReaderOptions = Field(
+        ReaderOptions(), description="How the files are written, beyond their format."
     )
     rows: str | None = Field(
         None,
@@ -115,7 +120,18 @@ def load_source(name: str) -> ClickstreamSource:
             f"{path}:{line_of(path, 'rules')}: rules: no rule file {source.rules!r}",
             f"known in {settings().expectations_dir}: {', '.join(known) or 'none'}",
         )
+    _check_options(path, "options", source.format, source.options)
+    if source.catalogue:
+        _check_options(path, "catalogue.options", source.catalogue.format, source.catalogue.options)
     return source
+
+
+def _check_options(path: Path, key: str, file_format: FileFormat, options: ReaderOptions) -> None:
+    for name in options.foreign(file_format):
+        line = line_of(path, *key.split("."), name)
+        raise ConfigurationError(
+            f"{path}:{line}: {key}.{name}: no option of {file_format}", expected_options(file_format)
+        )
 
 
 def raw_files(name: str, key: str, pattern: str) -> list[Path]:

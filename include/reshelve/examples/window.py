@@ -8,11 +8,14 @@ from typing import Any
 
 import duckdb
 
-from reshelve.clickstream.database import connect
+from reshelve.clickstream.database import EVENT_TYPES, column, connect, known
 from reshelve.examples.partitions import Split
 from reshelve.examples.queries import normalised_sql
 
 _BATCH = 20_000
+
+# Partitions that were validated before blanks were read as unknown still hold them.
+_TEXTS = [column(name) for name, sql_type in EVENT_TYPES.items() if sql_type == "VARCHAR"]
 
 # One row per label event of the window. `day` and `line` order events of one instant as the shop wrote them.
 _EVENTS = """
@@ -21,7 +24,8 @@ SELECT {norm} AS norm,
        day, {part} AS part, line, event_time, files.event_type, weight, user_id, session_id, query,
        files.item_id, nullif(trim(item_title), '') AS own_title, position, grade,
        nullif(trim(category), '') AS category, nullif(trim(segment), '') AS segment
-FROM (SELECT *, CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line FROM files) AS files
+FROM (SELECT * REPLACE ({known}), CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line
+      FROM files) AS files
 JOIN labels USING (event_type) JOIN split USING (day)
 WHERE files.item_id IS NOT NULL
 """
@@ -48,12 +52,13 @@ def open_window(
     connection.execute("CREATE TABLE products (item_id VARCHAR, title VARCHAR)")
     if products is not None:
         connection.execute(
-            """INSERT INTO products SELECT CAST(item_id AS VARCHAR), max(nullif(trim(title), ''))
-               FROM read_parquet(?) WHERE item_id IS NOT NULL GROUP BY 1""",
+            f"""INSERT INTO products SELECT {known("CAST(item_id AS VARCHAR)")} AS item, max(nullif(trim(title), ''))
+               FROM read_parquet(?) WHERE item IS NOT NULL GROUP BY 1""",
             [str(products)],
         )
     part = split.fold.part if split.fold else "split.part"
-    connection.execute(_EVENTS.format(part=part, norm=normalised_sql("query")))
+    blank = ", ".join(f"{known(name)} AS {name}" for name in _TEXTS)
+    connection.execute(_EVENTS.format(part=part, norm=normalised_sql("query"), known=blank))
     return connection
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
-from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, ReshelveError, TryAgainError
 from reshelve.lineage import Run
 from reshelve.logs import logger
 from reshelve.platform import machine as platform
@@ -111,7 +111,10 @@ def _land(ranker: Ranker, day: date) -> None:
     """Land the source up to `day`, and check the history before it in one process."""
     source = ranker.data.source
     first = day - timedelta(days=ranker.data.window_days - 1)
-    _verb("land", "--source", source, "--to", day.isoformat())
+    try:
+        _verb("land", "--source", source, "--to", day.isoformat())
+    except PartlyDoneError as error:
+        logger(stage="night").warning("some days hold other rows and stay as they are", why=error.headline)
     if not any(objects.object_store().list(f"clickstream/{source}/dt={day.isoformat()}/")):
         raise DataError(
             f"{source} has no rows on {day}, so there is no night to run", "name another PARTITION"
@@ -130,7 +133,7 @@ def _verb(*arguments: str) -> None:
     environment = {**os.environ, "RESHELVE_DIE_WITH_PARENT": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, timeout=900)
     if done.returncode:
-        kinds: dict[int, type[ReshelveError]] = {65: DataError, 78: ConfigurationError}
+        kinds: dict[int, type[ReshelveError]] = {65: DataError, 73: PartlyDoneError, 78: ConfigurationError}
         raise kinds.get(done.returncode, TryAgainError)(
             f"reshelve {' '.join(arguments)} failed; the reason is above"
         )

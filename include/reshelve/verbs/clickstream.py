@@ -31,8 +31,15 @@ def land(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Map a source's raw files onto clickstream partitions and land them on S3."""
-    show(call("reshelve.clickstream.landing:land", source, day(first), day(last)), as_json, f"land: {source}")
+    """Map a source's raw files onto clickstream partitions and land them on S3.
+
+    Exit 73 where some days hold other rows already and all others are landed."""
+    try:
+        result = call("reshelve.clickstream.landing:land", source, day(first), day(last))
+    except errors.PartlyDoneError as error:
+        show(error.result, as_json, f"land: {source}")
+        raise
+    show(result, as_json, f"land: {source}")
 
 
 @app.command()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -16,9 +18,11 @@ from reshelve.clickstream.database import connect
 from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_prefix
 from reshelve.clickstream.landing import land
 from reshelve.clickstream.privacy import protect
-from reshelve.errors import ConfigurationError, DataError
+from reshelve.errors import ConfigurationError, DataError, PartlyDoneError
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
+
+from .conftest import as_parquet
 
 CSV = (
     "seen,visit,sku,q\n2011-08-01 09:00:00,v1,11,teapot\n2011-08-01 09:05:00,v1,12,cup\n"
@@ -67,13 +71,61 @@ def test_other_rows_for_a_landed_day_are_refused(store: ObjectStore, raw_source:
     assert store.etag(key) == before
 
 
+def test_a_refused_day_keeps_no_other_from_landing(
+    store: ObjectStore, raw_source: Callable[..., Path], read_table: Callable[[str], pa.Table]
+) -> None:
+    raw_source(CSV)
+    land("shop")
+    late = "2011-08-01 23:00:00,v7,13,lamp\n"  # the file of the first day is gone
+    raw_source("seen,visit,sku,q\n" + late + "2011-08-04 10:00:00,v8,12,cup\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "reshelve.cli", "land", "--source", "shop", "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 73, done.stderr
+    assert "reshelve: shop: 2011-08-01 is landed already with other rows" in done.stderr
+    assert "the other 1 days of shop are landed" in done.stderr
+    said = json.loads(done.stdout)
+    assert (said["partitions"], said["rows"]) == (1, 1)
+    assert [refused["day"] for refused in said["refused"]] == ["2011-08-01"]
+    table = read_table(landed_prefix("shop", date(2011, 8, 4)) + "part-0.parquet")
+    assert table["session_id"].to_pylist() == ["v8"]
+
+
+def test_where_every_day_is_refused_the_data_is_bad(raw_source: Callable[..., Path]) -> None:
+    raw_source(CSV)
+    land("shop")
+    raw_source(CSV.replace("cup", "mug").replace("teapot", "kettle"))
+    with pytest.raises(DataError, match="landed already with other rows") as caught:
+        land("shop")
+    assert not isinstance(caught.value, PartlyDoneError)
+
+
+def test_rows_that_were_landed_under_other_ids_are_the_same_rows(
+    store: ObjectStore, raw_source: Callable[..., Path], read_table: Callable[[str], pa.Table]
+) -> None:
+    """Ids are digests of raw rows, and those were read otherwise before; blanks were landed as they were."""
+    raw_source(CSV, event_id="sku", user_id="''")
+    land("shop")
+    landed = {day: read_table(landed_prefix("shop", date(2011, 8, day)) + "part-0.parquet") for day in (1, 3)}
+    blank = landed[1].set_column(3, "user_id", pa.array([" "] * len(landed[1])))
+    store.put(landed_prefix("shop", date(2011, 8, 1)) + "part-0.parquet", as_parquet(blank))
+    raw_source(CSV + "2011-08-03 11:00:00,v7,13,lamp\n", user_id="''")
+    done = land("shop")
+    assert (done["skipped"], done["late"], done["refused"]) == (1, 1, [])
+    late = read_table(landed_prefix("shop", date(2011, 8, 3)) + "part-1.parquet")
+    assert late["session_id"].to_pylist() == ["v7"]
+    assert late["event_id"].null_count == 0
+
+
 def test_a_day_landed_by_something_else_is_refused(
     store: ObjectStore, raw_source: Callable[..., Path]
 ) -> None:
     raw_source(CSV)
     store.put(landed_prefix("shop", date(2011, 8, 3)) + "theirs.parquet", b"x")
-    with pytest.raises(DataError, match=r"2011-08-03 was landed by something else: .*theirs\.parquet"):
+    with pytest.raises(PartlyDoneError, match=r"2011-08-03 was landed by something else: .*theirs\.parquet"):
         land("shop")
+    assert store.exists(landed_prefix("shop", date(2011, 8, 1)) + "part-0.parquet")
 
 
 def test_rows_without_a_day_are_counted(raw_source: Callable[..., Path]) -> None:

@@ -67,6 +67,27 @@ def assert_stopped(store: ObjectStore, result: dict[str, Any]) -> None:
     assert store.exists(landed_prefix("retail", DAY) + "part-0.parquet")
 
 
+def test_blanks_of_own_partitions_are_unknown(
+    store: ObjectStore, events: Events, land_bytes: Land, read_table: Callable[[str], pa.Table]
+) -> None:
+    land_bytes(
+        events(
+            40,
+            {
+                3: {"item_id": " "},
+                5: {"session_id": "", "event_id": "\u00a0"},
+                7: {"query": "\t", "user_id": ""},
+            },
+        )
+    )
+    result = validate("retail", DAY)
+    assert broken(result) == {"event_id_known": 1, "item_known": 1, "session_known": 1}
+    aside = read_table(quarantine_key(result))
+    assert aside["broken_rules"].to_pylist() == [["item_known"], ["event_id_known", "session_known"]]
+    good = read_table(good_rows_key(result)).to_pylist()
+    assert [(row["query"], row["user_id"]) for row in good if row["event_id"] == "e7"] == [(None, None)]
+
+
 def test_a_clean_partition_passes_with_every_row(
     store: ObjectStore, events: Events, land_bytes: Land, read_table: Callable[[str], pa.Table]
 ) -> None:
@@ -285,5 +306,6 @@ def test_every_row_is_in_exactly_one_file(tmp_path: Path, rows: list[dict[str, A
     assert (len(rows), len(good), len(aside)) == (split.rows_in, split.rows_good, split.rows_quarantined)
     assert all(row["broken_rules"] for row in aside)
     unmarked = [{key: value for key, value in row.items() if key != "broken_rules"} for row in aside]
-    assert sorted(map(in_order, good + unmarked)) == sorted(map(in_order, rows))
+    known = [{key: None if value == "" else value for key, value in row.items()} for row in rows]
+    assert sorted(map(in_order, good + unmarked)) == sorted(map(in_order, known))
     assert len({row["event_id"] for row in good}) == len(good)

@@ -151,3 +151,15 @@ def test_an_item_has_the_category_it_mostly_had_and_a_question_the_segment_of_wh
     assert Catalogue.read(directory / "catalogue.parquet").category == {"z": "lamps", "m": "lamps"}
     holdout = read_holdout(directory / "holdout.parquet")
     assert {(query.relevant[0], query.segment) for query in holdout} == {("m", "France"), ("q", None)}
+
+
+def test_blanks_that_were_validated_before_belong_to_no_basket(shop, day_of):
+    """One visit of all who have none would be a basket of everything."""
+    for number in range(3):
+        rows = [sale(day_of(number), "", item, user_id=" ") for item in ("z", "m")]
+        rows += [sale(day_of(number), f"b{number}", item) for item in ("a", "q", " ")]
+        shop.write(day_of(number), rows)
+    run = shop.run("next_item", day_of(2))
+    build_examples(run)
+    holdout = read_holdout(run.stage("examples").directory / "holdout.parquet")
+    assert [(tuple(query.history_items), query.relevant) for query in holdout] == [(("a",), ["q"])]

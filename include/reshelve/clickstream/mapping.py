@@ -1,0 +1,213 @@
+"""Raw rows become events by the expressions of a mapping file; what DuckDB refuses is named by file, line and key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import duckdb
+
+from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, known, reason
+from reshelve.clickstream.parsed import casts_in_utc, in_utc, names_alone
+from reshelve.clickstream.raw_files import RawFiles, open_raw
+from reshelve.clickstream.reader_options import FileFormat, ReaderOptions, expected_options
+from reshelve.clickstream.sources import ClickstreamSource, raw_files, source_path
+from reshelve.errors import ConfigurationError, DataError
+from reshelve.forms import line_of
+
+_ROW = "source"  # what an expression calls the whole raw row
+_NAMED = 5  # rejected rows in a message; the log has them all
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One key of a mapping file: its SQL, the type that it is cast to, and the column that it makes."""
+
+    key: str
+    sql: str
+    sql_type: str
+    column: str
+    made: str = ""  # of `sql`: the cast that is run
+
+    @property
+    def cast(self) -> str:
+        """The SQL of the value, in its type."""
+        return self.made or f"CAST(({self.sql}) AS {self.sql_type})"
+
+    def of_text(self, db: duckdb.DuckDBPyConnection) -> Expression:
+        """The same over columns that are text: a time with an offset becomes UTC."""
+        sql = casts_in_utc(db, f"SELECT ({self.sql})").removeprefix("SELECT (").removesuffix(")")
+        is_time = self.sql_type in ("DATE", "TIMESTAMP")
+        return replace(
+            self, made=in_utc(sql, self.sql_type) if is_time else f"CAST(({sql}) AS {self.sql_type})"
+        )
+
+    @property
+    def expected(self) -> str:
+        return f"expected an expression of type {self.sql_type}: {self.sql}"
+
+
+def map_events(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path) -> list[str]:
+    """Fill the table `events`: `day`, `row` (the order of the raw files), and the event columns, NULL where a text is blank.
+
+    Returns the raw rows that were left out (`options.max_rejects`): file, line and reason of each. Raises
+    ConfigurationError for a missing file or a wrong expression, DataError for files that cannot be read.
+    """
+    expressions = [Expression("event_date", mapping.event_date, "DATE", "day")]
+    for name, sql_type in EVENT_TYPES.items():
+        expressions.append(Expression(f"columns.{name}", mapping.columns[name], sql_type, name))
+    table = _Table(db, mapping.name, "files", mapping.files, mapping.format, mapping.options, mapping.rows)
+    return table.create("events", expressions, scratch)
+
+
+def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path) -> list[str]:
+    """Fill the table `products`: item_id, title and `row`. Returns and raises as `map_events`."""
+    listed = mapping.catalogue
+    if listed is None:
+        return []
+    expressions = [
+        Expression("catalogue.item_id", listed.item_id, "VARCHAR", "item_id"),
+        Expression("catalogue.title", listed.title, "VARCHAR", "title"),
+    ]
+    table = _Table(db, mapping.name, "catalogue.files", listed.files, listed.format, listed.options)
+    return table.create("products", expressions, scratch)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Raw files on their way to a table."""
+
+    db: duckdb.DuckDBPyConnection
+    source: str
+    key: str  # of the files
+    files: str
+    file_format: FileFormat
+    options: ReaderOptions
+    rows: str | None = None
+
+    def create(self, name: str, expressions: list[Expression], scratch: Path) -> list[str]:
+        """Make table `name`; returns the rows that were left out."""
+        files, copies = raw_files(self.source, self.key, self.files), scratch / name
+        copies.mkdir()
+        try:
+            raw = open_raw(self.db, files, self.file_format, self.options, copies)
+        except RawFileError as error:
+            raise self._unreadable(error) from error
+        if self.file_format != "parquet":
+            expressions = [each.of_text(self.db) for each in expressions]
+        made = self._rows(f"({raw.query})")
+        self._bind(raw, made, expressions)
+        casts = ", ".join(f"{each.cast} AS {column(each.column)}" for each in expressions)
+        told = ", ".join(
+            f"{known(column(each.column))} AS {column(each.column)}"
+            for each in expressions
+            if each.sql_type == "VARCHAR"
+        )
+        try:
+            self.db.execute(
+                f"CREATE TABLE {name} AS SELECT * REPLACE ({told})"
+                f" FROM (SELECT row_number() OVER () AS row, {casts} FROM {made} AS {_ROW}) AS cast_rows"
+            )
+        except duckdb.Error as error:
+            self._explain(raw, made, expressions)
+            raise DataError(f"{self.source}: the raw files cannot be mapped", raw.said(error)) from error
+        return self._rejects(raw)
+
+    def _rows(self, table: str) -> str:
+        if not self.rows:
+            return table
+        rows = self.rows if self.file_format == "parquet" else casts_in_utc(self.db, self.rows)
+        return f"(WITH raw AS (SELECT * FROM {table}) {rows})"
+
+    def _bind(self, raw: RawFiles, made: str, expressions: list[Expression]) -> None:
+        """Name the key that DuckDB refuses before it has read a row."""
+        if self.rows:
+            expected = f"expected a query over raw: {self.rows}"
+            self._try("rows", expected, f"SELECT * FROM {made} AS {_ROW} LIMIT 0")
+        columns = [row[0] for row in self.db.execute(f"DESCRIBE SELECT * FROM {made} AS {_ROW}").fetchall()]
+        hides = any(name.lower() == _ROW for name in columns)
+        for each in expressions:
+            expected = each.expected + self._hint(columns)
+            self._try(each.key, expected, f"SELECT {each.cast} FROM {made} AS {_ROW} LIMIT 0")
+            if hides and names_alone(self.db, f"SELECT ({each.sql})", _ROW):
+                raise ConfigurationError(
+                    f"{self._place(each.key)}: `{_ROW}` means the whole row, but the raw files have a column of that name",
+                    f"write {_ROW}.{_ROW} for the column; for the row, rename the column:"
+                    f" rows: SELECT * RENAME ({_ROW} AS {_ROW}_column) FROM raw",
+                )
+
+    def _explain(self, raw: RawFiles, made: str, expressions: list[Expression]) -> None:
+        """Raise for what is at fault: a raw file, the query `rows`, or the first expression that fails on a row."""
+        try:
+            raw.check()
+        except RawFileError as error:
+            self._explain_types(raw)
+            raise self._unreadable(error) from error
+        if self.rows:
+            expected = f"expected a query over raw: {self.rows}"
+            self._try("rows", expected, f"SELECT max(hash(COLUMNS(*))) FROM {made} AS {_ROW}")
+        for each in expressions:
+            # The first row where something comes in and nothing comes out.
+            fails = f"TRY({each.cast}) IS NULL AND TRY(({each.sql}) IS NULL) IS DISTINCT FROM true"
+            self._try(
+                each.key,
+                each.expected,
+                f"SELECT count({each.cast}) FROM {made} AS {_ROW}",
+                partial(raw.first, self._rows, fails),
+            )
+
+    def _explain_types(self, raw: RawFiles) -> None:
+        """Raise for the first of `options.types` that a value does not fit."""
+        if not raw.options.types:
+            return
+        text = raw.without_types()
+        for name, sql_type in raw.options.types.items():
+            if name not in text.columns:
+                continue
+            cast = f"CAST({column(name)} AS {sql_type})"
+            fails = f"TRY({cast}) IS NULL AND {column(name)} IS NOT NULL"
+            self._try(
+                f"{self.key.replace('files', 'options')}.types.{name}",
+                f"expected values of type {sql_type}",
+                f"SELECT count({cast}) FROM ({text.query}) AS {_ROW}",
+                partial(text.first, str, fails),
+            )
+
+    def _try(self, key: str, expected: str, statement: str, where: Callable[[], str] = str) -> None:
+        try:
+            self.db.execute(statement).fetchall()
+        except duckdb.Error as error:
+            found = where()
+            at = f" ({found})" if found else ""
+            raise ConfigurationError(f"{self._place(key)}: {reason(error)}{at}", expected) from error
+
+    def _place(self, key: str) -> str:
+        path = source_path(self.source)
+        return f"{path}:{line_of(path, *key.split('.'))}: {key}"
+
+    def _hint(self, columns: list[str]) -> str:
+        if self.file_format == "parquet":
+            return ""
+        return (
+            f"\nWhat {self.file_format} files hold is text: CAST(price AS DOUBLE), or its type in options.types."
+            f" Columns: {', '.join(columns)}"
+        )
+
+    def _unreadable(self, error: RawFileError) -> DataError:
+        return DataError(
+            f"{self._place(self.key)}: cannot be read as {self.file_format}: {error}",
+            f"how such files are written is said by {self.key.replace('files', 'options')}; {expected_options(self.file_format)}",
+        )
+
+    def _rejects(self, raw: RawFiles) -> list[str]:
+        found = raw.rejects()
+        if len(found) > self.options.max_rejects:
+            key = self.key.replace("files", "options") + ".max_rejects"
+            named = "\n".join(found[:_NAMED])
+            raise DataError(
+                f"{self._place(key)}: {len(found)} rows cannot be read, {self.options.max_rejects} may be left out",
+                named,
+            )
+        return found
