@@ -92,7 +92,7 @@ def _map_events(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource) -> No
     files = raw_files(mapping.name, "files", mapping.files)
     table = _raw_table(db, mapping.name, "files", files, mapping.format)
     if mapping.rows:
-        rows = f"(WITH raw AS (SELECT * FROM {table}) {mapping.rows})"
+        rows = f"(WITH raw AS (SELECT * FROM {table}) SELECT * FROM (\n{mapping.rows}\n))"  # which may begin with WITH
         _try(
             db,
             mapping.name,
