@@ -20,13 +20,13 @@ PUBLISH = ["bench_publish.py", "--megabytes=200", "--rounds=50"]
 VALIDATE = ["bench_validate.py", "--rows=20000"]
 
 
-def commands_of(mark: str) -> list[str]:
-    """The command lines of the live processes whose environment has the mark."""
-    found = []
+def commands_of(mark: str) -> dict[int, str]:
+    """The live processes whose environment has the mark: pid and command line."""
+    found = {}
     for process in psutil.process_iter():
         try:
             if process.environ().get("BENCHMARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
+                found[process.pid] = " ".join(process.cmdline())
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
@@ -51,12 +51,15 @@ def test_a_benchmark_that_is_stopped_leaves_nothing(
         script, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        wait_until(lambda: any(child in one for one in commands_of(mark)), 60, f"{child} of {command[0]}")
+        wait_until(
+            lambda: any(child in one for one in commands_of(mark).values()), 60, f"{child} of {command[0]}"
+        )
         benchmark.send_signal(number)
         benchmark.wait(30)
         wait_until(lambda: not commands_of(mark), 20, f"the end of {commands_of(mark)}")
         if number is not signal.SIGKILL and command is PUBLISH:
             assert not list(tmp_path.iterdir()), "what is thrown away at the end stays"
     finally:
-        benchmark.kill()
+        for pid in commands_of(mark):
+            os.kill(pid, signal.SIGKILL)
         benchmark.wait()

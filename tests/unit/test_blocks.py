@@ -11,8 +11,8 @@ from reshelve.blocks import MOST_ROWS, block, lines
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=20), inner, max_size=20),
-    max_leaves=60,
+    lambda inner: st.lists(inner, max_size=14) | st.dictionaries(st.text(max_size=8), inner, max_size=14),
+    max_leaves=40,
 )
 
 
