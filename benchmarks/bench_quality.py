@@ -30,6 +30,7 @@ from rich.console import Console
 from reshelve.errors import EXIT_TRY_AGAIN
 from reshelve.lineage import Run
 from reshelve.logs import configure_logs
+from reshelve.processes import guarded
 from reshelve.rankers import Ranker, load_ranker
 from reshelve.store.objects import object_store
 from reshelve.verbs.options import overrides
@@ -118,9 +119,7 @@ def night_of(run: Run, values: dict[str, Any], served: bool) -> Night | None:
         command += ["--day", str(run.partition), "--file", str(kept), "--values", json.dumps(values)]
         command += ["--served"] if served else []
         # Stdout is the report's alone; a night ends with the program that asked for it.
-        child = subprocess.run(
-            command, stdout=sys.stderr, env={**os.environ, "RESHELVE_DIE_WITH_PARENT": "1"}, check=False
-        )
+        child = subprocess.run(guarded(command), stdout=sys.stderr, check=False)
         if child.returncode:
             end_at(run.partition, child.returncode)
     return Night.read(kept)

@@ -34,7 +34,7 @@ from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Observation, Role, VersionTraffic
 from reshelve.platform import airflow, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
-from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
+from reshelve.processes import end_with, free_port, port_is_open, start, stop_group, wait_until
 from reshelve.serving.reports import Report, Serving, write_report
 from reshelve.store import signatures
 from reshelve.store.manifest import version_number
@@ -143,7 +143,8 @@ def seed(store: ObjectStore, versions: list[int], entries: int) -> float:
     write_versions(store, versions)
     shards = [(n, min(n + SHARD - 1, entries)) for n in range(1, entries + 1, SHARD)]
     done = 0
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    spawned = get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, spawned, initializer=end_with, initargs=(os.getpid(),)) as pool:
         for written in pool.map(write_shard, *zip(*shards, strict=True), itertools.repeat(versions)):
             done += written
             print(f"{done:,} of {entries:,} log entries, {time.monotonic() - began:.0f} s", file=sys.stderr)

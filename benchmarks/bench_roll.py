@@ -31,7 +31,7 @@ import numpy as np
 from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage import Run
 from reshelve.platform import seaweedfs
-from reshelve.processes import free_port, start, stop_group, wait_until, yield_to_others
+from reshelve.processes import free_port, guarded, start, stop_group, wait_until, yield_to_others
 from reshelve.rankers import Ranker
 from reshelve.serving.admin import ServerAdmin
 from reshelve.serving.going_back import rollback
@@ -413,7 +413,7 @@ def main() -> None:
         kinds = {"good": "good", "failing": "fails", "slow": str(SLOW_LOAD), "slower": "8"}
         models = {name: home / name for name in kinds}
         build = [f"{models[name]}={kind}" for name, kind in kinds.items()]
-        subprocess.run([sys.executable, "-c", BUILD, *build], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(guarded([sys.executable, "-c", BUILD, *build]), check=True, stderr=subprocess.DEVNULL)
         if args.model:
             shutil.rmtree(models["good"])
             shutil.copytree(args.model, models["good"])

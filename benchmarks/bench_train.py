@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reshelve.examples.tokens import encode, load_tokenizer
+from reshelve.processes import guarded
 from reshelve.settings import PROJECT
 from reshelve.training.base import resolve_base
 
@@ -264,7 +265,7 @@ def _answer(command: list[str]) -> dict[str, float]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(guarded(command), capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))

@@ -30,6 +30,7 @@ from reshelve.clickstream.database import EVENT_TYPES, column, connect
 from reshelve.clickstream.history import History
 from reshelve.clickstream.profile import Profile, profile_query
 from reshelve.clickstream.rules import load_rules
+from reshelve.processes import guarded
 from reshelve.settings import settings
 
 PANDAS_UP_TO = 1_000_000
@@ -161,7 +162,7 @@ def measure(mode: str, rows: int, directory: Path, faulty: bool = True) -> dict[
         str(directory),
     ]
     done = subprocess.run(
-        [*arguments, *([] if faulty else ["--clean"])], capture_output=True, text=True, check=False
+        guarded([*arguments, *([] if faulty else ["--clean"])]), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(f"{mode}: {done.stderr[-3000:]}")

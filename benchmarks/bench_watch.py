@@ -15,8 +15,6 @@ import argparse
 import json
 import os
 import random
-import shutil
-import tempfile
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,13 +23,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from own_store import own_store
 
 from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Memory, Stable
 from reshelve.monitoring.observations import AgentSeen, Observation
 from reshelve.monitoring.watch import judge
-from reshelve.platform import seaweedfs
-from reshelve.processes import free_port, stop_group
 from reshelve.rankers import Ranker
 from reshelve.serving.traffic import Counts, TrafficReport
 from reshelve.settings import PROJECT
@@ -228,14 +225,8 @@ def main() -> None:
     parser.add_argument("--shops", nargs="*", default=["uci", "best_buy"], choices=["uci", "best_buy"])
     parser.add_argument("--tries", type=int, default=12, help="days that each incident is planted on")
     args = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="bench-watch-"))
-    port = free_port()
-    os.environ |= {"RESHELVE_HOME": str(home), "RESHELVE_BUCKET": "bench"}
-    process = seaweedfs.start_seaweedfs(home / "s3", port, home / "s3.log")
     result: dict[str, object] = {}
-    try:
-        os.environ |= seaweedfs.environment(port, seaweedfs.credentials(home / "s3"))
-        object_store().create_bucket()
+    with own_store(None, "bench"):
         shops = {"uci": uci(args.data)} if "uci" in args.shops else {}
         if "best_buy" in args.shops and (args.data / "bestbuy_xbox_2011").is_dir():
             shops["best_buy"] = best_buy(args.data)
@@ -247,9 +238,6 @@ def main() -> None:
             for key, value in {**calm, **incidents}.items():
                 print(f"  {key:<24} {value}")
             result[name] = {**calm, "incidents": incidents}
-    finally:
-        stop_group(process.pid)
-        shutil.rmtree(home, ignore_errors=True)
     print(json.dumps({"bench": "watch", "seed": args.seed, **result}))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,11 @@ from reshelve.store.objects import object_store
 
 @contextmanager
 def own_store(home: str | None, bucket: str) -> Iterator[Path]:
-    """Start it in `home` (default: thrown away at the end), where a second run finds what the first one left."""
+    """Start it in `home` (default: thrown away at the end), where a second run finds what the first one left.
+
+    The store ends with the benchmark, however that ends; where it is asked to (SIGTERM), what is thrown away goes too.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix=f"reshelve-{bucket}-") as scratch:
         directory = Path(home or scratch).resolve()
         directory.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,6 @@ from reshelve.examples.formats import HOLDOUT, HoldoutQuery, read_holdout, write
 from reshelve.examples.past import Past
 from reshelve.lineage import Run, run_stage
 from reshelve.logs import configure_logs
-from reshelve.processes import die_with_parent
 from reshelve.rankers import Kind, load_ranker
 
 Lists = list[list[str]]
@@ -94,7 +93,6 @@ class Night:
 def main() -> None:
     """Run the night that the command line names."""
     configure_logs()
-    die_with_parent()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

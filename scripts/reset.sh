@@ -10,7 +10,7 @@ if [ ! -f "$home/platform.json" ] && [ ! -d "$home/work" ]; then
   exit 78
 fi
 # Name by name: a person's own files in that directory stay.
-for name in airflow env logs platform.json postgres seaweedfs serving work .platform.lock .platform.json.partial; do
+for name in airflow env logs platform.json postgres seaweedfs serving work .platform.lock .night.lock .platform.json.partial; do
   rm -rf -- "${home:?}/$name"
 done
 rmdir -- "$home" 2>/dev/null || echo "reset: $home keeps what this project did not make: $(ls -A "$home" | tr '\n' ' ')"

@@ -1,59 +1,91 @@
-"""A verb's result as one block that a person reads: aligned names, small tables, nothing longer than a screen."""
+"""A verb's result as one block that a person reads: aligned names, small tables, and every message whole.
+
+On a terminal what is long goes on in the next line, below where it began. A log that is no terminal is searched and
+copied from: there nothing is wrapped. Nothing is ever cut.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 MOST_ROWS = 12  # of a nested part; longer ones are counted, their contents are in the stored result
-MOST_CHARACTERS = 160  # of one value
-_WIDTH = 78
+_RULE = 78
+_LEAST = 16  # characters of a wrapped column: below that a terminal does the wrapping itself
 
 
-def block(title: str, result: Mapping[str, Any]) -> list[str]:
+def width_of(stream: TextIO) -> int | None:
+    """The columns of the terminal that `stream` is; None where it is none."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def block(title: str, result: Mapping[str, Any], width: int | None = None) -> list[str]:
     """The lines of a result below a rule with its title."""
-    rule = f"── {title} ".ljust(_WIDTH, "─")
-    return [rule, *lines(result), "─" * _WIDTH]
+    rule = f"── {title} ".ljust(_RULE, "─")
+    return [rule, *lines(result, width), "─" * _RULE]
 
 
-def lines(result: Mapping[str, Any]) -> list[str]:
-    """`name  value` for every key; nested parts are indented below theirs."""
-    width = max((len(key) for key in result), default=0)
+def lines(result: Mapping[str, Any], width: int | None = None) -> list[str]:
+    """`name  value` for every key; nested parts are indented below theirs. Wrapped to `width`; None: not at all."""
+    names = max((len(key) for key in result), default=0)
     found: list[str] = []
     for key, value in result.items():
-        below = list(_below(value))
+        below = list(_below(value, width and width - 2))
         if below:
             found += [key, *(f"  {line}" for line in below)]
         else:
-            found.append(f"{key:<{width}}  {_text(value)}".rstrip())
+            found += _named(key, _text(value), names, width)
     return found
 
 
-def _below(value: Any) -> Iterator[str]:
+def _below(value: Any, width: int | None) -> Iterator[str]:
     """The lines of a nested part that is a table; none where it fits its own line or is too long to be read."""
     if isinstance(value, Mapping) and 0 < len(value) <= MOST_ROWS:
         if all(isinstance(row, Mapping) for row in value.values()):
-            yield from _table([{"": name, **row} for name, row in value.items()])
+            yield from _table([{"": name, **row} for name, row in value.items()], width)
         elif len(value) > 1:
-            width = max(len(str(name)) for name in value)
-            yield from (f"{name!s:<{width}}  {_text(each)}".rstrip() for name, each in value.items())
+            names = max(len(str(name)) for name in value)
+            for name, each in value.items():
+                yield from _named(str(name), _text(each), names, width)
     elif isinstance(value, Sequence) and not isinstance(value, str) and 0 < len(value) <= MOST_ROWS:
         if all(isinstance(row, Mapping) for row in value):
-            yield from _table(value)
-        elif any(isinstance(row, str) and " " in row for row in value):
-            yield from (_text(row) for row in value)  # sentences, such as the gate's reasons
+            yield from _table(value, width)
+        elif any(
+            isinstance(row, str) and " " in row for row in value
+        ):  # sentences, such as the gate's reasons
+            for row in value:
+                yield from _wrapped(_text(row), width)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _named(name: str, text: str, names: int, width: int | None) -> Iterator[str]:
+    first, *more = _wrapped(text, width and width - names - 2)
+    yield f"{name:<{names}}  {first}".rstrip()
+    yield from (f"{'':<{names}}  {line}" for line in more)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterator[str]:
     head = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [head, *([_text(row.get(name, ""), 40) for name in head] for row in rows)]
+    cells = [head, *([_text(row.get(name, "")) for name in head] for row in rows)]
     widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
+    while width and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > _LEAST:
+        widths[widths.index(max(widths))] -= 1
     for row in cells:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        columns = [_wrapped(cell, limit) for cell, limit in zip(row, widths, strict=True)]
+        for number in range(max(map(len, columns), default=0)):
+            parts = [column[number] if number < len(column) else "" for column in columns]
+            yield "  ".join(part.ljust(limit) for part, limit in zip(parts, widths, strict=True)).rstrip()
 
 
-def _text(value: Any, most: int = MOST_CHARACTERS) -> str:
+def _wrapped(text: str, width: int | None) -> list[str]:
+    if width is None or len(text) <= max(width, _LEAST):
+        return [text]
+    return textwrap.wrap(text, max(width, _LEAST), break_on_hyphens=False) or [""]
+
+
+def _text(value: Any) -> str:
     match value:
         case bool():
             return "yes" if value else "no"
@@ -62,13 +94,12 @@ def _text(value: Any, most: int = MOST_CHARACTERS) -> str:
         case float():
             return f"{value:.6g}"
         case str():
-            text = value.replace("\n", " ")
+            return value.replace("\n", " ")
         case Mapping() | list() | tuple() if len(value) > MOST_ROWS:
             return f"({len(value)} entries)"
         case list() | tuple():
-            text = ", ".join(_text(each, most) for each in value)
+            return ", ".join(_text(each) for each in value)
         case Mapping():
-            text = ", ".join(f"{name} {_text(each, most)}" for name, each in value.items())
+            return ", ".join(f"{name} {_text(each)}" for name, each in value.items())
         case _:
-            text = json.dumps(value, default=str)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+            return json.dumps(value, default=str)

@@ -7,18 +7,20 @@ Logs go to stderr; with `--json` stdout carries exactly one JSON object, the res
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
 from reshelve import errors
-from reshelve.logs import configure_logs
+from reshelve.logs import configure_logs, logger
 from reshelve.platform.configuration import use_local_platform
 from reshelve.processes import die_with_parent
+from reshelve.variables import unknown_variables
 from reshelve.verbs import clickstream, night, platform, servers, versions, watch
 
 app = typer.Typer(
     name="reshelve",
-    help="Retrain an online shop's ranking models every night, and roll them out safely.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -27,28 +29,52 @@ for verbs in (clickstream, night, versions, watch, servers, platform):
     app.add_typer(verbs.app)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"reshelve {version('reshelve')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end."),
+    ] = False,
+) -> None:
+    """Retrain an online shop's ranking models every night, and roll them out safely."""
+
+
 def main() -> None:
     """Run the command; turn our errors into a headline on stderr and their exit code."""
     configure_logs()
     die_with_parent()
-    use_local_platform()
+    for sentence in unknown_variables():
+        logger().warning(sentence)
     try:
+        use_local_platform()
         sys.exit(app(standalone_mode=False) or errors.EXIT_DONE)  # click answers the code of a typer.Exit
     except errors.ReshelveError as error:
-        sys.stderr.write(f"reshelve: {error.headline}\n")
-        if error.detail:
-            sys.stderr.write(f"{error.detail}\n")
-        sys.exit(error.exit_code)
+        _end_with(error)
     except typer.Abort:
         sys.exit(130)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except Exception as error:
+        if refused := errors.of_the_disk(error):
+            _end_with(refused)
         show_usage = getattr(error, "show", None)  # click's own usage errors
         if show_usage is None:
             raise
         show_usage()
         sys.exit(errors.EXIT_CONFIGURATION)
+
+
+def _end_with(error: errors.ReshelveError) -> NoReturn:
+    sys.stderr.write(f"reshelve: {error.headline}\n")
+    if error.detail:
+        sys.stderr.write(f"{error.detail}\n")
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ the data is bad and all else is done (`sysexits.h`: what was asked for could not
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 EXIT_DONE = 0
@@ -71,3 +73,29 @@ class TryAgainError(ReshelveError):
 
 class AlreadyRunningError(TryAgainError):
     """Another process of this machine holds this very piece of work."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def of_the_disk(error: BaseException) -> ReshelveError | None:
+    """What the disk refused, as one of our errors: full (75), or not to be read or written (78). None where it is neither.
+
+    Libraries hide a full disk in exceptions of their own, which keep the system's words.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        system = seen if isinstance(seen, OSError) else OSError()
+        if system.errno in _FULL or any(os.strerror(full) in str(seen) for full in _FULL):
+            place = f" at {system.filename}" if system.filename else ""
+            return TryAgainError(
+                f"the disk is full{place}", f"{seen}\nmake room: the same command then goes on"
+            )
+        if system.errno in _NOT_ALLOWED and system.filename:
+            return ConfigurationError(
+                f"{system.filename}: {system.strerror}",
+                "expected what this user may read and write; local state is kept in RESHELVE_HOME",
+            )
+        seen = seen.__cause__
+    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -47,25 +49,49 @@ def load_form(form: type[FormT], path: Path) -> FormT:
         return form.model_validate(document)
     except ValidationError as error:
         root = compose(path)
-        problems = [
-            f"{path}:{_line(root, e['loc'])}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}{_expected(form, e)}"
-            for e in error.errors()
-        ]
+        problems = [f"{path}:{_line(root, e['loc'])}: {_said(form, e)}" for e in error.errors()]
         raise ConfigurationError(problems[0], "\n".join(problems[1:])) from error
 
 
-def _expected(form: type[BaseModel], error: Any) -> str:
-    """What was given, or for an unknown key the keys that are known there."""
-    if error["type"] == "extra_forbidden":
+def problems_of(form: type[BaseModel], error: ValidationError) -> list[str]:
+    """`key.path: what is wrong`, with what was given or what is known there, of each problem."""
+    return [_said(form, problem) for problem in error.errors()]
+
+
+def _said(form: type[BaseModel], problem: Any) -> str:
+    return f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}{_expected(form, problem)}"
+
+
+def _expected(form: type[BaseModel], problem: Any) -> str:
+    """What was given, or for an unknown key the nearest keys and those that are known there."""
+    if problem["type"] == "extra_forbidden":
         section: Any = form
-        for part in error["loc"][:-1]:
+        for part in problem["loc"][:-1]:
             section = getattr(section, "model_fields", {}).get(part)
             section = getattr(section, "annotation", None)
         known = sorted(getattr(section, "model_fields", ()))
-        return f" (expected one of: {', '.join(known)})" if known else ""
-    if error["type"] in ("missing", _MISFIT) or isinstance(error.get("input"), dict | list):
+        near = nearest(".".join(map(str, problem["loc"])), list(_keys(form)))
+        guess = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f" (expected one of: {', '.join(known)}){guess}" if known else guess
+    if problem["type"] in ("missing", _MISFIT) or isinstance(problem.get("input"), dict | list):
         return ""
-    return f" (got {reprlib.repr(error.get('input'))})"
+    return f" (got {reprlib.repr(problem.get('input'))})"
+
+
+def nearest(path: str, known: list[str]) -> list[str]:
+    """The known dotted keys that a misspelt one may stand for, the likeliest first: alike as a whole, or in their last part."""
+    last = path.rpartition(".")[2]
+    of_last = [key for key in known if key.rpartition(".")[2] == last]
+    alike = [key for key in get_close_matches(path, known, n=4, cutoff=0.8) if not path.startswith(f"{key}.")]
+    return list(dict.fromkeys([*of_last, *alike]))[:3]
+
+
+def _keys(form: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a form, sections and what is in them."""
+    for name, field in form.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
 
 
 def _line(node: Any, location: tuple[int | str, ...]) -> int:

@@ -6,19 +6,25 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from reshelve.errors import AlreadyRunningError, TryAgainError
+from reshelve import guard
+from reshelve.errors import EXIT_TRY_AGAIN, AlreadyRunningError, TryAgainError
 
 _PR_SET_PDEATHSIG = 1
 _LOW_PRIORITY = 15  # of 19
+
+Keep = Callable[[subprocess.Popen[bytes]], None]
+"""Is told at once of a process that is to outlive this one: somebody has to know of it, to stop it."""
 
 
 def die_with_parent() -> None:
@@ -32,6 +38,20 @@ def die_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def end_with(pid: int) -> None:
+    """Leave (75) when that process has ended, however it did: for a process that it did not start by itself."""
+    try:
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os._exit(EXIT_TRY_AGAIN)
+
+    def wait() -> None:
+        select.select([ended], [], [])
+        os._exit(EXIT_TRY_AGAIN)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def yield_to_others(niceness: int = _LOW_PRIORITY) -> None:
     """Give this thread, and those that it starts, a lower priority: what serves on the same processors goes first.
 
@@ -42,16 +62,23 @@ def yield_to_others(niceness: int = _LOW_PRIORITY) -> None:
 
 
 @contextmanager
-def only_one(lock: Path, what: str) -> Iterator[None]:
+def only_one(lock: Path, what: str, about: str = "") -> Iterator[None]:
     """Holds a lock file while the block runs; the kernel lets it go when the process dies.
 
-    Raises AlreadyRunningError where another process holds it: `what`, "agent", keeps that directory.
+    Raises AlreadyRunningError where another process holds it: `what`, "agent", is at work there; its detail is what that
+    one said `about` itself.
     """
-    with lock.open("w") as handle:
+    with lock.open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise AlreadyRunningError(f"{lock.parent}: another {what} keeps this directory") from error
+            handle.seek(0)
+            raise AlreadyRunningError(
+                f"another {what} is at work in {lock.parent}", handle.read().strip()
+            ) from error
+        handle.truncate(0)
+        handle.write(about)
+        handle.flush()
         yield
 
 
@@ -78,14 +105,29 @@ def wait_until(ready: Callable[[], bool], seconds: float, what: str, every: floa
         time.sleep(every)
 
 
+def guarded(command: Sequence[str]) -> list[str]:
+    """The same command, which the kernel and `reshelve.guard` end when this process ends, by whatever signal.
+
+    It keeps its process id and leads a group of its own. A program that is missing ends with 127 and its name on stderr.
+    """
+    return [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), *command]
+
+
 def start(
-    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    keep: Keep | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, its output appended to `log`."""
+    """Start `command` in a session of its own, its output appended to `log`.
+
+    It ends with this process, however that ends, unless somebody will `keep` it.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return subprocess.Popen(
-            list(command),
+        process = subprocess.Popen(
+            list(command) if keep else guarded(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -93,6 +135,9 @@ def start(
             cwd=cwd,
             start_new_session=True,
         )
+    if keep:
+        keep(process)
+    return process
 
 
 def stop_group(pid: int, grace_seconds: float = 10) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from reshelve.compression.form import Compression
 from reshelve.contradictions import check_ranker
 from reshelve.errors import ConfigurationError, MisfitError
-from reshelve.forms import Form, Share, line_of, load_form, set_path
+from reshelve.forms import Form, Share, line_of, load_form, problems_of, set_path
 from reshelve.monitoring.form import Watch
 from reshelve.named_files import names
 from reshelve.names import RankerName, require_ranker
@@ -301,7 +301,7 @@ class Ranker(Form):
         try:
             return Ranker.model_validate(document)
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            problems = "; ".join(problems_of(Ranker, error))
             raise ConfigurationError(f"ranker {self.name}: a value does not fit", problems) from error
 
 

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from reshelve.errors import ConfigurationError
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
 PROJECT = Path(__file__).resolve().parents[2]
+
+
+def _no_file(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise ValueError("expected a directory, there is a file")
+    return path
 
 
 class Settings(BaseSettings):
@@ -21,7 +31,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RESHELVE_", frozen=True, extra="ignore")
 
-    home: Path = Field(PROJECT / ".reshelve", description="Local state: work directories, services, logs.")
+    home: Annotated[Path, AfterValidator(_no_file)] = Field(
+        PROJECT / ".reshelve", description="Local state: work directories, services, logs."
+    )
     bucket: str = Field(
         "reshelve", description="The S3 bucket of partitions, runs, versions and deployments."
     )
@@ -87,5 +99,23 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process."""
-    return Settings()  # type: ignore[call-arg]
+    """The settings of this process. Raises ConfigurationError naming each variable that is wrong."""
+    return read_settings(Settings)
+
+
+def read_settings(form: type[SettingsT], **known: Any) -> SettingsT:
+    """A form of settings, from the environment and what is `known` already.
+
+    Raises ConfigurationError naming each variable that is wrong, what it is and what was expected.
+    """
+    try:
+        return form(**known)
+    except ValidationError as error:
+        prefix = form.model_config["env_prefix"]
+        problems = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            secret = form.model_fields[name].annotation is SecretStr
+            given = "" if secret else f"={problem['input']}"
+            problems.append(f"{prefix}{name.upper()}{given}: {problem['msg'].removeprefix('Value error, ')}")
+        raise ConfigurationError(problems[0], "\n".join(problems[1:])) from error

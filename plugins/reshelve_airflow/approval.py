@@ -89,4 +89,4 @@ class ConcludeOperator(ReshelveOperator):
             "version": context["params"]["version"],
             "if-sequence": answer.get("sequence"),
         }
-        return small(checked(self.run_verb(verb, {**self.options, **said}), verb))
+        return small(checked(self.run_verb(verb, {**self.options, **said}), verb, context))

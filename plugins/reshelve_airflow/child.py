@@ -17,7 +17,7 @@ from typing import IO, Any
 import psutil
 
 from reshelve.errors import EXIT_CONFIGURATION, EXIT_DATA, EXIT_PARTLY_DONE
-from reshelve.processes import stop_group
+from reshelve.processes import guarded, stop_group
 
 NEVER_RETRY = (EXIT_DATA, EXIT_PARTLY_DONE, EXIT_CONFIGURATION)
 MOST_OUTPUT = 8 * 1024 * 1024
@@ -86,7 +86,7 @@ class Child:
     def run(self, on_line: Callable[[str], None]) -> Outcome:
         """Start, wait, and leave nothing behind, whatever is raised meanwhile."""
         self._process = process = subprocess.Popen(
-            self.command,
+            guarded(self.command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -65,7 +65,7 @@ class NightOperator(VerbTask, BaseOperator):
 
     def _plan(self, context: Context, options: dict[str, Any], refusal: str) -> None:
         """Show what the run would do, and leave it at that."""
-        found = checked(self.run_verb("plan", {"ranker": self.ranker.name, **options}), "plan")
+        found = checked(self.run_verb("plan", {"ranker": self.ranker.name, **options}), "plan", context)
         asks = ", and waits for a person before it reaches all" if self.ranker.release.approval else ""
         said = (
             f"the version is not released: {refusal}"

@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 
 from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.forms import Form, load_form
+from reshelve.processes import guarded
 
 SECONDS = 180
 _SECRET_WORDS = ("password", "secret", "token", "api_key", "private_key")
@@ -116,7 +117,7 @@ def _import(kind: str, entries: dict[str, Any], folder: Path) -> str:
     }
     command = [sys.executable, "-m", "airflow", kind, "import", str(file), *replace[kind]]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(guarded(command), capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise TryAgainError(f"airflow {kind} import took more than {SECONDS} s") from error
     if done.returncode != 0:

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from reshelve.errors import EXIT_TRY_AGAIN
+from reshelve.platform.airflow_client import EXIT_CODE
 from reshelve_airflow.child import Child, Outcome, verb_command
 from reshelve_airflow.params import refuse_unknown
 
@@ -97,7 +98,7 @@ class ReshelveOperator(VerbTask, BaseOperator):
         if self.may_be_left_out and outcome.may_retry and context["ti"].try_number > context["ti"].max_tries:
             self.log.warning("left out after the last retry: %s", outcome.headline)
             raise AirflowSkipException(outcome.headline)
-        result = checked(outcome, self.verb)
+        result = checked(outcome, self.verb, context)
         if self.skip_when and all(result.get(key) == value for key, value in self.skip_when.items()):
             self.log.info("skipped: %s", result.get("headline"))  # Airflow does not log a skip's own words
             raise AirflowSkipException(str(result.get("headline")))
@@ -132,15 +133,20 @@ class VerdictSensor(VerbTask, BaseSensorOperator):
         outcome = self.run_verb("verdict", {"source": self.source, "partition": self.partition})
         if outcome.code == EXIT_TRY_AGAIN:
             return False
-        result = checked(outcome, "verdict")
+        result = checked(outcome, "verdict", context)
         if result["verdict"] == "missing":
             self.log.info("skipped: %s", result.get("headline"))
             raise AirflowSkipException(str(result.get("headline")))
         return PokeReturnValue(is_done=True, xcom_value=result["verdict"])
 
 
-def checked(outcome: Outcome, verb: str) -> dict[str, Any]:
-    """The result of a verb that went well; else the exception that tells Airflow whether to retry."""
+def checked(outcome: Outcome, verb: str, context: Context) -> dict[str, Any]:
+    """The result of a verb that went well; else the exception that tells Airflow whether to retry.
+
+    The exit code of one that did not is handed on, for whoever asks of the task why it failed.
+    """
+    if outcome.code != 0:
+        context["ti"].xcom_push(key=EXIT_CODE, value=outcome.code)
     if outcome.never_retry:
         raise AirflowFailException(f"reshelve {verb}: {outcome.headline}")
     if outcome.code != 0:

@@ -10,6 +10,7 @@ import pytest
 from platform_here import AirflowHere
 
 from reshelve.clickstream.verdicts import Decision
+from reshelve.platform.airflow_client import AirflowClient, DagRun
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow]
 
@@ -30,6 +31,12 @@ def test_backfills_handle_every_day_of_both_dags_and_release_nothing(airflow_her
     stopped, missing = airflow_here.ended("retrain_recommend", 2)
     assert (stopped["partition_key"], stopped["state"]) == ("2011-08-26", "failed")
     assert airflow_here.tasks(stopped)["await_verdict"] == "failed"
+    client = AirflowClient(
+        airflow_here.machine.airflow_url, "admin", airflow_here.machine.secrets.passwords["admin"]
+    )
+    night = DagRun("retrain_recommend", stopped["dag_run_id"], "failed", "2011-08-26", {})
+    codes = {task.id: client.exit_code(task) for task in client.tasks(night)}
+    assert codes["await_verdict"] == 65 and codes["examples"] is None
     assert airflow_here.tasks(stopped)["examples"] == "upstream_failed", "nothing runs on a stopped day"
     assert (missing["partition_key"], missing["state"]) == ("2011-08-27", "success")
     after = airflow_here.tasks(missing)

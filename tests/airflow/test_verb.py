@@ -28,6 +28,26 @@ def runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+class TaskInstance:
+    """What a task hands on."""
+
+    def __init__(self, try_number: int = 1) -> None:
+        self.try_number, self.max_tries = try_number, 2
+        self.handed_on: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.handed_on[key] = value
+
+
+def context(try_number: int = 1) -> Any:
+    return {
+        "ti": TaskInstance(try_number),
+        "dag": SimpleNamespace(params={}),
+        "dag_run": SimpleNamespace(conf={}),
+        "params": {},
+    }
+
+
 def run(code: str) -> tuple[Outcome, list[str]]:
     lines: list[str] = []
     return Child(python(code)).run(lines.append), lines
@@ -55,7 +75,7 @@ def test_stderr_is_the_log_and_stdout_the_result() -> None:
     )
     assert lines == ["one", "two"]
     assert outcome.result == {"a": 1}
-    assert checked(outcome, "x") == {"a": 1}
+    assert checked(outcome, "x", context()) == {"a": 1}
 
 
 def test_lines_arrive_while_the_process_runs() -> None:
@@ -85,8 +105,10 @@ def test_a_megabyte_on_both_pipes_does_not_block() -> None:
 )
 def test_exit_codes_say_whether_to_retry(code: int, error: type[Exception], said: str) -> None:
     outcome, _ = run(f"import sys; print('reshelve: row 3 is bad', file=sys.stderr); sys.exit({code})")
+    asked = context()
     with pytest.raises(error, match=said) as raised:
-        checked(outcome, "validate")
+        checked(outcome, "validate", asked)
+    assert asked["ti"].handed_on == {"exit_code": code}
     assert isinstance(raised.value, AirflowFailException) == (code in (65, 73, 78))
     assert outcome.may_retry == (code not in (65, 73, 78))
 
@@ -97,7 +119,7 @@ def test_a_real_verb_with_a_wrong_ranker_fails_for_good_with_its_headline() -> N
         lines.append
     )
     with pytest.raises(AirflowFailException, match="no ranker 'nothing'"):
-        checked(outcome, "examples")
+        checked(outcome, "examples", context())
 
 
 @pytest.mark.parametrize("verb", ["release", "rollback"])
@@ -107,21 +129,15 @@ def test_a_retry_says_that_it_is_one(tries: int, said: str, verb: str) -> None:
     made = ReleaseOperator if verb == "release" else ResumingOperator
     options = {"ranker": "nothing", "version" if verb == "release" else "to": 1}
     operator = made(task_id=verb, verb=verb, options=options)
-    context: Any = {
-        "ti": SimpleNamespace(try_number=tries, max_tries=2),
-        "dag": SimpleNamespace(params={}),
-        "dag_run": SimpleNamespace(conf={}),
-        "params": {},
-    }
     with pytest.raises(AirflowFailException, match="no ranker 'nothing'"):
-        operator.execute(context)
+        operator.execute(context(tries))
     assert operator._child is not None and said in operator._child.command
 
 
 def test_no_json_is_no_success() -> None:
     outcome, _ = run("print('hello')")
     with pytest.raises(AirflowException, match="no JSON object"):
-        checked(outcome, "x")
+        checked(outcome, "x", context())
 
 
 def test_a_killed_process_is_named_by_its_signal() -> None:

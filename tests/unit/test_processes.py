@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from reshelve.errors import TryAgainError
-from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
+from reshelve.processes import free_port, guarded, port_is_open, start, stop_group, wait_until
 
 TREE = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -52,6 +52,124 @@ def test_a_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the child outlived its parent"
         time.sleep(0.05)
+
+
+# Starts a family in a thread that ends, says which, and ends as it is told to.
+STARTER = """
+import pathlib, sys, threading, time
+from reshelve.processes import start
+log = pathlib.Path(sys.argv[1])
+def begin():
+    start([sys.executable, "-c", sys.argv[2]], log, keep=print if sys.argv[3] == "outlives" else None)
+thread = threading.Thread(target=begin)
+thread.start()
+thread.join()
+while "up" not in log.read_text():
+    time.sleep(0.05)
+print("started", flush=True)
+if sys.argv[4] == "raise":
+    raise ValueError
+time.sleep(60)
+"""
+
+
+def family(mark: str) -> list[psutil.Process]:
+    """The live processes whose environment has the mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FAMILY") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [
+        *[
+            pytest.param(TREE, how, id=f"a family, {how}")
+            for how in ("SIGTERM", "SIGINT", "SIGKILL", "raise")
+        ],
+        pytest.param(STUBBORN, "SIGKILL", id="what ignores SIGTERM, SIGKILL"),
+    ],
+)
+def test_what_was_started_ends_with_who_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, how: str
+) -> None:
+    monkeypatch.setenv("FAMILY", str(tmp_path))
+    command = [sys.executable, "-c", STARTER, str(tmp_path / "log"), program, "ends", how]
+    starter = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert starter.stdout is not None and starter.stdout.readline() == b"started\n"
+    assert len(family(str(tmp_path))) >= 2 or how == "raise"
+    if how != "raise":
+        starter.send_signal(signal.Signals[how])
+    starter.wait(10)
+    wait_until(lambda: not family(str(tmp_path)), 15, f"the end of {family(str(tmp_path))}")
+
+
+POOL = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from reshelve.processes import end_with
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)) as pool:
+        pool.submit(pow, 2, 3).result()
+        print("started", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_pool_ends_with_who_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes wait on a pipe that they hold open themselves."""
+    monkeypatch.setenv("FAMILY", str(tmp_path))
+    (tmp_path / "pool.py").write_text(POOL)
+    owner = subprocess.Popen([sys.executable, str(tmp_path / "pool.py")], stdout=subprocess.PIPE)
+    assert owner.stdout is not None and owner.stdout.readline() == b"started\n"
+    assert len(family(str(tmp_path))) >= 2
+    owner.kill()
+    owner.wait()
+    wait_until(lambda: not family(str(tmp_path)), 15, f"the end of {family(str(tmp_path))}")
+
+
+def test_a_service_outlives_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAMILY", str(tmp_path))
+    command = [sys.executable, "-c", STARTER, str(tmp_path / "log"), TREE, "outlives", "sleep"]
+    starter = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert starter.stdout is not None and b"Popen" in starter.stdout.readline()
+    assert starter.stdout.readline() == b"started\n"
+    starter.kill()
+    starter.wait()
+    time.sleep(0.5)  # nothing is to happen
+    left = family(str(tmp_path))
+    try:
+        assert len(left) == 2
+    finally:
+        for process in left:
+            process.kill()
+
+
+def test_what_ended_leaves_no_watcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAMILY", str(tmp_path))
+    done = subprocess.run(
+        guarded([sys.executable, "-c", "import sys; print(1); sys.exit(7)"]), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (7, b"1\n")  # and the pipe was closed: nothing else held it
+    wait_until(lambda: not family(str(tmp_path)), 5, "the end of the watcher")
+
+
+def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
+    assert start(["no-such-program"], tmp_path / "log").wait() == 127
+    assert "no-such-program: No such file or directory" in (tmp_path / "log").read_text()
+
+
+def test_a_child_that_began_after_the_end_of_its_parent_does_not_run(tmp_path: Path) -> None:
+    late = guarded(["touch", str(tmp_path / "ran")])
+    late[late.index(str(os.getpid()))] = str(2**22 + 1)  # no process has it
+    assert subprocess.run(late, check=False).returncode == 127
+    assert not (tmp_path / "ran").exists()
 
 
 def test_waiting_is_bounded_and_names_what_was_missing() -> None:

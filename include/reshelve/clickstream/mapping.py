@@ -119,7 +119,9 @@ class _Table:
         if not self.rows:
             return table
         rows = self.rows if self.file_format == "parquet" else casts_in_utc(self.db, self.rows)
-        return f"(WITH raw AS (SELECT * FROM {table}) {rows})"
+        return (
+            f"(WITH raw AS (SELECT * FROM {table}) SELECT * FROM (\n{rows}\n))"  # which may begin with WITH
+        )
 
     def _bind(self, raw: RawFiles, made: str, expressions: list[Expression]) -> None:
         """Name the key that DuckDB refuses before it has read a row."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from reshelve.errors import TryAgainError
 from reshelve.platform.configuration import USERS, write_private
 from reshelve.platform.postgres import database_url
+from reshelve.processes import guarded
 from reshelve.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def airflow_environment(machine: Machine) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
             f"{user}:{role}" for user, role in USERS.items()
         ),
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(machine)),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(machine.passwords_file),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url(
             machine.ports.postgres_port, secrets.postgres_password
         ),
@@ -72,7 +73,7 @@ def prepare(machine: Machine, environment: dict[str, str]) -> bool:
 
     Raises TryAgainError with the end of the output.
     """
-    write_private(_passwords_file(machine), json.dumps(machine.secrets.passwords))
+    write_private(machine.passwords_file, json.dumps(machine.secrets.passwords))
     return _once(
         machine.airflow / ".migrated",
         _airflow_version(),
@@ -106,7 +107,7 @@ def _once(marker: Path, key: str, command: list[str], environment: dict[str, str
     if marker.is_file() and marker.read_text() == key:
         return False
     done = subprocess.run(
-        command,
+        guarded(command),
         env={**os.environ, **environment},
         cwd=PROJECT,
         capture_output=True,
@@ -128,7 +129,3 @@ def _airflow_version() -> str:
 
 def _command() -> Path:
     return Path(sys.executable).with_name("airflow")
-
-
-def _passwords_file(machine: Machine) -> Path:
-    return machine.airflow / "passwords.json"

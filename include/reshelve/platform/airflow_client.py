@@ -14,6 +14,7 @@ from typing import Any
 from reshelve.errors import ConfigurationError, TryAgainError
 
 ENDED = ("success", "failed")
+EXIT_CODE = "exit_code"  # what a failed verb's task hands on
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,12 @@ class AirflowClient:
         events = [item if isinstance(item, str) else str(item.get("event", "")) for item in answer["content"]]
         kept = [event for event in events if event and not event.startswith("::")]
         return "\n".join(kept[-lines:])
+
+    def exit_code(self, task: Task) -> int | None:
+        """How the verb of a task that failed ended; None where it did not end by itself."""
+        path = f"/dags/{task.dag}/dagRuns/{_quoted(task.run)}/taskInstances/{task.id}/xcomEntries/{EXIT_CODE}"
+        answer = self._call("GET", f"{path}?map_index={task.index}", missing=None)
+        return None if answer is None else int(answer["value"])
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None, **missing: Any) -> Any:
         """One call; with `missing=…` a 404 answers that value."""

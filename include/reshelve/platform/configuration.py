@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reshelve.platform import seaweedfs
-from reshelve.settings import PROJECT, settings
+from reshelve.settings import PROJECT, read_settings, settings
 
 # Roles of the log-ins that are made: viewer < user < op < admin.
 USERS = {"admin": "admin", "analyst": "user", "viewer": "viewer"}
@@ -67,7 +67,7 @@ class Machine:
 
     def __init__(self, home: Path, ports: Ports | None = None) -> None:
         self.home = home.absolute()
-        self.ports = ports or Ports()  # type: ignore[call-arg]
+        self.ports = ports or read_settings(Ports)
 
     @property
     def logs(self) -> Path:
@@ -100,6 +100,11 @@ class Machine:
         return self.home / "env"
 
     @property
+    def passwords_file(self) -> Path:
+        """The log-ins of Airflow's pages, for people: JSON, mode 0600."""
+        return self.airflow / "passwords.json"
+
+    @property
     def airflow_url(self) -> str:
         """Airflow's pages."""
         return f"http://127.0.0.1:{self.ports.airflow_port}"
@@ -130,10 +135,11 @@ class Machine:
         }
 
     def write_environment_file(self) -> None:
-        """Write the environment for shells (mode 0600: it holds secrets)."""
-        lines = [
-            f"{key}={shlex.quote(value)}\n" for key, value in self.environment().items() if key != "PATH"
-        ]
+        """Write the environment for shells (mode 0600: it holds secrets); their PATH keeps what it has."""
+        environment = self.environment()
+        commands = environment.pop("PATH").partition(os.pathsep)[0]
+        lines = [f"{key}={shlex.quote(value)}\n" for key, value in environment.items()]
+        lines.append(f'PATH={shlex.quote(commands)}"${{PATH:+:$PATH}}"\n')
         head = "# Made by `reshelve platform up`; for a shell:  set -a; . this file; set +a\n"
         write_private(self.environment_file, head + "".join(lines))
 
@@ -150,7 +156,7 @@ def machine() -> Machine:
     chosen: dict[str, Any] = {
         name: port for name, port in known.items() if f"RESHELVE_{name.upper()}" not in os.environ
     }
-    return Machine(home, Ports(**chosen))
+    return Machine(home, read_settings(Ports, **chosen))
 
 
 def use_local_platform() -> None:
@@ -166,13 +172,13 @@ def use_local_platform() -> None:
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
-    """`KEY='value'` lines; empty where there is no file."""
+    """`KEY='value'` lines; empty where there is no file. PATH is left out: it is only for a shell, which expands it."""
     if not path.is_file():
         return {}
     found: dict[str, str] = {}
     for line in path.read_text().splitlines():
         key, equals, value = line.partition("=")
-        if equals and not key.startswith("#"):
+        if equals and key != "PATH" and not key.startswith("#"):
             found[key] = "".join(shlex.split(value))
     return found
 

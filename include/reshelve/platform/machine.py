@@ -12,9 +12,10 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from subprocess import Popen
 from typing import Any
 
@@ -128,38 +129,36 @@ def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bo
     environment = here.environment()
     secrets = here.secrets
     log = logger(stage="platform")
-    starters: dict[str, Callable[[], Popen[bytes]]] = {
-        "postgres": lambda: postgres.start_postgres(
-            here.postgres, here.ports.postgres_port, secrets.postgres_password, here.logs / "postgres.log"
-        ),
-        "object-store": lambda: seaweedfs.start_seaweedfs(
-            here.store, here.ports.s3_port, here.logs / "object-store.log"
-        ),
-    }
-    for name in [name for name in missing if name in starters]:
-        _record(here, name, starters[name]())
-        log.info("started", service=name, elapsed=_elapsed(began))
+
+    if "postgres" in missing:
+        port, keep = here.ports.postgres_port, partial(_record, here, "postgres")
+        postgres.start_postgres(
+            here.postgres, port, secrets.postgres_password, here.logs / "postgres.log", keep
+        )
+        log.info("started", service="postgres", elapsed=_elapsed(began))
     if "object-store" in missing:
+        port, keep = here.ports.s3_port, partial(_record, here, "object-store")
+        seaweedfs.start_seaweedfs(here.store, port, here.logs / "object-store.log", keep)
+        log.info("started", service="object-store", elapsed=_elapsed(began))
         store = _create_bucket(environment)
         if new_keys:
             keys.sign_all(store)
     # The model server and its agent need no database: they boot while it is being migrated.
     for name in [name for name in missing if name in serving.PROCESSES]:
         own = environment | serving.process_environment(name, here)
-        _record(here, name, _start_process(here, name, serving.process_command(name, here), own))
+        _start_process(here, name, serving.process_command(name, here), own)
     postgres.create_database(here.ports.postgres_port, secrets.postgres_password)
     if airflow.prepare(here, environment):
         log.info("the database is migrated", elapsed=_elapsed(began))
     for name in [name for name in missing if name in airflow.PROCESSES]:
-        _record(here, name, _start_process(here, name, airflow.process_command(name), environment))
+        _start_process(here, name, airflow.process_command(name), environment)
     if airflow.apply_settings(here, environment):
         log.info("airflow_settings.yaml is applied", elapsed=_elapsed(began))
 
 
-def _start_process(
-    here: Machine, name: str, command: list[str], environment: Mapping[str, str]
-) -> Popen[bytes]:
-    return start(command, here.logs / f"{name}.log", env=environment, cwd=PROJECT)
+def _start_process(here: Machine, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+    log = here.logs / f"{name}.log"
+    start(command, log, env=environment, cwd=PROJECT, keep=partial(_record, here, name))
 
 
 def _record(here: Machine, name: str, process: Popen[bytes]) -> None:

@@ -7,9 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from contextlib import AbstractContextManager
+from datetime import UTC, date, datetime, timedelta
 
-from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, ReshelveError, TryAgainError
+from reshelve.errors import (
+    EXIT_CONFIGURATION,
+    EXIT_DATA,
+    EXIT_PARTLY_DONE,
+    ConfigurationError,
+    DataError,
+    PartlyDoneError,
+    ReshelveError,
+    TryAgainError,
+)
 from reshelve.lineage import Run
 from reshelve.logs import logger
 from reshelve.platform import machine as platform
@@ -17,6 +27,7 @@ from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
 from reshelve.platform.configuration import machine
 from reshelve.platform.progress import Display, current_losses, display
 from reshelve.platform.summary import print_summary
+from reshelve.processes import guarded, only_one
 from reshelve.rankers import Ranker, load_ranker
 from reshelve.settings import settings
 from reshelve.store import objects
@@ -54,10 +65,21 @@ def _night(
     if _is_done(work):
         log.info("this night was done before; its results are below")
     else:
-        _land(spec, day)
-        _let_the_scheduler_run(work, time.monotonic() + MOST_MINUTES * 60)
+        with _one_night(work):
+            _land(spec, day)
+            _let_the_scheduler_run(work, time.monotonic() + MOST_MINUTES * 60)
         log.info("the night is over", seconds=round(time.monotonic() - began))
     print_summary(work, machine(), seconds=time.monotonic() - began)
+
+
+def _one_night(run: Run) -> AbstractContextManager[None]:
+    """One command at a time lands and follows a night here. Raises AlreadyRunningError naming the other's night."""
+    here = machine()
+    now = datetime.now(UTC).isoformat(timespec="minutes")
+    about = f"the night of {run.partition} of {run.ranker.name} began at {now} (process {os.getpid()})"
+    return only_one(
+        here.home / ".night.lock", "night", f"{about}: wait for its end, or watch it at {here.airflow_url}"
+    )
 
 
 def _use_platform() -> None:
@@ -131,12 +153,9 @@ def _verb(*arguments: str) -> None:
     """Run a verb in a process of its own (its imports are heavy). Raises what its exit code says."""
     command = [sys.executable, "-m", "reshelve.cli", *arguments, "--json"]
     environment = {**os.environ, "RESHELVE_DIE_WITH_PARENT": "1"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, timeout=900)
+    done = subprocess.run(guarded(command), env=environment, stdout=subprocess.PIPE, check=False, timeout=900)
     if done.returncode:
-        kinds: dict[int, type[ReshelveError]] = {65: DataError, 73: PartlyDoneError, 78: ConfigurationError}
-        raise kinds.get(done.returncode, TryAgainError)(
-            f"reshelve {' '.join(arguments)} failed; the reason is above"
-        )
+        raise _kind(done.returncode)(f"reshelve {' '.join(arguments)} failed; the reason is above")
 
 
 def _let_the_scheduler_run(run: Run, deadline: float) -> None:
@@ -167,7 +186,7 @@ class _Watch:
         self._before: list[Task] = []  # tasks of the DAG runs that have ended
 
     def until_ended(self, dag_run: DagRun) -> None:
-        """Show the run until it ends. Raises TryAgainError with the log of the task that failed."""
+        """Show the run until it ends. Raises ReshelveError, of the kind that its verb named, with the failed task's log."""
         tasks: list[Task] = []
 
         def ended() -> bool:
@@ -216,7 +235,8 @@ class _Watch:
                 )
             time.sleep(1)
 
-    def _failure(self, dag_run: DagRun, tasks: list[Task]) -> TryAgainError:
+    def _failure(self, dag_run: DagRun, tasks: list[Task]) -> ReshelveError:
+        """What failed, with its log; whether a retry helps is what the task's verb said."""
         failed = [task for task in tasks if task.state == "failed"]
         if not failed:
             return TryAgainError(
@@ -224,6 +244,16 @@ class _Watch:
             )
         task = failed[0]
         page = f"{self._client.url}/dags/{task.dag}/runs/{task.run}/tasks/{task.id}"
-        return TryAgainError(
+        return _kind(self._client.exit_code(task))(
             f"{task.dag}: {task.label} failed", f"{self._client.log(task)}\n\nThe whole log: {page}"
         )
+
+
+def _kind(exit_code: int | None) -> type[ReshelveError]:
+    """The kind of error that a verb's exit code stands for; whatever is not known may be tried again."""
+    kinds: dict[int | None, type[ReshelveError]] = {
+        EXIT_DATA: DataError,
+        EXIT_PARTLY_DONE: PartlyDoneError,
+        EXIT_CONFIGURATION: ConfigurationError,
+    }
+    return kinds.get(exit_code, TryAgainError)

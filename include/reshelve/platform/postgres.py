@@ -17,7 +17,7 @@ from psycopg2 import sql
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.platform.configuration import write_private
 from reshelve.platform.services import Service, log_tail
-from reshelve.processes import start, wait_until
+from reshelve.processes import Keep, guarded, start, stop_group, wait_until
 
 DATABASE = "airflow"
 _OWNER = "postgres"
@@ -32,8 +32,13 @@ def _binaries() -> Path:
     return Path(found.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
-def start_postgres(directory: Path, port: int, password: str, log: Path) -> subprocess.Popen[bytes]:
-    """Start the server on 127.0.0.1:`port` with its data in `directory`; returns once it accepts connections."""
+def start_postgres(
+    directory: Path, port: int, password: str, log: Path, keep: Keep | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the server on 127.0.0.1:`port` with its data in `directory`; returns once it accepts connections.
+
+    It ends with this process, unless somebody will `keep` it.
+    """
     data = directory / "data"
     directory.mkdir(parents=True, exist_ok=True)
     if not (data / "PG_VERSION").is_file():
@@ -43,7 +48,7 @@ def start_postgres(directory: Path, port: int, password: str, log: Path) -> subp
         "-c", "unix_socket_directories=",  # a socket's path may not be longer than 107 bytes, a home directory may
         "-c", "max_connections=100", "-c", "shared_buffers=64MB",
     ]  # fmt: skip
-    process = start(command, log, cwd=directory)
+    process = start(command, log, cwd=directory, keep=keep)
 
     def ready() -> bool:
         if process.poll() is not None:
@@ -54,7 +59,11 @@ def start_postgres(directory: Path, port: int, password: str, log: Path) -> subp
             return False
         return True
 
-    wait_until(ready, 60, "PostgreSQL")
+    try:
+        wait_until(ready, 60, "PostgreSQL")
+    except BaseException:  # Ctrl-C too: nobody knows of it yet
+        stop_group(process.pid)
+        raise
     return process
 
 
@@ -107,7 +116,7 @@ def _initialise(directory: Path, data: Path, password: str) -> None:
         *_as_unprivileged(directory), str(_binaries() / "initdb"), "-D", str(partial), "-U", _OWNER, "--encoding=utf8",
         "--locale=C", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-instructions", "--no-sync",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
+    done = subprocess.run(guarded(command), capture_output=True, text=True, check=False, cwd=directory)
     secret.unlink()
     if done.returncode:
         raise TryAgainError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reshelve.errors import TryAgainError
-from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
+from reshelve.processes import Keep, free_port, port_is_open, start, stop_group, wait_until
 
 _STARTS = 3
 
@@ -54,30 +54,33 @@ def credentials(directory: Path) -> Credentials:
     return Credentials(found["accessKey"], found["secretKey"])
 
 
-def start_seaweedfs(directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+def start_seaweedfs(
+    directory: Path, port: int, log: Path, keep: Keep | None = None
+) -> subprocess.Popen[bytes]:
     """Start the store on 127.0.0.1:`port` with its data in `directory`; returns once it answers.
 
     Its inner services take free ports of their own. Another process may take one of them first: then it is started
-    once more, with others. Raises TryAgainError where it ends three times.
+    once more, with others. It ends with this process, unless somebody will `keep` it. Raises TryAgainError where it ends
+    three times.
     """
     credentials(directory)
     (directory / "data").mkdir(parents=True, exist_ok=True)
     for _ in range(_STARTS):
-        process = _start_once(directory, port, log)
+        process = _start_once(directory, port, log, keep)
         if process.poll() is None:
             return process
     raise TryAgainError(f"weed ended {_STARTS} times, at last with {process.returncode}", f"see {log}")
 
 
-def _start_once(directory: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+def _start_once(directory: Path, port: int, log: Path, keep: Keep | None) -> subprocess.Popen[bytes]:
     """A store that answers, or one that ended before it did."""
     temporary = {"TMPDIR": os.environ.get("TMPDIR", "/tmp")}
-    process = start(_command(directory, port), log, env=temporary, cwd=directory)
+    process = start(_command(directory, port), log, env=temporary, cwd=directory, keep=keep)
     try:
         wait_until(
             lambda: process.poll() is not None or port_is_open(port), 30, "the object store (SeaweedFS)"
         )
-    except TryAgainError:
+    except BaseException:  # Ctrl-C too: nobody knows of it yet
         stop_group(process.pid)
         raise
     return process

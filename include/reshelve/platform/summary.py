@@ -177,7 +177,7 @@ def _short(value: Any) -> str:
 
 
 def _addresses(here: Machine) -> Rows:
-    yield "Airflow", f"{here.airflow_url}   log in as admin, password {here.secrets.passwords['admin']}"
+    yield "Airflow", f"{here.airflow_url}   log in as admin; the password is in {here.passwords_file}"
     yield (
         "Model server",
         f"gRPC 127.0.0.1:{here.ports.grpc_port}, REST http://127.0.0.1:{here.ports.rest_port}",

@@ -81,7 +81,7 @@ class Nginx:
         for socket in self._sockets:
             socket.unlink(missing_ok=True)
         log = self._configuration.parent / "nginx.log"
-        start(self._command(self._configuration), log)
+        start(self._command(self._configuration), log, keep=lambda _: None)  # its pid file says which it is
         wait_until(lambda: self.pid() is not None, _START_SECONDS, f"nginx (its words: {log})")
 
     def stop(self) -> None:

@@ -16,9 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
-from reshelve.errors import ConfigurationError, ReshelveError
+from reshelve.errors import ReshelveError
 from reshelve.logs import logger
 
 # Both are read when TensorFlow is imported: no lines about accelerators it may not use.
@@ -37,6 +35,7 @@ from reshelve.serving.server_options import ServerOptions
 from reshelve.serving.serving_error import ServingError
 from reshelve.serving.text_proto import read_config, read_metrics_path
 from reshelve.serving.warm_up import warm_up
+from reshelve.settings import read_settings
 
 T = TypeVar("T")
 
@@ -59,7 +58,7 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
     """
     started = time.monotonic()
     log = logger(part="model-server")
-    options = _options()
+    options = read_settings(ServerOptions)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -93,15 +92,6 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
     # Nothing is left to save, and taking TensorFlow's modules apart costs a second of processor time.
     sys.stderr.flush()
     os._exit(0)
-
-
-def _options() -> ServerOptions:
-    try:
-        return ServerOptions()
-    except ValidationError as error:
-        problem = error.errors()[0]
-        flag = f"RESHELVE_SERVING_{str(problem['loc'][0]).upper()}"
-        raise ConfigurationError(f"{flag}={problem['input']}: {problem['msg']}") from error
 
 
 def _leave_imports_alone() -> None:

@@ -15,7 +15,6 @@ from reshelve.serving.fleet import require_live, summary, wait_for_label
 from reshelve.serving.judge import Finding, Verdict
 from reshelve.serving.reports import Report
 from reshelve.serving.stages import STAGES, Stage, Work
-from reshelve.serving.status import status
 from reshelve.store.deployments import (
     Advance,
     Approve,
@@ -35,7 +34,7 @@ from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, Plan, State
 from reshelve.store.versions import check_uploaded, require_manifest
 
-__all__ = ["approve", "release", "status"]
+__all__ = ["approve", "release"]
 
 _MOVES_READ = 100
 _AGAIN = "again"  # in the evidence of a withdrawal: its release means to be tried again

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.lineage import Result, Run
 from reshelve.logs import logger
-from reshelve.processes import stop_group
+from reshelve.processes import guarded, stop_group
 from reshelve.rankers import Ranker
 from reshelve.training import spec as names
 from reshelve.training.base import BaseModel, resolve_base
@@ -93,13 +94,14 @@ def run_job(job: TrainingSpec, threads: int, seconds: float | None = None) -> Re
     """Run one training job to its end, resuming what is there; a job that is done is not done again.
 
     Raises TryAgainError where a worker was killed or the launcher failed, JobStoppedError where it was not done after
-    `seconds`: by then its processes are gone.
+    `seconds`: by then its processes are gone. ConfigurationError where this host does not know its own name.
     """
     job.output.mkdir(parents=True, exist_ok=True)
     _wait_for_earlier_workers(job.output)
     found = _result(job)
     if found is not None:
         return found
+    _check_names()
     for name in (names.RESULT, names.ERROR, names.PROGRESS):
         (job.output / name).unlink(missing_ok=True)
     spec_path = job.output / names.SPEC
@@ -118,6 +120,18 @@ def run_job(job: TrainingSpec, threads: int, seconds: float | None = None) -> Re
     if found is None:
         raise _failure(job, code, last_lines)
     return found
+
+
+def _check_names() -> None:
+    """Raises ConfigurationError where a name that workers are reached by does not resolve: Gloo would end with SIGSEGV."""
+    for name in (socket.gethostname(), "localhost"):
+        try:
+            socket.getaddrinfo(name, None)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label of more than 63 characters
+            raise ConfigurationError(
+                f"this host's name {name!r} does not resolve ({error}), and Horovod's workers meet by it",
+                f"add a line to /etc/hosts: 127.0.0.1 {name}",
+            ) from error
 
 
 @contextmanager
@@ -164,7 +178,7 @@ def _launched(job: TrainingSpec, spec_path: Path, threads: int) -> Iterator[subp
     worker = [sys.executable, "-m", "reshelve.training.worker", "--spec", str(spec_path)]
     launcher = [sys.executable, "-m", "reshelve.training.horovodrun", "--gloo", "--network-interfaces", "lo"]
     launched = subprocess.Popen(
-        [*launcher, "-np", str(job.training.processes), *worker],
+        guarded([*launcher, "-np", str(job.training.processes), *worker]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # stdout belongs to the verb's result

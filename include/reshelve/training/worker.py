@@ -13,21 +13,20 @@ Exit codes: 0 done, 65 the data is bad, 75 try again, 78 the configuration is ba
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import math
 import os
 import sys
-import threading
-import time
 from pathlib import Path
 
 import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from reshelve.errors import ConfigurationError, ReshelveError
+from reshelve.errors import ConfigurationError, ReshelveError, of_the_disk
 from reshelve.logs import configure_logs, logger
-from reshelve.processes import die_with_parent
+from reshelve.processes import die_with_parent, end_with
 from reshelve.training import spec as names
 from reshelve.training.adapters import Adapter, plain_weights
 from reshelve.training.adversary import Adversary
@@ -247,17 +246,6 @@ def rank_difference(model: RankerModel) -> float:
     return float((sums.max(0).values - sums.min(0).values).max())
 
 
-def end_with(launcher: int) -> None:
-    """Leave when the launcher is gone, however it went: a worker never outlives the job it belongs to."""
-
-    def watch() -> None:
-        while Path(f"/proc/{launcher}").exists():
-            time.sleep(0.5)
-        os._exit(75)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main() -> None:
     """Read the spec, train, and turn our errors into `.error.json` and their exit code."""
     parser = argparse.ArgumentParser(
@@ -268,7 +256,7 @@ def main() -> None:
     configure_logs()
     die_with_parent()
     if launcher := os.environ.get("RESHELVE_LAUNCHER"):
-        end_with(int(launcher))
+        end_with(int(launcher))  # two writers of one checkpoint there must not be
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     spec = TrainingSpec.model_validate_json(arguments.spec.read_text())
@@ -279,12 +267,14 @@ def main() -> None:
             hvd.init()
             train(spec)
             hvd.shutdown()
-        except ReshelveError as error:
-            write_json(
-                spec.output / names.ERROR,
-                {"headline": error.headline, "detail": error.detail, "exit_code": error.exit_code},
-            )
-            sys.exit(error.exit_code)
+        except Exception as error:
+            told = error if isinstance(error, ReshelveError) else of_the_disk(error)
+            if told is None:
+                raise
+            words = {"headline": told.headline, "detail": told.detail, "exit_code": told.exit_code}
+            with contextlib.suppress(OSError):  # a full disk may not take this either
+                write_json(spec.output / names.ERROR, words)
+            sys.exit(told.exit_code)
 
 
 if __name__ == "__main__":

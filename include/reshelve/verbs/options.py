@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from reshelve import errors
-from reshelve.blocks import block, lines
+from reshelve.blocks import block, lines, width_of
 from reshelve.lineage import Run, parse_partition, run_stage
 from reshelve.names import require_ranker
 from reshelve.rankers import load_ranker, ranker_names
@@ -49,9 +49,9 @@ def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
     if as_json:
         sys.stdout.write(json.dumps(result, default=str) + "\n")
         if title:
-            sys.stderr.write("\n".join(block(title, result)) + "\n")
+            sys.stderr.write("\n".join(block(title, result, width_of(sys.stderr))) + "\n")
         return
-    sys.stdout.write("\n".join(lines(result)) + "\n")
+    sys.stdout.write("\n".join(lines(result, width_of(sys.stdout))) + "\n")
 
 
 def call(path: str, *arguments: Any, **keywords: Any) -> Any:

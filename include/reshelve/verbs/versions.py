@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from reshelve import errors
+from reshelve.blocks import width_of
 from reshelve.rankers import load_ranker
+from reshelve.store.objects import object_store
 from reshelve.verbs.options import (
     AsJson,
     RankerName,
@@ -113,7 +115,7 @@ def log(ranker: RankerName, as_json: AsJson = False) -> None:
     if as_json:
         show(found, True)
     for entry in [] if as_json else found["entries"]:
-        Console(soft_wrap=True, highlight=False, markup=False).print(entry["line"])
+        sys.stdout.write(f"{entry['line']}\n")
     if found["problems"]:
         raise errors.DataError(f"{ranker}: the deployment log is damaged", "; ".join(found["problems"]))
 
@@ -167,13 +169,9 @@ def predict(
     if as_json:
         show(result, True)
         return
-    Console().print(f"{ranker} version {result['version']}", highlight=False)
+    sys.stdout.write(f"{ranker} version {result['version']}\n")
     for place, item in enumerate(result["items"], 1):
-        Console().print(
-            f"{place:3}. {item['score']:8.4f}  {item['item']:<12} {item['title']}",
-            highlight=False,
-            markup=False,
-        )
+        sys.stdout.write(f"{place:3}. {item['score']:8.4f}  {item['item']:<12} {item['title']}\n")
 
 
 @app.command()
@@ -181,9 +179,13 @@ def status(
     ranker: Annotated[str | None, typer.Option("--ranker", "-r", help="One ranker; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What should serve, and what the agents report really serves; exit 65 where something of a ranker is damaged."""
-    found = call("reshelve.serving.release:status", ranker)
-    show(found, as_json)
+    """What serves, where, since when, and whether it is well; exit 65 where something of a ranker is damaged."""
+    found = call("reshelve.serving.status:status", ranker)
+    if as_json:
+        show(found, True)
+    else:
+        page = call("reshelve.serving.status_page:page", object_store(), found, width_of(sys.stdout))
+        sys.stdout.write("\n".join(page) + "\n")
     damaged = {name: one["problem"] for name, one in found.items() if "problem" in one}
     if damaged:
         said = "; ".join(f"{name}: {problem}" for name, problem in damaged.items())

@@ -294,3 +294,11 @@ def test_a_query_for_rows_that_duckdb_refuses_is_named(raw_source: Callable[...,
     path.write_text(path.read_text().replace("event_date:", "rows: SELECT nothing FROM raw\nevent_date:"))
     with pytest.raises(ConfigurationError, match=r"shop.yaml:4: rows: .*nothing"):
         land("shop")
+
+
+def test_a_query_for_rows_may_have_tables_of_its_own(raw_source: Callable[..., Path]) -> None:
+    plain = land("shop") if raw_source(CSV) else {}
+    path = raw_source(CSV)
+    query = "rows: |\n  WITH twice AS (SELECT * FROM raw)  -- a comment\n  SELECT * FROM twice -- and another\nevent_date:"
+    path.write_text(path.read_text().replace("event_date:", query))
+    assert land("shop")["rows"] == plain["rows"]

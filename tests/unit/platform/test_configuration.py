@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from reshelve.errors import ConfigurationError
 from reshelve.platform import configuration
 from reshelve.platform.configuration import Machine, Ports, Secrets, read_environment_file, use_local_platform
-from reshelve.settings import settings
+from reshelve.settings import read_settings, settings
 
 
 @pytest.fixture
@@ -48,6 +52,49 @@ def test_a_shell_reads_the_environment_file_as_we_do(home: Path) -> None:
     shell = dict(line.split("=", 1) for line in output.split("\0") if "=" in line)
     assert read_environment_file(machine.environment_file).items() <= shell.items()
     assert shell["AWS_ENDPOINT_URL"] == "http://127.0.0.1:8333"
+
+
+def test_a_shell_that_reads_the_file_finds_the_commands_and_keeps_its_own(home: Path) -> None:
+    machine = Machine(home)
+    machine.write_environment_file()
+    script = f'set -a; . {shlex.quote(str(machine.environment_file))}; printf \'%s\\n%s\' "$(command -v reshelve)" "$PATH"'
+    for own in ("/usr/bin:/bin", ""):
+        output = subprocess.run(
+            ["/bin/sh", "-c", script], capture_output=True, text=True, check=True, env={"PATH": own}
+        )
+        found, path = output.stdout.split("\n")
+        assert found == str(Path(sys.executable).with_name("reshelve"))
+        assert path == str(Path(sys.executable).parent) + (f":{own}" if own else "")
+    assert "PATH" not in read_environment_file(machine.environment_file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("RESHELVE_AIRFLOW_PORT", "http", "http: .*integer"),
+        ("RESHELVE_SIGNATURES", "maybe", "maybe: .*'required' or 'off'"),
+        ("RESHELVE_RELEASE_LEASE_SECONDS", "0", "0: .*greater than 0"),
+        ("RESHELVE_HOME", __file__, ".*: expected a directory, there is a file"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(
+    home: Path, name: str, value: str, said: str
+) -> None:
+    os.environ[name] = value
+    settings.cache_clear()
+    with pytest.raises(ConfigurationError, match=f"^{name}={said}"):
+        configuration.machine()
+
+
+def test_a_wrong_secret_is_named_and_not_shown(home: Path) -> None:
+    class Form(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix="RESHELVE_")
+        pseudonym_keys: SecretStr = Field(max_length=3)
+
+    os.environ["RESHELVE_PSEUDONYM_KEYS"] = "a secret"
+    with pytest.raises(ConfigurationError, match="RESHELVE_PSEUDONYM_KEYS: ") as raised:
+        read_settings(Form)
+    assert "a secret" not in str(raised.value)
 
 
 def test_ports_stay_as_they_were_unless_the_shell_says_otherwise(home: Path) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reshelve.errors import ConfigurationError, TryAgainError
+from reshelve.errors import AlreadyRunningError, ConfigurationError, DataError, TryAgainError
 from reshelve.lineage import Run
 from reshelve.platform import night
-from reshelve.platform.airflow_client import AirflowClient, Task
+from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
 from reshelve.platform.progress import Lines, current_losses
 from reshelve.processes import free_port
 from reshelve.rankers import load_ranker
+from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 
 FIRST, SECOND = night.SAMPLE_NIGHTS["retail"]
@@ -116,6 +117,41 @@ def test_a_loss_is_shown_beside_the_task_that_it_is_of(monkeypatch: pytest.Monke
     )
     said = output.getvalue().splitlines()[3:]
     assert [line.split("running (3s)")[1].strip() for line in said] == ["of train", "of a trial", ""]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (65, DataError),
+        (78, ConfigurationError),
+        (75, TryAgainError),
+        (-9, TryAgainError),
+        (None, TryAgainError),
+    ],
+)
+def test_a_night_ends_as_the_task_that_stopped_it(code: int | None, error: type[Exception]) -> None:
+    class Airflow(AirflowClient):
+        def exit_code(self, task: Task) -> int | None:
+            return code
+
+        def log(self, task: Task, lines: int = 25) -> str:
+            return "the day is stopped"
+
+    client, run = Airflow("http://127.0.0.1:1", "admin", "x"), Run.of(load_ranker("recommend"), FIRST)
+    failed = DagRun("retrain_recommend", "run", "failed", FIRST.isoformat(), {})
+    watch = night._Watch(client, Lines(Console(file=io.StringIO())), run, time.monotonic())
+    raised = watch._failure(failed, [task("success"), task("failed", "gate")])
+    assert type(raised) is error and "the day is stopped" in raised.detail
+
+
+def test_the_second_night_at_once_is_told_of_the_first(store: ObjectStore) -> None:
+    settings().home.mkdir(exist_ok=True)
+    first, second = (Run.of(load_ranker("recommend"), day) for day in NIGHTS)
+    with night._one_night(first), pytest.raises(AlreadyRunningError, match="another night") as raised:
+        night._one_night(second).__enter__()
+    assert f"the night of {FIRST} of recommend began" in raised.value.detail
+    with night._one_night(second):
+        pass
 
 
 def test_airflow_away_may_be_tried_again() -> None:

@@ -56,6 +56,9 @@ def test_before_anything_serves(run: Run, tmp_path: Path, capsys: pytest.Capture
         assert words in text
     assert "this version 0.3100 (0.2500 to 0.3700); popularity 0.0500; 55 held-out queries" in text
     assert "promote: beats popularity" in text
+    secrets = Machine(tmp_path).secrets
+    assert str(tmp_path / "airflow" / "passwords.json") in text.replace(" ", "")
+    assert not [password for password in secrets.passwords.values() if password in text]
 
 
 def test_two_versions_are_compared_with_an_interval(

@@ -18,9 +18,10 @@ from reshelve.rankers import Ranker
 from reshelve.serving import fleet
 from reshelve.serving.client import NothingServesError, RankingClient
 from reshelve.serving.going_back import rollback, withdraw
-from reshelve.serving.release import approve, release, status
+from reshelve.serving.release import approve, release
 from reshelve.serving.reports import live_reports
 from reshelve.serving.routing import Caller
+from reshelve.serving.status import status
 from reshelve.store import holds, objects
 from reshelve.store.deployments import Offer, move_pointer, problems, read_log, read_pointer
 from reshelve.store.objects import ObjectStore

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,10 @@ def when_training(output: Path, act: Callable[[], None]) -> threading.Thread:
     return thread
 
 
+RUN_JOB = (
+    "import sys; from reshelve.training.launch import run_job; from reshelve.training.spec import TrainingSpec; "
+    "run_job(TrainingSpec.model_validate_json(sys.argv[1]), 1)"
+)
 SLOWLY = {"training.epochs": 30, "training.checkpoint_seconds": 0.02}
 
 
@@ -183,9 +188,7 @@ def test_no_process_is_left_when_a_night_is_stopped(
         examples=run.stage("examples").files(),
         output=output,
     )
-    script = "import sys; from reshelve.training.launch import run_job; from reshelve.training.spec import TrainingSpec; "
-    script += "run_job(TrainingSpec.model_validate_json(sys.argv[1]), 1)"
-    verb = subprocess.Popen([sys.executable, "-c", script, job.model_dump_json()], start_new_session=True)
+    verb = subprocess.Popen([sys.executable, "-c", RUN_JOB, job.model_dump_json()], start_new_session=True)
     try:
         when_training(output, lambda: None).join()
         assert workers_of(output)
@@ -199,6 +202,37 @@ def test_no_process_is_left_when_a_night_is_stopped(
     finally:
         verb.kill()
         verb.wait()
+
+
+def test_a_host_that_does_not_know_its_own_name_is_told_so_before_anything_starts(make_run: MakeRun) -> None:
+    """Gloo would end with SIGSEGV, at every retry."""
+    space = ["unshare", "--user", "--map-root-user", "--uts"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*space, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("this host allows no namespace with another host name (unshare)")
+    run = make_run()
+    output = run.stage("train").directory
+    job = training_spec(
+        run.ranker,
+        identity=run.id,
+        base=Path(run.ranker.model.base),
+        examples=run.stage("examples").files(),
+        output=output,
+    )
+    script = "import socket, sys; socket.sethostname('no-such-host.invalid'); " + RUN_JOB
+    done = subprocess.run(
+        [*space, sys.executable, "-c", script, job.model_dump_json()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ConfigurationError: this host's name 'no-such-host.invalid' does not resolve" in done.stderr, (
+        done.stderr
+    )
+    assert "add a line to /etc/hosts: 127.0.0.1 no-such-host.invalid" in done.stderr
+    assert not (output / names.SPEC).exists() and "workers started" not in done.stderr
 
 
 def test_a_workers_own_error_comes_through_with_its_headline(make_run: MakeRun) -> None:

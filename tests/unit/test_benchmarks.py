@@ -1,0 +1,65 @@
+"""No benchmark leaves a process behind, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reshelve.processes import wait_until
+from reshelve.settings import PROJECT
+
+pytestmark = pytest.mark.slow  # real stores and real children
+
+PUBLISH = ["bench_publish.py", "--megabytes=200", "--rounds=50"]
+VALIDATE = ["bench_validate.py", "--rows=20000"]
+
+
+def commands_of(mark: str) -> dict[int, str]:
+    """The live processes whose environment has the mark: pid and command line."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("BENCHMARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = " ".join(process.cmdline())
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "child", "number"),
+    [
+        pytest.param(PUBLISH, "weed", signal.SIGTERM, id="its store, asked to end"),
+        pytest.param(PUBLISH, "weed", signal.SIGINT, id="its store, interrupted"),
+        pytest.param(PUBLISH, "weed", signal.SIGKILL, id="its store, killed"),
+        pytest.param(VALIDATE, "--child", signal.SIGTERM, id="a measured child, asked to end"),
+    ],
+)
+def test_a_benchmark_that_is_stopped_leaves_nothing(
+    tmp_path: Path, command: list[str], child: str, number: signal.Signals
+) -> None:
+    mark = str(tmp_path)
+    environment = {**os.environ, "BENCHMARK": mark, "TMPDIR": mark}
+    script = [sys.executable, str(PROJECT / "benchmarks" / command[0]), *command[1:]]
+    benchmark = subprocess.Popen(
+        script, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(
+            lambda: any(child in one for one in commands_of(mark).values()), 60, f"{child} of {command[0]}"
+        )
+        benchmark.send_signal(number)
+        benchmark.wait(30)
+        wait_until(lambda: not commands_of(mark), 20, f"the end of {commands_of(mark)}")
+        if number is not signal.SIGKILL and command is PUBLISH:
+            assert not list(tmp_path.iterdir()), "what is thrown away at the end stays"
+    finally:
+        for pid in commands_of(mark):
+            os.kill(pid, signal.SIGKILL)
+        benchmark.wait()
