@@ -206,7 +206,7 @@ class _Landing:
         if others:
             raise DataError(
                 f"{self.source}: {day} was landed by something else: {self.store.uri(others[0])}",
-                "delete its objects first if this source is to replace them",
+                f"if this source is to replace it, {_delete(self.store, prefix)} first",
             )
         if keys and not self._late(day, keys, path):
             self.skipped += 1
@@ -243,7 +243,7 @@ class _Landing:
             raise DataError(
                 f"{self.source}: {day} is landed already with other rows"
                 f" ({missing} of these are not there, {extra} there are not among these)",
-                f"{self.store.uri(keys[0])} was left as it is; delete it first if these rows are to replace it",
+                f"nothing was changed; if these rows are to replace it, {_delete(self.store, landed_prefix(self.source, day))} first",
             )
         if missing:
             late = path.with_name("late.parquet")
@@ -251,6 +251,10 @@ class _Landing:
             write_parquet(self.db, rows, late, EVENT_SCHEMA)
             late.rename(path)
         return bool(missing)
+
+
+def _delete(store: ObjectStore, prefix: str) -> str:
+    return f"delete that day (aws s3 rm --recursive {store.uri(prefix)}, or docs/how-to/use-your-own-clickstream.md#replace-a-day)"
 
 
 def _land_catalogue(
