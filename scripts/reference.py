@@ -29,7 +29,13 @@ from reshelve.serving.server_options import ServerOptions
 from reshelve.settings import PROJECT, Settings
 
 DOCS = PROJECT / "docs"
-SECTIONS = {"Learn": "tutorial", "Do": "how-to", "Look up": "reference", "Understand why": "decisions"}
+SECTIONS = {
+    "Learn": "tutorial",
+    "Do": "how-to",
+    "Look up": "reference",
+    "Understand": "explanation",
+    "Decisions, and why": "decisions",
+}
 MADE = "<!-- Made by scripts/reference.py from the code: `make docs`. -->\n"
 
 

@@ -160,7 +160,7 @@ class _Landing:
         if others:
             raise DataError(
                 f"{self.source}: {day} was landed by something else: {self.store.uri(others[0])}",
-                "delete its objects first if this source is to replace them",
+                f"if this source is to replace it, {_delete(self.store, prefix)} first",
             )
         if keys and not self._late(day, keys, path):
             self.skipped += 1
@@ -200,7 +200,7 @@ class _Landing:
             raise DataError(
                 f"{self.source}: {day} is landed already with other rows"
                 f" ({missing} of these are not there, {extra} there are not among these)",
-                f"{self.store.uri(keys[0])} was left as it is; delete it first if these rows are to replace it",
+                f"nothing was changed; if these rows are to replace it, {_delete(self.store, landed_prefix(self.source, day))} first",
             )
         if missing:
             late = path.with_name("late.parquet")
@@ -221,6 +221,10 @@ def _numbered(rows: str, columns: Sequence[str]) -> str:
     content = f"SELECT *, row({', '.join(columns)}) AS content FROM {rows}"
     copy = "row_number() OVER (PARTITION BY content ORDER BY event_id) AS copy"
     return f"(SELECT *, {copy} FROM ({content}))"
+
+
+def _delete(store: ObjectStore, prefix: str) -> str:
+    return f"delete that day (aws s3 rm --recursive {store.uri(prefix)}, or docs/how-to/use-your-own-clickstream.md#replace-a-day)"
 
 
 def _land_catalogue(

@@ -32,6 +32,7 @@ from reshelve.rankers import Ranker, load_ranker
 from reshelve.settings import settings
 from reshelve.store import objects
 from reshelve.store.deployments import read_pointer
+from reshelve.training.installed import need_horovod
 
 # The committed sample ends with these two days; before them it has the history they need.
 SAMPLE_NIGHTS = {"retail": (date(2011, 8, 30), date(2011, 8, 31))}
@@ -57,6 +58,7 @@ def _night(
 ) -> None:
     began = time.monotonic()
     spec = load_ranker(ranker)
+    need_horovod()  # half a night later it would say so too
     platform.up()
     _use_platform()
     day = partition or _sample_night(spec, choose)

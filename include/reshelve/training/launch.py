@@ -24,6 +24,7 @@ from reshelve.processes import guarded, stop_group
 from reshelve.rankers import Ranker
 from reshelve.training import spec as names
 from reshelve.training.base import BaseModel, resolve_base
+from reshelve.training.installed import need_horovod
 from reshelve.training.spec import TrainingSpec, training_spec
 from reshelve.training.start import choose_start, start_files
 
@@ -43,6 +44,7 @@ def train(run: Run) -> Result:
     Writes model.safetensors, model.json, tokenizer.json, base.json, curve.json and tensorboard/. Raises TryAgainError
     where a worker was killed (a retry resumes), and what the workers raise: DataError, ConfigurationError.
     """
+    need_horovod()
     ranker, values = tuned(run)
     examples = run.stage("examples").files()
     base = checked_base(ranker, examples, run)
@@ -94,8 +96,10 @@ def run_job(job: TrainingSpec, threads: int, seconds: float | None = None) -> Re
     """Run one training job to its end, resuming what is there; a job that is done is not done again.
 
     Raises TryAgainError where a worker was killed or the launcher failed, JobStoppedError where it was not done after
-    `seconds`: by then its processes are gone. ConfigurationError where this host does not know its own name.
+    `seconds`: by then its processes are gone. Raises ConfigurationError where Horovod is not installed, or this host does
+    not know its own name.
     """
+    need_horovod()
     job.output.mkdir(parents=True, exist_ok=True)
     _wait_for_earlier_workers(job.output)
     found = _result(job)

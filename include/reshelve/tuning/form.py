@@ -117,15 +117,15 @@ class Search(Form):
     budget_share: float = Field(0.2, gt=0, le=1, description="Share of a full training that one trial costs.")
     halving: Halving | None = Field(
         None,
-        description="`{eta: 3, min_share: 0.02}`: trials begin with about that share of a full training, the best "
-        "third go on with three times that, up to `budget_share`.",
+        description="Successive halving: trials begin with a share `min_share` of a full training; one in `eta` goes on, "
+        "for `eta` times as long, up to `budget_share`. See how-to/search-hyperparameters.",
     )
     rate_exponent: float = Field(
         0,
         ge=0,
         le=1,
-        description="A trial of a share of a full training trains with its rates times share^-rate_exponent: shorter "
-        "trainings want higher rates. 0.3 is usual, 0 leaves them as they are.",
+        description="Short trainings want higher learning rates. A trial that gets a share s of a full training trains "
+        "with both peak rates multiplied by (1 / s)^rate_exponent: with 0.3, by 1.9 at a ninth. 0: as they are.",
     )
     nights: int = Field(
         14, ge=0, le=365, description="Newest past nights whose trials tonight learns from; 0 for none."

@@ -66,9 +66,15 @@ def test_other_rows_for_a_landed_day_are_refused(store: ObjectStore, raw_source:
     key = landed_prefix("shop", date(2011, 8, 1)) + "part-0.parquet"
     before = store.etag(key)
     raw_source(CSV.replace("teapot", "kettle"))
-    with pytest.raises(DataError, match="2011-08-01 is landed already with other rows"):
+    with pytest.raises(DataError, match="2011-08-01 is landed already with other rows") as told:
         land("shop")
     assert store.etag(key) == before
+
+    prefix = landed_prefix("shop", date(2011, 8, 1))
+    assert f"aws s3 rm --recursive {store.uri(prefix)}" in str(told.value)
+    store.delete([key for key, _ in store.list(prefix)])  # as the how-to has it
+    land("shop")
+    assert store.etag(key) != before
 
 
 def test_a_refused_day_keeps_no_other_from_landing(
@@ -123,8 +129,11 @@ def test_a_day_landed_by_something_else_is_refused(
 ) -> None:
     raw_source(CSV)
     store.put(landed_prefix("shop", date(2011, 8, 3)) + "theirs.parquet", b"x")
-    with pytest.raises(PartlyDoneError, match=r"2011-08-03 was landed by something else: .*theirs\.parquet"):
+    with pytest.raises(
+        PartlyDoneError, match=r"2011-08-03 was landed by something else: .*theirs\.parquet"
+    ) as told:
         land("shop")
+    assert f"aws s3 rm --recursive {store.uri(landed_prefix('shop', date(2011, 8, 3)))}" in str(told.value)
     assert store.exists(landed_prefix("shop", date(2011, 8, 1)) + "part-0.parquet")
 
 
