@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Mapped:
         self.rejected: list[str] = []
         self.mapping.parent.mkdir(exist_ok=True)
 
-    def write(self, files: dict[str, Content], top: str = "", **changes: str) -> None:
+    def write(self, files: Mapping[str, Content], top: str = "", **changes: str) -> None:
         """Raw files (all of the first one's format) and their mapping; `top` are further lines of it."""
         for name, content in files.items():
             (self.directory / name).write_bytes(content if isinstance(content, bytes) else content.encode())
