@@ -143,7 +143,13 @@ def trained_run(store: ObjectStore, tmp_path: Path) -> Callable[..., Run]:
         name = "recommend" if kind == "next_item" else "search"
         ranker = load_ranker(
             name,
-            {"kind": kind, "release.top": 7, "compression.calibration_examples": 32, **(overrides or {})},
+            {
+                "kind": kind,
+                "release.top": 7,
+                "gates.metric": "recall@5",
+                "compression.calibration_examples": 32,
+                **(overrides or {}),
+            },
         )
         run = dataclasses.replace(Run.of(ranker, date(2011, 8, 30)), store=store, work=tmp_path / "work")
         write_examples(run.stage("examples").directory, kind)
