@@ -16,6 +16,13 @@ from reshelve.store import deployments, objects, signatures
 from reshelve.store.rollout import Event, State
 
 
+@pytest.fixture(autouse=True)
+def settings_of_one_test() -> Iterator[None]:
+    """What one test has set in its environment is not remembered in the next."""
+    yield
+    settings.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real SeaweedFS of this test session, and the variables that reach it."""
