@@ -46,4 +46,4 @@ with DAG(
             verb="expire",
             options={"source": source, "dry-run": False},
         )
-PROBLEMS = add_tasks(dag, rankers()[0], clean)
+PROBLEMS = add_tasks(dag, rankers(references=False)[0], clean)

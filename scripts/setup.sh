@@ -36,6 +36,8 @@ python=$(command -v "${RESHELVE_PYTHON:-python3.11}") ||
   fail "$python has no venv module: install it (Debian: apt-get install python3.11-venv)"
 "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
   fail "Python's header files are missing: install them (Debian: apt-get install python3.11-dev)"
+"$python" -c 'import os; os.pidfd_open(os.getpid())' 2>/dev/null ||
+  fail "this kernel ($(uname -r)) has no pidfds, which end a night's processes with it: Linux 5.3 or newer is needed"
 command -v g++ >/dev/null || fail "a C++ compiler is missing: install g++ (Debian: apt-get install g++); Horovod is built from source"
 command -v make >/dev/null || fail "make is missing: install it (Debian: apt-get install make)"
 free_gb=$(($(df -Pk . | awk 'NR==2 {print $4}') / 1024 / 1024))

@@ -112,6 +112,10 @@ def _layers(ranker: Ranker) -> None:
         if isinstance(step, Distil) and layers is not None and step.layers >= layers:
             said = f"expected fewer than the model's {layers} layers"
             raise misfit(said, "compression", "steps", place, "layers")
+        searched = ranker.search.space.get("model.layers")
+        if isinstance(step, Distil) and searched and step.layers >= min(map(float, searched.values)):
+            said = f"expected more layers than the copy that is distilled has ({step.layers})"
+            raise misfit(said, "search", "space", "model.layers")
 
 
 def _latency(ranker: Ranker) -> None:

@@ -305,8 +305,16 @@ class Ranker(Form):
             raise ConfigurationError(f"ranker {self.name}: a value does not fit", problems) from error
 
 
-def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: Path | None = None) -> Ranker:
+def load_ranker(
+    name: str,
+    overrides: dict[str, Any] | None = None,
+    directory: Path | None = None,
+    *,
+    references: bool = True,
+) -> Ranker:
     """The ranker file `<name>.yaml`, with dotted `overrides` applied; what it refers to is there.
+
+    `references=False`: that is not asked. Who watches or releases a version needs neither its source nor its base.
 
     Raises ConfigurationError naming file, line, path and what was expected.
     """
@@ -324,6 +332,8 @@ def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
             f"{path}:{line_of(path, 'name')}: name is {ranker.name!r}", f"expected {name!r}, the file's name"
         )
     ranker = ranker.with_values(overrides) if overrides else ranker
+    if not references:
+        return ranker
     try:
         check_references(ranker)
     except MisfitError as error:

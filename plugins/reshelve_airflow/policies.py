@@ -71,13 +71,13 @@ def by_hand(description: str, doc: str | None, params: Mapping[str, Param]) -> d
     }
 
 
-def rankers() -> tuple[list[Ranker], list[ConfigurationError]]:
-    """Every ranker file that is right, and what is wrong with the others."""
+def rankers(*, references: bool = True) -> tuple[list[Ranker], list[ConfigurationError]]:
+    """Every ranker file that is right, and what is wrong with the others. `references`: as `load_ranker` has it."""
     directory = settings().rankers_dir
     good, wrong = [], misnamed(directory)
     for name in ranker_names():
         try:
-            good.append(load_ranker(name))
+            good.append(load_ranker(name, references=references))
         except ConfigurationError as error:
             wrong.append(error)
         except Exception as error:  # noqa: BLE001  a file that the form cannot even refuse may not take the others along

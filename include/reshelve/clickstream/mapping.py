@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, known, reason
-from reshelve.clickstream.parsed import casts_in_utc, in_utc, names_alone
+from reshelve.clickstream.parsed import cast_of_text, casts_in_utc, in_utc, names_alone
 from reshelve.clickstream.raw_files import RawFiles, open_raw
 from reshelve.clickstream.reader_options import FileFormat, ReaderOptions, expected_options
 from reshelve.clickstream.sources import ClickstreamSource, raw_files, source_path
@@ -168,7 +168,7 @@ class _Table:
         for name, sql_type in raw.options.types.items():
             if name not in text.columns:
                 continue
-            cast = f"CAST({column(name)} AS {sql_type})"
+            cast = cast_of_text(column(name), sql_type)
             fails = f"TRY({cast}) IS NULL AND {column(name)} IS NOT NULL"
             self._try(
                 f"{self.key.replace('files', 'options')}.types.{name}",

@@ -15,7 +15,11 @@ import duckdb
 from reshelve.clickstream.database import text
 
 _TIMES = {"DATE", "DATETIME", "TIMESTAMP", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP_S", "TIMESTAMP_US"}
-_PLACES = {"COLUMN_REF", "ARRAY_EXTRACT", "STRUCT_EXTRACT"}  # what is cast: a raw column, or a part of one
+
+
+def cast_of_text(sql: str, sql_type: str) -> str:
+    """The cast of a text to a type, by way of UTC where that is a time."""
+    return in_utc(sql, sql_type) if sql_type.upper() in _TIMES else f"CAST({sql} AS {sql_type})"
 
 
 def in_utc(sql: str, sql_type: str) -> str:
@@ -24,21 +28,22 @@ def in_utc(sql: str, sql_type: str) -> str:
 
 
 def casts_in_utc(db: duckdb.DuckDBPyConnection, query: str) -> str:
-    """`query` with every cast of a raw column to a time by way of one that minds the offset.
+    """`query` with every cast to a time by way of one that minds the offset: of a text, and harmless to what is a time already.
 
     What cannot be parsed comes back as it is; binding it names what is wrong.
     """
     if "cast" not in query.lower() and "::" not in query:
         return query
-    changed = query.encode()
-    for start, end, cast in sorted(_casts(_parsed(db, query)), reverse=True):
-        changed = b"%b%s(%b AS TIMESTAMPTZ)%b" % (
-            changed[:start],
-            cast.encode(),
-            changed[start:end],
-            changed[end:],
-        )
-    return changed.decode()
+    inserted = []  # place, order among those of one place, text
+    for start, end, cast in _casts(_parsed(db, query)):
+        # Of casts that begin together the longest is the outermost, and of those that end together the shortest the innermost.
+        inserted += [(start, 1, -end, f"{cast}("), (end, 0, -start, " AS TIMESTAMPTZ)")]
+    written, changed = query.encode(), b""
+    done = 0
+    for place, _, _, word in sorted(inserted):
+        changed += written[done:place] + word.encode()
+        done = place
+    return (changed + written[done:]).decode()
 
 
 def names_alone(db: duckdb.DuckDBPyConnection, query: str, name: str) -> bool:
@@ -56,7 +61,8 @@ def _casts(parsed: Any) -> Iterator[tuple[int, int, str]]:
             continue
         kind, child = str(node["type_expr"].get("type_name", "")).upper(), node["child"]
         length = child.get("query_location_length", 0)
-        if kind in _TIMES and child["type"] in _PLACES and length:
+        # Of `x::VARCHAR::DATE` DuckDB says where `::VARCHAR` is, not what it casts; a constant has no offset to lose.
+        if kind in _TIMES and length and child["type"] not in ("OPERATOR_CAST", "VALUE_CONSTANT"):
             start = child["query_location"]
             yield start, start + length, "TRY_CAST" if node["try_cast"] else "CAST"
 

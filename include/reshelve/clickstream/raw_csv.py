@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from reshelve.clickstream.database import RawFileError, column, text
+from reshelve.clickstream.parsed import cast_of_text
 from reshelve.clickstream.reader_options import ReaderOptions
 
 _Head = tuple[str, tuple[str, ...], int]  # delimiter, columns, lines above the first that is not blank
@@ -68,7 +69,7 @@ def typed(names: Sequence[str], options: ReaderOptions) -> str:
     """All columns, those of `options.types` cast to them."""
     wanted = {name.lower(): sql_type for name, sql_type in options.types.items()}
     casts = [
-        f"CAST({column(name)} AS {wanted[name.lower()]}) AS {column(name)}"
+        f"{cast_of_text(column(name), wanted[name.lower()])} AS {column(name)}"
         for name in names
         if name.lower() in wanted
     ]
@@ -82,15 +83,19 @@ def _head(db: duckdb.DuckDBPyConnection, path: Path, options: ReaderOptions) -> 
         f" columns = {{'line': 'VARCHAR'}}, hive_partitioning = false, strict_mode = false, max_line_size = {_LONGEST_LINE}, skip = {options.skip}) LIMIT {_BLANK_LINES}"
     ).fetchall()
     lines = [line or "" for (line,) in found]
-    place = next((place for place, line in enumerate(lines) if line.strip()), None)
+    place = next((place for place, line in enumerate(lines) if _says_something(line, options)), None)
     if place is None:
         return None
-    line, skip = lines[place], options.skip + place
+    line, skip = lines[place], options.skip + sum(not above.strip() for above in lines[:place])
     delimiter = options.delimiter or _delimiter(line, options.quote)
     if options.names:
         return delimiter, options.names, skip
     fields = _fields(line, delimiter, options)
     return delimiter, tuple(_unique(fields if options.header else [""] * len(fields))), skip
+
+
+def _says_something(line: str, options: ReaderOptions) -> bool:
+    return bool(line.strip()) and not (options.comment and line.startswith(options.comment))
 
 
 def _delimiter(line: str, quote: str) -> str:

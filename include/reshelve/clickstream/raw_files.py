@@ -21,6 +21,8 @@ from reshelve.clickstream.reader_options import FileFormat, ReaderOptions
 from reshelve.logs import logger
 
 _FILE = "_raw_file"  # a column that no shop has
+_FLOATS = {"FLOAT", "DOUBLE"}
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 _UTF8 = {"utf-8", "utf8", "utf_8", "utf-8-sig", "ascii"}
 _REJECTS = ", store_rejects = true, rejects_table = 'raw_errors', rejects_scan = 'raw_scans'"
 
@@ -176,7 +178,11 @@ def _located(raw: RawFiles) -> str:
 def _parquet_query(
     db: duckdb.DuckDBPyConnection, files: Sequence[Path], options: ReaderOptions, further: str
 ) -> str:
-    """Parquet files of one schema are read together; of several, each column has the type that holds all of them."""
+    """Parquet files of one schema are read together; of several, each column has the type that holds all of them.
+
+    A column that is an integer elsewhere and a float here, with nothing behind the point, is the integer: one NULL makes a
+    float of a column for pandas, and 412 and 412.0 would be two ids.
+    """
     schemas = []
     for path in files:
         described = db.execute(f"DESCRIBE SELECT * FROM {_parquet([path], '')}").fetchall()
@@ -185,12 +191,35 @@ def _parquet_query(
         ([path for path, _ in group], dict(schema))
         for schema, group in itertools.groupby(schemas, lambda found: found[1])
     ]
-    (one, *_), first = groups[0]
-    for (other, *_), schema in groups[1:]:
-        _compare(one.name, first, other.name, schema, options)
-    return " UNION ALL BY NAME ".join(
-        f"SELECT {typed(list(schema), options)} FROM {_parquet(paths, further)}" for paths, schema in groups
-    )
+    whole = [_whole(db, paths, schema, [other for _, other in groups]) for paths, schema in groups]
+    (one, *_), first = groups[0][0], {**groups[0][1], **whole[0]}
+    for ((other, *_), schema), integers in zip(groups[1:], whole[1:], strict=True):
+        _compare(one.name, first, other.name, {**schema, **integers}, options)
+    selects = []
+    for (paths, schema), integers in zip(groups, whole, strict=True):
+        told = options.model_copy(update={"types": {**integers, **options.types}})
+        selects.append(f"SELECT {typed(list(schema), told)} FROM {_parquet(paths, further)}")
+    return " UNION ALL BY NAME ".join(selects)
+
+
+def _whole(
+    db: duckdb.DuckDBPyConnection,
+    files: Sequence[Path],
+    schema: Mapping[str, str],
+    others: Sequence[Mapping[str, str]],
+) -> dict[str, str]:
+    """The columns of `files` that are floats without anything behind the point, and integers in other files → BIGINT."""
+    found = {}
+    for name, kind in schema.items():
+        if kind in _FLOATS and any(other.get(name) in _INTEGERS for other in others):
+            value = column(name)
+            fits = f"isfinite({value}) AND {value} = trunc({value}) AND abs({value}) < 9007199254740992"
+            ((all_fit,),) = db.execute(
+                f"SELECT coalesce(bool_and({fits}), true) FROM {_parquet(files, '')} WHERE {value} IS NOT NULL"
+            ).fetchall()
+            if all_fit:
+                found[name] = "BIGINT"
+    return found
 
 
 def _parquet(files: Sequence[Path], further: str) -> str:
@@ -206,7 +235,8 @@ def _compare(
         raise RawFileError(f"{one} and {other} have different columns: {columns} (union_by_name is false)")
     given = {name.lower() for name in options.types}
     for name in first.keys() & second.keys():
-        if first[name] != second[name] and name.lower() not in given:
+        both_integers = {first[name], second[name]} <= _INTEGERS
+        if first[name] != second[name] and not both_integers and name.lower() not in given:
             logger(stage="land").warning(
                 f"column {name} is {first[name]} in {one} and {second[name]} in {other}: options.types says which to read"
             )

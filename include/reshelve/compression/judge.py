@@ -119,18 +119,20 @@ def _difference(client: RankingClient, builder: VersionBuilder, context: Context
     queries = _spread(read_holdout(context.examples / "holdout.parquet"), _QUESTIONS[ranker.kind])
     held = HeldOut(queries, [Metric.parse(ranker.gates.metric)], ranker.training.seed)
     clusters = len(set(held.clusters.tolist()))
-    if clusters < LEAST_CLUSTERS:
-        logger(stage="compress").warning(
-            "too few held-out questions to tell whether quality changes",
-            questions=len(queries), clusters=clusters, least_clusters=LEAST_CLUSTERS,
-        )  # fmt: skip
-        return None
-    known = frozenset(builder.catalogue.items)
-    values = [
-        held.values(ServedModel(client, name, ranker.kind, known).answer(queries).ranked)
-        for name in (BEFORE, AFTER)
-    ]
-    return held.interval(values[1] - values[0])
+    if clusters >= LEAST_CLUSTERS:
+        known = frozenset(builder.catalogue.items)
+        before, after = (
+            held.values(ServedModel(client, name, ranker.kind, known).answer(queries).ranked)
+            for name in (BEFORE, AFTER)
+        )
+        clusters = len(set(held.clusters[held.counted(after - before)].tolist()))
+        if clusters >= LEAST_CLUSTERS:
+            return held.interval(after - before)
+    logger(stage="compress").warning(
+        "too few held-out questions to tell whether quality changes",
+        questions=len(queries), clusters=clusters, least_clusters=LEAST_CLUSTERS,
+    )  # fmt: skip
+    return None
 
 
 def _spread(queries: list[HoldoutQuery], most: int) -> list[HoldoutQuery]:
@@ -142,8 +144,6 @@ def _alike(before: Candidate, after: Candidate, builder: VersionBuilder, example
     """How alike both score the compression verdict's questions, each by itself."""
     model, catalogue = before.model, builder.catalogue
     questions = read_questions(examples, catalogue, _ALIKE, for_compression)
-    if not questions:
-        return Agreement(None, None, 0)
     tokenizer, length = builder.train / "tokenizer.json", model.document.max_length
     asked = [scorer(candidate.model, candidate.layers()) for candidate in (before, after)]
     if model.document.kind.over_catalogue:
@@ -171,7 +171,7 @@ def verdict(step: str, found: Judgement, min_agreement: float, tolerance: float)
         if alike is None:
             return (
                 False,
-                "agreement cannot be told: no held-out question is left to compare, or all their scores are equal",
+                "agreement cannot be told: all scores are equal",
             )
         if alike < min_agreement:
             return False, f"agreement {alike:.3f} is below {min_agreement:g}"

@@ -64,6 +64,9 @@ def slice_findings(
     found = []
     found_masks = masks([labels(query, kind, known) if query.orders else () for query in held.queries])
     for name, mask in counted(found_masks.items(), logger(stage="gate"), "comparing slices", "slices"):
+        mask = held.counted(values["challenger"], mask)
+        if not mask.any():
+            continue  # no question of it has a value
         champion = own = None
         if "champion" in values:
             champion = held.compare(name, values["challenger"], values["champion"], mask)

@@ -23,10 +23,10 @@ def for_compression(cluster: str) -> bool:
 
 
 def for_gate(queries: Sequence[HoldoutQuery], ranker: Ranker) -> list[HoldoutQuery]:
-    """The gate's questions: all of them where the ranker file names no compression step."""
+    """The gate's questions: all of them where the ranker file names no compression step, and where none would be left."""
     if not ranker.compression.steps:
         return list(queries)
-    return [query for query in queries if not for_compression(query.cluster)]
+    return [query for query in queries if not for_compression(query.cluster)] or list(queries)
 
 
 def to_draw(ranker: Ranker) -> int:

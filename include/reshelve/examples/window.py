@@ -24,8 +24,7 @@ SELECT {norm} AS norm,
        day, {part} AS part, line, event_time, files.event_type, weight, user_id, session_id, query,
        files.item_id, nullif(trim(item_title), '') AS own_title, position, grade,
        nullif(trim(category), '') AS category, nullif(trim(segment), '') AS segment
-FROM (SELECT * REPLACE ({known}), CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line
-      FROM files) AS files
+FROM (SELECT *, CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line FROM files) AS files
 JOIN labels USING (event_type) JOIN split USING (day)
 WHERE files.item_id IS NOT NULL
 """
@@ -34,17 +33,18 @@ WHERE files.item_id IS NOT NULL
 def open_window(
     files: list[Path], split: Split, labels: dict[str, float], products: Path | None, spill: Path
 ) -> duckdb.DuckDBPyConnection:
-    """A database with the views and tables `events`, `products` and `split`.
+    """A database with the views and tables `files`, `events`, `products` and `split`.
 
     `files` are named `YYYY-MM-DD…parquet` after their partition; `labels` maps event types to weights.
     """
     connection = connect(spill=spill)
+    blank = ", ".join(f"{known(name)} AS {name}" for name in _TEXTS)
     connection.read_parquet(
         [str(path) for path in files],  # type: ignore[arg-type]
         filename=True,
         file_row_number=True,
         union_by_name=True,
-    ).create_view("files")
+    ).project(f"* REPLACE ({blank})").create_view("files")
     connection.execute("CREATE TABLE labels (event_type VARCHAR, weight DOUBLE)")
     connection.executemany("INSERT INTO labels VALUES (?, ?)", sorted(labels.items()))
     connection.execute("CREATE TABLE split (day DATE, part VARCHAR)")
@@ -57,8 +57,7 @@ def open_window(
             [str(products)],
         )
     part = split.fold.part if split.fold else "split.part"
-    blank = ", ".join(f"{known(name)} AS {name}" for name in _TEXTS)
-    connection.execute(_EVENTS.format(part=part, norm=normalised_sql("query"), known=blank))
+    connection.execute(_EVENTS.format(part=part, norm=normalised_sql("query")))
     return connection
 
 

@@ -27,14 +27,15 @@ def read_questions(
 ) -> list[Question]:
     """At most `limit` questions, spread evenly over `holdout.parquet`. Raises DataError where it is empty.
 
-    `of`: only those whose cluster it accepts, which may be none. A question without a shortlist gets the newest catalogue's
+    `of`: only those whose cluster it accepts; all, where it accepts none of them. A question without a shortlist gets the newest catalogue's
     first items.
     """
     table = pq.read_table(examples / "holdout.parquet", columns=["text", "candidates", "cluster"])
     if not table.num_rows:
         raise DataError(f"{examples / 'holdout.parquet'}: no held-out question", "expected at least one")
     if of is not None:
-        table = table.filter([of(cluster) for cluster in table["cluster"].to_pylist()])
+        accepted = table.filter([of(cluster) for cluster in table["cluster"].to_pylist()])
+        table = accepted if accepted.num_rows else table
     step = max(1, table.num_rows // limit)
     rows = table.take(list(range(0, table.num_rows, step))[:limit]).to_pylist()
     return [Question(row["text"] or "", row["candidates"] or catalogue.items[:40]) for row in rows]

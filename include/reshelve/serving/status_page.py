@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reshelve.blocks import lines
+from reshelve.errors import DataError
 from reshelve.store.deployments import read_entry
 from reshelve.store.objects import ObjectStore
 
+_GONE_SECONDS = 86_400  # a host that was replaced is no host that ails; the watch forgets it after as long
 _MOST_MOVES = 100  # looked through for the one that made a version stable
 
 
@@ -32,7 +34,10 @@ def _headline(one: dict[str, Any]) -> str:
         return "nothing serves yet"
     if not one["agents"]:
         return "no agent reports: what serves is not known"
-    hindered = {agent["agent"]: _health(one, agent) for agent in one["agents"]}
+    gone = {agent["agent"] for agent in one["agents"] if agent["age_seconds"] > _GONE_SECONDS}
+    if len(gone) == len(one["agents"]):
+        gone = set()  # none reports any more: that is no replaced host
+    hindered = {agent["agent"]: _health(one, agent) for agent in one["agents"] if agent["agent"] not in gone}
     named = [f"agent {name} {health}" for name, health in hindered.items() if health != "healthy"]
     return "healthy" if not named else "NOT HEALTHY: " + "; ".join(named)
 
@@ -107,7 +112,10 @@ def _since(store: ObjectStore, ranker: str, pointer: dict[str, Any]) -> str:
     """When the stable version became it: the oldest of the newest moves that left it stable."""
     since, complete = pointer["moved_at"], False
     for sequence in range(pointer["sequence"], max(0, pointer["sequence"] - _MOST_MOVES), -1):
-        entry = read_entry(store, ranker, sequence)
+        try:
+            entry = read_entry(store, ranker, sequence)
+        except DataError:  # damaged: `reshelve log` says so, and this page is about what serves
+            entry = None
         if entry is None or entry.pointer.stable != pointer["stable"]:
             complete = entry is not None
             break

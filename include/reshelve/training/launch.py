@@ -105,7 +105,7 @@ def run_job(job: TrainingSpec, threads: int, seconds: float | None = None) -> Re
     found = _result(job)
     if found is not None:
         return found
-    _check_names()
+    check_names()
     for name in (names.RESULT, names.ERROR, names.PROGRESS):
         (job.output / name).unlink(missing_ok=True)
     spec_path = job.output / names.SPEC
@@ -126,7 +126,7 @@ def run_job(job: TrainingSpec, threads: int, seconds: float | None = None) -> Re
     return found
 
 
-def _check_names() -> None:
+def check_names() -> None:
     """Raises ConfigurationError where a name that workers are reached by does not resolve: Gloo would end with SIGSEGV."""
     for name in (socket.gethostname(), "localhost"):
         try:

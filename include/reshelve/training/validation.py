@@ -6,6 +6,7 @@ What is counted in is lists: an example of a catalogue ranker is one, as are all
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import horovod.torch as hvd
 import torch
@@ -29,18 +30,21 @@ from reshelve.training.spec import TrainingSpec
 
 LEAST_LISTS = 200  # a reciprocal rank has a standard error of about 0.03 on so many
 LEAST_EXAMPLES = 1000  # and a recall one of 0.016
+MOST_EXAMPLES = (
+    5000  # of a large shop: training seldom reads all of its examples, and validations take of its time
+)
 SHARE = 0.6  # of the training examples, forward only: about a fifth of the time of one pass over them
 
 
 def lists_to_read(spec: TrainingSpec, validation: Examples, trained: int) -> int:
     """How many lists a validation reads, of those there are: all, while all validations of a job together read at most SHARE of
-    its `trained` examples; LEAST_LISTS and LEAST_EXAMPLES in any case.
+    its `trained` examples, and one at most MOST_EXAMPLES; LEAST_LISTS and LEAST_EXAMPLES in any case.
 
     Whatever a search may vary (epochs, batch sizes) has no part in it: trials of one length read the same lists.
     """
     ema = spec.training.average == "ema"
     validations = spec.training.validations + 2 + ema if spec.save else 1
-    examples = max(LEAST_EXAMPLES, SHARE * trained * spec.budget_share / validations)
+    examples = max(LEAST_EXAMPLES, min(MOST_EXAMPLES, SHARE * trained * spec.budget_share / validations))
     lists = math.ceil(examples * validation.lists / len(validation))
     return min(validation.lists, max(LEAST_LISTS, lists))
 
@@ -80,8 +84,12 @@ def validate(
 
 
 def _of_pairs(spec: TrainingSpec, rows: Tensor) -> dict[str, float]:
-    groups, labels, logits, weights = rows.unbind(1)
-    values, shares = pair_losses(spec.training.loss, logits, labels, weights, groups.long())
+    groups, labels, logits, _ = rows.unbind(1)
+    found = [
+        pair_losses(spec.training.loss, some[:, 2], some[:, 1], some[:, 3], some[:, 0].long())
+        for some in in_whole_groups(rows)
+    ]
+    values, shares = (torch.cat(parts) for parts in zip(*found, strict=True))
     if not shares.any():
         raise nothing_to_order("validation.parquet", spec.training.loss)
     ranks = torch.tensor(reciprocal_ranks(groups.long(), labels, logits), dtype=torch.float64)
@@ -94,6 +102,14 @@ def _of_pairs(spec: TrainingSpec, rows: Tensor) -> dict[str, float]:
         "loss": float(weighted_mean(values, shares)),
         **_metric(METRICS[spec.kind], total, squares, len(ranks)),
     }
+
+
+def in_whole_groups(rows: Tensor, size: int = 1000) -> Iterator[Tensor]:
+    """The rows in pieces of about `size`, no group in two of them: a loss of pairs needs memory by the square of a piece."""
+    rows = rows[torch.argsort(rows[:, 0], stable=True)]
+    _, sizes = torch.unique_consecutive(rows[:, 0], return_counts=True)
+    pieces = torch.bincount((sizes.cumsum(0) - sizes) // size, weights=sizes.double()).long()
+    yield from torch.split(rows, pieces[pieces > 0].tolist())
 
 
 def _metric(name: str, total: float, squares: float, count: int) -> dict[str, float]:

@@ -18,7 +18,7 @@ from reshelve.lineage import Result, Run
 from reshelve.logs import logger
 from reshelve.store.errors import StoreRefusedError
 from reshelve.training.installed import need_horovod
-from reshelve.training.launch import JobStoppedError, checked_base, run_job, threads_each
+from reshelve.training.launch import JobStoppedError, check_names, checked_base, run_job, threads_each
 from reshelve.training.spec import training_spec
 from reshelve.training.start import choose_start, start_files
 from reshelve.tuning.budget import MAX_COST, MAX_MINUTES, Left, cost, left
@@ -112,13 +112,14 @@ def evaluate(run: Run, trial: int) -> Result:
 
     A trial that cannot be trained (it diverged, its data is bad) counts as failed; one that the search's budget ends
     counts as stopped. Raises TryAgainError where its workers were killed for the first time (a retry resumes),
-    ConfigurationError for an id that was never asked, and where Horovod is not installed.
+    ConfigurationError for an id that was never asked, and where Horovod is not installed or the host does not know its name.
     """
     history = History(run)
     with run.stage(f"tune-trial-{trial}").lock():
         found = history.trial(trial)
         if found.status is Status.ASKED:
-            need_horovod()  # before the trial is counted: its lack says nothing of the trial
+            need_horovod()  # before the trial is counted: what the host lacks says nothing of the trial
+            check_names()
             found = _evaluate(run, history, found)
     return {
         "trial": found.id,

@@ -51,7 +51,7 @@ def release(
     """Roll a published version out: load beside, probe, shadow, canary, promote; exit 65 rolled back, 75 held."""
     result = call(
         "reshelve.serving.release:release",
-        load_ranker(ranker),
+        load_ranker(ranker, references=False),
         version,
         by=by,
         reason=reason,
@@ -83,7 +83,7 @@ def approve(
     """Let a release that waits for a person go on, and promote it."""
     result = call(
         "reshelve.serving.release:approve",
-        load_ranker(ranker), version, by=by, reason=reason, if_sequence=if_sequence,
+        load_ranker(ranker, references=False), version, by=by, reason=reason, if_sequence=if_sequence,
     )  # fmt: skip
     _show_release(result, as_json)
 
@@ -164,7 +164,7 @@ def predict(
     """Ask the model server for a ranked answer."""
     result = call(
         "reshelve.serving.predict:predict",
-        load_ranker(ranker), history=history, query=query, items=items, top=top, version=version,
+        load_ranker(ranker, references=False), history=history, query=query, items=items, top=top, version=version,
     )  # fmt: skip
     if as_json:
         show(result, True)
@@ -200,7 +200,7 @@ def housekeeping(
 ) -> None:
     """Delete old versions and old work; never what is stable, previous, canary or newest."""
     show(
-        call("reshelve.store.retention:clean", load_ranker(ranker), dry_run=dry_run),
+        call("reshelve.store.retention:clean", load_ranker(ranker, references=False), dry_run=dry_run),
         as_json,
         f"housekeeping: {ranker}",
     )

@@ -21,7 +21,10 @@ def monitor(
     as_json: AsJson = False,
 ) -> None:
     """Look at what serves, judge it, decide by the table and act within bounds; exit 0 whatever was decided."""
-    show(call("reshelve.monitoring.watch:look", load_ranker(ranker), dry_run=dry_run), as_json)
+    show(
+        call("reshelve.monitoring.watch:look", load_ranker(ranker, references=False), dry_run=dry_run),
+        as_json,
+    )
 
 
 @app.command()

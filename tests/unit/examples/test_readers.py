@@ -25,6 +25,11 @@ def test_clusters_are_dealt_whole_to_one_of_the_two():
     assert not clusters[0] & clusters[1]
 
 
+def test_where_none_would_be_left_to_the_gate_it_reads_all():
+    few = [query for query in ASKED if for_compression(query.cluster)][:4]
+    assert for_gate(few, ranker()) == few
+
+
 def test_without_compression_steps_the_gate_reads_all_of_them():
     without = ranker(**{"compression.steps": []})
     assert for_gate(ASKED, without) == ASKED

@@ -33,7 +33,7 @@ def ranker_of(kind: Kind, **values: Any) -> Ranker:
         "name": "shelf", "title": "A shelf & <more>", "kind": kind, "data": {"source": "shop", "window_days": 5},
         "gates": {"metric": "recall@1", "group": "segment"},
         "search": {"price_per_hour": 0.5, "parallel": 2, "space": {
-            "training.learning_rate": {"loguniform": [1e-5, 1e-3]}, "model.pooling": {"choice": ["cls", "mean"]},
+            "training.learning_rate": {"loguniform": [1e-5, 1e-3]}, "training.batch_size": {"choice": [32, 64]},
         }},
     }  # fmt: skip
     ranker = Ranker.model_validate(document)
@@ -64,7 +64,7 @@ def judged(ranker: Ranker, challenger: list[str], champion: list[str] | None) ->
 
 def trial(number: int, loss: float | None, **more: Any) -> dict[str, Any]:
     """A trial as the tune stage's result has it."""
-    values = {"training.learning_rate": 10.0 ** -(number + 3), "model.pooling": ("cls", "mean")[number % 2]}
+    values = {"training.learning_rate": 10.0 ** -(number + 3), "training.batch_size": (32, 64)[number % 2]}
     entry = {
         "trial": number, "rung": 0, "share": 0.1, "loss": loss, "validation_loss": loss, "latency_ms": None,
         "values": values, "status": "done" if loss is not None else "failed", "seconds": 20.0,
@@ -99,7 +99,7 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
             store.put_json(verdict_key("shop", day), verdict.result())
         gate = judged(ranker, challenger, champion)
         history = [trial(0, 2.0), trial(1, 1.5), trial(2, None), trial(3, 1.7)] if trials else []
-        best = {"training.learning_rate": 1e-4, "model.pooling": "mean"} if trials else {}
+        best = {"training.learning_rate": 1e-4, "training.batch_size": 64} if trials else {}
         latency = {
             "rows": 1,
             "before_ms": 4.0,

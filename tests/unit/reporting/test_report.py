@@ -122,7 +122,7 @@ def test_a_whole_night_shows_everything(make_night):
     ):  # fmt: skip
         assert heading in said
     for words in (
-        "4 trials in 1.5 minutes", "pooling mean, learning_rate 0.0001", "training.max_minutes", "the weights of version 20110829001",
+        "4 trials in 1.5 minutes", "batch_size 64, learning_rate 0.0001", "training.max_minutes", "the weights of version 20110829001",
         "Demographic parity", "1.0 MB", "d0", "7 <rows>",
     ):  # fmt: skip
         assert words in said, words

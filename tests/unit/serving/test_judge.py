@@ -133,7 +133,7 @@ def test_the_worst_of_a_step_s_parts_decides(served: Verdict, clicked: Verdict, 
 
 
 def test_only_a_canary_can_be_held_for_its_clicks() -> None:
-    with pytest.raises(ValueError, match=r"canary\.clicks: only a canary's sessions"):
+    with pytest.raises(ValueError, match=r"canary\.clicks\.max_drop\n  only a canary's sessions"):
         Release.model_validate({"canary": {"clicks": {"max_drop": 0.05}}})
     assert Release().canary.clicks.max_drop is None  # type: ignore[call-arg]
 

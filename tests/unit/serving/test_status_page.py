@@ -83,6 +83,29 @@ def test_what_is_not_well_is_said_first(
     assert shown(released)[0] == f"recommend: {said}"
 
 
+def test_a_host_that_was_replaced_is_no_host_that_ails(released: ObjectStore) -> None:
+    def three_days_later() -> list[str]:
+        found = status("recommend")
+        for agent in found["recommend"]["agents"]:
+            if agent["agent"] == "old-pod":
+                agent |= {"live": False, "age_seconds": 3 * 86_400.0}
+        return list(page(released, found, width=None))
+
+    report(released, "old-pod", OLD)
+    assert three_days_later()[0] == "recommend: NOT HEALTHY: agent old-pod has been silent for 3 days"
+    report(released, "new-pod", NEW)
+    lines = three_days_later()
+    assert lines[0] == "recommend: healthy" and any("old-pod" in line for line in lines)
+
+
+def test_a_damaged_entry_of_the_log_hides_nothing_of_what_serves(released: ObjectStore) -> None:
+    report(released, "local", NEW)
+    newest = max(key for key, _ in released.list("deployments/recommend/log/"))
+    released.put(newest, b"{")
+    lines = shown(released)
+    assert lines[0] == "recommend: healthy" and any("or before" in line for line in lines)
+
+
 def test_without_a_report_nothing_is_claimed(released: ObjectStore) -> None:
     assert shown(released)[0] == "recommend: no agent reports: what serves is not known"
 

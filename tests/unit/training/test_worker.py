@@ -211,7 +211,7 @@ def in_lists_of_one(examples: Path, parts: tuple[str, ...]) -> None:
 
 
 def test_where_no_list_orders_anything_the_loss_chooses_and_there_is_no_metric(job: MakeJob) -> None:
-    spec = job("single", Kind.PAIR, **{"training.patience": 3})
+    spec = job("single", Kind.PAIR, **{"training.patience": 3, "training.validations": 3})
     in_lists_of_one(spec.examples, ("validation",))
     worker.train(spec)
     result = result_of(spec)
