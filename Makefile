@@ -7,8 +7,6 @@ PARTITION ?=
 RESHELVE := .venv/bin/reshelve
 # Tests that are slow to load already: TensorFlow graphs, servers, Airflow.
 HEAVY := airflow contract e2e unit/compression unit/memory unit/packaging unit/serving
-# The nights take longest: they begin early, beside the rest.
-PLATFORMS := tests/e2e tests/airflow tests/contract tests/unit
 CODE := include/reshelve plugins dags tests benchmarks scripts
 
 .PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks docs
@@ -37,10 +35,9 @@ reset: stop ## Stop, and delete the local data: models, logs, database (.reshelv
 clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.wheels) too
 	@rm -rf .venv .wheels .setup.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
 
-test: setup ## Run every test (about 45 minutes): what needs no platform, what does, and what needs a quiet machine
+test: setup ## Run every test (about an hour): on two workers what needs no platform, then what does
 	@.venv/bin/pytest -n 2 --dist loadfile -m "not platform"
-	@.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "platform and not quiet" $(PLATFORMS)
-	@.venv/bin/pytest -m "platform and quiet"
+	@.venv/bin/pytest -m platform
 
 test-fast: setup ## Run the tests that need neither the platform nor much time (about 2 minutes)
 	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform" $(addprefix --ignore=tests/,$(HEAVY))

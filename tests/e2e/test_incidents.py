@@ -38,7 +38,7 @@ from shop import Shop, eventually
 
 from planted import Customers, build_graphs, publish_graph, remember
 
-pytestmark = [pytest.mark.platform, pytest.mark.quiet, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CYCLES = 2
 TASK_SECONDS = 240  # of what Airflow's tasks do, one after the other, on a machine that is busy

@@ -29,7 +29,7 @@ from reshelve.store import objects, signatures
 from reshelve.store.deployments import pointer_key, problems, read_log, read_pointer, settle
 from reshelve.store.versions import download_version, list_versions
 
-pytestmark = [pytest.mark.slow, pytest.mark.platform, pytest.mark.quiet, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.platform, pytest.mark.timeout(1200)]
 
 FIRST_SCORE = {"good": 0.4, "other": 0.8}
 _PUBLISH = """
