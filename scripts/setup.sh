@@ -89,7 +89,8 @@ site = pathlib.Path(sysconfig.get_paths()["purelib"])
 for left in [*site.glob("~*"), *(info for info in site.glob("*.dist-info") if not (info / "RECORD").is_file())]:
     shutil.rmtree(left)
 PY
-install=("$venv/bin/python" -m pip install --progress-bar off -c constraints.txt)
+# Most modules are never imported: what is compiled at its first import need not be compiled here, by one processor.
+install=("$venv/bin/python" -m pip install --progress-bar off --no-compile -c constraints.txt)
 # Horovod is compiled for torch and needs nothing else: that takes the processors, the other packages network and disk.
 run "installing torch" "$venv/setup-torch.log" "${install[@]}" torch numpy
 begin "$venv/setup-horovod.log" scripts/build_horovod.sh "$venv/bin/python" "$wheels"
