@@ -16,7 +16,8 @@ WORKDIR /opt/reshelve
 COPY requirements.txt constraints.txt pyproject.toml README.md ./
 COPY scripts/setup.sh scripts/build_horovod.sh scripts/
 COPY include/reshelve/__init__.py include/reshelve/__init__.py
-RUN RESHELVE_HOROVOD=${HOROVOD} scripts/setup.sh && rm -rf .wheels
+# Compiled here: who runs the image may not write beside the packages. Some packages carry files that are no Python 3.
+RUN RESHELVE_HOROVOD=${HOROVOD} scripts/setup.sh && rm -rf .wheels && { .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true; }
 
 FROM ${BASE}
 # g++ stays out; setpriv is in util-linux; nginx is the gateway's; make is for people who look around inside.
