@@ -103,7 +103,9 @@ def test_a_plan_is_read_in_the_log_and_does_nothing(analyst: Visit, shop: Shop) 
     expect(form.locator('[name="element_plan"]')).to_be_checked()
     form.get_by_role("button", name="Trigger").click()
     run = newest_run(shop, "retrain_recommend")
-    planned = eventually("the plan", lambda: (one := runs(shop, "retrain_recommend")[0]).ended and one, 180)
+    planned = eventually(
+        "the plan", lambda: next((r for r in runs(shop, "retrain_recommend")[:1] if r.ended), None), 180
+    )
     states = {task.id: task.state for task in client.tasks(planned)}
     assert (states.pop("night"), set(states.values())) == ("success", {"skipped"})
     analyst.go(f"/dags/retrain_recommend/runs/{run}/tasks/night")
