@@ -35,7 +35,7 @@ reset: stop ## Stop, and delete the local data: models, logs, database (.reshelv
 clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.wheels) too
 	@rm -rf .venv .wheels .setup.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
 
-test: setup ## Run every test (about an hour): on two workers what needs no platform, then what does
+test: setup ## Run every test (more than an hour on two cores): on two workers what needs no platform, then what does
 	@.venv/bin/pytest -n 2 --dist loadfile -m "not platform"
 	@.venv/bin/pytest -m platform
 
