@@ -8,6 +8,8 @@ RESHELVE := .venv/bin/reshelve
 # Tests that are slow to load already: TensorFlow graphs, servers, Airflow.
 HEAVY := airflow contract e2e unit/compression unit/memory unit/packaging unit/serving
 CODE := include/reshelve plugins dags tests benchmarks scripts
+# Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks docs
 

@@ -75,9 +75,12 @@ class Shop:
         options += ["--timeout", str(timeout), "--every", "0.2"]
         self.process = start(command + options, self.home / "gateway.log")  # held: tests wait for its end
         self.pid = self.process.pid
+        # `nginx -t` listens for a moment too, and leaves an empty file: a port that is open is not enough.
         edge = self.home / "gateway" / "nginx.pid"
         wait_until(
-            lambda: edge.is_file() and port_is_open(self.port), 60, f"the gateway ({self.home}/gateway.log)"
+            lambda: edge.is_file() and edge.read_text().strip() != "" and port_is_open(self.port),
+            60,
+            f"the gateway ({self.home}/gateway.log)",
         )
 
     @property
