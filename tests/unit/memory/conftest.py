@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from reshelve.memory.tables import Corpus, Searches
+from reshelve.store.objects import ObjectStore
 from reshelve.training.base import resolve_base
 
 TODAY = date(2011, 8, 30)
@@ -64,3 +65,28 @@ def searches_of() -> Callable[..., Searches]:
 def corpus_of(searches_of: Callable[..., Searches]) -> Callable[..., Corpus]:
     """`corpus_of(titles, *rows)`."""
     return lambda titles, *rows: Corpus(searches_of(*rows), titles)
+
+
+class Kept:
+    """What a bucket held after work that several tests of a file begin with: done once, copied for each."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, bytes] = {}
+
+    def fill(self, store: ObjectStore, work: Callable[[], object]) -> None:
+        """Leave the store as `work` does; it is done the first time only."""
+        if self._objects:
+            for key, body in self._objects.items():
+                store.put(key, body)
+            return
+        work()
+        for key, _ in store.list(""):
+            found = store.get(key)
+            assert found is not None
+            self._objects[key] = found.body
+
+
+@pytest.fixture(scope="module")
+def kept() -> Kept:
+    """One for each file of tests."""
+    return Kept()

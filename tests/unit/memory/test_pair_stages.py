@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -38,10 +39,9 @@ STAGES = {"examples": build_examples, "train": train, "compress": compress, "pac
 
 
 @pytest.fixture
-def ads(store: ObjectStore, tmp_path: Path, small_bert: Path) -> Run:
+def ads(store: ObjectStore, tmp_path: Path, small_bert: Path, kept: Any) -> Run:
     """A run of the project's own ranker file on a small encoder, its sample landed and validated."""
-    land("ads")
-    validate_range("ads", FIRST, LAST)
+    kept.fill(store, lambda: (land("ads"), validate_range("ads", FIRST, LAST)))
     small = {
         "model.base": str(small_bert), "model.layers": 2, "model.max_length": 16, "training.batch_size": 64,
         "training.epochs": 1, "examples.max_examples": 6000, "compression.steps": [], "gates.max_queries": 60,

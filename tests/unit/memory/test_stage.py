@@ -172,13 +172,14 @@ def test_a_search_version(make_run: Callable[..., Run], monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def packaged_run(make_run: Callable[..., Run]) -> Run:
+def packaged_run(make_run: Callable[..., Run], kept: Any) -> Run:
     """A run whose stages are done up to package, as the gate finds it."""
-    run = make_run()
-    for name, work in {
+    run, stages = make_run(), {
         "examples": build_examples, "train": train, "blend": blend, "compress": compress, "package": package,
-    }.items():  # fmt: skip
-        run.stage(name).commit(work(run))
+    }  # fmt: skip
+    kept.fill(run.store, lambda: [run.stage(name).commit(work(run)) for name, work in stages.items()])
+    for name in stages:
+        run.stage(name).files()
     return run
 
 
