@@ -48,6 +48,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
 
     Days without rows are not landed, nor are days that the source no longer keeps. Returns partitions and rows landed (or found the same), `skipped`
     (the partitions that were there already), `late` (those that got further rows), `undated` (rows without a day, which no partition can hold),
+    `left_out` (reason of `leave_out` → raw rows),
     `rejected` (raw rows that were left out because they cannot be read: file, line and reason), first and last day, and catalogue (items, or None).
 
     Raises ConfigurationError for a missing file or a wrong expression, DataError for files that cannot be read.
@@ -74,6 +75,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
                 landed.day(day)
                 progress.add(count)
             items = _land_catalogue(db, mapping, store, directory)
+            left_out = dict(db.execute("SELECT reason, rows FROM left_out ORDER BY reason").fetchall())
             undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
     refused = landed.refused
     held = [(day, count) for day, count in days if day not in refused]
@@ -82,6 +84,8 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
         log.warning("rows without a day were left out", rows=undated)
     for row in rejected:
         log.warning("a row that cannot be read was left out", row=row)
+    if left_out:
+        log.info("rows were left out", reasons=left_out)
     log.info("landed", partitions=len(held), rows=rows, skipped=landed.skipped, refused=len(refused))
     result = {
         "source": source,
@@ -92,6 +96,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
         "skipped": landed.skipped,
         "late": landed.late,
         "undated": undated,
+        "left_out": left_out,
         "rejected": rejected,
         "refused": [{"day": day.isoformat(), "reason": error.headline} for day, error in refused.items()],
         "catalogue": items,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import duckdb
 
-from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, known, reason
-from reshelve.clickstream.parsed import cast_of_text, casts_in_utc, in_utc, names_alone
+from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, known, reason, text
+from reshelve.clickstream.parsed import cast_of_text, casts_in_utc, glued, in_utc, make_glue, names_alone
 from reshelve.clickstream.raw_files import RawFiles, open_raw
 from reshelve.clickstream.reader_options import FileFormat, ReaderOptions, expected_options
 from reshelve.clickstream.sources import ClickstreamSource, raw_files, source_path
@@ -18,6 +18,7 @@ from reshelve.errors import ConfigurationError, DataError
 from reshelve.forms import line_of
 
 _ROW = "source"  # what an expression calls the whole raw row
+_IDS = ("user_id", "session_id", "item_id")
 _NAMED = 5  # rejected rows in a message; the log has them all
 
 
@@ -30,18 +31,24 @@ class Expression:
     sql_type: str
     column: str
     made: str = ""  # of `sql`: the cast that is run
+    then: str = "{}"  # what becomes of the value
 
     @property
     def cast(self) -> str:
         """The SQL of the value, in its type."""
-        return self.made or f"CAST(({self.sql}) AS {self.sql_type})"
+        return self.then.format(self.made or f"CAST(({self.sql}) AS {self.sql_type})")
 
-    def of_text(self, db: duckdb.DuckDBPyConnection) -> Expression:
-        """The same over columns that are text: a time with an offset becomes UTC."""
-        sql = casts_in_utc(db, f"SELECT ({self.sql})").removeprefix("SELECT (").removesuffix(")")
-        is_time = self.sql_type in ("DATE", "TIMESTAMP")
+    def over(self, db: duckdb.DuckDBPyConnection, file_format: FileFormat) -> Expression:
+        """The same as it is run: an id of unknown parts is unknown, and a text with an offset is a time in UTC."""
+        query = f"SELECT ({self.sql})"
+        if self.column in _IDS:
+            query = glued(db, query)
+        if file_format != "parquet":
+            query = casts_in_utc(db, query)
+        sql = query.removeprefix("SELECT (").removesuffix(")")
+        is_text_of_time = file_format != "parquet" and self.sql_type in ("DATE", "TIMESTAMP")
         return replace(
-            self, made=in_utc(sql, self.sql_type) if is_time else f"CAST(({sql}) AS {self.sql_type})"
+            self, made=in_utc(sql, self.sql_type) if is_text_of_time else f"CAST(({sql}) AS {self.sql_type})"
         )
 
     @property
@@ -52,14 +59,29 @@ class Expression:
 def map_events(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path) -> list[str]:
     """Fill the table `events`: `day`, `row` (the order of the raw files), and the event columns, NULL where a text is blank.
 
-    Returns the raw rows that were left out (`options.max_rejects`): file, line and reason of each. Raises
+    The table `left_out` has the rows that `leave_out` is about: reason, and how many. Returns the raw rows that were left out (`options.max_rejects`): file, line and reason of each. Raises
     ConfigurationError for a missing file or a wrong expression, DataError for files that cannot be read.
     """
-    expressions = [Expression("event_date", mapping.event_date, "DATE", "day")]
-    for name, sql_type in EVENT_TYPES.items():
-        expressions.append(Expression(f"columns.{name}", mapping.columns[name], sql_type, name))
+    expressions = [
+        Expression(f"columns.{name}", mapping.columns[name], sql_type, name, then=_then(name, mapping))
+        for name, sql_type in EVENT_TYPES.items()
+    ]
+    if mapping.event_date:
+        expressions.insert(0, Expression("event_date", mapping.event_date, "DATE", "day"))
+    else:
+        local = f"CAST(timezone({text(mapping.time_zone)}, CAST({{}} AS TIMESTAMPTZ)) AS DATE)"
+        time = mapping.columns["event_time"]
+        expressions.insert(0, Expression("columns.event_time", time, "TIMESTAMP", "day", then=local))
+    conditions = [
+        Expression(f"leave_out.{reason}", sql, "BOOLEAN", reason) for reason, sql in mapping.leave_out.items()
+    ]
+    make_glue(db)
     table = _Table(db, mapping.name, "files", mapping.files, mapping.format, mapping.options, mapping.rows)
-    return table.create("events", expressions, scratch)
+    return table.create("events", expressions, scratch, conditions)
+
+
+def _then(name: str, mapping: ClickstreamSource) -> str:
+    return "{} + 1" if name == "position" and mapping.first_position == 0 else "{}"
 
 
 def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path) -> list[str]:
@@ -71,8 +93,16 @@ def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scr
         Expression("catalogue.item_id", listed.item_id, "VARCHAR", "item_id"),
         Expression("catalogue.title", listed.title, "VARCHAR", "title"),
     ]
-    table = _Table(db, mapping.name, "catalogue.files", listed.files, listed.format, listed.options)
+    make_glue(db)
+    table = _Table(
+        db, mapping.name, "catalogue.files", listed.files, listed.format, listed.options, listed.rows
+    )
     return table.create("products", expressions, scratch)
+
+
+def _reason(conditions: Sequence[Expression]) -> str:
+    """The SQL of the first condition that holds for a row, by its name."""
+    return f"CASE {' '.join(f'WHEN {each.cast} THEN {text(each.column)}' for each in conditions)} END"
 
 
 @dataclass(frozen=True)
@@ -87,33 +117,45 @@ class _Table:
     options: ReaderOptions
     rows: str | None = None
 
-    def create(self, name: str, expressions: list[Expression], scratch: Path) -> list[str]:
-        """Make table `name`; returns the rows that were left out."""
+    def create(
+        self, name: str, expressions: list[Expression], scratch: Path, conditions: Sequence[Expression] = ()
+    ) -> list[str]:
+        """Make table `name` without the rows of `conditions`, which `left_out` counts; returns the rows that cannot be read."""
         files, copies = raw_files(self.source, self.key, self.files), scratch / name
         copies.mkdir()
         try:
             raw = open_raw(self.db, files, self.file_format, self.options, copies)
         except RawFileError as error:
             raise self._unreadable(error) from error
-        if self.file_format != "parquet":
-            expressions = [each.of_text(self.db) for each in expressions]
+        expressions = [each.over(self.db, self.file_format) for each in expressions]
+        conditions = [each.over(self.db, self.file_format) for each in conditions]
         made = self._rows(f"({raw.query})")
-        self._bind(raw, made, expressions)
+        self._bind(raw, made, [*conditions, *expressions])
         casts = ", ".join(f"{each.cast} AS {column(each.column)}" for each in expressions)
         told = ", ".join(
             f"{known(column(each.column))} AS {column(each.column)}"
             for each in expressions
             if each.sql_type == "VARCHAR"
         )
+        kept = f" WHERE {_reason(conditions)} IS NULL" if conditions else ""
         try:
             self.db.execute(
                 f"CREATE TABLE {name} AS SELECT * REPLACE ({told})"
-                f" FROM (SELECT row_number() OVER () AS row, {casts} FROM {made} AS {_ROW}) AS cast_rows"
+                f" FROM (SELECT row_number() OVER () AS row, {casts} FROM {made} AS {_ROW}{kept}) AS cast_rows"
             )
+            self._count(made, conditions)
         except duckdb.Error as error:
-            self._explain(raw, made, expressions)
+            self._explain(raw, made, [*conditions, *expressions])
             raise DataError(f"{self.source}: the raw files cannot be mapped", raw.said(error)) from error
         return self._rejects(raw)
+
+    def _count(self, made: str, conditions: Sequence[Expression]) -> None:
+        self.db.execute("CREATE TABLE IF NOT EXISTS left_out (reason VARCHAR, rows BIGINT)")
+        if conditions:
+            reasons = f"SELECT {_reason(conditions)} AS reason FROM {made} AS {_ROW}"
+            self.db.execute(
+                f"INSERT INTO left_out SELECT reason, count(*) FROM ({reasons}) WHERE reason IS NOT NULL GROUP BY ALL"
+            )
 
     def _rows(self, table: str) -> str:
         if not self.rows:
@@ -127,7 +169,7 @@ class _Table:
         """Name the key that DuckDB refuses before it has read a row."""
         if self.rows:
             expected = f"expected a query over raw: {self.rows}"
-            self._try("rows", expected, f"SELECT * FROM {made} AS {_ROW} LIMIT 0")
+            self._try(self._rows_key, expected, f"SELECT * FROM {made} AS {_ROW} LIMIT 0")
         columns = [row[0] for row in self.db.execute(f"DESCRIBE SELECT * FROM {made} AS {_ROW}").fetchall()]
         hides = any(name.lower() == _ROW for name in columns)
         for each in expressions:
@@ -140,6 +182,10 @@ class _Table:
                     f" rows: SELECT * RENAME ({_ROW} AS {_ROW}_column) FROM raw",
                 )
 
+    @property
+    def _rows_key(self) -> str:
+        return self.key.replace("files", "rows")
+
     def _explain(self, raw: RawFiles, made: str, expressions: list[Expression]) -> None:
         """Raise for what is at fault: a raw file, the query `rows`, or the first expression that fails on a row."""
         try:
@@ -149,7 +195,7 @@ class _Table:
             raise self._unreadable(error) from error
         if self.rows:
             expected = f"expected a query over raw: {self.rows}"
-            self._try("rows", expected, f"SELECT max(hash(COLUMNS(*))) FROM {made} AS {_ROW}")
+            self._try(self._rows_key, expected, f"SELECT max(hash(COLUMNS(*))) FROM {made} AS {_ROW}")
         for each in expressions:
             # The first row where something comes in and nothing comes out.
             fails = f"TRY({each.cast}) IS NULL AND TRY(({each.sql}) IS NULL) IS DISTINCT FROM true"

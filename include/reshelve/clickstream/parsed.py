@@ -14,12 +14,53 @@ import duckdb
 
 from reshelve.clickstream.database import text
 
+# All that is no number (whole strings, so that digits within them stay), then a number, or nothing at the very end.
+_NUMBER = r"""((?:"(?:[^"\\]|\\.)*"|[^"0-9-]|-[A-Za-z])*)(-?[0-9][0-9.eE+-]*)?"""
+_GLUED = {"concat": "_glued", "concat_ws": "_glued_ws"}
+_MOST_PARTS = 20  # of an id
 _TIMES = {"DATE", "DATETIME", "TIMESTAMP", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP_S", "TIMESTAMP_US"}
 
 
 def cast_of_text(sql: str, sql_type: str) -> str:
-    """The cast of a text to a type, by way of UTC where that is a time."""
+    """The cast of a text to a type: by way of UTC where that is a time, with numbers as they are written where it is JSON."""
+    if sql_type.upper() == "JSON":
+        return f"CAST({exact_json(sql)} AS JSON)"
     return in_utc(sql, sql_type) if sql_type.upper() in _TIMES else f"CAST({sql} AS {sql_type})"
+
+
+def exact_json(sql: str) -> str:
+    """A text of JSON with its numbers in quotes: every parser at hand makes 1.1 of `1.10` and 120000.0 of `12E4`."""
+    return f"left(regexp_replace({sql}, {text(_NUMBER)}, '\\1\"\\2\"', 'g'), -2)"
+
+
+def make_glue(db: duckdb.DuckDBPyConnection) -> None:
+    """The functions that `glued` writes."""
+    for name, first in (("_glued", 1), ("_glued_ws", 2)):
+        makes = []
+        for count in range(first, _MOST_PARTS + 1):
+            given = [f"p{number}" for number in range(count)]
+            parts = [f"CAST({part} AS VARCHAR)" for part in given]
+            between = " || " if name == "_glued" else f" || {parts.pop(0)} || "
+            makes.append(f"({', '.join(given)}) AS {between.join(parts)}")
+        db.execute(f"CREATE OR REPLACE TEMP MACRO {name}{', '.join(makes)}")
+
+
+def glued(db: duckdb.DuckDBPyConnection, query: str) -> str:
+    """`query` with `concat` and `concat_ws` unknown where a part is: they leave NULL out, and whoever is not known would
+    all have the id `/`."""
+    if "concat" not in query.lower():
+        return query
+    written = query.encode()
+    found = [
+        (node["query_location"], name)
+        for node in _nodes(_parsed(db, query))
+        if (name := str(node.get("function_name", "")).lower()) in _GLUED
+        and len(node.get("arguments", ())) <= _MOST_PARTS
+    ]
+    for place, name in sorted(found, reverse=True):
+        if written[place : place + len(name)].lower() == name.encode():  # not `a.concat(b)`
+            written = written[:place] + _GLUED[name].encode() + written[place + len(name) :]
+    return written.decode()
 
 
 def in_utc(sql: str, sql_type: str) -> str:

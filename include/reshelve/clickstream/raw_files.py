@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from reshelve.clickstream.database import RawFileError, column, reason, text
+from reshelve.clickstream.null_strings import without
 from reshelve.clickstream.raw_csv import csv_query, typed
 from reshelve.clickstream.raw_json import json_objects, json_query
 from reshelve.clickstream.reader_options import FileFormat, ReaderOptions
@@ -198,7 +199,8 @@ def _parquet_query(
     selects = []
     for (paths, schema), integers in zip(groups, whole, strict=True):
         told = options.model_copy(update={"types": {**integers, **options.types}})
-        selects.append(f"SELECT {typed(list(schema), told)} FROM {_parquet(paths, further)}")
+        rows = without(db, f"SELECT * FROM {_parquet(paths, further)}", options.null_strings)
+        selects.append(f"SELECT {typed(list(schema), told)} FROM ({rows})")
     return " UNION ALL BY NAME ".join(selects)
 
 

@@ -14,14 +14,13 @@ from typing import Any
 import duckdb
 
 from reshelve.clickstream.database import RawFileError, column, text
+from reshelve.clickstream.null_strings import without
+from reshelve.clickstream.parsed import exact_json
 from reshelve.clickstream.raw_csv import typed
 from reshelve.clickstream.reader_options import ReaderOptions
 
 _LONGEST_OBJECT = 16 * 1024 * 1024  # bytes
 _MOST_KEYS = 200  # of an object within: more are no names but values, and it becomes a map
-
-# All that is no number (whole strings, so that digits within them stay), then a number, or nothing at the very end.
-_NUMBER = r"""((?:"(?:[^"\\]|\\.)*"|[^"0-9-]|-[A-Za-z])*)(-?[0-9][0-9.eE+-]*)?"""
 
 
 def json_query(
@@ -50,7 +49,6 @@ def json_query(
         name: _of_type(given[name.lower()]) if name.lower() in given else _texts(child)
         for name, child in names.items()
     }
-    quoted = f"left(regexp_replace(CAST(json AS VARCHAR), {text(_NUMBER)}, '\\1\"\\2\"', 'g'), -2)"
     # json_transform matches keys letter by letter, but a struct has no two that differ in case alone.
     others = [
         f"json_extract_string(_object, {text(_path(name))}) AS {column(f'{name}_{number}')}"
@@ -63,12 +61,17 @@ def json_query(
     columns = ["unnest(_row)", *others, *folders, *([column(filename)] if filename else [])]
     row = f"json_transform(_object, {text(json.dumps(wanted, ensure_ascii=False))})"
     passed = ", ".join(
-        [f"{quoted} AS _object", *folders, *([f"filename AS {column(filename)}"] if filename else [])]
+        [
+            f"{exact_json('CAST(json AS VARCHAR)')} AS _object",
+            *folders,
+            *([f"filename AS {column(filename)}"] if filename else []),
+        ]
     )
     texts = (
         f"SELECT {', '.join(columns)} FROM (SELECT *, {row} AS _row"
         f" FROM (SELECT {passed} FROM {objects} WHERE json IS NOT NULL))"
     )
+    texts = without(db, texts, options.null_strings)
     return f"SELECT {typed(list(names), options)} FROM ({texts})" if given else texts
 
 

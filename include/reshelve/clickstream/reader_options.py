@@ -12,8 +12,8 @@ from reshelve.forms import Form
 FileFormat = Literal["parquet", "csv", "json"]
 
 _KNOWN = {
-    "parquet": {"types", "union_by_name"},
-    "json": {"encoding", "max_rejects", "sample_size", "types"},
+    "parquet": {"null_strings", "types", "union_by_name"},
+    "json": {"encoding", "max_rejects", "null_strings", "sample_size", "types"},
     "csv": {
         "comment", "delimiter", "encoding", "escape", "header", "max_rejects", "names", "null_padding", "null_strings",
         "quote", "skip", "strict", "types", "union_by_name",
@@ -51,7 +51,8 @@ class ReaderOptions(Form):
         False, description="csv: lines that are too short have NULL in the fields that are missing."
     )
     null_strings: tuple[str, ...] = Field(
-        (), description="csv: texts that stand for NULL, beside the empty one."
+        (),
+        description="Texts that stand for NULL (`(not set)`), beside the empty one; in the objects and lists of json and parquet as well.",
     )
     encoding: str = Field(
         "utf-8", description="csv, json: how characters are written: cp1252, latin-1, utf-16, shift_jis, …"
@@ -59,7 +60,7 @@ class ReaderOptions(Form):
     types: dict[str, str] = Field(
         {},
         description="DuckDB types of columns: `price: DOUBLE`. Default: VARCHAR for all that csv and json hold "
-        "(json: in its objects and lists as well), the file's own types for parquet.",
+        "(json: in its objects and lists as well), the file's own types for parquet. JSON: a field of csv that holds an object or a list, its numbers as they are written.",
     )
     union_by_name: bool = Field(
         True,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from reshelve.clickstream.database import column, text
+from reshelve.clickstream.days import day_limits
 from reshelve.clickstream.rule_base import (
     EventColumn,
     NumberColumn,
@@ -105,13 +107,22 @@ class Matches(RowRule):
 
 
 class Expression(TolerantRule):
-    """A condition in SQL over the row; `$partition` is the partition's day."""
+    """A condition in SQL over the row; `$partition` is the partition's day, `$day_begins` and `$day_ends` are its first
+    moment and that of the next, in UTC, by the clocks of the source's `time_zone`."""
 
     check: Literal["expression"]
     sql: str = Field(min_length=1)
 
     def failing(self, partition: str) -> str:
-        return f"NOT ({self.sql.replace('$partition', f'DATE {text(partition)}')})"
+        sql = self.of_day(date.fromisoformat(partition), "UTC").sql
+        return f"NOT ({sql.replace('$partition', f'DATE {text(partition)}')})"
+
+    def of_day(self, day: date, zone: str) -> Expression:
+        """The same with that day's limits."""
+        sql = self.sql
+        for name, moment in zip(("$day_begins", "$day_ends"), day_limits(day, zone), strict=True):
+            sql = sql.replace(name, f"TIMESTAMP {text(moment)}")
+        return self if sql == self.sql else self.model_copy(update={"sql": sql})
 
     def failure(self) -> str:
         return f"not so: {self.description}"

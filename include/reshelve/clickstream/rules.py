@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -166,6 +167,11 @@ class RuleFile(Form):
         """The same rules, those of `names` setting nothing aside: their rows are used, and a person is told."""
         told = {"severity": Severity.WARN}
         rules = tuple(r.model_copy(update=told) if r.name in names else r for r in self.rules)
+        return self.model_copy(update={"rules": rules})
+
+    def of_day(self, day: date, zone: str) -> RuleFile:
+        """The same rules, for the partition `day` of a source whose days begin by the clocks of `zone`."""
+        rules = tuple(r.of_day(day, zone) if isinstance(r, Expression) else r for r in self.rules)
         return self.model_copy(update={"rules": rules})
 
     def only(self, kind: type[Any]) -> Any:

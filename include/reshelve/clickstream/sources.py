@@ -8,10 +8,11 @@ What csv and json files hold is text there, letter for letter, until an expressi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from reshelve.clickstream.days import TimeZone
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.clickstream.reader_options import FileFormat, ReaderOptions, expected_options
 from reshelve.errors import ConfigurationError
@@ -35,6 +36,7 @@ class Catalogue(Form):
         "parquet", description="How the files are written; csv and json (one object a line) may be gzipped."
     )
     options: ReaderOptions = Field(ReaderOptions(), description="As `options` of the source.")
+    rows: str | None = Field(None, description="As `rows` of the source: a query whose rows are the items.")
     item_id: Expression
     title: Expression
 
@@ -61,8 +63,21 @@ class ClickstreamSource(Form):
         description="A DuckDB query over the table `raw` whose rows are the events, where one raw row holds several: "
         "`SELECT *, unnest(items) AS item FROM raw`.",
     )
-    event_date: Expression = Field(
-        description="The DuckDB expression of the day whose partition a row belongs to."
+    leave_out: dict[str, Expression] = Field(
+        {},
+        description="Rows that are no events for us: a reason in words, and the DuckDB condition of its rows, such as "
+        "`no consent: visitor IS NULL`. They are not landed, counted by their (first) reason and named in the result.",
+    )
+    time_zone: TimeZone = Field(
+        "UTC",
+        description="Whose clocks the days of this source begin by: a name such as America/Los_Angeles. Times are UTC all the same.",
+    )
+    event_date: Expression | None = Field(
+        None,
+        description="The DuckDB expression of the day whose partition a row belongs to. Default: the day of `event_time` in `time_zone`.",
+    )
+    first_position: Literal[0, 1] = Field(
+        1, description="What `position` says of the first place of a shelf. Where that is 0, one is added."
     )
     columns: dict[str, Expression] = Field(description="One DuckDB expression per event column.")
     catalogue: Catalogue | None = Field(None, description="The product list, where there is one.")

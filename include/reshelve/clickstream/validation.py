@@ -20,7 +20,7 @@ from reshelve.clickstream.history import load_history
 from reshelve.clickstream.judgement import Judgement
 from reshelve.clickstream.releases import released_rules
 from reshelve.clickstream.rules import RuleFile, load_rules
-from reshelve.clickstream.sources import load_source
+from reshelve.clickstream.sources import ClickstreamSource, load_source
 from reshelve.clickstream.verdicts import (
     Decision,
     Verdict,
@@ -44,7 +44,8 @@ def validate(source: str, partition: date) -> dict[str, Any]:
     verdict `missing` where nothing has landed. Data faults of any kind end in a verdict; a wrong mapping or
     rule file raises ConfigurationError, a store that is away TryAgainError.
     """
-    return _validate(object_store(), source, partition, load_rules(load_source(source).rules))
+    mapping = load_source(source)
+    return _validate(object_store(), mapping, partition, load_rules(mapping.rules))
 
 
 def validate_range(source: str, first: date | None = None, last: date | None = None) -> dict[str, Any]:
@@ -54,7 +55,8 @@ def validate_range(source: str, first: date | None = None, last: date | None = N
     it is stop where no day that landed is, missing where none landed. `verdicts` has each day's own.
     """
     store = object_store()
-    rules = load_rules(load_source(source).rules)
+    mapping = load_source(source)
+    rules = load_rules(mapping.rules)
     landed = landed_partitions(store, source)
     first, last = first or min(landed, default=None), last or max(landed, default=None)
     if first is None or last is None:
@@ -66,7 +68,7 @@ def validate_range(source: str, first: date | None = None, last: date | None = N
     log = logger(stage="validate", source=source)
     progress = Progress(log, "validating", "partitions", len(days))
     for number, day in enumerate(days, 1):
-        result = _validate(store, source, day, rules)
+        result = _validate(store, mapping, day, rules)
         results.append(result)
         progress.add()
         log.info("validated", partition=str(day), verdict=result["verdict"], done=f"{number}/{len(days)}",
@@ -111,7 +113,10 @@ def _range_result(source: str, results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _validate(store: ObjectStore, source: str, partition: date, rules: RuleFile) -> dict[str, Any]:
+def _validate(
+    store: ObjectStore, mapping: ClickstreamSource, partition: date, rules: RuleFile
+) -> dict[str, Any]:
+    source, rules = mapping.name, rules.of_day(partition, mapping.time_zone)
     objects = landed_objects(store, source, partition)
     if not objects:
         headline = f"{source} {partition}: nothing has landed"
