@@ -23,7 +23,7 @@ from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.platform import airflow, postgres, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import free_port, start, stop_group
-from reshelve.settings import settings
+from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
 
 CAREFUL = "careful"
@@ -128,6 +128,9 @@ def running(home: Path) -> Iterator[AirflowHere]:
     environment = {
         **here.environment(),
         "RESHELVE_START_DATE": "2199-01-01",
+        "PYTHONPATH": os.pathsep.join(
+            [str(PROJECT / "include"), str(PROJECT / "plugins")]
+        ),  # of this checkout
         "RESHELVE_BUCKET": "reshelve",
         "RESHELVE_RANKERS_DIR": str(with_a_careful_one(home / "rankers")),
         "RESHELVE_CLICKSTREAMS_DIR": str(with_a_daily_one(home / "clickstreams", home / "raw")),
