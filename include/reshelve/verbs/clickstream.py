@@ -37,6 +37,9 @@ def land(
             help="One day as its night lands it: with the rows that came late for the neighbour_days before it.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Map and judge one day (default: the first) and land nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Map a source's raw files onto clickstream partitions and land them on S3.
@@ -45,6 +48,10 @@ def land(
     landed; 75 where the mapping tells files by {date} and none has been delivered for the day."""
     if partition and (first or last):
         raise errors.ConfigurationError("--partition is one day: give it, or --from and --to")
+    if dry_run:
+        tried = day(partition or first)
+        show(call("reshelve.clickstream.trial:try_day", source, tried), as_json, f"tried: {source}")
+        return
     try:
         if partition:
             result = call("reshelve.clickstream.landing:land_day", source, parse_partition(partition))
