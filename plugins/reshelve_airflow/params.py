@@ -227,13 +227,17 @@ def _one_of(names: Sequence[str], what: str = "ranker") -> AfterValidator:
 
 def clickstream_params(sources: Sequence[str]) -> type[ClickstreamParams]:
     """The form of `clickstream`: its sources are those that have a mapping file."""
-    source = ClickstreamParams.model_fields["source"]
-    field = Field(None, description=source.description, json_schema_extra={"enum": [None, *sources]})
-    return create_model(
-        "ClickstreamParams",
-        __base__=ClickstreamParams,
-        source=(Annotated[str, _one_of(sources, "source")] | None, field),
-    )
+
+    class SourceParams(ClickstreamParams):
+        """`clickstream`."""
+
+        source: Annotated[str, _one_of(sources, "source")] | None = Field(
+            None,
+            description="Only this source. Empty: all of them.",
+            json_schema_extra={"enum": [None, *sources]},
+        )
+
+    return SourceParams
 
 
 def decision_params(rankers: Sequence[str]) -> type[Params]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from reshelve.errors import DataError
@@ -49,7 +48,7 @@ def held_out(
     return questions, catalogue
 
 
-def _questions(work: Workspace) -> Sequence[HoldoutQuery]:
+def _questions(work: Workspace) -> list[HoldoutQuery]:
     ranker, connection = work.run.ranker, work.connection
     most, seed = ranker.gates.max_queries, ranker.training.seed
     if ranker.kind is Kind.PAIR:

@@ -89,7 +89,7 @@ def test_a_version_is_scored_on_any_source(published: int, store: ObjectStore) -
         app, ["evaluate", "-v", str(published), "-s", OTHER, "--metric", "mrr@10", "--json"]
     )
     assert answer.exit_code == 0, answer.output
-    alone = json.loads(answer.stdout)
+    alone = json.loads(answer.stdout.strip().splitlines()[-1])
     assert (alone["metric"], alone["days_before"], alone["differences"]) == ("mrr@10", 0, {})
     assert list(alone["metrics"]) == ["version"] and alone["unknown_answers"] == 1
     assert alone["value"]["low"] < alone["value"]["value"] < 1, "one basket holds what the version never saw"
