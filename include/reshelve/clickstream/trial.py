@@ -12,7 +12,7 @@ from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.clickstream.mapping import map_events
 from reshelve.clickstream.rules import load_rules
-from reshelve.clickstream.sources import load_source
+from reshelve.clickstream.sources import delivered, load_source
 from reshelve.errors import DataError
 from reshelve.settings import settings
 
@@ -28,6 +28,8 @@ def try_day(source: str, partition: date | None = None) -> dict[str, Any]:
     from reshelve.clickstream.judgement import Judgement  # Great Expectations takes seconds
 
     mapping = load_source(source)
+    if partition is None and mapping.lands_by_day:
+        partition = min(delivered(mapping, Span()), default=None)
     settings().work.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings().work, prefix="try-") as made:
         scratch = Path(made)

@@ -45,12 +45,14 @@ def land(
     """Map a source's raw files onto clickstream partitions and land them on S3.
 
     Exit 73 where some days hold other rows already, or rows stand in the files of another day, and all others are
-    landed; 75 where the mapping tells files by {date} and none has been delivered for the day."""
+    landed; 65 where a day that was tried would be stopped; 75 where the mapping tells files by {date} and none has been delivered for the day."""
     if partition and (first or last):
         raise errors.ConfigurationError("--partition is one day: give it, or --from and --to")
     if dry_run:
-        tried = day(partition or first)
-        show(call("reshelve.clickstream.trial:try_day", source, tried), as_json, f"tried: {source}")
+        tried = call("reshelve.clickstream.trial:try_day", source, day(partition or first))
+        show(tried, as_json, f"tried: {source}")
+        if tried["verdict"] == "stop":
+            raise errors.DataError(str(tried["headline"]))
         return
     try:
         if partition:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reshelve.errors import ReshelveError
+from reshelve.errors import DataError, ReshelveError
 from reshelve.logs import logger
 from reshelve.verbs.options import AsJson, Source, call, show
 
@@ -69,6 +69,8 @@ def _show_tried(result: dict[str, Any], check: bool, path: str, name: str, as_js
         try:
             tried = call(path, name)
             result = {**result, "check": tried if isinstance(tried, dict) else "the file is right"}
+            if isinstance(tried, dict) and tried["verdict"] == "stop":
+                failed = DataError(str(tried["headline"]))
         except ReshelveError as error:
             failed = error
             result = {**result, "check": error.headline}

@@ -222,3 +222,22 @@ def test_the_first_day_is_tried_and_nothing_lands(here: Path, monkeypatch: pytes
     tried = json.loads(answer.stdout.strip().splitlines()[-1])["check"]
     assert (tried["partition"], tried["rows"], tried["verdict"]) == ("2026-01-01", 45, "pass")
     assert tried["event_types"] == {"click": 15, "cart": 15, "purchase": 15}
+
+
+def test_a_try_that_would_stop_the_day_says_so_and_keeps_the_file(
+    here: Path, raw: Callable[..., str]
+) -> None:
+    rows = "".join(f"2026-01-05 09:00:0{n},,v,Cup\n" for n in range(9))
+    command = [
+        "new",
+        "source",
+        "shop",
+        "--files",
+        raw(f"seen,sku,visit,title\n2026-01-05 08:00:00,1,v,Cup\n{rows}"),
+        "--json",
+    ]
+    answer = CliRunner().invoke(app, command)
+    assert isinstance(answer.exception, DataError) and answer.exception.exit_code == 65
+    tried = json.loads(answer.stdout.strip().splitlines()[-1])["check"]
+    assert tried["verdict"] == "stop" and tried["known"]["item_id"] == 1
+    assert (here / "sources" / "shop.yaml").is_file()
