@@ -17,7 +17,7 @@ from reshelve.logs import configure_logs, logger
 from reshelve.platform.configuration import use_local_platform
 from reshelve.processes import die_with_parent
 from reshelve.variables import unknown_variables
-from reshelve.verbs import clickstream, night, platform, servers, versions, watch
+from reshelve.verbs import clickstream, new, night, platform, servers, versions, watch
 
 app = typer.Typer(
     name="reshelve",
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verbs in (clickstream, night, versions, watch, servers, platform):
+for verbs in (clickstream, new, night, versions, watch, servers, platform):
     app.add_typer(verbs.app)
 
 

@@ -71,6 +71,10 @@ class TryAgainError(ReshelveError):
     exit_code = EXIT_TRY_AGAIN
 
 
+class NotDeliveredError(TryAgainError):
+    """The files of a day are not there (yet)."""
+
+
 class AlreadyRunningError(TryAgainError):
     """Another process of this machine holds this very piece of work."""
 

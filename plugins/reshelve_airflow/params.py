@@ -61,9 +61,15 @@ class Params(BaseModel):
 
 
 class ClickstreamParams(Params):
-    """`clickstream`."""
+    """`clickstream`; see `clickstream_params`."""
 
     partition: Day = None
+    source: str | None = Field(None, description="Only this source. Empty: all of them.")
+    land: bool = Field(
+        False,
+        description="Land the day from the raw files also of sources whose mapping has no {date} in `files`; "
+        "those that have one are landed anyway.",
+    )
 
 
 class RetrainParams(Params):
@@ -210,13 +216,28 @@ class ReleaseParams(Params):
     if_sequence: IfSequence = None
 
 
-def _one_of(rankers: Sequence[str]) -> AfterValidator:
+def _one_of(names: Sequence[str], what: str = "ranker") -> AfterValidator:
     def known(name: str) -> str:
-        if name not in rankers:
-            raise ValueError(f"no such ranker; known: {', '.join(rankers)}")
+        if name not in names:
+            raise ValueError(f"no such {what}; known: {', '.join(names)}")
         return name
 
     return AfterValidator(known)
+
+
+def clickstream_params(sources: Sequence[str]) -> type[ClickstreamParams]:
+    """The form of `clickstream`: its sources are those that have a mapping file."""
+
+    class SourceParams(ClickstreamParams):
+        """`clickstream`."""
+
+        source: Annotated[str, _one_of(sources, "source")] | None = Field(
+            None,
+            description="Only this source. Empty: all of them.",
+            json_schema_extra={"enum": [None, *sources]},
+        )
+
+    return SourceParams
 
 
 def decision_params(rankers: Sequence[str]) -> type[Params]:

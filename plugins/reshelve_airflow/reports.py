@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from reshelve_airflow.landing import skip_others
 from reshelve_airflow.verb import ReshelveOperator
 
 if TYPE_CHECKING:
@@ -92,3 +93,9 @@ class ValidateOperator(ReshelveOperator):
             skip_when={"verdict": "missing"},
             **kwargs,
         )
+        self.source = source
+
+    def execute(self, context: Context) -> Any:
+        """Judge it, unless the run is about another source."""
+        skip_others(self.source, context)
+        return super().execute(context)

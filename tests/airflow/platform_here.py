@@ -18,15 +18,16 @@ from typing import Any
 import pytest
 import yaml
 
-from reshelve.clickstream.events import landed_prefix
+from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
 from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.platform import airflow, postgres, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import free_port, start, stop_group
-from reshelve.settings import settings
+from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
 
 CAREFUL = "careful"
+DAILY = "daily"
 
 
 class AirflowHere:
@@ -127,8 +128,12 @@ def running(home: Path) -> Iterator[AirflowHere]:
     environment = {
         **here.environment(),
         "RESHELVE_START_DATE": "2199-01-01",
+        "PYTHONPATH": os.pathsep.join(
+            [str(PROJECT / "include"), str(PROJECT / "plugins")]
+        ),  # of this checkout
         "RESHELVE_BUCKET": "reshelve",
         "RESHELVE_RANKERS_DIR": str(with_a_careful_one(home / "rankers")),
+        "RESHELVE_CLICKSTREAMS_DIR": str(with_a_daily_one(home / "clickstreams", home / "raw")),
     }
     ports, secrets = here.ports, here.secrets
     started = []
@@ -166,6 +171,30 @@ def with_a_careful_one(rankers: Path) -> Path:
     careful = {**document, "name": CAREFUL, "release": {"approval": True}}
     (rankers / f"{CAREFUL}.yaml").write_text(yaml.safe_dump(careful))
     return rankers
+
+
+def with_a_daily_one(clickstreams: Path, raw: Path) -> Path:
+    """The project's mapping files, and `daily`, whose files lie in `raw` by their day: delivered for two days of May."""
+    shutil.copytree(settings().clickstreams_dir, clickstreams)
+    columns = dict.fromkeys(EVENT_SCHEMA.names, "NULL")
+    columns |= {
+        "event_id": "md5(CAST(source AS VARCHAR))", "event_time": "seen", "event_type": "'click'",
+        "session_id": "visit", "item_id": "sku", "item_title": "concat('TEAPOT ', sku)",
+    }  # fmt: skip
+    mapping = {
+        "name": DAILY,
+        "files": f"{raw}/clicks-{{date}}.csv",
+        "format": "csv",
+        "event_date": "CAST(seen AS DATE)",
+        "columns": columns,
+    }
+    (clickstreams / f"{DAILY}.yaml").write_text(yaml.safe_dump(mapping))
+    raw.mkdir()
+    for day in ("2011-05-01", "2011-05-02"):
+        rows = [f"{day} 09:{n:02}:00,v{n // 3},i{n % 7}" for n in range(40)]
+        late = ["2011-05-01 23:59:59,v99,i1"] if day > "2011-05-01" else []
+        (raw / f"clicks-{day}.csv").write_text("\n".join(["seen,visit,sku", *rows, *late]) + "\n")
+    return clickstreams
 
 
 def wait_for_dags(platform: AirflowHere) -> None:

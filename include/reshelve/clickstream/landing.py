@@ -11,28 +11,33 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from reshelve.clickstream.database import EVENT_TYPES, column, database, known, reader, text, write_parquet
-from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_prefix
+from reshelve.clickstream.dated_files import Span
+from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
 from reshelve.clickstream.expiry import oldest_kept
 from reshelve.clickstream.mapping import map_catalogue, map_events
 from reshelve.clickstream.privacy import protect
-from reshelve.clickstream.sources import ClickstreamSource, load_source
+from reshelve.clickstream.product_list import land_catalogue
+from reshelve.clickstream.sources import (
+    ClickstreamSource,
+    delivered,
+    event_files,
+    load_source,
+    source_path,
+)
 from reshelve.clickstream.verdicts import landed_objects
 from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, TryAgainError
+from reshelve.forms import line_of
 from reshelve.logs import logger
 from reshelve.progress import Progress
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
-
-CATALOGUE_SCHEMA = pa.schema([pa.field("item_id", pa.string()), pa.field("title", pa.string())])
-"""The product list of a source."""
 
 _PART = "part.parquet"  # beside the landing
 _OURS = re.compile(r"part-\d+\.parquet")
@@ -40,46 +45,76 @@ _AS_READ_NOW = ", ".join(
     f"{known(column(name))} AS {column(name)}" if sql_type == "VARCHAR" else column(name)
     for name, sql_type in EVENT_TYPES.items()
 )
-_MANY_GONE = 0.1  # of the items: a list that is cut off looks like that
 
 
 def land(source: str, first: date | None = None, last: date | None = None) -> dict[str, Any]:
     """Map `source`'s raw files and land the days from `first` to `last` (both included; None: all there are).
 
-    Days without rows are not landed, nor are days that the source no longer keeps. Returns partitions and rows landed (or found the same), `skipped`
-    (the partitions that were there already), `late` (those that got further rows), `undated` (rows without a day, which no partition can hold),
-    `left_out` (reason of `leave_out` → raw rows),
-    `rejected` (raw rows that were left out because they cannot be read: file, line and reason), first and last day, and catalogue (items, or None).
+    Days without rows are not landed, nor are days that the source no longer keeps. Where a `{date}` tells the files of a
+    day, only those of these days (and `neighbour_days` around them) are read. Returns partitions and rows landed (or found
+    the same), `skipped` (the partitions that were there already), `late` (those that got further rows: `late_days`),
+    `undated` (rows without a day, which no partition can hold), `left_out` (reason of `leave_out` → raw rows), `rejected`
+    (raw rows that were left out because they cannot be read: file, line and reason), `elsewhere` (rows in files of other
+    days than theirs, left out), first and last day, and catalogue (items, or None).
 
-    Raises ConfigurationError for a missing file or a wrong expression, DataError for files that cannot be read.
-    Where days hold rows that are not among these, all others are landed first: then PartlyDoneError with the
-    result and, in it, `refused` (day and reason); DataError where there is no other day.
+    Raises ConfigurationError for a missing file or a wrong expression, NotDeliveredError where none of the days has a
+    file, DataError for files that cannot be read. Where days hold rows that are not among these, or rows stand elsewhere,
+    all others are landed first: then PartlyDoneError with the result and, in it, `refused` (day and reason); DataError
+    where there is no other day.
     """
     if first and last and first > last:
         raise ConfigurationError(f"the first day {first} is after the last {last}")
     mapping = load_source(source)
-    kept = oldest_kept(mapping)
-    first = max(first or date.min, kept) if kept else first
+    return _land(mapping, Span(first, last, mapping.neighbour_days))
+
+
+def land_day(source: str, partition: date) -> dict[str, Any]:
+    """Land one day as its night does, and with it the rows that came late for the `neighbour_days` before it.
+
+    Returns and raises as `land`; DataError where it is this day that is refused.
+    """
+    mapping = load_source(source)
+    around = mapping.neighbour_days
+    span = Span(partition - timedelta(days=around), partition, around)
+    if not mapping.lands_by_day:
+        return _land(mapping, span)
+    present = delivered(mapping, span)
+    if partition not in present:
+        event_files(mapping, Span(partition, partition))  # says what was expected
+    try:
+        return _land(mapping, span, present)
+    except PartlyDoneError as error:
+        if any(one["day"] == partition.isoformat() for one in error.result["refused"]):
+            raise DataError(error.headline, error.detail) from error
+        raise
+
+
+def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None) -> dict[str, Any]:
+    """Land the days of `span`, or those of them that are in `only`."""
+    source, kept = mapping.name, oldest_kept(mapping)
+    first = max(span.first or date.min, kept) if kept else span.first
     store = object_store()
     settings().work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:
         directory = Path(scratch)
         with database(directory / "land.duckdb") as db:
-            rejected = map_events(db, mapping, directory) + map_catalogue(db, mapping, directory)
+            rejected = map_events(db, mapping, directory, span) + map_catalogue(db, mapping, directory, span)
             protect(db)
-            days = _days(db, first, last)
+            days = [each for each in _days(db, first, span.last) if only is None or each[0] in only]
             landed = _Landing(store, db, source, directory)
             log = logger(stage="land", source=source)
             progress = Progress(log, "landing", "rows", sum(count for _, count in days))
             for day, count in days:
                 landed.day(day)
                 progress.add(count)
-            items = _land_catalogue(db, mapping, store, directory)
+            items = land_catalogue(db, mapping, store, directory)
             left_out = dict(db.execute("SELECT reason, rows FROM left_out ORDER BY reason").fetchall())
             undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
+            found = _days(db, None, None) if mapping.lands_by_day else []
     refused = landed.refused
     held = [(day, count) for day, count in days if day not in refused]
     rows = sum(count for _, count in held)
+    elsewhere = {day.isoformat(): count for day, count in found if not span.expects(day)}
     if undated:
         log.warning("rows without a day were left out", rows=undated)
     for row in rejected:
@@ -94,15 +129,19 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
         "first": days[0][0].isoformat() if days else None,
         "last": days[-1][0].isoformat() if days else None,
         "skipped": landed.skipped,
-        "late": landed.late,
+        "late": len(landed.late),
+        "late_days": [day.isoformat() for day in landed.late],
         "undated": undated,
         "left_out": left_out,
         "rejected": rejected,
+        "elsewhere": elsewhere,
         "refused": [{"day": day.isoformat(), "reason": error.headline} for day, error in refused.items()],
         "catalogue": items,
     }
     if refused:
         _refuse(source, result, list(refused.values()))
+    if elsewhere:
+        _left_out(mapping, result)
     return result
 
 
@@ -114,6 +153,20 @@ def _refuse(source: str, result: dict[str, Any], errors: Sequence[DataError]) ->
     raise PartlyDoneError(
         f"{errors[0].headline}{others}; the other {result['partitions']} days of {source} are landed",
         "\n".join(error.detail for error in errors),
+        result,
+    )
+
+
+def _left_out(mapping: ClickstreamSource, result: dict[str, Any]) -> None:
+    """Raise for rows that stand in files of a day too far from theirs."""
+    elsewhere = result["elsewhere"]
+    path = source_path(mapping.name)
+    days = list(elsewhere)
+    named = f"{days[0]} to {days[-1]}" if len(days) > 1 else days[0]
+    raise PartlyDoneError(
+        f"{sum(elsewhere.values())} rows of {named} stand in the files of other days of {mapping.name} and were left out",
+        f"all others are landed; {path}:{line_of(path, 'neighbour_days')}: neighbour_days (now {mapping.neighbour_days}) says how"
+        " far from their day rows may stand, and `event_date` which day is theirs",
         result,
     )
 
@@ -141,7 +194,7 @@ class _Landing:
     source: str
     directory: Path
     skipped: int = 0
-    late: int = 0
+    late: list[date] = field(default_factory=list)
     refused: dict[date, DataError] = field(default_factory=dict)
 
     def day(self, day: date) -> None:
@@ -170,7 +223,8 @@ class _Landing:
         if keys and not self._late(day, keys, path):
             self.skipped += 1
             return
-        self.late += bool(keys)
+        if keys:
+            self.late.append(day)
         key = f"{prefix}part-{len(keys)}.parquet"
         try:
             self.store.put(key, path.read_bytes(), if_absent=True)
@@ -238,43 +292,3 @@ def _numbered(rows: str, columns: Sequence[str]) -> str:
 
 def _delete(store: ObjectStore, prefix: str) -> str:
     return f"delete that day (aws s3 rm --recursive {store.uri(prefix)}, or docs/how-to/use-your-own-clickstream.md#replace-a-day)"
-
-
-def _land_catalogue(
-    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, store: ObjectStore, directory: Path
-) -> dict[str, int] | None:
-    """Write the product list of `products` (one row an item, the first title that is known), or do nothing where there is none.
-
-    Returns its `items`, how many have no title (`untitled`), and how many are `new`, `gone` or `retitled` since it was landed before.
-    """
-    if mapping.catalogue is None:
-        return None
-    path = directory / "products.parquet"
-    items = write_parquet(
-        db,
-        "SELECT item_id, arg_min(title, row) AS title FROM products WHERE item_id IS NOT NULL"
-        " GROUP BY item_id ORDER BY item_id",
-        path,
-        CATALOGUE_SCHEMA,
-    )
-    key = catalogue_key(mapping.name)
-    before, found = directory / "before.parquet", store.get(key)
-    before.write_bytes(path.read_bytes() if found is None else found.body)
-    changes = _changes(db, before, path)
-    if found is None or found.body != path.read_bytes():
-        store.put(key, path.read_bytes())
-    log = logger(stage="land", source=mapping.name)
-    (log.warning if changes["gone"] > _MANY_GONE * items else log.info)("catalogue", items=items, **changes)
-    return {"items": items, **changes}
-
-
-def _changes(db: duckdb.DuckDBPyConnection, before: Path, now: Path) -> dict[str, int]:
-    """What became of the items of one product list in another."""
-    (row,) = db.execute(
-        """SELECT count(*) FILTER (now.item_id IS NOT NULL AND now.title IS NULL),
-                  count(*) FILTER (before.item_id IS NULL), count(*) FILTER (now.item_id IS NULL),
-                  count(*) FILTER (before.item_id = now.item_id AND before.title IS DISTINCT FROM now.title)
-           FROM read_parquet($before) AS before FULL JOIN read_parquet($now) AS now ON before.item_id = now.item_id""",
-        {"before": str(before), "now": str(now)},
-    ).fetchall()
-    return dict(zip(("untitled", "new", "gone", "retitled"), row, strict=True))

@@ -10,10 +10,11 @@ from pathlib import Path
 import duckdb
 
 from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, known, reason, text
+from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.parsed import cast_of_text, casts_in_utc, glued, in_utc, make_glue, names_alone
 from reshelve.clickstream.raw_files import RawFiles, open_raw
 from reshelve.clickstream.reader_options import FileFormat, ReaderOptions, expected_options
-from reshelve.clickstream.sources import ClickstreamSource, raw_files, source_path
+from reshelve.clickstream.sources import ClickstreamSource, event_files, product_list, source_path
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.forms import line_of
 
@@ -56,12 +57,18 @@ class Expression:
         return f"expected an expression of type {self.sql_type}: {self.sql}"
 
 
-def map_events(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path) -> list[str]:
+def map_events(
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path, span: Span | None = None
+) -> list[str]:
     """Fill the table `events`: `day`, `row` (the order of the raw files), and the event columns, NULL where a text is blank.
 
-    The table `left_out` has the rows that `leave_out` is about: reason, and how many. Returns the raw rows that were left out (`options.max_rejects`): file, line and reason of each. Raises
-    ConfigurationError for a missing file or a wrong expression, DataError for files that cannot be read.
+    All rows of the files that hold those of `span`, where a `{date}` tells them (default: of all files). The table
+    `left_out` has the rows that `leave_out` is about: reason, and how many. Returns the raw rows that were left out
+    because they cannot be read (`options.max_rejects`): file, line and reason of each. Raises ConfigurationError for a
+    missing file or a wrong expression, NotDeliveredError where the span has no file, DataError for files that cannot be
+    read.
     """
+    files = event_files(mapping, span or Span())
     expressions = [
         Expression(f"columns.{name}", mapping.columns[name], sql_type, name, then=_then(name, mapping))
         for name, sql_type in EVENT_TYPES.items()
@@ -76,7 +83,7 @@ def map_events(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratc
         Expression(f"leave_out.{reason}", sql, "BOOLEAN", reason) for reason, sql in mapping.leave_out.items()
     ]
     make_glue(db)
-    table = _Table(db, mapping.name, "files", mapping.files, mapping.format, mapping.options, mapping.rows)
+    table = _Table(db, mapping.name, "files", files, mapping.format, mapping.options, mapping.rows)
     return table.create("events", expressions, scratch, conditions)
 
 
@@ -84,7 +91,9 @@ def _then(name: str, mapping: ClickstreamSource) -> str:
     return "{} + 1" if name == "position" and mapping.first_position == 0 else "{}"
 
 
-def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path) -> list[str]:
+def map_catalogue(
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path, span: Span | None = None
+) -> list[str]:
     """Fill the table `products`: item_id, title and `row`. Returns and raises as `map_events`."""
     listed = mapping.catalogue
     if listed is None:
@@ -94,9 +103,8 @@ def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scr
         Expression("catalogue.title", listed.title, "VARCHAR", "title"),
     ]
     make_glue(db)
-    table = _Table(
-        db, mapping.name, "catalogue.files", listed.files, listed.format, listed.options, listed.rows
-    )
+    files = product_list(mapping, span.last if span else None)
+    table = _Table(db, mapping.name, "catalogue.files", files, listed.format, listed.options, listed.rows)
     return table.create("products", expressions, scratch)
 
 
@@ -112,7 +120,7 @@ class _Table:
     db: duckdb.DuckDBPyConnection
     source: str
     key: str  # of the files
-    files: str
+    files: list[Path]
     file_format: FileFormat
     options: ReaderOptions
     rows: str | None = None
@@ -121,10 +129,10 @@ class _Table:
         self, name: str, expressions: list[Expression], scratch: Path, conditions: Sequence[Expression] = ()
     ) -> list[str]:
         """Make table `name` without the rows of `conditions`, which `left_out` counts; returns the rows that cannot be read."""
-        files, copies = raw_files(self.source, self.key, self.files), scratch / name
+        copies = scratch / name
         copies.mkdir()
         try:
-            raw = open_raw(self.db, files, self.file_format, self.options, copies)
+            raw = open_raw(self.db, self.files, self.file_format, self.options, copies)
         except RawFileError as error:
             raise self._unreadable(error) from error
         expressions = [each.over(self.db, self.file_format) for each in expressions]

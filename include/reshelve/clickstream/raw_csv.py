@@ -87,7 +87,7 @@ def _head(db: duckdb.DuckDBPyConnection, path: Path, options: ReaderOptions) -> 
     if place is None:
         return None
     line, skip = lines[place], options.skip + sum(not above.strip() for above in lines[:place])
-    delimiter = options.delimiter or _delimiter(line, options.quote)
+    delimiter = options.delimiter or delimiter_of(line, options.quote)
     if options.names:
         return delimiter, options.names, skip
     fields = _fields(line, delimiter, options)
@@ -98,7 +98,8 @@ def _says_something(line: str, options: ReaderOptions) -> bool:
     return bool(line.strip()) and not (options.comment and line.startswith(options.comment))
 
 
-def _delimiter(line: str, quote: str) -> str:
+def delimiter_of(line: str, quote: str) -> str:
+    """What a line has most of, outside quotes: comma, semicolon, tab or bar."""
     bare = re.sub(f"{re.escape(quote)}[^{re.escape(quote)}]*{re.escape(quote)}", "", line) if quote else line
     return max(_DELIMITERS, key=bare.count)  # the first of them where there is none
 

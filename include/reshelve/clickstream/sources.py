@@ -7,15 +7,17 @@ What csv and json files hold is text there, letter for letter, until an expressi
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from reshelve.clickstream.dated_files import Span, by_day, names_days, path_of, problem
 from reshelve.clickstream.days import TimeZone
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.clickstream.reader_options import FileFormat, ReaderOptions, expected_options
-from reshelve.errors import ConfigurationError
+from reshelve.errors import ConfigurationError, NotDeliveredError
 from reshelve.forms import Form, line_of, load_form, misfit
 from reshelve.named_files import names
 from reshelve.names import RankerName
@@ -50,7 +52,21 @@ class ClickstreamSource(Form):
     attribution: str = Field("", description="Whom to name where the data is shown.")
     files: str = Field(
         min_length=1,
-        description="A path or glob, relative to the project; ${RESHELVE_DATA}/… for data kept outside it.",
+        description="A path or glob, relative to the project; ${RESHELVE_DATA}/… for data kept outside it. With `{date}` "
+        "(`{date:%Y%m%d}`), the day that a file is of: then the DAG `clickstream` lands a day before it validates it.",
+    )
+    neighbour_days: int = Field(
+        0,
+        ge=0,
+        le=7,
+        description="With `{date}`: rows of a day may stand in the files of so many days before and after it; those are read too, "
+        "and rows that came late for a day before are landed with it.",
+    )
+    wait_minutes: int = Field(
+        0,
+        ge=0,
+        le=300,
+        description="With `{date}`: how long the DAG waits for a day's files before its landing fails.",
     )
     format: FileFormat = Field(
         "parquet", description="How the files are written; csv and json (one object a line) may be gzipped."
@@ -105,6 +121,22 @@ class ClickstreamSource(Form):
             raise misfit(said, "columns", unknown[0])
         return self
 
+    @model_validator(mode="after")
+    def _days_of_files(self) -> ClickstreamSource:
+        if wrong := problem(self.files):
+            raise misfit(wrong, "files")
+        if self.catalogue and (wrong := problem(self.catalogue.files)):
+            raise misfit(wrong, "catalogue", "files")
+        for key in ("neighbour_days", "wait_minutes"):
+            if getattr(self, key) and not self.lands_by_day:
+                raise misfit("means something only where `files` has a {date}", key)
+        return self
+
+    @property
+    def lands_by_day(self) -> bool:
+        """Whether the files of one day can be told, and so landed on their own."""
+        return names_days(self.files)
+
 
 def source_path(name: str) -> Path:
     """The mapping file of source `name`. Raises ConfigurationError listing the known sources."""
@@ -150,23 +182,65 @@ def _check_options(path: Path, key: str, file_format: FileFormat, options: Reade
 
 
 def raw_files(name: str, key: str, pattern: str) -> list[Path]:
-    """The files that `pattern` (of `key` in source `name`) means, sorted.
+    """The files that `pattern` (of `key` in source `name`) means, sorted; with a `{date}` those of all days.
 
     Raises ConfigurationError where there are none.
     """
-    if pattern.startswith(_DATA):
-        full = settings().data / pattern[len(_DATA) :].lstrip("/")
+    full = _full(pattern)
+    if names_days(pattern):
+        found = [path for paths in by_day(full).values() for path in paths]
     else:
-        full = PROJECT / pattern
-    found = sorted(Path(full.anchor).glob(str(full.relative_to(full.anchor))))
+        found = sorted(Path(full.anchor).glob(str(full.relative_to(full.anchor))))
     if not found:
         path = source_path(name)
-        hint = (
-            "set RESHELVE_DATA to where the data is"
-            if pattern.startswith(_DATA)
-            else f"relative to {PROJECT}"
-        )
         raise ConfigurationError(
-            f"{path}:{line_of(path, *key.split('.'))}: {key}: no file at {full}", f"{pattern}: {hint}"
+            f"{path}:{line_of(path, *key.split('.'))}: {key}: no file at {full}",
+            f"{pattern}: {_hint(pattern)}",
         )
     return found
+
+
+def event_files(mapping: ClickstreamSource, span: Span) -> list[Path]:
+    """The files that may hold rows of `span`: those of its days and their neighbours, or all where no `{date}` tells them apart.
+
+    Raises NotDeliveredError where no day of the span has any, ConfigurationError where there are none at all.
+    """
+    everything = raw_files(mapping.name, "files", mapping.files)
+    if not mapping.lands_by_day:
+        return everything
+    found = by_day(_full(mapping.files))
+    if not any((span.first or date.min) <= day <= (span.last or date.max) for day in found):
+        path, day = source_path(mapping.name), span.last or span.first or date.max
+        raise NotDeliveredError(
+            f"{mapping.name}: no file of {day} has been delivered",
+            f"{path}:{line_of(path, 'files')}: files: expected {path_of(str(_full(mapping.files)), day)}",
+        )
+    return [path for paths in span.files(found).values() for path in paths]
+
+
+def delivered(mapping: ClickstreamSource, span: Span) -> set[date]:
+    """The days of `span` that have files of their own. `mapping.files` has a `{date}`."""
+    return {
+        day
+        for day in by_day(_full(mapping.files))
+        if (span.first or date.min) <= day <= (span.last or date.max)
+    }
+
+
+def product_list(mapping: ClickstreamSource, last: date | None = None) -> list[Path]:
+    """The files of the catalogue; of those with a `{date}` the newest day's, `last` at the latest."""
+    assert mapping.catalogue
+    pattern = mapping.catalogue.files
+    listed = by_day(_full(pattern)) if names_days(pattern) else {}
+    days = [day for day in listed if last is None or day <= last] or list(listed)[:1]
+    return listed[days[-1]] if days else raw_files(mapping.name, "catalogue.files", pattern)
+
+
+def _full(pattern: str) -> Path:
+    if pattern.startswith(_DATA):
+        return settings().data / pattern[len(_DATA) :].lstrip("/")
+    return PROJECT / pattern
+
+
+def _hint(pattern: str) -> str:
+    return "set RESHELVE_DATA to where the data is" if pattern.startswith(_DATA) else f"relative to {PROJECT}"

@@ -59,12 +59,12 @@ def gate(run: Run) -> dict[str, Any]:
         if kind_of(versions[CHAMPION]) is not ranker.kind:  # it answers other questions
             del versions[CHAMPION]
             champion_version = None
-    answers = _ask(versions, ranker.kind, held.queries)
+    answers = ask(versions, ranker.kind, held.queries)
     past = _past(run, examples)
     evidence = Evidence(
         held=held,
         answers=answers,
-        baselines=_baselines(ranker, past, held.queries),
+        baselines=rank_by_baselines(ranker, past, held.queries),
         known=Known.of(past, held.queries, ranker.kind),
         catalogue=past.catalogue,
         champion=champion_version,
@@ -102,7 +102,7 @@ def _downloaded(run: Run, version: int, scratch: Path) -> Path:
     return directory
 
 
-def _ask(versions: dict[str, Path], kind: Kind, queries: Sequence[HoldoutQuery]) -> dict[str, Answers]:
+def ask(versions: dict[str, Path], kind: Kind, queries: Sequence[HoldoutQuery]) -> dict[str, Answers]:
     """Load every version into one model server and put the same questions to each."""
     log = logger(stage="gate")
     answers = {}
@@ -122,7 +122,9 @@ def _past(run: Run, examples: Path) -> Past:
     return Past(examples / "events.parquet", catalogue, labels, begins, spill)
 
 
-def _baselines(ranker: Ranker, past: Past, queries: Sequence[HoldoutQuery]) -> dict[str, list[list[str]]]:
+def rank_by_baselines(
+    ranker: Ranker, past: Past, queries: Sequence[HoldoutQuery]
+) -> dict[str, list[list[str]]]:
     """As deep as the model's own answers: the whole list, or the top of the catalogue."""
     baselines = Baselines(past, ranker.kind)
     log = logger(stage="gate")

@@ -60,7 +60,7 @@ def build_examples(run: Run) -> dict[str, Any]:
     base = _base(run)
     directory = run.stage("examples").directory
     scratch = directory / ".scratch"
-    inputs = _fetch(run, split, scratch)
+    inputs = fetch(run, split, scratch)
     shutil.copyfile(base.path / "tokenizer.json", directory / "tokenizer.json")
     (directory / "base.json").write_text(json.dumps(base.record(), indent=1, sort_keys=True))
 
@@ -71,7 +71,7 @@ def build_examples(run: Run) -> dict[str, Any]:
     searched = run.ranker.kind is not Kind.NEXT_ITEM  # what nobody has clicked yet can be searched for
     catalogue = build_catalogue(connection, split.begins, run.ranker.data.catalogue_days, listed=searched)
     catalogue.write(directory / "catalogue.parquet")
-    events = _write_events(connection, directory / "events.parquet")
+    events = write_events(connection, directory / "events.parquet")
     log.info("catalogue", items=len(catalogue), events=events)
 
     workspace = Workspace(run, directory, scratch, split, connection, catalogue)
@@ -107,7 +107,7 @@ def _base(run: Run) -> BaseModel:
     return base
 
 
-def _fetch(run: Run, split: Split, scratch: Path) -> Inputs:
+def fetch(run: Run, split: Split, scratch: Path) -> Inputs:
     """Download the good rows, partition by partition; a retry keeps what is there (a new verdict has a new name)."""
     source, log = run.ranker.data.source, logger(stage="examples")
     files, rows = [], 0
@@ -135,7 +135,7 @@ def _good_rows(run: Run, source: str, day: date, digest: str) -> str:
     return verdict.file("good.parquet")
 
 
-def _write_events(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+def write_events(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     """Every label event before the holdout, in time order."""
     columns = ", ".join(EVENTS.names)
     reader = connection.sql(

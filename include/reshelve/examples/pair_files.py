@@ -46,6 +46,11 @@ def write_pairs(work: Workspace) -> dict[str, int]:
     return counts
 
 
+def held_out_pairs(work: Workspace) -> Iterator[HoldoutQuery]:
+    """The held-out questions alone."""
+    return _SOURCES[work.run.ranker.examples.labels](work).held_out()
+
+
 def _warn_of_single(directory: Path) -> None:
     """Lists of one item order nothing: no loss within lists learns from them, and no metric of an order counts them."""
     for part in ("train", "validation"):

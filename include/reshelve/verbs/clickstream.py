@@ -24,20 +24,47 @@ app = typer.Typer()
 def land(
     source: Source,
     first: Annotated[
-        str | None, typer.Option("--from", help="First day to land; default: the sample's first.")
+        str | None, typer.Option("--from", help="First day to land; default: the first there is.")
     ] = None,
     last: Annotated[
-        str | None, typer.Option("--to", help="Last day to land; default: the sample's last.")
+        str | None, typer.Option("--to", help="Last day to land; default: the last there is.")
     ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            "--partition",
+            "-p",
+            help="One day as its night lands it: with the rows that came late for the neighbour_days before it.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Map and judge one day (default: the first) and land nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Map a source's raw files onto clickstream partitions and land them on S3.
 
-    Exit 73 where some days hold other rows already and all others are landed."""
+    Exit 73 where some days hold other rows already, or rows stand in the files of another day, and all others are
+    landed; 65 where a day that was tried would be stopped; 75 where the mapping tells files by {date} and none has been delivered for the day."""
+    if partition and (first or last):
+        raise errors.ConfigurationError("--partition is one day: give it, or --from and --to")
+    if dry_run:
+        tried = call("reshelve.clickstream.trial:try_day", source, day(partition or first))
+        show(tried, as_json, f"tried: {source}")
+        if tried["verdict"] == "stop":
+            raise errors.DataError(str(tried["headline"]))
+        return
     try:
-        result = call("reshelve.clickstream.landing:land", source, day(first), day(last))
+        if partition:
+            result = call("reshelve.clickstream.landing:land_day", source, parse_partition(partition))
+        else:
+            result = call("reshelve.clickstream.landing:land", source, day(first), day(last))
     except errors.PartlyDoneError as error:
         show(error.result, as_json, f"land: {source}")
+        raise
+    except errors.NotDeliveredError as error:
+        if as_json:  # for whoever waits: other reasons to try again print nothing
+            show({"source": source, "delivered": False, "headline": error.headline}, as_json)
         raise
     show(result, as_json, f"land: {source}")
 

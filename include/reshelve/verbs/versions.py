@@ -14,7 +14,9 @@ from reshelve.store.objects import object_store
 from reshelve.verbs.options import (
     AsJson,
     RankerName,
+    Source,
     call,
+    day,
     known_name,
     show,
 )
@@ -172,6 +174,39 @@ def predict(
     sys.stdout.write(f"{ranker} version {result['version']}\n")
     for place, item in enumerate(result["items"], 1):
         sys.stdout.write(f"{place:3}. {item['score']:8.4f}  {item['item']:<12} {item['title']}\n")
+
+
+@app.command()
+def evaluate(
+    version: Annotated[int, typer.Option("--version", "-v", help="A published version.")],
+    source: Source,
+    ranker: Annotated[
+        str | None,
+        typer.Option("--ranker", "-r", help="Whose version; needed where several have that number."),
+    ] = None,
+    first: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="First day to ask about; default: the newest, as many as the gate holds out."
+        ),
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", help="Last day to ask about; default: the newest.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="map@5, recall@20, mrr, …; default: the ranker file's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a published version on validated days of any source: metrics with intervals, beside baselines; no verdict."""
+    found = call(
+        "reshelve.evaluation.evaluate:evaluate",
+        version, source, ranker, day(first), day(last), metric,
+    )  # fmt: skip
+    if as_json:
+        show(found, True)
+        return
+    sys.stdout.write("\n".join(call("reshelve.evaluation.evaluation_page:page", found)) + "\n")
 
 
 @app.command()

@@ -1,0 +1,243 @@
+"""A first mapping file and ranker file from exports that nobody has described."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from reshelve.cli import app
+from reshelve.clickstream.column_kinds import look_at
+from reshelve.clickstream.column_roles import event_types
+from reshelve.clickstream.database import connect
+from reshelve.clickstream.mapping import map_events
+from reshelve.clickstream.new_source import new_source
+from reshelve.clickstream.sources import load_source
+from reshelve.errors import ConfigurationError, DataError
+from reshelve.examples.new_ranker import new_ranker
+from reshelve.rankers import load_ranker
+from reshelve.settings import settings
+
+GERMAN = "Zeitpunkt;Sitzung;Kundennr;Aktion;Artikelnummer;Artikelbezeichnung;Suchbegriff;Menge;Einzelpreis;Land;intern\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Empty folders for mapping and ranker files, and one for raw files."""
+    for name, variable in (("sources", "CLICKSTREAMS"), ("rankers", "RANKERS")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"RESHELVE_{variable}_DIR", str(tmp_path / name))
+    monkeypatch.setenv("RESHELVE_HOME", str(tmp_path / "home"))
+    settings.cache_clear()
+    yield tmp_path
+
+
+def german(here: Path, days: int = 3) -> str:
+    """A German shop's export, a file a day: semicolons, decimal commas, cp1252, titles inside. Returns its pattern."""
+    for day in range(1, days + 1):
+        rows = [
+            f"0{day}.01.2026 09:{n % 60:02}:00;S{day}-{n // 3};K-{n % 7};{('Artikel angesehen', 'In den Warenkorb', 'Kauf', 'Newsletter geöffnet')[n % 4]};"
+            f"{n % 30 + 400:05};Grüne Tasse {n % 30};{'tasse' if n % 2 else ''};2;1.{n:03},50 €;DE;{n}"
+            for n in range(60)
+        ]
+        text = GERMAN + "\n".join(rows) + "\n"
+        (here / f"export_2026010{day}.csv").write_text(text, encoding="cp1252")
+    return f"{here}/export_*.csv"
+
+
+def events(here: Path, source: str) -> list[dict[str, object]]:
+    """What the mapping makes of the raw files."""
+    with connect(here / "events.duckdb") as db:
+        scratch = here / "scratch"
+        scratch.mkdir()
+        map_events(db, load_source(source), scratch)
+        return db.sql("SELECT * FROM events ORDER BY row").to_arrow_table().to_pylist()
+
+
+def test_a_german_export_is_understood(here: Path) -> None:
+    told = new_source("laden", german(here))
+    assert told["columns"] == {
+        "event_time": "Zeitpunkt", "session_id": "Sitzung", "user_id": "Kundennr", "event_type": "Aktion", "item_id": "Artikelnummer",
+        "item_title": "Artikelbezeichnung", "query": "Suchbegriff", "quantity": "Menge", "price": "Einzelpreis", "segment": "Land",
+    }  # fmt: skip
+    assert told["not_understood"] == ["Aktion: Newsletter geöffnet: left out by `rows`"]
+    text = (here / "sources" / "laden.yaml").read_text(encoding="utf-8")
+    assert '"Aktion"' in text and "export_{date:%Y%m%d}.csv" in text and '# not used: "intern"' in text
+    assert "K-1" not in text, "customers stay out of a file that is shared"
+    rows = events(here, "laden")
+    assert len(rows) == 3 * 45
+    assert str(rows[0]["event_time"]) == "2026-01-01 09:00:00" and str(rows[0]["day"]) == "2026-01-01"
+    first = {
+        name: rows[0][name] for name in ("event_type", "user_id", "item_id", "item_title", "query", "price")
+    }
+    assert first == {
+        "event_type": "click", "user_id": "K-0", "item_id": "00400", "item_title": "Grüne Tasse 0", "query": None, "price": 1000.5,
+    }  # fmt: skip
+    assert {row["event_type"] for row in rows} == {"click", "cart", "purchase"}
+
+
+def test_a_file_that_is_there_is_written_over_only_when_told(here: Path) -> None:
+    pattern = german(here)
+    path = here / "sources" / "laden.yaml"
+    path.write_text("name: mine\n")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="is there already"):
+            new_source("laden", pattern)
+        assert path.read_text() == "name: mine\n"
+    new_source("laden", pattern, force=True)
+    assert load_source("laden").name == "laden"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "check"),
+    [
+        pytest.param(
+            "a.jsonl",
+            "\n".join(
+                json.dumps({"ts": 1767606000000 + n, "user": f"u{n}", "event": "add_to_cart", "sku": "007", "title": "Cup", "source": "app"})
+                for n in range(5)
+            ),
+            {"event_time": "ts", "user_id": "user", "event_type": "event", "item_id": "sku", "item_title": "title"},
+            {"event_type": "cart", "session_id": "u0/2026-01-05", "item_id": "007"},
+            id="json lines, milliseconds, a key called source",
+        ),
+        pytest.param(
+            "b.csv",
+            "Report of the shop\n\nInvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice\n"
+            '1,22,"Cup, red",-2,01/22/2026 08:26,"$1,234.50"\n1,23,Pot,1,01/23/2026 08:26,$2.00\n',
+            {
+                "session_id": "InvoiceNo", "item_id": "StockCode", "item_title": "Description", "quantity": "Quantity",
+                "event_time": "InvoiceDate", "price": "UnitPrice",
+            },
+            {"event_type": "return", "price": 1234.5, "item_title": "Cup, red"},
+            id="lines above the header, American days and amounts",
+        ),
+        pytest.param(
+            "c.tsv",
+            "Datum\tUhrzeit\tBesuch\tProdukt-ID\tVorgang\n05.01.2026\t08:00:01\tv\t1\tklick\n06.01.2026\t09:00:02\tv\t2\tklick\n",
+            {"event_time": "Datum", "session_id": "Besuch", "item_id": "Produkt-ID", "event_type": "Vorgang"},
+            {"event_type": "click", "item_id": "1"},
+            id="day and time of day in two columns",
+        ),
+    ],
+)  # fmt: skip
+def test_exports_of_other_kinds(
+    here: Path, name: str, content: str, columns: dict[str, str], check: dict[str, object]
+) -> None:
+    (here / name).write_text(content)
+    assert new_source("shop", f"{here}/{name}")["columns"] == columns
+    first = events(here, "shop")[0]
+    assert {key: first[key] for key in check} == check
+    assert str(first["event_time"]).startswith("2026-01-")
+
+
+def test_what_cannot_be_told_is_said(here: Path) -> None:
+    (here / "a.csv").write_text("date,sku,visit\n01/02/2026,1,v\n03/04/2026,2,v\n")
+    told = new_source("shop", f"{here}/a.csv")
+    assert any("day/month or month/day" in doubt for doubt in told["not_understood"])
+    assert any("titles" in doubt for doubt in told["not_understood"])
+    assert any("taken as a click" in doubt for doubt in told["not_understood"])
+    (here / "b.csv").write_text("sku,colour\n1,red\n")
+    with pytest.raises(DataError, match="no column looks like the time") as refused:
+        new_source("other", f"{here}/b.csv")
+    assert "sku, colour" in str(refused.value) and not (here / "sources" / "other.yaml").exists()
+    with pytest.raises(ConfigurationError, match="no file at"):
+        new_source("other", f"{here}/none-*.csv")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "made"),
+    [
+        pytest.param(["00412", "0412"], "integer", ["00412", "0412"], id="numbers keep their zeros"),
+        pytest.param(["K-1", "K-2"], "text", ["K-1", "K-2"], id="an id is no amount"),
+        pytest.param(["1.234,50 €", "0,99"], "decimal", [1234.5, 0.99], id="decimal comma"),
+        pytest.param(["05.01.2026 10:11", "6.1.2026 9:05"], "time", None, id="German time"),
+        pytest.param(["20260105", "20261231"], "date", None, id="compact day"),
+        pytest.param(["1767606000", "1767606001"], "time", None, id="seconds"),
+    ],
+)
+def test_kinds_of_columns(values: list[str], kind: str, made: list[object] | None) -> None:
+    db = connect()
+    db.execute("CREATE TABLE t (c VARCHAR)")
+    db.executemany("INSERT INTO t VALUES (?)", [[value] for value in values])
+    found = look_at(db, "t", "c")
+    assert found.kind.name == kind
+    if made:
+        assert [row[0] for row in db.execute(f"SELECT {found.kind.sql} FROM t").fetchall()] == made
+
+
+def test_event_types_in_two_languages() -> None:
+    known, others = event_types(
+        ["view_item", "Retoure", "remove_from_cart", "Bestellung", "view_item_list", "page_view"]
+    )
+    assert known == {
+        "view_item": "click", "Retoure": "return", "Bestellung": "purchase", "view_item_list": "impression"
+    }  # fmt: skip
+    assert others == ["remove_from_cart", "page_view"]
+
+
+def test_a_ranker_is_drafted_from_what_the_source_allows(here: Path) -> None:
+    new_source("laden", german(here))
+    told = new_ranker("suche", "laden")
+    ranker = load_ranker("suche")
+    assert (told["kind"], ranker.kind, ranker.data.source) == ("search", "search", "laden")
+    assert ranker.data.events == {"click": 1.0, "cart": 3.0, "purchase": 5.0}
+    document = yaml.safe_load((here / "rankers" / "suche.yaml").read_text())
+    assert document["gates"]["metric"] == "map@5" and told["days"] == 3 and told["not_understood"] == []
+    with pytest.raises(ConfigurationError, match="is there already"):
+        new_ranker("suche", "laden")
+    assert new_ranker("korb", "laden", "next_item")["kind"] == "next_item"
+    assert load_ranker("korb").gates.metric == "recall@20"
+    with pytest.raises(ConfigurationError, match="--kind shelf: expected search"):
+        new_ranker("x", "laden", "shelf")
+
+
+def test_a_source_that_a_ranker_cannot_learn_from_is_named(here: Path, raw: Callable[..., str]) -> None:
+    new_source("shop", raw("date,sku,visit,title\n05.01.2026,1,v,Cup\n05.01.2026,1,w,Cup\n"))
+    with pytest.raises(ConfigurationError, match="nothing for a search ranker") as told:
+        new_ranker("x", "shop", "search")
+    assert "2 click" in str(told.value)
+
+
+@pytest.fixture
+def raw(here: Path) -> Callable[..., str]:
+    """Write one CSV file; its path."""
+
+    def write(text: str) -> str:
+        (here / "raw.csv").write_text(text)
+        return f"{here}/raw.csv"
+
+    return write
+
+
+def test_the_first_day_is_tried_and_nothing_lands(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")  # a store that is asked would refuse
+    answer = CliRunner().invoke(app, ["new", "source", "laden", "--files", german(here), "--json"])
+    assert answer.exit_code == 0, answer.output
+    tried = json.loads(answer.stdout.strip().splitlines()[-1])["check"]
+    assert (tried["partition"], tried["rows"], tried["verdict"]) == ("2026-01-01", 45, "pass")
+    assert tried["event_types"] == {"click": 15, "cart": 15, "purchase": 15}
+
+
+def test_a_try_that_would_stop_the_day_says_so_and_keeps_the_file(
+    here: Path, raw: Callable[..., str]
+) -> None:
+    rows = "".join(f"2026-01-05 09:00:0{n},,v,Cup\n" for n in range(9))
+    command = [
+        "new",
+        "source",
+        "shop",
+        "--files",
+        raw(f"seen,sku,visit,title\n2026-01-05 08:00:00,1,v,Cup\n{rows}"),
+        "--json",
+    ]
+    answer = CliRunner().invoke(app, command)
+    assert isinstance(answer.exception, DataError) and answer.exception.exit_code == 65
+    tried = json.loads(answer.stdout.strip().splitlines()[-1])["check"]
+    assert tried["verdict"] == "stop" and tried["known"]["item_id"] == 1
+    assert (here / "sources" / "shop.yaml").is_file()
