@@ -4,7 +4,8 @@
 Waits for the verdict on the day's partition of the ranker's source, then: training examples · hyperparameter search ·
 fine-tuning · for searches the blend with what was chosen before · compression · packaging · gate · publication. A
 version the gate promotes is handed to `release_<ranker>`. Beside that a report is made of whatever was done: the task
-`report` has a link to it.
+`report` has a link to it, and its log ends with the address. Where `RESHELVE_MLFLOW_TRACKING_URI` names a server, the task
+`track` sends the night there; it never is a reason for a night to fail.
 
 **Partition**: the day before the run, `YYYY-MM-DD` in UTC. By hand: a partition key or the param `partition`.
 
@@ -26,12 +27,13 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, TaskGroup, TriggerRule
 
 from reshelve.rankers import Kind, Ranker
+from reshelve.settings import settings
 from reshelve.tuning.plan import wave_count
 from reshelve_airflow.isolation import dags_of
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
 from reshelve_airflow.params import airflow_params, retrain_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
-from reshelve_airflow.reports import ReportOperator
+from reshelve_airflow.reports import ReportOperator, TrackOperator
 from reshelve_airflow.timetable import NightTimetable
 from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 
@@ -110,14 +112,16 @@ def night(ranker: Ranker) -> None:
     tell >> train
     learned >> stage("compress") >> stage("package") >> stage("gate") >> publish
     # Once nothing more is coming, of a night that ended early too; but not of one that was skipped.
-    [examples, publish] >> ReportOperator(
-        task_id="report",
-        options=options,
-        options_from=NIGHT,
-        pool=Pool.HEAVY,
-        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
-        execution_timeout=timedelta(minutes=10),
-    )
+    beside: dict[str, Any] = {
+        "options": options,
+        "options_from": NIGHT,
+        "execution_timeout": timedelta(minutes=10),
+    }
+    once = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+    report = ReportOperator(task_id="report", pool=Pool.HEAVY, trigger_rule=once, **beside)
+    [examples, publish] >> report
+    if settings().tracking_uri:
+        [examples, publish, report] >> TrackOperator(task_id="track", trigger_rule=once, **beside)
     decide = DecideReleaseOperator(
         task_id="decide_release", published=publish.output, refusal=said["refusal"]
     )

@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from reshelve.notation import plain
+
 MOST_ROWS = 12  # of a nested part; longer ones are counted, their contents are in the stored result
 _RULE = 78
 _LEAST = 16  # characters of a wrapped column: below that a terminal does the wrapping itself
@@ -92,7 +94,7 @@ def _text(value: Any) -> str:
         case None:
             return "–"
         case float():
-            return f"{value:.6g}"
+            return plain(value)
         case str():
             return value.replace("\n", " ")
         case Mapping() | list() | tuple() if len(value) > MOST_ROWS:

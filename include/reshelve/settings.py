@@ -6,6 +6,7 @@ set of variables serves every tool.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -89,12 +90,29 @@ class Settings(BaseSettings):
         "",
         description="Addresses that are told too, with commas between; sent through Airflow's connection smtp_default.",
     )
+    alert_slack: str = Field(
+        "",
+        description="An Airflow connection of the type slackwebhook that is told too; needs the extra `slack`.",
+    )
+    alert_teams: str = Field(
+        "",
+        description="An Airflow connection of the type apprise, of a Teams channel, that is told too; needs the extra `teams`.",
+    )
+    mlflow_tracking_uri: SecretStr = Field(
+        SecretStr(""),
+        description="The http(s) address of an MLflow server that gets every night; empty: MLFLOW_TRACKING_URI, and without that none.",
+    )
     job_timeout_minutes: int = Field(120, description="How long one stage may run before it is stopped.")
 
     @property
     def work(self) -> Path:
         """Local work directories of runs (a cache: everything that matters is on S3)."""
         return self.home / "work"
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow server that gets every night, by our setting or by MLflow's own; it may hold a password. Empty: none."""
+        return self.mlflow_tracking_uri.get_secret_value() or os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
 @lru_cache(maxsize=1)

@@ -1,14 +1,19 @@
-"""Who is told, and how: a webhook and e-mail, as Airflow's notifiers. Addresses are settings, and those of the environment alone.
+"""Who is told, and how: a webhook, e-mail, Slack and Teams, as Airflow's notifiers. Addresses are settings, and those of the environment alone.
 
 | variable | |
 |---|---|
 | `RESHELVE_ALERT_WEBHOOK` | the URL that gets `{"text": …}` as JSON, as chat tools take it |
 | `RESHELVE_ALERT_EMAIL` | addresses, with commas between; sent through the connection `smtp_default` |
+| `RESHELVE_ALERT_SLACK` | a connection of the type slackwebhook, told by Airflow's Slack notifier |
+| `RESHELVE_ALERT_TEAMS` | a connection of the type apprise, told by Airflow's Apprise notifier |
+
+A notifier whose extra is not installed is left out with a warning: who is not told must not be what stops a night.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -24,7 +29,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 WEBHOOK, EMAIL = "RESHELVE_ALERT_WEBHOOK", "RESHELVE_ALERT_EMAIL"
+SLACK, TEAMS = "RESHELVE_ALERT_SLACK", "RESHELVE_ALERT_TEAMS"
 _PATIENCE = 10.0  # seconds
+_log = logging.getLogger(__name__)
 _FAILED = "{{ dag.dag_id }}: {{ ti.task_id }} failed"
 _FAILED_TEXT = "run {{ run_id }}, try {{ ti.try_number }}: {{ exception }}"
 
@@ -73,7 +80,42 @@ def notifiers(subject: str, text: str, fields: Mapping[str, Any] | None = None) 
         found["e-mail"] = SmtpNotifier(
             to=addresses, subject=subject, html_content=f"<pre>{_escaped(text)}</pre>"
         )
+    for name, variable, make in (("Slack", SLACK, _slack), ("Teams", TEAMS, _teams)):
+        connection: str = getattr(settings(), variable.removeprefix("RESHELVE_").lower())
+        if not connection:
+            continue
+        try:
+            found[name] = make(connection, subject, text)
+        except ImportError:
+            _log.warning(
+                "%s is set and nobody is told there: pip install -c constraints.txt -e '.[%s]'",
+                variable,
+                name.lower(),
+            )
     return found
+
+
+def _slack(connection: str, subject: str, text: str) -> Any:
+    from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
+
+    said = f"{subject}\n{text}" if text == _FAILED_TEXT else _literal(f"{subject}\n{text}")
+    return SlackWebhookNotifier(slack_webhook_conn_id=connection, text=said, timeout=int(_PATIENCE))
+
+
+def _teams(connection: str, subject: str, text: str) -> Any:
+    from airflow.providers.apprise.notifications.apprise import AppriseNotifier
+
+    as_it_is = text == _FAILED_TEXT
+    return AppriseNotifier(
+        apprise_conn_id=connection,
+        title=subject if as_it_is else _literal(subject),
+        body=text if as_it_is else _literal(text),
+    )
+
+
+def _literal(text: str) -> str:
+    """Text with braces set apart, so that a notifier takes nothing in it for a template."""
+    return text.replace("{{", "{ {").replace("{%", "{ %").replace("{#", "{ #")
 
 
 def on_failure() -> list[Any]:

@@ -1,4 +1,4 @@
-"""Pages that are linked from tasks: a night's report, which never is a reason for the night to fail, and a day's validation."""
+"""What is made beside a night and never is a reason for it to fail: its report, its run in MLflow. And the pages linked from tasks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 
 def _page(path: str) -> str:
+    """The absolute address of one of our pages: a log or a letter is read where there is no page to be relative to."""
     from airflow.configuration import conf
 
-    return urljoin(conf.get("api", "base_url", fallback="/"), path)
+    base = (
+        conf.get("api", "base_url", fallback="")
+        or f"http://localhost:{conf.get('api', 'port', fallback='8080')}"
+    )
+    return urljoin(f"{base.rstrip('/')}/", path)
 
 
 class ReportLink(BaseOperatorLink):
@@ -36,8 +41,26 @@ class ReportLink(BaseOperatorLink):
         return _page(address) if address else ""
 
 
-class ReportOperator(ReshelveOperator):
-    """`reshelve report`. Whatever goes wrong with it is in its log; after the last retry the task is skipped."""
+class BesideOperator(ReshelveOperator):
+    """A verb that a night does not need. Whatever goes wrong with it is in its log; after the last retry the task is skipped."""
+
+    def execute(self, context: Context) -> Any:
+        """Run the verb."""
+        try:
+            return super().execute(context)
+        except AirflowSkipException:
+            raise
+        except AirflowFailException as error:
+            raise AirflowSkipException(f"no {self.verb}: {error}") from error
+        except AirflowException as error:
+            if context["ti"].try_number <= context["ti"].max_tries:
+                raise
+            self.log.warning("no %s after the last retry: %s", self.verb, error)
+            raise AirflowSkipException(f"no {self.verb}: {error}") from error
+
+
+class ReportOperator(BesideOperator):
+    """`reshelve report`. Its log ends with the report's address: a task's page opens with the log."""
 
     operator_extra_links = (ReportLink(),)
 
@@ -46,17 +69,16 @@ class ReportOperator(ReshelveOperator):
 
     def execute(self, context: Context) -> Any:
         """Make it."""
-        try:
-            return super().execute(context)
-        except AirflowSkipException:
-            raise
-        except AirflowFailException as error:
-            raise AirflowSkipException(f"no report: {error}") from error
-        except AirflowException as error:
-            if context["ti"].try_number <= context["ti"].max_tries:
-                raise
-            self.log.warning("no report after the last retry: %s", error)
-            raise AirflowSkipException(f"no report: {error}") from error
+        made = super().execute(context)
+        self.log.info("Report: %s", _page(made["address"]))
+        return made
+
+
+class TrackOperator(BesideOperator):
+    """`reshelve track`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(verb="track", skip_when={"tracked": False}, **kwargs)
 
 
 class ValidationLink(BaseOperatorLink):

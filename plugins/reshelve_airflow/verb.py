@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
@@ -24,12 +25,17 @@ class VerbTask:
     """Runs a child, streams its log, kills it on cancellation."""
 
     _child: Child | None = None
+    asked: Mapping[str, Any] = MappingProxyType({})  # the verb's options as it was run
+    produced: Mapping[str, Any] = MappingProxyType({})  # its result
 
     def run_verb(self, verb: str, options: Mapping[str, Any]) -> Outcome:
         command = verb_command(verb, options)
         self.log.info("$ reshelve %s", " ".join(command[3:]))  # type: ignore[attr-defined]
+        self.asked = options
         self._child = Child(command)
-        return self._child.run(self._log_line)
+        outcome = self._child.run(self._log_line)
+        self.produced = outcome.result or {}
+        return outcome
 
     def on_kill(self) -> None:
         """The supervisor gives five seconds before it kills this process."""
@@ -103,6 +109,12 @@ class ReshelveOperator(VerbTask, BaseOperator):
             self.log.info("skipped: %s", result.get("headline"))  # Airflow does not log a skip's own words
             raise AirflowSkipException(str(result.get("headline")))
         return result[self.returns] if self.returns else small(result)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """For Airflow's OpenLineage provider, which asks where it is installed and set up."""
+        from reshelve_airflow.open_lineage import operator_lineage
+
+        return operator_lineage(self.verb, self.asked, self.produced)
 
 
 class ResumingOperator(ReshelveOperator):

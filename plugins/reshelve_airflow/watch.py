@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from reshelve_airflow.notifiers import notifiers
 
@@ -24,17 +24,27 @@ class AlertOperator(BaseOperator):
         self.look = look
 
     def execute(self, context: Context) -> list[str]:
-        """The names of the notifiers that told it. One that fails fails the task, and its retry tells again."""
+        """The names of the notifiers that told it; one that fails keeps no other from being told.
+
+        Where none could, the task fails, and its retry tells again.
+        """
         if not self.look.get("alert"):
             raise AirflowSkipException(f"nothing new: {self.look.get('headline')}")
         subject, text = str(self.look["headline"]), message(self.look)
         self.log.warning("%s\n%s", subject, text)
-        told = []
-        for name, notifier in notifiers(subject, text, self.look).items():
-            notifier.notify(context)
-            told.append(name)
-        if not told:
-            self.log.info("nobody is told: neither RESHELVE_ALERT_WEBHOOK nor RESHELVE_ALERT_EMAIL is set")
+        told, failed = [], []
+        known = notifiers(subject, text, self.look)
+        for name, notifier in known.items():
+            try:
+                notifier.notify(context)
+                told.append(name)
+            except Exception as error:  # noqa: BLE001  whatever a tool's client raises
+                failed.append(f"{name}: {_reason(error)}")
+                self.log.warning("not told: %s", failed[-1])
+        if failed and not told:
+            raise AirflowException("; ".join(failed))
+        if not known:
+            self.log.info("nobody is told: no RESHELVE_ALERT_… is set")
         return told
 
 
@@ -54,6 +64,11 @@ class AskedOperator(BaseOperator):
             raise AirflowSkipException(f"nothing to {self.key}: {self.look.get('headline')}")
         found: str | int = self.look[self.key]
         return found
+
+
+def _reason(error: Exception) -> str:
+    """Our own notifiers' words; of others the kind alone, for their messages may hold an address that is a secret."""
+    return str(error) if type(error) is AirflowException else type(error).__name__
 
 
 def message(look: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from reshelve.clickstream.drift import stability
 from reshelve.clickstream.profile import Profile, quantile, total
 from reshelve.clickstream.rule_base import EventTypeName, PartitionRule, Range, refuse_crossed
 from reshelve.forms import Share, misfit
+from reshelve.notation import plain
 
 _SURE = 3.0  # standard errors
 
@@ -204,7 +205,9 @@ class QuantileShift(_TrailingRule):
         low, high = self._usual(before, rows, -1), self._usual(before, rows, 1)
         if usual <= 0:
             return None
-        said = f"the {self.quantile:.0%} quantile of {self.column} is {now:.3g}; it was {usual:.3g}"
+        said = (
+            f"the {self.quantile:.0%} quantile of {self.column} is {plain(now, 3)}; it was {plain(usual, 3)}"
+        )
         return Range(now, low / self.max_ratio, high * self.max_ratio, said)
 
     def _usual(self, before: dict[str, int], rows: int, sign: int) -> float:

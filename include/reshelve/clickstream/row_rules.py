@@ -17,6 +17,7 @@ from reshelve.clickstream.rule_base import (
     TolerantRule,
     refuse_crossed,
 )
+from reshelve.notation import plain
 
 
 class NotNull(TolerantRule):
@@ -71,7 +72,7 @@ class Between(TolerantRule):
 
     def failure(self) -> str:
         ends = [
-            f"{word} {end:g}"
+            f"{word} {plain(end)}"
             for word, end in (("at least", self.min), ("at most", self.max))
             if end is not None
         ]
@@ -138,4 +139,4 @@ class Late(TolerantRule):
         return f"epoch(received_time) - epoch(event_time) > {self.max_hours * 3600!r}"
 
     def failure(self) -> str:
-        return f"received more than {self.max_hours:g} hours after it happened"
+        return f"received more than {plain(self.max_hours)} hours after it happened"

@@ -22,6 +22,7 @@ from reshelve.evaluation.scoring import ServedModel
 from reshelve.examples.formats import HoldoutQuery, read_holdout
 from reshelve.examples.readers import for_compression
 from reshelve.logs import logger
+from reshelve.notation import plain
 from reshelve.packaging.batches import text_rows
 from reshelve.packaging.heldout import Question, read_questions, request
 from reshelve.packaging.version import VersionBuilder, size_of
@@ -174,13 +175,13 @@ def verdict(step: str, found: Judgement, min_agreement: float, tolerance: float)
                 "agreement cannot be told: all scores are equal",
             )
         if alike < min_agreement:
-            return False, f"agreement {alike:.3f} is below {min_agreement:g}"
+            return False, f"agreement {alike:.3f} is below {plain(min_agreement)}"
         if difference is not None and difference.high < 0:
             return False, f"{quality}: it has surely lost"
     elif difference is None:
         return False, quality
     elif difference.low < -tolerance:
-        return False, f"{quality}: it may have lost more than {tolerance:g}"
+        return False, f"{quality}: it may have lost more than {plain(tolerance)}"
     if ratio.high >= 1:
         return False, f"not measured faster: {speed}"
     of_what = (

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reshelve.evaluation.bootstrap import LEAST_CLUSTERS, Interval
+from reshelve.notation import plain
 
 
 class Verdict(StrEnum):
@@ -124,24 +125,22 @@ def _against_baseline(metric: str, rival: Comparison) -> tuple[Verdict, str]:
 def _against_champion(metric: str, version: int, rival: Comparison, tolerance: float) -> tuple[Verdict, str]:
     said = f"{_difference(rival.difference)} in {metric} against champion {version} ({rival.value:.4f})"
     if rival.difference.low >= -tolerance:
-        better = "better than" if rival.difference.low > 0 else f"within {tolerance:g} of"
+        better = "better than" if rival.difference.low > 0 else f"within {plain(tolerance)} of"
         return Verdict.PROMOTE, f"{better} the champion: {said}"
     if rival.difference.high < -tolerance:
-        return Verdict.REJECT, f"worse than the champion by more than {tolerance:g}: {said}"
-    return Verdict.HOLD, f"may be worse than the champion by more than {tolerance:g}: {said}"
+        return Verdict.REJECT, f"worse than the champion by more than {plain(tolerance)}: {said}"
+    return Verdict.HOLD, f"may be worse than the champion by more than {plain(tolerance)}: {said}"
 
 
 def _slices(metric: str, slices: Sequence[Comparison], tolerance: float) -> list[tuple[Verdict, str]]:
     worse = [rival for rival in slices if rival.difference.high < -tolerance]
     if not worse:
-        said = (
-            f"no slice is surely worse than the champion by more than {tolerance:g} ({len(slices)} looked at)"
-        )
+        said = f"no slice is surely worse than the champion by more than {plain(tolerance)} ({len(slices)} looked at)"
         return [(Verdict.PROMOTE, said)]
     return [
         (
             Verdict.REJECT,
-            f"slice {rival.name} is worse than the champion by more than {tolerance:g}: "
+            f"slice {rival.name} is worse than the champion by more than {plain(tolerance)}: "
             f"{_difference(rival.difference)} in {metric} against {rival.value:.4f}",
         )
         for rival in worse
@@ -153,10 +152,10 @@ def _calibrated(error: Interval | None, most: float) -> tuple[Verdict, str]:
         return Verdict.HOLD, "no answer holds a score that calibration could be measured on"
     said = f"calibration error {error.value:.4f} (95 % interval {error.low:.4f} to {error.high:.4f})"
     if error.value <= most:
-        return Verdict.PROMOTE, f"calibrated within {most:g}: {said}"
+        return Verdict.PROMOTE, f"calibrated within {plain(most)}: {said}"
     if error.low <= most:
-        return Verdict.HOLD, f"may not be calibrated within {most:g}: {said}"
-    return Verdict.REJECT, f"not calibrated within {most:g}: {said}"
+        return Verdict.HOLD, f"may not be calibrated within {plain(most)}: {said}"
+    return Verdict.REJECT, f"not calibrated within {plain(most)}: {said}"
 
 
 def _difference(interval: Interval) -> str:

@@ -91,6 +91,7 @@ def build_examples(run: Run) -> dict[str, Any]:
         "fold": split.fold.number if split.fold else None,
         "excluded_partitions": {str(day): verdict for day, verdict in split.excluded.items()},
         "rows_read": inputs.rows,
+        "source": run.ranker.data.source,
         "verdicts": {str(day): split.digests[day] for day in split.days},
         "base": base.record(),
     }

@@ -11,6 +11,7 @@ from reshelve.monitoring.collect import Seen
 from reshelve.monitoring.memory import Hour, Memory
 from reshelve.monitoring.observations import Condition, Finding
 from reshelve.monitoring.season import least_requests, oddness
+from reshelve.notation import plain
 from reshelve.serving.judge import wilson
 from reshelve.serving.traffic import Counts
 
@@ -151,8 +152,8 @@ def check_season(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[s
                 found.metric == "requests" or found.deviations > 0
             ):
                 said = (
-                    f"{found.metric} {found.value:.4g} from {hour.at:%H:%M} to {hour.at + timedelta(hours=1):%H:%M} UTC,"
-                    f" {found.expected:.4g} is usual ({found.deviations:+.1f} robust deviations)"
+                    f"{found.metric} {plain(found.value, 4)} from {hour.at:%H:%M} to {hour.at + timedelta(hours=1):%H:%M} UTC,"
+                    f" {plain(found.expected, 4)} is usual ({found.deviations:+.1f} robust deviations)"
                 )
                 finding = Finding(
                     condition=Condition.ODD, check=found.metric, reason=said,

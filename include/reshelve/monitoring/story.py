@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 from reshelve.monitoring.observations import Observation
+from reshelve.notation import plain
 
 
 def tell(
@@ -65,7 +66,7 @@ def block(observation: Observation) -> list[str]:
     if observation.measured:
         lines.append(
             "   measured "
-            + ", ".join(f"{name} {value:g}" for name, value in sorted(observation.measured.items()))
+            + ", ".join(f"{name} {plain(value)}" for name, value in sorted(observation.measured.items()))
         )
     lines += [f"   found    {finding.condition.value}: {finding.reason}" for finding in observation.findings]
     if decision is not None:

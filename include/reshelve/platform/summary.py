@@ -12,6 +12,7 @@ from rich.table import Table
 from reshelve.clickstream.events import validated_prefix
 from reshelve.errors import ReshelveError
 from reshelve.lineage import STAGES, Run
+from reshelve.notation import plain
 from reshelve.platform.configuration import Machine
 from reshelve.rankers import Kind
 from reshelve.serving.reports import live_reports
@@ -173,7 +174,7 @@ def _answer(run: Run) -> tuple[str, dict[str, Any]] | None:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return plain(value, 3) if isinstance(value, float) else str(value)
 
 
 def _addresses(here: Machine) -> Rows:

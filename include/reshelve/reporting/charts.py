@@ -5,7 +5,6 @@ Colour never says anything alone: what differs by it differs by its mark or its 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from reshelve.notation import plain
 
 INK, SOFT, LINE, ACCENT, SECOND, WARM = "#1d2526", "#5b6669", "#dfe4e5", "#14606b", "#8a979a", "#b3541e"
 _STYLE: dict[str, Any] = {
@@ -40,6 +41,12 @@ class Interval:
     low: float | None = None
     high: float | None = None
     strong: bool = True  # else drawn lightly
+
+
+def _in_plain_numbers(axes: Axes) -> None:
+    """Tick labels of both axes without an exponent or an offset above the axis."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
 
 
 def draw(name: str, width: float, height: float, paint: Callable[[Drawing], None]) -> Markup:
@@ -85,6 +92,7 @@ def partitions(days: Sequence[date], good: Sequence[int], held_back: Sequence[in
         shown = list(places)[::-1][::step][::-1]  # tonight is always named
         axes.set_xticks(shown, [f"{days[place]:%d %b}" for place in shown])
         axes.grid(visible=False, axis="x")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         axes.set_ylabel("rows")
         axes.legend(loc="upper left", ncols=2, bbox_to_anchor=(0, 1.18), borderaxespad=0)
 
@@ -113,71 +121,9 @@ def curves(points: Sequence[Mapping[str, Any]], metric: str) -> Markup:
         for axes in (left, right):
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            _in_plain_numbers(axes)
 
     return draw("curves", 9, 2.6, paint)
-
-
-def parallel(columns: Mapping[str, Sequence[Any]], losses: Sequence[float], best: int) -> Markup:
-    """Parallel coordinates: a line for each trial through its values, the loss last; the best one drawn strongly.
-
-    Numbers that span two decades or more are on a logarithmic axis; words are at places of their own.
-    """
-    axes_of = {**columns, "loss": losses}
-    heights: dict[str, list[float]] = {}
-    marks: dict[str, list[tuple[float, str]]] = {}
-    for name, values in axes_of.items():
-        if all(isinstance(value, int | float) for value in values):
-            low, high = min(values), max(values)
-            log = low > 0 and high / low >= 100
-            scale = math.log10 if log else float
-            span = (scale(high) - scale(low)) or 1.0
-            heights[name] = [(scale(value) - scale(low)) / span if high > low else 0.5 for value in values]
-            marks[name] = [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")] if high > low else [(0.5, f"{low:.3g}")]
-        else:
-            words = sorted({str(value) for value in values})
-            place = {
-                word: number / max(1, len(words) - 1) if len(words) > 1 else 0.5
-                for number, word in enumerate(words)
-            }
-            heights[name] = [place[str(value)] for value in values]
-            marks[name] = [(height, word) for word, height in place.items()]
-    names = list(axes_of)
-
-    def paint(drawing: Drawing) -> None:
-        axes = drawing.subplots()
-        axes.axis("off")
-        for number, name in enumerate(names):
-            axes.vlines(number, 0, 1, color=SECOND, linewidth=0.8)
-            axes.text(number, 1.12, name.rpartition(".")[2], ha="center", va="bottom", fontsize=9)
-            for height, text in marks[name]:
-                axes.annotate(
-                    text,
-                    (number, height),
-                    (4, 0),
-                    textcoords="offset points",
-                    fontsize=8,
-                    color=SOFT,
-                    va="center",
-                )
-        order = sorted(range(len(losses)), key=lambda trial: (trial == best, -losses[trial]))
-        worst, least = max(losses), min(losses)
-        for trial in order:
-            path = [heights[name][trial] for name in names]
-            good = (worst - losses[trial]) / ((worst - least) or 1.0)
-            strong = trial == best
-            axes.plot(
-                range(len(names)),
-                path,
-                color=ACCENT if strong else SECOND,
-                alpha=1.0 if strong else 0.3 + 0.5 * good,
-                linewidth=2.4 if strong else 1.0,
-                marker="o" if strong else None,
-                markersize=5,
-            )
-        axes.set_xlim(-0.3, len(names) - 0.5)
-        axes.set_ylim(-0.08, 1.3)
-
-    return draw("search", 9, 2.6, paint)
 
 
 def forest(
@@ -208,19 +154,23 @@ def forest(
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6 if wide else 3))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         _name_bounds(axes, bounds)
 
     return draw(name, 9 if wide else 4.6, 0.75 + 0.24 * len(rows), paint)
 
 
 def _name_bounds(axes: Axes, bounds: Sequence[tuple[float, str]]) -> None:
-    for bound, text in bounds:
-        if text:
-            axes.annotate(
-                text, (bound, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
-                color=SOFT, ha="center", va="bottom",
-            )  # fmt: skip
+    """The names of at most two bounds. Of two, each is set away from the other, however near their lines are."""
+    named = sorted((bound, text) for bound, text in bounds if text)
+    assert len(named) <= 2
+    sides = [("right", -2), ("left", 2)] if len(named) == 2 else [("center", 0)]
+    for (bound, text), (side, away) in zip(named, sides, strict=False):
+        axes.annotate(
+            text, (bound, 1), (away, 2), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8,
+            color=SOFT, ha=side, va="bottom",
+        )  # fmt: skip
 
 
 def reliability(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reshelve.notation import plain
+
 NONE = "–"
 
 
@@ -15,22 +17,22 @@ def count(value: float | None) -> str:
 
 def figure(value: float | None, places: int = 4) -> str:
     """A metric: 0.30712 → 0.3071."""
-    return NONE if value is None else f"{value:.{places}f}"
+    return NONE if value is None else f"{value:,.{places}f}"
 
 
 def signed(value: float | None, places: int = 4) -> str:
     """A difference, its sign always shown, with a true minus."""
-    return NONE if value is None else f"{value:+.{places}f}".replace("-", "−")
+    return NONE if value is None else f"{value:+,.{places}f}".replace("-", "−")
 
 
 def short(value: object) -> str:
-    """A hyperparameter: 4.2e-05, 32, cls."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """A hyperparameter: 0.000042, 32, cls."""
+    return plain(value, 3) if isinstance(value, float) else str(value)
 
 
 def share(value: float | None) -> str:
     """0.0312 → 3.1 %."""
-    return NONE if value is None else f"{100 * value:.1f} %"
+    return NONE if value is None else f"{100 * value:,.1f} %"
 
 
 def interval(found: Mapping[str, Any] | None, places: int = 4) -> str:
@@ -67,10 +69,10 @@ def size(number: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """3.14159 → 3.14 ms."""
-    return NONE if value is None else f"{value:.3g} ms"
+    """3.14159 → 3.14 ms; 1364.2 → 1,364 ms."""
+    return NONE if value is None else f"{plain(value, 3)} ms"
 
 
 def money(value: float) -> str:
     """A cost in the currency of the ranker file, which does not name it."""
-    return f"{value:.2f}" if value >= 0.995 or value == 0 else f"{value:.2g}"
+    return f"{value:,.2f}" if value >= 0.995 or value == 0 else plain(value, 2)

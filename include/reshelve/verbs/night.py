@@ -117,6 +117,13 @@ def report(ranker: RankerName, partition: Partition, values: Values = None, as_j
 
 
 @app.command()
+def track(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+    """Send the night to MLflow (RESHELVE_MLFLOW_TRACKING_URI): settings, figures, trials, report and version."""
+    run = run_of(ranker, partition, values)
+    show(call("reshelve.tracking.night:track", run), as_json, f"track: {run.id}")
+
+
+@app.command()
 def plan(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
     """What a night would do, what it would reuse, its minutes and cost from past nights; writes nothing."""
     run = run_of(ranker, partition, values)

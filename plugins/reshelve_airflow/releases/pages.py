@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from reshelve.notation import plain
+
 HERE = Path(__file__).parent
 STYLE = (HERE / "style.css").read_text()
 
@@ -28,7 +30,7 @@ def age(at: datetime) -> str:
 
 def share(value: float | None) -> str:
     """0.05 → `5 %`."""
-    return "–" if value is None else f"{100 * value:.3g} %"
+    return "–" if value is None else f"{plain(100 * value, 3)} %"
 
 
 def moment(at: datetime | None) -> str:

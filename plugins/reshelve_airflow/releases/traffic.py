@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from reshelve.notation import plain
 from reshelve_airflow.releases.sparklines import sparkline
 
 if TYPE_CHECKING:
@@ -73,4 +74,4 @@ def _words(what: str, values: Sequence[float | None], unit: str) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return f"{what}: nothing measured"
-    return f"{what}: last {known[-1]:.3g} {unit}, lowest {min(known):.3g}, highest {max(known):.3g}"
+    return f"{what}: last {plain(known[-1], 3)} {unit}, lowest {plain(min(known), 3)}, highest {plain(max(known), 3)}"

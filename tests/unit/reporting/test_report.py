@@ -143,6 +143,30 @@ def test_figures_say_what_they_are_of(make_night):
     assert "here (too few to say: 35 questions)" in few
 
 
+def test_times_are_of_requests_whose_rows_are_said(make_night):
+    run = make_night(champion=OLD_FIRST)
+    gate = run.stage("gate").required()
+    asked = {"requests": 27, "rows": 842, "p50": 1364.2, "p95": 2041.9, "p99": 12345.6}
+    run.stage("gate").commit({**gate, "latency": {"challenger": asked, "champion": {**asked, "rows": 27}}})
+    said = read(run).said()
+    assert "Rows in each" in said and "this version 27 31.2 1,364 ms 2,042 ms 12,346 ms" in said
+    assert "champion 27 1 1,364 ms" in said
+
+
+def test_a_best_trial_at_the_edge_of_its_range_is_named(make_night):
+    assert "lies at an edge" not in read(make_night()).said()
+    run = make_night()
+    tuned = run.stage("tune").required()
+    history = [
+        {**entry, "values": {**entry["values"], "training.learning_rate": 1e-3}}
+        if entry["trial"] == 1
+        else entry
+        for entry in tuned["history"]
+    ]
+    run.stage("tune").commit({**tuned, "history": history})
+    assert "It lies at an edge of the range of learning_rate" in read(run).said()
+
+
 def test_the_summary_says_what_became_of_the_night(make_night):
     said = read(make_night(champion=OLD_FIRST)).said()
     assert f"Against champion {CHAMPION}" in said and "recall@1 of this version 0.5714" in said

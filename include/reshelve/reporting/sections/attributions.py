@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reshelve.notation import plain
 from reshelve.rankers import Kind
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Section, Words
@@ -46,7 +47,7 @@ def attributions(night: Night) -> Section:
             title=each.answer,
             more=f"{came}; chance {share(each.chance)}",
             words=[(word.text, word.adds / most) for word in each.words],
-            strongest=f"Strongest: {named}. Not accounted for: {each.left_over:.2g}.",
+            strongest=f"Strongest: {named}. Not accounted for: {plain(each.left_over, 2)}.",
         )
 
     return Section("attributions", title, lead, [shown(each) for each in found])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from reshelve.reporting.charts import curves, parallel
+from reshelve.reporting.charts import curves
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Facts, Figure, Part, Section, Table
+from reshelve.reporting.search_chart import axes_of, parallel
 from reshelve.reporting.words import NONE, count, duration, figure, interval, money, share, short
 
 _MOST_ROWS = 60
@@ -43,8 +44,14 @@ def search(night: Night) -> Section:
             f"Parallel coordinates of {len(done)} trials over {', '.join(columns)} and the loss. Losses go from "
             f"{figure(min(losses))} to {figure(max(losses))}; the best trial is number {done[best]['trial']}."
         )
-        caption = "A line is a trial; the strong one was taken. Lower losses are better."
-        parts.append(Figure(parallel(columns, losses, best), alt, caption, wide=True))
+        axes = axes_of(columns, losses, night.run.ranker.search.space)
+        edges = [name for name, axis in axes.items() if axis.at_edge(best)]
+        if edges:
+            lead += (
+                f" It lies at an edge of the range of {' and '.join(edges)}: better values may lie beyond."
+            )
+        caption = "A line is a trial; the strong one was taken. Axes are as long as the ranker file's ranges; lower losses are better."
+        parts.append(Figure(parallel(axes, losses, best), alt, caption, wide=True))
     parts.append(_trials(history))
     paid = [
         (

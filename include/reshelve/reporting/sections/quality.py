@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reshelve.notation import plain
 from reshelve.reporting.charts import Interval, forest, reliability
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Figure, Part, Section, Table
@@ -150,7 +151,7 @@ def slices(night: Night) -> Section:
     held = [name for name, each in found.items() if each["enough"]]
     lead = f"{metric} of {len(found)} kinds of questions; {len(held)} have enough questions to be held to."
     if compared and tolerance is not None:
-        lead += f" Not one of those may surely be worse than the champion by more than {tolerance:g}."
+        lead += f" Not one of those may surely be worse than the champion by more than {plain(tolerance)}."
     names = [name for name in NAMES if name in next(iter(found.values()))["values"]]
     rows = [
         (

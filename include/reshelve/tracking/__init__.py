@@ -1,0 +1,1 @@
+"""Nights in MLflow, for who keeps all experiments there."""
