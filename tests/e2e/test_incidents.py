@@ -150,6 +150,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incidents]:
         graphs = pool.submit(build_graphs, home)
         done = shop.command("platform", "up")
         assert done.returncode == 0, done.stderr[-3000:]
+        shop.leave_the_dead()
         judged = pool.submit(judge, shop, GOOD_DAY)
         _use(patch, shop)
         ending.callback(_forget)
