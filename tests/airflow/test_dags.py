@@ -56,6 +56,13 @@ def test_every_dag_follows_the_policy(bag: DagBag) -> None:
             assert one.params.get_param(name).description, f"{one.dag_id}.{name}: no description"
 
 
+def test_the_watch_needs_nobody_to_switch_it_on(bag: DagBag) -> None:
+    watch = dag(bag, "monitor")
+    assert watch.is_paused_upon_creation is False
+    looks = [task for task in watch.tasks if task.task_id.startswith("watch_")]
+    assert looks and all(task.skip_when == {"released": False} for task in looks)  # type: ignore[attr-defined]
+
+
 def test_every_task_follows_the_policy(bag: DagBag) -> None:
     pools = {"default_pool", *Pool}
     for one in bag.dags.values():
