@@ -1,7 +1,7 @@
 """
 ### Watch over what serves
 
-Every ten minutes, per ranker: what callers measured of each version, what agents report, the newest verdict on the data,
+Every ten minutes, per ranker, from its first release on: what callers measured of each version, what agents report, the newest verdict on the data,
 drift of what customers ask and of the scores. One decision by a table:
 
 | found | done |
@@ -46,6 +46,7 @@ def watch(ranker: Ranker) -> None:
         task_id=f"watch_{ranker.name}",
         verb="monitor",
         options={"ranker": ranker.name},
+        skip_when={"released": False},
         owner=ranker.owner,
     )
     AlertOperator(task_id=f"alert_{ranker.name}", look=look.output, owner=ranker.owner)
@@ -72,6 +73,7 @@ dag = DAG(
     doc_md=__doc__,
     schedule="*/10 * * * *",
     catchup=False,
+    is_paused_upon_creation=False,  # from the first release on; until then a look finds nothing to look at
     max_active_runs=1,
     dagrun_timeout=timedelta(minutes=30),
     tags=[Tag.RESHELVE, Tag.WATCH],

@@ -9,6 +9,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOper
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException
 
+from reshelve_airflow.params import out_of_the_page_s_reach
 from reshelve_airflow.verb import ReshelveOperator, ResumingOperator, checked, small
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 # Given where the task is made: Airflow adds a DAG's params to its tasks before a task's own code runs.
 # Not `reason`, which the run's own would fill in; null, since Airflow lets nobody answer while a string is empty.
-ANSWER = {"why": Param(None, type=["null", "string"], maxLength=500, description="For the deployment log.")}
+_WHY = {"type": ["null", "string"], "maxLength": 500}
+ANSWER = {
+    "why": Param(
+        None, description="For the deployment log. At most 500 characters.", **out_of_the_page_s_reach(_WHY)
+    )
+}
 
 _BODY = """
 It is loaded beside the stable version and has passed the steps below. **Approve** makes it the stable version;

@@ -36,6 +36,7 @@ Day = Annotated[
 
 
 _LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length")
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength")
 
 
 class ParamsError(ValueError):
@@ -153,6 +154,8 @@ def retrain_params(ranker: Ranker) -> type[RetrainParams]:
     bounds: dict[str, dict[str, Any]] = {"window_days": {"ge": max(2, least)}}
     if not search.space:
         bounds["trials"] = {"le": 0}
+    if not search.price_per_hour:  # refused by Airflow too, before there is a run
+        bounds["search_cost"] = {"json_schema_extra": {"allOf": [{"type": "null"}]}}
     fields: dict[str, Any] = {}
     for name, text in _texts(ranker).items():
         field = RetrainParams.model_fields[name]
@@ -176,22 +179,24 @@ def retrain_params(ranker: Ranker) -> type[RetrainParams]:
 
 
 def _texts(ranker: Ranker) -> dict[str, str]:
-    """What each param's text says of this ranker."""
+    """What each param's text says of this ranker, with the ranker file's key that it replaces."""
     search = ranker.search
     price = f"An hour of one trial costs {search.price_per_hour:g}." if search.price_per_hour else ""
     nothing = "This ranker file has no search.space: there is nothing to search."
-    bound = "no bound" if search.max_cost is None else f"the ranker file's {search.max_cost:g}"
+    bound = (
+        "no bound" if search.max_cost is None else f"the ranker file's search.max_cost, {search.max_cost:g}"
+    )
     return {
-        "window_days": f"Empty: the ranker file's {ranker.data.window_days}.",
-        "epochs": f"Empty: the ranker file's {ranker.training.epochs:g}.",
-        "max_minutes": f"Empty: the ranker file's {ranker.training.max_minutes:g}.",
-        "trials": f"Empty: the ranker file's {search.trials}." if search.space else nothing,
-        "search_minutes": f"Empty: the ranker file's {search.max_minutes:g}.",
+        "window_days": f"Empty: the ranker file's data.window_days, {ranker.data.window_days}.",
+        "epochs": f"Empty: the ranker file's training.epochs, {ranker.training.epochs:g}.",
+        "max_minutes": f"Empty: the ranker file's training.max_minutes, {ranker.training.max_minutes:g}.",
+        "trials": f"Empty: the ranker file's search.trials, {search.trials}." if search.space else nothing,
+        "search_minutes": f"Empty: the ranker file's search.max_minutes, {search.max_minutes:g}.",
         "search_cost": f"{price} Empty: {bound}."
         if price
         else "Refused until the ranker file has search.price_per_hour.",
-        "base": f"Empty: the ranker file's {ranker.model.base}.",
-        "compression": f"unchanged: the ranker file's {ranker.compression.said}.",
+        "base": f"Empty: the ranker file's model.base, {ranker.model.base}.",
+        "compression": f"unchanged: the ranker file's compression.steps, {ranker.compression.said}.",
     }
 
 
@@ -278,19 +283,30 @@ def rollback_params(rankers: Sequence[str]) -> type[Params]:
 
 
 def airflow_params(form: type[Params]) -> dict[str, Param]:
-    """The form as Airflow params, with its ranges in the text, because the trigger page does not show them."""
+    """The form as Airflow params: each text says what the field means and what it takes.
+
+    Airflow's page shows `description` alone where there is one (`description_md` is for those without), and shows no
+    range. Of a range that it does know it makes a promise of its own: 500 becomes 100 when the field is left, and what
+    is pasted is cut. So the bounds are under `allOf`, which Airflow's server checks and its page does not read: a wrong
+    value is refused before there is a run.
+    """
     from airflow.sdk import Param
     from airflow.sdk.definitions._internal.types import NOTSET
 
     found = {}
     for name, field in form.model_json_schema()["properties"].items():
         flat = _flat(field)
-        text = flat.pop("description")
+        text = f"{flat.pop('description')} {_range(flat)}".strip()
         default = flat.pop("default", NOTSET)
-        found[name] = Param(
-            default, description=text, description_md=f"{text} {_range(flat)}".strip(), **flat
-        )
+        found[name] = Param(default, description=text, **out_of_the_page_s_reach(flat))
     return found
+
+
+def out_of_the_page_s_reach(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The same JSON schema with its bounds under `allOf`: checked by Airflow's server, not applied by its page."""
+    bounds = {key: value for key, value in schema.items() if key in _BOUNDS}
+    rest = {key: value for key, value in schema.items() if key not in _BOUNDS}
+    return {**rest, "allOf": [*rest.get("allOf", ()), bounds]} if bounds else rest
 
 
 def refuse_unknown(context: Context) -> None:
@@ -318,13 +334,16 @@ def _flat(field: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _range(flat: Mapping[str, Any]) -> str:
+    """What a field takes, in words; empty where anything of its type is."""
     low = flat.get("minimum", flat.get("exclusiveMinimum"))
     high = flat.get("maximum", flat.get("exclusiveMaximum"))
     if low is not None and high is not None:
-        return f"**{'More than ' if 'exclusiveMinimum' in flat else ''}{_number(low)} to {_number(high)}.**"
+        return f"{'More than ' if 'exclusiveMinimum' in flat else ''}{_number(low)} to {_number(high)}."
     if low is not None:
-        return f"**At least {_number(low)}.**"
-    return f"**At most {flat['maxLength']} characters.**" if "maxLength" in flat else ""
+        return f"{'More than' if 'exclusiveMinimum' in flat else 'At least'} {_number(low)}."
+    if high is not None:
+        return f"{'Less than' if 'exclusiveMaximum' in flat else 'At most'} {_number(high)}."
+    return f"At most {flat['maxLength']} characters." if "maxLength" in flat else ""
 
 
 def _number(value: float) -> str:

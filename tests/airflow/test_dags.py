@@ -53,12 +53,14 @@ def test_every_dag_follows_the_policy(bag: DagBag) -> None:
         assert one.max_active_runs == 1 and one.catchup is False and one.dagrun_timeout, one.dag_id
         assert one.start_date is None, f"{one.dag_id}: a start date makes earlier manual runs empty"
         for name in one.params:
-            schema = one.params.get_param(name).schema
             assert one.params.get_param(name).description, f"{one.dag_id}.{name}: no description"
-            bounded = {"minimum", "maximum", "exclusiveMinimum"} & set(schema)
-            assert not bounded or "**" in schema["description_md"], (
-                f"{one.dag_id}.{name}: its range is not in the text"
-            )
+
+
+def test_the_watch_needs_nobody_to_switch_it_on(bag: DagBag) -> None:
+    watch = dag(bag, "monitor")
+    assert watch.is_paused_upon_creation is False
+    looks = [task for task in watch.tasks if task.task_id.startswith("watch_")]
+    assert looks and all(task.skip_when == {"released": False} for task in looks)  # type: ignore[attr-defined]
 
 
 def test_every_task_follows_the_policy(bag: DagBag) -> None:

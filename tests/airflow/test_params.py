@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
+from airflow.exceptions import ParamValidationError
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
 
 from reshelve.rankers import load_ranker, ranker_names
 from reshelve.tuning.plan import wave_count
 from reshelve.verbs.options import overrides
+from reshelve_airflow.approval import ANSWER
 from reshelve_airflow.nights import publication_refusal, release_refusal
 from reshelve_airflow.params import (
+    Params,
     ParamsError,
     ReleaseParams,
     RetrainParams,
     airflow_params,
+    decision_params,
     retrain_params,
     rollback_params,
 )
+
+BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength")
+
+
+def stored(form: type[Params]) -> Any:
+    """The params of a DAG with this form, as Airflow has them in its database."""
+    made = DAG("made", schedule=None, params=airflow_params(form))
+    return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(made)).params
 
 
 def test_empty_params_change_nothing() -> None:
@@ -56,12 +73,56 @@ def test_a_wrong_param_is_named(given: dict[str, object], said: str) -> None:
 
 def test_the_form_shows_ranges_types_and_texts() -> None:
     params = airflow_params(RetrainParams)
-    epochs = params["epochs"].schema
-    assert epochs["type"] == ["number", "null"]
-    assert (epochs["exclusiveMinimum"], epochs["maximum"]) == (0, 100)
-    assert "More than 0 to 100." in epochs["description_md"]
+    epochs = params["epochs"]
+    assert epochs.schema["type"] == ["number", "null"]
+    assert epochs.description == "Passes over the training examples. More than 0 to 100."
+    assert "description_md" not in epochs.schema, "Airflow's page shows it only where there is no description"
     assert params["partition"].schema["format"] == "date"
     assert params["release"].value is True
+
+
+FORMS = {
+    "retrain": RetrainParams,
+    "recommend": retrain_params(load_ranker("recommend")),
+    "ads": retrain_params(load_ranker("ads")),
+    "priced": retrain_params(load_ranker("recommend").with_values({"search.price_per_hour": 0.5})),
+    "release": ReleaseParams,
+    "decision": decision_params(["recommend"]),
+    "rollback": rollback_params(["recommend"]),
+}
+
+
+@pytest.mark.parametrize("form", list(FORMS.values()), ids=list(FORMS))
+def test_every_bound_is_in_the_text_and_none_is_the_page_s_to_apply(form: type[Params]) -> None:
+    for name, param in {**airflow_params(form), **ANSWER}.items():
+        assert not set(BOUNDS) & set(param.schema), (
+            f"{name}: the page would make another value of a wrong one"
+        )
+        for bounds in param.schema.get("allOf", ()):
+            for key in set(bounds) & set(BOUNDS) - {"minLength"}:
+                assert f"{bounds[key]:,}" in str(param.description), (name, key)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "value", "said"),
+    [
+        ("recommend", "epochs", 500, "500 is greater than the maximum of 100"),
+        ("recommend", "epochs", 0, "0 is less than or equal to the minimum of 0"),
+        ("recommend", "window_days", 2, "2 is less than the minimum of 3"),
+        ("recommend", "trials", 1.5, "1.5 is not of type"),
+        ("recommend", "note", "x" * 501, "is too long"),
+        ("recommend", "search_cost", 1, "1 is not of type 'null'"),
+        ("ads", "trials", 1, "1 is greater than the maximum of 0"),
+        ("release", "version", 0, "0 is less than the minimum of 1"),
+        ("rollback", "reason", "x" * 501, "is too long"),
+    ],
+)
+def test_airflow_refuses_a_wrong_value_before_there_is_a_run(
+    form: str, name: str, value: Any, said: str
+) -> None:
+    """By the DAG as it is in Airflow's database, which is what its trigger page and its API ask."""
+    with pytest.raises(ParamValidationError, match=re.escape(said)):
+        stored(FORMS[form]).deep_merge({"ranker": "recommend", name: value}).validate()
 
 
 def test_a_ranker_s_own_form_says_what_its_file_says_and_refuses_what_it_cannot_do() -> None:
@@ -69,12 +130,13 @@ def test_a_ranker_s_own_form_says_what_its_file_says_and_refuses_what_it_cannot_
     form = airflow_params(retrain_params(recommend))
     assert set(form) == set(RetrainParams.model_fields)
     for name in form:
-        said = form[name].schema["description_md"]
+        said = str(form[name].description)
         assert (
             name in ("partition", "plan", "release", "note", "search_cost") or "the ranker file's" in said
         ), name
-    assert "the ranker file's 56. **3 to 1,000.**" in form["window_days"].schema["description_md"]
-    assert "no search.space" in airflow_params(retrain_params(ads))["trials"].schema["description_md"]
+    window = "Empty: the ranker file's data.window_days, 56. 3 to 1,000."
+    assert window in str(form["window_days"].description)
+    assert "no search.space" in str(airflow_params(retrain_params(ads))["trials"].description)
     with pytest.raises(ParamsError, match="param trials: Input should be less than or equal to 0"):
         retrain_params(ads).read({"trials": 1})
     with pytest.raises(ParamsError, match=r"no search\.price_per_hour"):

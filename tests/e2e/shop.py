@@ -17,6 +17,7 @@ import yaml
 
 from reshelve.platform.airflow_client import AirflowClient
 from reshelve.platform.configuration import Machine, Ports
+from reshelve.platform.supervisor import SUPERVISORS
 from reshelve.processes import free_port
 from reshelve.settings import PROJECT
 from reshelve.store.objects import ObjectStore
@@ -111,6 +112,11 @@ class Shop:
     def kill(self, service: str) -> None:
         """SIGKILL one service's process."""
         os.kill(self.pid(service), signal.SIGKILL)
+
+    def leave_the_dead(self) -> None:
+        """From now on nothing that is killed comes back: its supervisors are killed, at once."""
+        for name in SUPERVISORS:
+            self.kill(name)
 
     def processes(self, match: Callable[[list[str]], bool]) -> list[psutil.Process]:
         """Live processes of this shop (by RESHELVE_HOME) whose command line fits."""

@@ -122,7 +122,8 @@ def test_a_wrong_value_is_refused_and_the_form_starts_a_night(analyst: Visit, sh
     epochs = form.locator('[name="element_epochs"]')
     epochs.fill("500")
     form.locator('[name="element_partition"]').fill(DAY)
-    expect(epochs).to_have_value("100")  # the form itself goes no further than the range
+    expect(form.get_by_text("More than 0 to 100.")).to_be_visible()
+    expect(epochs).to_have_value("500")  # refused when it is sent, not changed before
     form.locator('[name="element_note"]').fill("the analyst's day")
     form.locator('[name="element_partition"]').scroll_into_view_if_needed()
     analyst.keep("trigger-form")

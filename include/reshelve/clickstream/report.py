@@ -18,11 +18,12 @@ SHOWN_COLUMNS = ("event_time", "event_type", "item_id", "quantity", "price")
 _EXAMPLES = 5
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c}}
 table{{border-collapse:collapse;margin:.5rem 0 1.5rem}}td,th{{border:1px solid #ccc;padding:.2rem .6rem;text-align:left}}
 .stop{{color:#a40000}}.warn,.quarantine{{color:#8a5a00}}.pass{{color:#1e6b1e}}
+h1,h3,p,summary,li{{overflow-wrap:anywhere}}.scroll{{overflow-x:auto;margin:.5rem 0 1.5rem}}.scroll table{{margin:0}}
 figure{{margin:1rem 0}}figure svg{{width:100%;height:auto}}figcaption{{color:#5b6669}}</style></head>
 <body><h1>{title}: <span class="{verdict}">{verdict}</span></h1><p>{headline}</p>{trend}{body}</body></html>
 """
@@ -100,4 +101,4 @@ def _table(rows: Sequence[Sequence[Any]]) -> str:
         + "</tr>"
         for row in rows
     )
-    return f"<p>For example:</p><table><tr>{head}</tr>{body}</table>"
+    return f'<p>For example:</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

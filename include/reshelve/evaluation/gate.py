@@ -19,8 +19,10 @@ from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.judgement import CHALLENGER, CHAMPION, Evidence, judge
 from reshelve.evaluation.metrics import Metric, reported
 from reshelve.evaluation.scoring import Answers, ServedModel, catalogue_of, kind_of
+from reshelve.evaluation.shelves import Shelf, example_shelves, write_shelves
 from reshelve.evaluation.slices import Known
 from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.common_queries import common_queries
 from reshelve.examples.formats import HoldoutQuery, read_holdout
 from reshelve.examples.past import Past
 from reshelve.examples.readers import for_gate
@@ -72,6 +74,7 @@ def gate(run: Run) -> dict[str, Any]:
     result = judge(ranker, evidence)
     result["holdout_partitions"] = run.stage("examples").required()["holdout_partitions"]
     (directory / "report.json").write_text(json.dumps(result, indent=1, sort_keys=True))
+    write_shelves(directory, _shelves(ranker, evidence, examples))
     shutil.rmtree(scratch)
     logger(stage="gate", run=run.id).info(
         "judged", verdict=result["verdict"], metric=str(metric), value=round(result["challenger"]["value"], 4)
@@ -112,6 +115,21 @@ def ask(versions: dict[str, Path], kind: Kind, queries: Sequence[HoldoutQuery]) 
             answers[name] = ServedModel(client, name, kind, catalogue_of(directory)).answer(queries)
             log.info("answered", servable=name, queries=len(queries))
     return answers
+
+
+def _shelves(ranker: Ranker, evidence: Evidence, examples: Path) -> list[Shelf]:
+    """What a person who approves sees: questions that say nothing of one customer, with both answers."""
+    queries, catalogue = evidence.held.queries, evidence.catalogue
+    shown = ranker.kind is Kind.NEXT_ITEM or ranker.examples.labels == "judgements"
+    champion = evidence.answers.get(CHAMPION)
+    return example_shelves(
+        [query.text for query in queries],
+        [query.relevant for query in queries],
+        evidence.answers[CHALLENGER].ranked,
+        None if champion is None else champion.ranked,
+        dict(zip(catalogue.items, catalogue.titles, strict=True)),
+        None if shown else frozenset(common_queries(examples)),
+    )
 
 
 def _past(run: Run, examples: Path) -> Past:

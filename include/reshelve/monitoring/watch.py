@@ -45,6 +45,7 @@ from reshelve.rankers import Ranker
 from reshelve.serving.clicked import Joined
 from reshelve.serving.traffic import Counts
 from reshelve.store import holds
+from reshelve.store.deployments import read_pointer
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, State
 
@@ -57,11 +58,14 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
     """Look once, and answer what was found, decided and done.
 
     `retrain` is the day to learn from, `release` the version whose release waited for a hold that is over, or for clicks
-    that have come; or None.
+    that have come; or None. Before the first release nothing is looked at: `released` is false.
 
     Raises TryAgainError where the store is away or another look is being made. `dry_run` writes nothing.
     """
     store, now = object_store(), now or datetime.now(UTC)
+    if read_pointer(store, ranker.name) is None:
+        headline = f"{ranker.name}: nothing was ever released, there is nothing to watch yet"
+        return {"ranker": ranker.name, "headline": headline, "released": False, "alert": False}
     memory, etag = read_memory(store, ranker.name)
     seen = collect(store, ranker, now)
     joined = memory.joined

@@ -1,6 +1,7 @@
 """The platform of one machine: start it, look at it, stop it.
 
-`up` may be called at any time: what runs stays as it is, what died is started again.
+`up` may be called at any time: what runs stays as it is, what died is started again. Between two calls its two supervisors
+do that (`supervisor.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -24,6 +25,8 @@ from reshelve.logs import logger
 from reshelve.platform import airflow, postgres, seaweedfs, serving
 from reshelve.platform.configuration import Machine, machine
 from reshelve.platform.services import Service, State, log_tail, memory_mib
+from reshelve.platform.supervisor import COMMAND as SUPERVISOR
+from reshelve.platform.supervisor import DELAYS, SUPERVISORS, Restarts, given_up
 from reshelve.processes import port_is_open, start, wait_until
 from reshelve.serving.readiness import unanswered
 from reshelve.settings import PROJECT, settings
@@ -54,7 +57,8 @@ def up() -> dict[str, Any]:
     with _only_one(here):
         began = time.monotonic()
         log = logger(stage="platform")
-        missing = [name for name in SERVICES if not _lives(here, name)]
+        Restarts.forget(here.home)
+        missing = [name for name in (*SERVICES, *SUPERVISORS) if not _lives(here, name)]
         _check_same_ports(here, missing)
         if not missing and _healthy(here):
             log.info("the platform runs already", airflow=here.airflow_url)
@@ -77,12 +81,11 @@ def down() -> None:
     here = machine()
     if not here.home.is_dir():
         return
+    _stop_all([s for name, s in State.read(here.home).services.items() if name in SUPERVISORS])  # at once
     with _only_one(here):
-        state = State.read(here.home)
+        state = State.read(here.home)  # one of them may have been starting the other one
         log = logger(stage="platform")
-        first = [s for name, s in state.services.items() if name not in ("postgres", "object-store")]
-        with ThreadPoolExecutor(max_workers=len(SERVICES)) as pool:
-            list(pool.map(Service.stop, first))
+        _stop_all([s for name, s in state.services.items() if name not in ("postgres", "object-store")])
         if "postgres" in state.services:
             postgres.stop_postgres(state.services["postgres"])
         for service in state.services.values():
@@ -92,13 +95,18 @@ def down() -> None:
 
 
 def status() -> dict[str, Any]:
-    """Every service with its state (running, dead or stopped), pid, address, start and memory; `healthy` for all."""
+    """Every service with its state (running, dead or stopped), pid, address, start and memory; `healthy` for all.
+
+    `supervised`: what dies is started again. `restarts`: how often one was, within the last hour.
+    """
     here = machine()
     state = State.read(here.home)
-    services = {name: _describe(state.services.get(name)) for name in SERVICES}
+    restarts, now = Restarts.read(here.home), time.time()
+    services = {name: _describe(state.services.get(name), restarts.of(name, now)) for name in SERVICES}
     running = all(service["state"] == "running" for service in services.values())
     return {
         "healthy": running and _healthy(here),
+        "supervised": any(_lives(here, name) for name in SUPERVISORS),
         "home": str(here.home),
         "airflow": here.airflow_url,
         "services": services,
@@ -111,14 +119,27 @@ def environment() -> dict[str, str]:
     return machine().environment()
 
 
-def restart_dead() -> list[str]:
-    """Start again what was started and has died since; returns its names (none while `down` or `up` works)."""
+def revive(names: Collection[str]) -> list[str]:
+    """Start again those of `names` that were started and have died; returns them. What `down` stopped stays stopped.
+
+    Does not wait for health. Raises ReshelveError where one does not start.
+    """
     here = machine()
-    state = State.read(here.home)
-    dead = [name for name, service in state.services.items() if not service.lives()]
-    if dead:
-        up()
+    with _only_one(here):
+        known = State.read(here.home).services
+        dead = [name for name in names if name in known and not known[name].lives()]
+        if not dead:
+            return []
+        Restarts.read(here.home).with_restart(dead, time.time()).write(here.home)
+        for name in dead:
+            _stop_leftovers(here, name)
+        _start_missing(here, dead, time.monotonic(), new_keys=False)
     return dead
+
+
+def _stop_all(services: Sequence[Service]) -> None:
+    with ThreadPoolExecutor(max_workers=len(SERVICES) + len(SUPERVISORS)) as pool:
+        list(pool.map(Service.stop, services))
 
 
 def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bool) -> None:
@@ -130,6 +151,8 @@ def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bo
     secrets = here.secrets
     log = logger(stage="platform")
 
+    for name in [name for name in missing if name in SUPERVISORS]:
+        _start_process(here, name, SUPERVISOR, environment)
     if "postgres" in missing:
         port, keep = here.ports.postgres_port, partial(_record, here, "postgres")
         postgres.start_postgres(
@@ -147,6 +170,8 @@ def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bo
     for name in [name for name in missing if name in serving.PROCESSES]:
         own = environment | serving.process_environment(name, here)
         _start_process(here, name, serving.process_command(name, here), own)
+    if not {"postgres", *airflow.PROCESSES} & set(missing):
+        return
     postgres.create_database(here.ports.postgres_port, secrets.postgres_password)
     if airflow.prepare(here, environment):
         log.info("the database is migrated", elapsed=_elapsed(began))
@@ -252,14 +277,17 @@ def _airflow_health(here: Machine) -> dict[str, Any]:
         return {}
 
 
-def _describe(service: Service | None) -> dict[str, Any]:
+def _describe(service: Service | None, restarts: int) -> dict[str, Any]:
     if service is None:
         return {"state": "stopped"}
     if not service.lives():
-        return {"state": "dead", "pid": service.pid, "log": str(service.log)}
+        note = given_up(restarts) if restarts >= len(DELAYS) else ""
+        return {
+            "state": "dead", "pid": service.pid, "log": str(service.log), "restarts": restarts, "note": note,
+        }  # fmt: skip
     return {
-        "state": "running", "pid": service.pid, "address": service.address,
-        "since": service.since, "memory_mib": memory_mib(service), "log": str(service.log),
+        "state": "running", "pid": service.pid, "address": service.address, "since": service.since,
+        "memory_mib": memory_mib(service), "log": str(service.log), "restarts": restarts,
     }  # fmt: skip
 
 
@@ -342,4 +370,4 @@ def _elapsed(began: float) -> str:
     return f"{time.monotonic() - began:.0f}s"
 
 
-__all__ = ["SERVICES", "down", "environment", "restart_dead", "status", "up"]
+__all__ = ["SERVICES", "down", "environment", "revive", "status", "up"]

@@ -27,6 +27,7 @@ from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
 from reshelve.platform.configuration import machine
 from reshelve.platform.progress import Display, current_losses, display
 from reshelve.platform.summary import print_summary
+from reshelve.platform.supervisor import Supervisor
 from reshelve.processes import guarded, only_one
 from reshelve.rankers import Ranker, load_ranker
 from reshelve.settings import settings
@@ -185,6 +186,7 @@ class _Watch:
         self._shown = shown
         self._run = run
         self._deadline = deadline
+        self._supervisor = Supervisor(machine().home)
         self._before: list[Task] = []  # tasks of the DAG runs that have ended
 
     def until_ended(self, dag_run: DagRun) -> None:
@@ -223,9 +225,9 @@ class _Watch:
         """Look every second until `done()`, through restarts of Airflow. Raises TryAgainError at the deadline."""
         deadline = min(self._deadline, time.monotonic() + seconds) if seconds else self._deadline
         while True:
-            platform.restart_dead()
             problem = ""
             try:
+                self._supervisor.look()
                 if done():
                     return
             except TryAgainError as error:

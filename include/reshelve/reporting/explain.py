@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import torch
@@ -20,17 +19,17 @@ from captum.attr import LayerIntegratedGradients
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from reshelve.clickstream.privacy import mask
+from reshelve.examples.common_queries import LEAST_CUSTOMERS, common_queries
 from reshelve.lineage import Run
 from reshelve.rankers import Kind
 from reshelve.training.batches import Batch, Examples, read_examples
 from reshelve.training.model import RankerModel
 
+__all__ = ["LEAST_CUSTOMERS", "Explained", "Word", "explain"]
+
 EACH = 3  # examples that came true, and as many that did not
-LEAST_CUSTOMERS = 3  # a query that fewer have asked may tell who asked it
 STEPS = 32  # of the integral: more changes the second decimal
 _LOOKED_AT = 256  # validation examples among which are chosen
-_MOST_QUERIES = 50_000
 _SPECIAL = ("[CLS]", "[SEP]", "[PAD]")
 
 
@@ -85,19 +84,8 @@ def _may_be_shown(
     """Those of `places` whose text says nothing of one person: titles, judged queries, and what several have asked."""
     if run.ranker.kind is Kind.NEXT_ITEM or run.ranker.examples.labels == "judgements":
         return places
-    common = {tuple(encoding.ids) for encoding in tokenizer.encode_batch(_common_queries(examples))}
+    common = {tuple(encoding.ids) for encoding in tokenizer.encode_batch(common_queries(examples))}
     return np.array([place for place in places if _left_ids(known, place) in common], dtype=np.int64)
-
-
-def _common_queries(examples: Path) -> list[str]:
-    """Queries of several customers before the held-out days, without those that hold what is masked."""
-    with duckdb.connect() as db:
-        asked = db.execute(
-            f"SELECT query FROM read_parquet('{examples / 'events.parquet'}') WHERE query IS NOT NULL "
-            f"GROUP BY query HAVING count(DISTINCT coalesce(user_id, session_id)) >= {LEAST_CUSTOMERS} "
-            f"ORDER BY count(*) DESC, query LIMIT {_MOST_QUERIES}"
-        ).fetchall()
-    return [query for (query,) in asked if mask(query) == query and "<" not in query]
 
 
 def _left_ids(known: Examples, place: int) -> tuple[int, ...]:

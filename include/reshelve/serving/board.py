@@ -18,9 +18,13 @@ from typing import Generic, TypeVar
 from pydantic import ValidationError
 
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.evaluation.shelves import Shelf, read_shelves
 from reshelve.logs import logger
 from reshelve.monitoring.observations import Observation, recent
 from reshelve.names import is_day, version_of
+from reshelve.reporting.address import FILE as REPORT_FILE
+from reshelve.reporting.address import STAGE as REPORT_STAGE
+from reshelve.serving.left_versions import left_because, words
 from reshelve.serving.reports import LIVE_SECONDS, Report, read_reports
 from reshelve.store.deployments import Entry, Pointer, deployed_rankers, read_entry, read_pointer
 from reshelve.store.holds import read_hold
@@ -50,6 +54,7 @@ class VersionRow:
     manifest: Manifest | None
     role: str = ""
     problem: str = ""
+    reported: bool = False  # its night's report is there
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class Board:
         self._entries: _Newest[Entry] = _Newest(_MOST_ENTRIES)
         self._manifests: _Newest[_Kept] = _Newest(_MOST_MANIFESTS)
         self._looks: _Newest[tuple[float, Sequence[Observation]]] = _Newest(_MOST_LOOKS)
+        self._reports: _Newest[tuple[float, bool]] = _Newest(_MOST_MANIFESTS)
 
     def rankers(self) -> list[str]:
         """Rankers that were ever released, sorted."""
@@ -164,8 +170,24 @@ class Board:
         pages = max(1, -(-len(numbers) // VERSIONS_A_PAGE))
         page = min(max(page, 1), pages)
         asked = numbers[(page - 1) * VERSIONS_A_PAGE : page * VERSIONS_A_PAGE]
-        rows = [row for row in self._rows(ranker, asked, pointer) if row.manifest or row.problem]
+        found = [row for row in self._rows(ranker, asked, pointer) if row.manifest or row.problem]
+        rows = self._all(lambda row: replace(row, reported=self._is_reported(ranker, row)), found)
         return VersionPage(tuple(rows), len(numbers), len(asked) - len(rows), page, pages)
+
+    def newest(self, ranker: str, count: int) -> list[Manifest]:
+        """The newest published versions whose manifests can be believed, oldest first."""
+        names = self.store.folders(f"models/{ranker}/")
+        numbers = sorted(n for n in map(version_of, names) if n is not None)[-count:]
+        return [row.manifest for row in self._rows(ranker, numbers, None) if row.manifest is not None]
+
+    def shelves(self, manifest: Manifest) -> Sequence[Shelf]:
+        """What a version and the champion of its night answered to a few questions; empty where no gate has kept it."""
+        return read_shelves(self.store, manifest.lineage.run)
+
+    def left(self, pointer: Pointer) -> dict[int, str]:
+        """Version → the warning, of those that a rollback may go to and that a rollback has left."""
+        found = left_because(pointer, lambda number: self._entry(pointer.ranker, number))
+        return {version: words(version, entry) for version, entry in found.items()}
 
     def log(self, pointer: Pointer, newest: int | None = None) -> LogPage:
         """The moves from number `newest` (default: the last one) downwards."""
@@ -242,6 +264,17 @@ class Board:
             kept = _Kept(found.etag, *_parsed(ranker, version, found.body, trusted), now)
         self._manifests.keep(key, kept)
         return kept
+
+    def _is_reported(self, ranker: str, row: VersionRow) -> bool:
+        """Whether a version's report is there. One that is stays; one that is not may still be made."""
+        if row.manifest is None:
+            return False
+        key = f"runs/{row.manifest.lineage.run}/{REPORT_STAGE}/{REPORT_FILE}"
+        kept, now = self._reports.get(key), time.monotonic()
+        if kept is None or (not kept[1] and now - kept[0] > _LOOK_SECONDS):
+            kept = (now, self.store.exists(key))
+            self._reports.keep(key, kept)
+        return kept[1]
 
     def _entry(self, ranker: str, sequence: int) -> Entry | None:
         entry = self._entries.get((ranker, sequence))

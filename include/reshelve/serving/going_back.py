@@ -8,7 +8,17 @@ from typing import Any
 from reshelve.errors import DataError
 from reshelve.logs import logger
 from reshelve.serving.fleet import summary, wait_for_label
-from reshelve.store.deployments import Pointer, Revert, Withdraw, entry_at, move_pointer, moved_since, settle
+from reshelve.serving.left_versions import left_because, words
+from reshelve.store.deployments import (
+    Pointer,
+    Revert,
+    Withdraw,
+    entry_at,
+    move_pointer,
+    moved_since,
+    read_entry,
+    settle,
+)
 from reshelve.store.holds import forget_waiting
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.versions import check_uploaded, require_manifest
@@ -49,7 +59,8 @@ def rollback(
 
     `if_sequence`: only where nobody else has moved the pointer since that move, and the previous version is that move's.
     `resume`: a try before this one may have moved the pointer already; going back once more would undo that.
-    The answer's `state`: rolled_back, unchanged, or planned (`dry_run`). Raises DataError where there is nothing to
+    The answer's `state`: rolled_back, unchanged, or planned (`dry_run`); its `warning`, where a rollback had left that
+    version. Raises DataError where there is nothing to
     go back to, the version is not whole on S3 or the pointer has moved, TryAgainError where the pointer is moved but
     agents do not follow.
     """
@@ -68,6 +79,9 @@ def rollback(
     check_uploaded(store, require_manifest(store, name, version))
     Revert(version).apply(pointer)  # where it may not go, a dry run says so too
     result = {"ranker": name, "version": version, "from": pointer.stable, "canary_withdrawn": pointer.canary}
+    if version in (left := left_because(pointer, lambda number: read_entry(store, name, number))):
+        result = {**result, "warning": words(version, left[version])}
+        logger(ranker=name, version=version).warning("this goes back to what was left", why=result["warning"])
     if dry_run:
         if seen.sequence != pointer.sequence:
             raise moved_since(store, pointer, seen.sequence)
@@ -87,6 +101,18 @@ def rollback(
         "sequence": moved.sequence,
         "agents": summary(reports),
     }
+
+
+def require_way_back(store: ObjectStore, pointer: Pointer, version: int) -> None:
+    """What `rollback` to a version would refuse, for whoever asks before they start it. Changes nothing. Raises DataError."""
+    if pointer.stable is None:
+        raise DataError(f"{pointer.ranker}: nothing was ever released", "there is no version to go back to")
+    if version == pointer.stable:
+        raise DataError(
+            f"{pointer.ranker}: version {version} is stable already", "there is nothing to go back to"
+        )
+    check_uploaded(store, require_manifest(store, pointer.ranker, version))
+    Revert(version).apply(pointer)
 
 
 def _moved_last(store: ObjectStore, pointer: Pointer, action: str, by: str) -> bool:

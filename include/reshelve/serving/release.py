@@ -34,7 +34,7 @@ from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.rollout import Event, Plan, State
 from reshelve.store.versions import check_uploaded, require_manifest
 
-__all__ = ["approve", "release"]
+__all__ = ["approve", "release", "require_releasable"]
 
 _MOVES_READ = 100
 _AGAIN = "again"  # in the evidence of a withdrawal: its release means to be tried again
@@ -113,6 +113,22 @@ def release(
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
     headline = f"{name} version {version} serves" + (" already" if unchanged else "")
     return _result(name, version, "unchanged" if unchanged else "promoted", steps, reports, headline)
+
+
+def require_releasable(
+    store: ObjectStore, pointer: Pointer, version: int, *, allow_older: bool = False, allow_held: bool = False
+) -> None:
+    """What `release` would refuse at its very beginning, for whoever asks before they start it. Changes nothing.
+
+    Raises what `release` raises: the version may not be released, another release is under way, releases are held, or
+    no agent lives.
+    """
+    _check(store, pointer, version, allow_older=allow_older, allow_held=allow_held)
+    require_no_hold(store, pointer.ranker)
+    if pointer.sequence:
+        require_live(store, pointer.ranker)
+    if pointer.canary in (None, version) or abandoned(store, pointer) is None:
+        Offer(version).apply(pointer)
 
 
 def _plan(ranker: Ranker) -> Plan:

@@ -30,7 +30,7 @@ app.add_typer(platform_app, name="platform")
 
 @platform_app.command("up")
 def platform_up() -> None:
-    """Start PostgreSQL, SeaweedFS, Airflow's four processes, the model server and its agent."""
+    """Start PostgreSQL, SeaweedFS, Airflow's four processes, the model server and its agent; what dies is started again."""
     call("reshelve.platform.machine:up")
 
 
@@ -46,7 +46,9 @@ def platform_status(as_json: AsJson = False) -> None:
     found = call("reshelve.platform.machine:status")
     services = found.pop("services")
     lines = {
-        name: " ".join(str(service[key]) for key in ("state", "pid", "address", "since") if service.get(key))
+        name: " ".join(
+            str(service[key]) for key in ("state", "pid", "address", "since", "note") if service.get(key)
+        )
         for name, service in services.items()
     }
     show({**found, "services": services} if as_json else {**found, **lines}, as_json)

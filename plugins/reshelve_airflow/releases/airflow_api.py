@@ -36,6 +36,14 @@ async def run_state(request: Request, dag: str, run: str) -> str:
     return str(answer["state"])
 
 
+async def is_paused(request: Request, dag: str) -> bool | None:
+    """Whether a DAG is switched off; None where whoever asks may not know, or there is none."""
+    try:
+        return bool((await _call(request, "GET", f"/dags/{quote(dag)}"))["is_paused"])
+    except HTTPException:
+        return None
+
+
 async def answer_waiting(
     request: Request, dag: str, version: int, sequence: int, option: str, reason: str
 ) -> str | None:

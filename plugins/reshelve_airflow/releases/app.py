@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -15,14 +16,16 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from reshelve.errors import ReshelveError, TryAgainError
+from reshelve.serving.going_back import require_way_back
 from reshelve.store.deployments import Pointer
+from reshelve.store.holds import require_no_hold
 from reshelve.store.rollout import State
 from reshelve_airflow.releases import airflow_api
 from reshelve_airflow.releases.access import Editor, RankerName, Shown, form_token, may_act, reader
 from reshelve_airflow.releases.bound import Bound, StalePageError, require_unmoved, require_version
 from reshelve_airflow.releases.bucket import board
 from reshelve_airflow.releases.contents import overview, ranker_page
-from reshelve_airflow.releases.pages import STYLE, render
+from reshelve_airflow.releases.pages import STYLE, THEME, render
 
 Reason = Annotated[str, Form(min_length=3, max_length=500, description="Why, for the deployment log.")]
 SourceName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Clickstream source.")]
@@ -64,10 +67,11 @@ async def release_of(
     started = None
     if dag and run:
         started = {"dag": dag, "run": run, "state": await airflow_api.run_state(request, dag, run)}
+    watch = await airflow_api.is_paused(request, "monitor")
     acts = may_act(user, ranker)
     pointer = shown["deployment"].pointer
     token = form_token(user, ranker, pointer.sequence if pointer else 0) if acts else ""
-    return _page(request, "ranker.html", **shown, acts=acts, token=token, started=started)
+    return _page(request, "ranker.html", **shown, acts=acts, token=token, started=started, watch_paused=watch)
 
 
 @app.get("/report/{ranker}/{name}", response_class=HTMLResponse)
@@ -111,7 +115,10 @@ async def release(
     allow_older: Annotated[bool, Form()] = False,
     allow_held: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Start `release_<ranker>`."""
+    """Start `release_<ranker>`, where that would not refuse the version at once."""
+    from reshelve.serving.release import require_releasable  # with all of a release behind it
+
+    await _refuse(require_releasable, seen, version, allow_older=allow_older, allow_held=allow_held)
     conf = {
         "version": version,
         "reason": reason,
@@ -131,6 +138,7 @@ async def approve(
         raise StalePageError(
             ranker, f"version {version} does not wait for a person: it is {seen.state.value}"
         )
+    await _refuse(lambda store, pointer: require_no_hold(store, pointer.ranker), seen)
     return await _decide(request, shown, seen, "Approve", "approve", reason)
 
 
@@ -152,9 +160,29 @@ async def rollback(
     reason: Reason,
     to: Annotated[str, Form(pattern=r"^[1-9][0-9]{0,10}$")],
 ) -> Response:
-    """Start `rollback`, not as a dry run."""
+    """Start `rollback`, not as a dry run, where that would not refuse the version at once."""
+    await _refuse(require_way_back, seen, int(to))
     conf = {"ranker": ranker, "to": int(to), "reason": reason, "dry_run": False}
     return await _start(request, shown, seen, "rollback", conf)
+
+
+class RefusedError(HTTPException):
+    """What was asked for would be refused by its run: it is not started."""
+
+    def __init__(self, ranker: str, error: ReshelveError) -> None:
+        words = f"{error.headline}: {error.detail}" if error.detail else error.headline
+        super().__init__(409, f"{words}. Nothing was started.")
+        self.ranker = ranker
+
+
+async def _refuse(check: Callable[..., None], seen: Pointer, *asked: Any, **how: Any) -> None:
+    """Ask what the verb of the run asks first. Raises RefusedError with its reason."""
+    from starlette.concurrency import run_in_threadpool
+
+    try:
+        await run_in_threadpool(check, board().store, seen, *asked, **how)
+    except ReshelveError as error:
+        raise RefusedError(seen.ranker, error) from error
 
 
 async def _decide(
@@ -199,13 +227,15 @@ def _back(request: Request, ranker: str, dag: str, run: str) -> Response:
 
 
 def _page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    """A page that may load nothing, run nothing, and be framed by nobody else."""
+    """A page that may load nothing, run nothing but its few lines for the theme, and be framed by nobody else."""
     nonce = secrets.token_urlsafe(16)
     root = request.scope.get("root_path", "")
-    html = render(template, style=STYLE, nonce=nonce, root=root, airflow=root.rpartition("/")[0], **context)
+    html = render(
+        template, style=STYLE, theme=THEME, nonce=nonce, root=root, airflow=root.rpartition("/")[0], **context
+    )
     policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; img-src 'self' data:; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'self'"
+        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src 'self' data:; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
     )
     return HTMLResponse(html, status_code=status, headers={**_HEADERS, "Content-Security-Policy": policy})
 
@@ -225,7 +255,13 @@ _TITLES = {
 def _stale(request: Request, error: StalePageError) -> Response:
     words = f"The pointer has moved since the page was drawn: {error.detail}. Nothing was started: reload and look again."
     back = f"{request.scope.get('root_path', '')}/releases/{error.ranker}"
-    return _message(request, error.status_code, words, back=back)
+    return _message(request, error.status_code, words, title="This page is out of date", back=back)
+
+
+@app.exception_handler(RefusedError)
+def _not_started(request: Request, error: RefusedError) -> Response:
+    back = f"{request.scope.get('root_path', '')}/releases/{error.ranker}"
+    return _message(request, error.status_code, str(error.detail), title="This cannot be done", back=back)
 
 
 @app.exception_handler(AnyHTTPException)
@@ -244,6 +280,6 @@ def _away(request: Request, error: ReshelveError) -> Response:
     return _message(request, 503 if isinstance(error, TryAgainError) else 500, error.headline)
 
 
-def _message(request: Request, status: int, words: str, back: str = "") -> Response:
-    title = "This page is out of date" if back else _TITLES.get(status, "That did not work")
+def _message(request: Request, status: int, words: str, title: str = "", back: str = "") -> Response:
+    title = title or _TITLES.get(status, "That did not work")
     return _page(request, "message.html", status=status, title=title, words=words, code=status, back=back)

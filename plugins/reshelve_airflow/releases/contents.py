@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 
 from reshelve.errors import DataError
 from reshelve.rankers import ranker_names
 from reshelve.serving.board import AgentRow, Board, Deployment, VersionRow
+from reshelve.serving.health import health
+from reshelve_airflow.releases.pages import ago
 from reshelve_airflow.releases.traffic import LOOKS, Curves, curves, decisions
+from reshelve_airflow.releases.trend import NIGHTS, trend
+
+if TYPE_CHECKING:
+    from reshelve.monitoring.observations import Observation
+
+_UNWATCHED_SECONDS = 3 * 600.0  # three looks of the DAG `monitor` that did not come
 
 
 @dataclass(frozen=True)
@@ -35,9 +44,13 @@ def ranker_page(board: Board, ranker: str, page: int, newest: int | None) -> dic
         raise HTTPException(404, f"no ranker {ranker}")
     summary = _summary(board, ranker)
     pointer = summary["deployment"].pointer
+    waits = next((card.row.manifest for card in summary["cards"] if card.row.role == "canary"), None)
     return {
         **summary,
         "versions": board.versions(ranker, pointer, page),
+        "trend": trend(board.newest(ranker, NIGHTS)),
+        "shelves": () if waits is None else board.shelves(waits),
+        "left": {} if pointer is None else board.left(pointer),
         "log": None if pointer is None else board.log(pointer, newest),
         "decisions": decisions(summary["looks"]),
     }
@@ -57,6 +70,8 @@ def _summary(board: Board, ranker: str) -> dict[str, Any]:
     return {
         "ranker": ranker,
         "deployment": deployment,
+        "health": health(deployment.pointer, [agent.report for agent in deployment.agents]),
+        "unwatched": _unwatched(looks),
         "held": board.held(ranker),
         "cards": [
             Card(row, curves(looks, row.version), _against_stable(row, deployment.wanted))
@@ -67,6 +82,14 @@ def _summary(board: Board, ranker: str) -> dict[str, Any]:
         "judged": board.last_verdict(ranker),
         "looks": looks,
     }
+
+
+def _unwatched(looks: Sequence[Observation]) -> str:
+    """How long nobody has watched, for people; empty where the watch looks as often as it should."""
+    if not looks:
+        return "not watched yet"
+    since = (datetime.now(UTC) - looks[-1].at).total_seconds()
+    return f"not watched for {ago(since)}" if since > _UNWATCHED_SECONDS else ""
 
 
 def _against_stable(row: VersionRow, wanted: Sequence[VersionRow]) -> str:

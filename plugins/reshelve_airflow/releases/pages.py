@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from reshelve.notation import plain
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "style.css").read_text()
+THEME = (HERE / "theme.js").read_text()
 
 
 def ago(seconds: float) -> str:
@@ -48,6 +51,12 @@ def size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
+def code(text: str) -> Markup:
+    """Our own words, with what stands between backticks as code."""
+    parts = re.split(r"`([^`]+)`", text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts))
+
+
 def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -61,6 +70,7 @@ def _environment() -> Environment:
         age=age,
         share=share,
         moment=moment,
+        code=code,
         figure=figure,
         size=size,
         path=lambda text: quote(str(text), safe=""),

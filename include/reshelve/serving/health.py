@@ -1,0 +1,86 @@
+"""Whether what should serve one ranker does, by its agents' reports; and what a person does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from reshelve.serving.reports import LIVE_SECONDS, Report
+from reshelve.store.deployments import Pointer
+
+_GONE_SECONDS = 86_400.0  # a host that was replaced is no host that ails
+_FOLLOW_SECONDS = 60.0  # agents need a moment after a move of the pointer
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    WELL = "well"
+    HINDERED = "hindered"  # some agents' servers answer
+    OUTAGE = "outage"  # none does, as far as is known
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is wrong, agent by agent, and what to do; `troubles` is empty where all is well."""
+
+    level: Level
+    headline: str = ""
+    troubles: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+
+
+def health(pointer: Pointer | None, reports: Sequence[Report]) -> Health:
+    """Judge the reports of a ranker's agents. Where nothing is stable yet, nothing can be away."""
+    if pointer is None or pointer.stable is None:
+        return Health(Level.WELL)
+    recent = [report for report in reports if report.age() < _GONE_SECONDS] or list(reports)
+    if not recent:
+        said = f"No agent has reported on {pointer.ranker}: whether anything answers is not known"
+        return Health(Level.OUTAGE, said, (), (_START_AGENT, _LOCAL))
+    troubles = {report.agent: _trouble(report, pointer) for report in recent}
+    wrong = tuple(said for said in troubles.values() if said)
+    if not wrong:
+        return Health(Level.WELL)
+    silent = any(report.age() >= LIVE_SECONDS for report in recent)
+    away = any(report.age() < LIVE_SECONDS and report.error for report in recent)
+    remedies = (*((_RESTART_SERVER,) if away else ()), *((_START_AGENT,) if silent else ()), _LOCAL)
+    if not any(_answers(report) for report in recent):
+        said = f"Outage: no model server is known to answer for {pointer.ranker}"
+        return Health(Level.OUTAGE, said, wrong, (*remedies, _NO_ROLLBACK))
+    said = f"{len(wrong)} of {len(recent)} agents of {pointer.ranker} are not well"
+    return Health(Level.HINDERED, said, wrong, remedies)
+
+
+_RESTART_SERVER = (
+    "Look at the model server's host and log, and start the server again where it has ended. Its agent then makes it serve "
+    "what it served; there is nothing to release."
+)
+_START_AGENT = "Start the silent agent again, or the host that it ran on. Its server may answer all the same: `reshelve predict` asks it."
+_LOCAL = (
+    "On a platform of one machine what dies is started again within seconds. `reshelve platform status` says what is dead "
+    "all the same and where its log is, `reshelve platform up` starts it."
+)
+_NO_ROLLBACK = "A rollback does not help: no other version would be answered either."
+
+
+def _answers(report: Report) -> bool:
+    """Whether the agent lives and its server answers with some version as the stable one."""
+    return report.age() < LIVE_SECONDS and report.serving.stable is not None
+
+
+def _trouble(report: Report, pointer: Pointer) -> str:
+    """What is wrong at one agent; empty where nothing is, or where it may still be following a move."""
+    where = f"agent {report.agent} ({report.server})"
+    if report.age() >= LIVE_SECONDS:
+        return f"{where} has been silent for {report.age():,.0f} s"
+    if report.error or report.failures:
+        failures = "; ".join(f"{version}: {why}" for version, why in report.failures.items())
+        return f"{where}: {report.error or failures}"
+    moved = pointer.moved_at
+    settled = moved is None or (datetime.now(UTC) - moved).total_seconds() > _FOLLOW_SECONDS
+    if settled and report.serving.stable != pointer.stable:
+        return f"{where} answers with {report.serving.stable or 'nothing'} as stable, not {pointer.stable}"
+    return ""
