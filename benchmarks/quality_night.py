@@ -165,7 +165,7 @@ def baselines(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue) -> di
     events, depth = run.stage("examples").files() / "events.parquet", run.ranker.release.top
     with tempfile.TemporaryDirectory() as spill:
         begins = date.fromisoformat(run.stage("examples").required()["holdout_begins"])
-        found = Baselines(Past(events, catalogue, labels, begins, Path(spill)), run.ranker.kind)
+        found = Baselines(Past(events, catalogue, labels, begins, Path(spill)), run.ranker.kind, run.ranker.examples.repeat)
         return {name: [found.rank(name, query, depth) for query in queries] for name in BASELINES}
 
 
@@ -196,7 +196,10 @@ def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served:
     names = run.ranker.examples.features
     features = read_features(examples, names) if names else None
     tokenizer, top = train / "tokenizer.json", run.ranker.release.top
-    module = signatures.ranker_module(model, FloatLayers(model), tokenizer, items, top, blend, features)
+    repeat = run.ranker.examples.repeat
+    module = signatures.ranker_module(
+        model, FloatLayers(model), tokenizer, items, top, blend, features, repeat=repeat
+    )
     found, scores = Lists(), list[list[float]]()
     if not kind.over_catalogue:
         for query in queries:
@@ -208,7 +211,10 @@ def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served:
         return Answers(found, scores, 0)
     for start in range(0, len(queries), _BATCH):
         texts = tf.constant([query.text for query in queries[start : start + _BATCH]])
-        likely = tf.nn.softmax(module.logits(**{kind.text_input: texts})["logits"]).numpy()
+        read = module.logits(**{kind.text_input: texts})["logits"]
+        if isinstance(module, signatures.NextItemModule) and module.held:
+            read = module.held.left_out(read, texts)
+        likely = tf.nn.softmax(read).numpy()
         best = np.argsort(-likely, axis=1, kind="stable")[:, :top]
         found += [[items.items[place] for place in row] for row in best]
         scores += np.take_along_axis(likely, best, axis=1).tolist()

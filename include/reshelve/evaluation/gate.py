@@ -124,7 +124,7 @@ def _past(run: Run, examples: Path) -> Past:
 
 def _baselines(ranker: Ranker, past: Past, queries: Sequence[HoldoutQuery]) -> dict[str, list[list[str]]]:
     """As deep as the model's own answers: the whole list, or the top of the catalogue."""
-    baselines = Baselines(past, ranker.kind)
+    baselines = Baselines(past, ranker.kind, ranker.examples.repeat)
     log = logger(stage="gate")
     return {
         name: [
