@@ -165,7 +165,9 @@ def baselines(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue) -> di
     events, depth = run.stage("examples").files() / "events.parquet", run.ranker.release.top
     with tempfile.TemporaryDirectory() as spill:
         begins = date.fromisoformat(run.stage("examples").required()["holdout_begins"])
-        found = Baselines(Past(events, catalogue, labels, begins, Path(spill)), run.ranker.kind, run.ranker.examples.repeat)
+        found = Baselines(
+            Past(events, catalogue, labels, begins, Path(spill)), run.ranker.kind, run.ranker.examples.repeat
+        )
         return {name: [found.rank(name, query, depth) for query in queries] for name in BASELINES}
 
 

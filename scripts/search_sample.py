@@ -124,7 +124,9 @@ def draw(shop: Shop, searches: int, random: np.random.Generator) -> pa.Table:
             meant = _asked(shop, int(wanted), random)
             there = np.flatnonzero(chance)
             clicked = int(random.choice(there)) if random.random() < MISTAKEN else int(wanted)
-            visitor = int(random.zipf(1.6)) % VISITORS if random.random() < 0.2 else int(random.integers(VISITORS))
+            visitor = (
+                int(random.zipf(1.6)) % VISITORS if random.random() < 0.2 else int(random.integers(VISITORS))
+            )
             rows.append(
                 {
                     "time": midnight + timedelta(seconds=int(second)),
@@ -151,7 +153,9 @@ def _misspelt(text: str, random: np.random.Generator) -> str:
     place = int(random.choice(places))
     before, letter, after = text[:place], text[place], text[place + 1 :]
     other = "etaoinsr"[random.integers(8)]
-    return before + [after, letter * 2 + after, other + after, after[0] + letter + after[1:]][random.integers(4)]
+    return (
+        before + [after, letter * 2 + after, other + after, after[0] + letter + after[1:]][random.integers(4)]
+    )
 
 
 def best(shop: Shop, searches: pa.Table) -> float:

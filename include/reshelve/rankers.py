@@ -58,7 +58,8 @@ class Exclude(Form):
 
     items: tuple[Pattern, ...] = Field((), description="By item id: [POST, 'GIFT-*'].")
     titles: tuple[Pattern, ...] = Field(
-        (), description="By the title, as the product list or most events have it: [postage, '*bank charges*']."
+        (),
+        description="By the title, as the product list or most events have it: [postage, '*bank charges*'].",
     )
     categories: tuple[Pattern, ...] = Field((), description="By the category that most events have.")
 

@@ -61,9 +61,7 @@ def open_window(
     return connection
 
 
-def open_events(
-    connection: duckdb.DuckDBPyConnection, split: Split, exclude: Exclude
-) -> dict[str, int]:
+def open_events(connection: duckdb.DuckDBPyConnection, split: Split, exclude: Exclude) -> dict[str, int]:
     """Add the views `files` and `events`, without what `exclude` names. Returns how many items each of its patterns fits."""
     fits = leave_out(connection, exclude)
     part = split.fold.part if split.fold else "split.part"
