@@ -213,10 +213,7 @@ def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served:
         return Answers(found, scores, 0)
     for start in range(0, len(queries), _BATCH):
         texts = tf.constant([query.text for query in queries[start : start + _BATCH]])
-        read = module.logits(**{kind.text_input: texts})["logits"]
-        if isinstance(module, signatures.NextItemModule) and module.held:
-            read = module.held.left_out(read, texts)
-        likely = tf.nn.softmax(read).numpy()
+        likely = tf.nn.softmax(module.logits(**{kind.text_input: texts})["logits"]).numpy()
         best = np.argsort(-likely, axis=1, kind="stable")[:, :top]
         found += [[items.items[place] for place in row] for row in best]
         scores += np.take_along_axis(likely, best, axis=1).tolist()

@@ -52,16 +52,20 @@ class NextItemModule(tf.Module):
         self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
         scores = _traced(lambda ids, lengths: graph.logits(ids, lengths, None), _IDS, _LENGTHS)
 
-        def logits(history: tf.Tensor) -> Answer:
+        def encoder(history: tf.Tensor) -> Answer:
             batch = self.tokenizer.single(self.tokenizer.tokens(history))
             return {"logits": scores(batch.ids, batch.lengths)}
 
+        def logits(history: tf.Tensor) -> Answer:
+            read = self.encoder(history)["logits"]
+            return {"logits": self.held.left_out(read, history) if self.held else read}
+
         def serving_default(history: tf.Tensor) -> Answer:
-            read = self.logits(history)["logits"]
-            return _best(self.held.left_out(read, history) if self.held else read, catalogue, top)
+            return _best(self.logits(history)["logits"], catalogue, top)
 
         history = tf.TensorSpec([None], tf.string, name="history")
-        self.logits = _traced(logits, history)
+        self.encoder = _traced(encoder, history)
+        self.logits = _traced(logits, history) if self.held else self.encoder
         self.serving_default = _traced(serving_default, history)
 
 

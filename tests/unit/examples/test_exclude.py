@@ -22,7 +22,9 @@ LINES = [
 ]  # fmt: skip
 
 
-def left(products: dict[str, str] | None = None, **exclude: list[str]) -> tuple[set[str | None], dict[str, int]]:
+def left(
+    products: dict[str, str] | None = None, **exclude: list[str]
+) -> tuple[set[str | None], dict[str, int]]:
     db = duckdb.connect()
     db.execute("CREATE TABLE all_files (item_id VARCHAR, item_title VARCHAR, category VARCHAR)")
     db.executemany("INSERT INTO all_files VALUES (?, ?, ?)", LINES)

@@ -56,7 +56,9 @@ def test_misspellings_repeats_unseen_queries_and_drift_are_in_it() -> None:
     (unseen,) = ask(f"""SELECT avg((query NOT IN (SELECT query FROM searches WHERE time < '{LAST}'))::INT)
                         FROM searches WHERE time >= '{LAST}'""")
     assert 0.08 < unseen < 0.3
-    (new,) = ask("SELECT count(*) FROM (SELECT min(time) AS first FROM searches GROUP BY product) WHERE first > '2011-08-08'")
+    (new,) = ask(
+        "SELECT count(*) FROM (SELECT min(time) AS first FROM searches GROUP BY product) WHERE first > '2011-08-08'"
+    )
     assert new > 30
     # What was searched most in the first week is not what is in the last.
     first, last = (f"(SELECT product FROM searches WHERE time {when} GROUP BY 1 ORDER BY count(*) DESC LIMIT 40)"
@@ -65,7 +67,9 @@ def test_misspellings_repeats_unseen_queries_and_drift_are_in_it() -> None:
     assert 5 < stayed < 30
 
 
-def test_the_script_draws_the_files_that_are_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_draws_the_files_that_are_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.argv", ["search_sample.py", "--to", str(tmp_path)])
     runpy.run_path(str(PROJECT / "scripts" / "search_sample.py"), run_name="__main__")
     for name in ("searches.parquet", "search_products.parquet"):
