@@ -64,7 +64,7 @@ def test_the_served_answer_leaves_out_what_is_held(trained_run: Callable[..., Ru
     # The best that is answered goes into the basket: the others move up.
     first, _ = answer("Red gift bag no 0", repeat=True)
     title = catalogue.titles[catalogue.items.index(first[0])]
-    again, scores = answer(f"Red gift bag no 0 ; {title}", repeat=True)
+    again, _ = answer(f"Red gift bag no 0 ; {title}", repeat=True)
     without, new_scores = answer(f"Red gift bag no 0 ; {title}", repeat=False)
     held = {"sku0", first[0]}
     assert not held & set(without) and len(without) == 5
