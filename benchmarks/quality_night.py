@@ -165,7 +165,9 @@ def baselines(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue) -> di
     events, depth = run.stage("examples").files() / "events.parquet", run.ranker.release.top
     with tempfile.TemporaryDirectory() as spill:
         begins = date.fromisoformat(run.stage("examples").required()["holdout_begins"])
-        found = Baselines(Past(events, catalogue, labels, begins, Path(spill)), run.ranker.kind)
+        found = Baselines(
+            Past(events, catalogue, labels, begins, Path(spill)), run.ranker.kind, run.ranker.examples.repeat
+        )
         return {name: [found.rank(name, query, depth) for query in queries] for name in BASELINES}
 
 
@@ -196,7 +198,10 @@ def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served:
     names = run.ranker.examples.features
     features = read_features(examples, names) if names else None
     tokenizer, top = train / "tokenizer.json", run.ranker.release.top
-    module = signatures.ranker_module(model, FloatLayers(model), tokenizer, items, top, blend, features)
+    repeat = run.ranker.examples.repeat
+    module = signatures.ranker_module(
+        model, FloatLayers(model), tokenizer, items, top, blend, features, repeat=repeat
+    )
     found, scores = Lists(), list[list[float]]()
     if not kind.over_catalogue:
         for query in queries:

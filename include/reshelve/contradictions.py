@@ -67,6 +67,12 @@ def _labels(ranker: Ranker) -> None:
 
 
 def _kind(ranker: Ranker) -> None:
+    if not ranker.examples.repeat and ranker.kind is not ranker.kind.NEXT_ITEM:
+        raise misfit(
+            f"only next_item reads a history that holds items; {ranker.kind.value} has none",
+            "examples",
+            "repeat",
+        )
     if not ranker.kind.over_catalogue:
         return
     kind = ranker.kind.value

@@ -50,6 +50,20 @@ class Kind(StrEnum):
         return "history" if self is Kind.NEXT_ITEM else "query"
 
 
+Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=r"[^\s*]")]
+
+
+class Exclude(Form):
+    """What is sold but is no product (postage, fees, corrections). `*` stands for any text; upper and lower case are the same."""
+
+    items: tuple[Pattern, ...] = Field((), description="By item id: [POST, 'GIFT-*'].")
+    titles: tuple[Pattern, ...] = Field(
+        (),
+        description="By the title, as the product list or most events have it: [postage, '*bank charges*'].",
+    )
+    categories: tuple[Pattern, ...] = Field((), description="By the category that most events have.")
+
+
 class Data(Form):
     """Which events a night learns from."""
 
@@ -67,6 +81,7 @@ class Data(Form):
     events: dict[Literal["click", "cart", "purchase", "judgement"], Weight] = Field(
         {"click": 1.0}, min_length=1, description="Label events and their weights."
     )
+    exclude: Exclude = Exclude()  # type: ignore[call-arg]
     split: Literal["time", "query"] = Field(
         "time",
         description="What is held out: the newest partitions; or, where time says nothing (judgements), queries by hash.",
@@ -82,6 +97,11 @@ class Examples(Form):
 
     history_items: int = Field(
         8, ge=1, le=50, description="next_item: newest items of the history that are read."
+    )
+    repeat: bool = Field(
+        True,
+        description="next_item: whether what the history holds may come again. false: it is in no answer, no question of the gate, "
+        "and no baseline's list.",
     )
     labels: Literal["choices", "impressions", "judgements"] = Field(
         "choices",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -88,6 +89,20 @@ def test_required_variables_are_those_that_the_script_writes() -> None:
     assert set(written) == required
     assert len(written["AIRFLOW_JWT_SECRET"]) >= 64
     assert all(written.values())
+
+
+def test_whoever_logs_in_needs_the_password_of_the_environment_file() -> None:
+    """Nobody is an administrator for nothing, and a company's own auth manager takes one line in .env."""
+    environment = SERVICES["api-server"]["environment"]
+    manager = environment["AIRFLOW__CORE__AUTH_MANAGER"]
+    default = re.fullmatch(r"\$\{AIRFLOW_AUTH_MANAGER:-([\w.]+)\}", manager)
+    assert default, manager
+    module, _, name = default[1].rpartition(".")
+    assert hasattr(importlib.import_module(module), name)
+    assert environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
+    assert environment["AIRFLOW_PASSWORD"].startswith("${AIRFLOW_PASSWORD:?")
+    for service in ("scheduler", "dag-processor", "triggerer"):
+        assert SERVICES[service]["environment"]["AIRFLOW__CORE__AUTH_MANAGER"] == manager
 
 
 def test_every_optional_variable_has_a_default() -> None:

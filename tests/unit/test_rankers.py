@@ -50,6 +50,9 @@ def test_adding_a_file_adds_a_ranker(rankers: Path) -> None:
         pytest.param(("  source: retail", "  source: retial"), 5, ["data.source: 'retial' is no clickstream source", "known in"], id="no source"),
         pytest.param(("  source: retail", "  source: retail\n  window_days: lots"), 6, ["data.window_days", "integer", "lots"], id="type"),
         pytest.param(("  source: retail", "  source: retail\n  source: shop"), 6, ["written twice"], id="duplicate-key"),
+        pytest.param(("kind: next_item", "kind: search\nexamples: {repeat: false}"), 4, ["examples.repeat: only next_item reads a history"], id="no history"),
+        pytest.param(("  source: retail", "  source: retail\n  exclude: {titles: ['*']}"), 6, ["data.exclude.titles.0", "pattern"], id="everything"),
+        pytest.param(("  source: retail", "  source: retail\n  exclude: {title: [POSTAGE]}"), 6, ["data.exclude.title", "expected one of: categories, items, titles"], id="unknown part"),
         pytest.param(("data:", "data: ["), 6, ["expected valid YAML"], id="no-yaml"),
     ],
 )  # fmt: skip

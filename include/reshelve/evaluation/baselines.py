@@ -5,7 +5,7 @@ Each is a score per catalogue item, known when the holdout began, and ranks the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,9 +22,10 @@ BASELINES: tuple[BaselineName, ...] = ("popularity", "bm25", "cooccurrence")
 
 
 class Baselines:
-    """The three baselines over one `Past`."""
+    """The three baselines over one `Past`. Without `repeat` they leave out what the history holds, as the model does."""
 
-    def __init__(self, past: Past, kind: Kind) -> None:
+    def __init__(self, past: Past, kind: Kind, repeat: bool = True) -> None:
+        self._repeat = repeat
         self.catalogue = past.catalogue
         self._titles = TextIndex(past.catalogue.titles)
         self._popularity = past.popularity()
@@ -37,7 +38,8 @@ class Baselines:
     def rank(self, name: BaselineName, query: HoldoutQuery, depth: int) -> list[str]:
         """The best `depth` candidates of a query, best first."""
         keys = {"popularity": self._by_popularity, "bm25": self._by_words, "cooccurrence": self._by_choices}
-        return rank(self.catalogue, keys[name](query), query.candidates, depth)
+        held = () if self._repeat else query.history_items
+        return rank(self.catalogue, keys[name](query), query.candidates, depth, held)
 
     def _by_popularity(self, query: HoldoutQuery) -> list[np.ndarray]:
         """Weight of the last seven days' events."""
@@ -87,14 +89,23 @@ class Together:
 
 
 def rank(
-    catalogue: Catalogue, keys: Sequence[np.ndarray], candidates: Sequence[str], depth: int
+    catalogue: Catalogue,
+    keys: Sequence[np.ndarray],
+    candidates: Sequence[str],
+    depth: int,
+    without: Collection[str] = (),
 ) -> list[str]:
     """The best `depth` of `candidates` (empty: of the catalogue) by the first key, ties by the next, then by item id.
+
+    What is in `without` is no candidate.
 
     The last keeps a list's own order from deciding: a shortlist begins with the likeliest.
     """
     positions = np.array([catalogue.index[item] for item in candidates], dtype=np.int64)
     if not len(positions):
         positions = np.arange(len(catalogue))
+    held = [catalogue.index[item] for item in without if item in catalogue.index]
+    if held:
+        positions = np.setdiff1d(positions, held)
     order = np.lexsort([catalogue.places[positions], *(-key[positions] for key in reversed(keys))])
     return [catalogue.items[position] for position in positions[order[:depth]]]

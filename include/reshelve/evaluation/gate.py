@@ -144,7 +144,7 @@ def rank_by_baselines(
     ranker: Ranker, past: Past, queries: Sequence[HoldoutQuery]
 ) -> dict[str, list[list[str]]]:
     """As deep as the model's own answers: the whole list, or the top of the catalogue."""
-    baselines = Baselines(past, ranker.kind)
+    baselines = Baselines(past, ranker.kind, ranker.examples.repeat)
     log = logger(stage="gate")
     return {
         name: [

@@ -78,6 +78,7 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
     decision = decide(
         metric=metric,
         baselines=[baselines[name] for name in gates.beats],
+        others=[rival for name, rival in baselines.items() if name not in gates.beats],
         champion=champion,
         tolerance=gates.champion_tolerance,
         slices=[found.against_champion for found in slices if found.enough and found.against_champion],

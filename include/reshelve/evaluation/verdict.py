@@ -3,6 +3,8 @@
 The rules, in one place:
 - baseline in `gates.beats`: the interval of the paired difference must lie above 0. Wholly at or below 0 is a
   reject; across 0 is a hold, since that slice cannot tell the two apart.
+- any other baseline: no rule, but one that is surely better is named among the reasons, so that nobody takes a
+  promotion for more than it is.
 - champion: promote where the difference may not have fallen below −tolerance (its lower bound), reject where it
   surely has (its upper bound), hold between. The first night has no champion, and the baselines decide.
 - a champion of a newer partition may have been trained on this very slice: no comparison, and at best a hold.
@@ -66,6 +68,7 @@ def decide(
     *,
     metric: str,
     baselines: Sequence[Comparison],
+    others: Sequence[Comparison] = (),
     champion: Champion | None,
     tolerance: float,
     slices: Sequence[Comparison] = (),
@@ -75,12 +78,17 @@ def decide(
     broken: int = 0,
     clusters: int = LEAST_CLUSTERS,
 ) -> Decision:
-    """The verdict on a challenger. `baselines` are those it must beat; `broken` counts answers that are no numbers,
+    """The verdict on a challenger. `baselines` are those it must beat, `others` are reported; `broken` counts answers that are no numbers,
     `clusters` those that the questions come from.
 
     `slices` are those with enough questions, against the champion. A rule whose bound is None is not applied.
     """
     parts = [_against_baseline(metric, rival) for rival in baselines]
+    parts += [
+        (Verdict.PROMOTE, f"loses to {_than(metric, rival)}: gates.beats does not ask for it")
+        for rival in others
+        if rival.difference.high < 0
+    ]
     if broken:
         parts.append((Verdict.REJECT, f"{broken} answers hold a score that is not a finite number"))
     if clusters < LEAST_CLUSTERS:
@@ -120,6 +128,10 @@ def _against_baseline(metric: str, rival: Comparison) -> tuple[Verdict, str]:
     if rival.difference.high <= 0:
         return Verdict.REJECT, f"no better than the baseline: {said}"
     return Verdict.HOLD, f"not shown to be better than the baseline: {said}"
+
+
+def _than(metric: str, rival: Comparison) -> str:
+    return f"{rival.name} ({rival.value:.4f}), {_difference(rival.difference)} in {metric}"
 
 
 def _against_champion(metric: str, version: int, rival: Comparison, tolerance: float) -> tuple[Verdict, str]:

@@ -28,7 +28,7 @@ from reshelve.examples.pair_files import write_pairs
 from reshelve.examples.partitions import Split, choose_partitions
 from reshelve.examples.readers import to_draw
 from reshelve.examples.tokens import encode, load_tokenizer
-from reshelve.examples.window import open_window
+from reshelve.examples.window import open_events, open_window
 from reshelve.examples.workspace import Workspace, reading
 from reshelve.lineage import Run
 from reshelve.logs import logger
@@ -66,6 +66,9 @@ def build_examples(run: Run) -> dict[str, Any]:
 
     labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
     connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
+    excluded = open_events(connection, split, run.ranker.data.exclude)
+    if excluded:
+        log.info("no products, by what data.exclude says: items", **excluded)
     if run.ranker.examples.labels == "impressions":
         shown.list_shown(connection, split.begins)
     searched = run.ranker.kind is not Kind.NEXT_ITEM  # what nobody has clicked yet can be searched for
@@ -90,6 +93,7 @@ def build_examples(run: Run) -> dict[str, Any]:
         "holdout_begins": str(split.begins),
         "fold": split.fold.number if split.fold else None,
         "excluded_partitions": {str(day): verdict for day, verdict in split.excluded.items()},
+        "excluded_items": excluded,
         "rows_read": inputs.rows,
         "source": run.ranker.data.source,
         "verdicts": {str(day): split.digests[day] for day in split.days},
@@ -155,6 +159,7 @@ def _next_item_files(work: Workspace) -> dict[str, int]:
         validation=work.limits["validation"],
         holdout=to_draw(ranker),
         seed=ranker.training.seed,
+        repeat=ranker.examples.repeat,
     )
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
 

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from reshelve.errors import DataError
 from reshelve.examples.formats import CATALOGUE, write_rows
 
+_NAMES = 20  # titles of one item that are kept: beyond it says something else each time
+
 # The holdout is left out of every count and title. `events_train` also leaves validation out: a bias or a prior
 # that training starts from must not know the days it is validated on.
 _SQL = """
@@ -25,14 +27,16 @@ counts AS (
 ),
 named AS (SELECT item_id, own_title, count(*) AS times, max(event_time) AS last FROM past
           WHERE own_title IS NOT NULL GROUP BY ALL),
-titles AS (SELECT item_id, own_title FROM named
-           QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY times DESC, last DESC, own_title) = 1),
+ranked AS (SELECT *, row_number() OVER (PARTITION BY item_id ORDER BY times DESC, last DESC, own_title) AS place FROM named),
+titles AS (SELECT item_id, own_title FROM ranked WHERE place = 1),
+names AS (SELECT item_id, list(own_title ORDER BY place) AS names FROM ranked WHERE place <= $names GROUP BY item_id),
 categories AS (SELECT item_id, category FROM past WHERE category IS NOT NULL GROUP BY item_id, category
                QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY count(*) DESC, max(event_time) DESC, category) = 1),
 items AS (SELECT item_id FROM counts UNION SELECT item_id FROM products WHERE $listed)
-SELECT item_id, coalesce(products.title, own_title, item_id), coalesce(events, 0), coalesce(events_train, 0), category
+SELECT item_id, coalesce(products.title, own_title, item_id) AS title, coalesce(events, 0), coalesce(events_train, 0), category,
+    list_filter(coalesce(names, []), lambda name: name <> title)
 FROM items LEFT JOIN counts USING (item_id) LEFT JOIN titles USING (item_id) LEFT JOIN products USING (item_id)
-    LEFT JOIN categories USING (item_id)
+    LEFT JOIN categories USING (item_id) LEFT JOIN names USING (item_id)
 ORDER BY 3 DESC, 1
 """
 
@@ -46,6 +50,7 @@ class Catalogue:
     events: Sequence[int]
     events_train: Sequence[int]
     categories: Sequence[str | None] = ()  # of every item, or of none
+    names: Sequence[Sequence[str]] = ()  # other titles that its events had; of every item, or of none
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -70,7 +75,8 @@ class Catalogue:
     def write(self, path: Path) -> None:
         """Write `catalogue.parquet`."""
         categories = self.categories or [None] * len(self)
-        rows = zip(self.items, self.titles, self.events, self.events_train, categories, strict=True)
+        names = self.names or [[]] * len(self)
+        rows = zip(self.items, self.titles, self.events, self.events_train, categories, names, strict=True)
         write_rows(
             path,
             CATALOGUE,
@@ -81,7 +87,7 @@ class Catalogue:
     def read(cls, path: Path) -> Catalogue:
         """Read `catalogue.parquet`."""
         table = pq.read_table(path).sort_by("index")
-        columns = ("item_id", "title", "events", "events_train", "category")
+        columns = ("item_id", "title", "events", "events_train", "category", "names")
         return cls(*(table[name].to_pylist() for name in columns))
 
 
@@ -93,7 +99,7 @@ def build_catalogue(
     Raises DataError where there is none.
     """
     since = holdout_begins - timedelta(days=days)
-    rows = connection.execute(_SQL, {"since": since, "listed": listed}).fetchall()
+    rows = connection.execute(_SQL, {"since": since, "listed": listed, "names": _NAMES}).fetchall()
     if not rows:
         raise DataError(
             f"no item had an event between {since} and {holdout_begins}",

@@ -25,6 +25,7 @@ CATALOGUE = pa.schema(
         pa.field("events", pa.int64()),  # label events in the catalogue days before the holdout
         pa.field("events_train", pa.int64()),  # those of training partitions alone
         pa.field("category", pa.string()),  # null where unknown
+        pa.field("names", pa.list_(pa.string())),  # other titles that its events had, the commonest first
     ]
 )
 

@@ -100,17 +100,18 @@ def collect_questions(
     validation: int,
     holdout: int,
     seed: int,
+    repeat: bool = True,
 ) -> Questions:
     """At most so many questions of each part: the newest for training, an even sample of the others.
 
-    A training question needs a `known` item (of the catalogue) in the rest of its basket; a held-out one does not.
+    Without `repeat` what the history holds is asked for by none. A training question needs a `known` item (of the catalogue) in the rest of its basket; a held-out one does not.
     """
     catalogue = frozenset(known)
     kept = {"train": Greatest[Question](train), "validation": Greatest[Question](validation)}
     kept["holdout"] = Greatest[Question](holdout)
     lines = (Line(*row) for row in stream(connection, _SQL))
     for _, owned in groupby(lines, key=attrgetter("owner")):
-        for question in ask(list(islice(owned, _LONGEST)), history_items, seed):
+        for question in ask(list(islice(owned, _LONGEST)), history_items, seed, repeat):
             if question.part == "train":
                 if not catalogue.isdisjoint(question.rest):
                     kept["train"].add((question.time, question.id), question)
@@ -123,8 +124,11 @@ def collect_questions(
     return Questions(**parts)
 
 
-def ask(lines: list[Line], history_items: int, seed: int) -> Iterator[Question]:
-    """The questions of one customer, whose `lines` are in time order."""
+def ask(lines: list[Line], history_items: int, seed: int, repeat: bool = True) -> Iterator[Question]:
+    """The questions of one customer, whose `lines` are in time order.
+
+    Without `repeat` the rest of a basket is what its history does not hold; a question without any is none.
+    """
     baskets: dict[tuple[date, str], dict[str, int]] = {}
     weights: dict[tuple[date, str, str], float] = {}
     for position, line in enumerate(lines):
@@ -148,6 +152,8 @@ def ask(lines: list[Line], history_items: int, seed: int) -> Iterator[Question]:
     for position, line in enumerate(lines):
         if position in chosen:
             cluster, rest = chosen[position]
+            rest = rest if repeat else [item for item in rest if item not in recent]
+        if position in chosen and rest:
             yield Question(
                 id=f"{cluster}-{position}",
                 cluster=cluster,

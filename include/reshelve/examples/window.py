@@ -9,8 +9,10 @@ from typing import Any
 import duckdb
 
 from reshelve.clickstream.database import EVENT_TYPES, column, connect, known
+from reshelve.examples.exclude import leave_out
 from reshelve.examples.partitions import Split
 from reshelve.examples.queries import normalised_sql
+from reshelve.rankers import Exclude
 
 _BATCH = 20_000
 
@@ -33,7 +35,7 @@ WHERE files.item_id IS NOT NULL
 def open_window(
     files: list[Path], split: Split, labels: dict[str, float], products: Path | None, spill: Path
 ) -> duckdb.DuckDBPyConnection:
-    """A database with the views and tables `files`, `events`, `products` and `split`.
+    """A database with the views and tables `all_files`, `products` and `split`; `open_events` adds `files` and `events`.
 
     `files` are named `YYYY-MM-DD…parquet` after their partition; `labels` maps event types to weights.
     """
@@ -44,7 +46,7 @@ def open_window(
         filename=True,
         file_row_number=True,
         union_by_name=True,
-    ).project(f"* REPLACE ({blank})").create_view("files")
+    ).project(f"* REPLACE ({blank})").create_view("all_files")
     connection.execute("CREATE TABLE labels (event_type VARCHAR, weight DOUBLE)")
     connection.executemany("INSERT INTO labels VALUES (?, ?)", sorted(labels.items()))
     connection.execute("CREATE TABLE split (day DATE, part VARCHAR)")
@@ -56,9 +58,15 @@ def open_window(
                FROM read_parquet(?) WHERE item IS NOT NULL GROUP BY 1""",
             [str(products)],
         )
+    return connection
+
+
+def open_events(connection: duckdb.DuckDBPyConnection, split: Split, exclude: Exclude) -> dict[str, int]:
+    """Add the views `files` and `events`, without what `exclude` names. Returns how many items each of its patterns fits."""
+    fits = leave_out(connection, exclude)
     part = split.fold.part if split.fold else "split.part"
     connection.execute(_EVENTS.format(part=part, norm=normalised_sql("query")))
-    return connection
+    return fits
 
 
 def stream(

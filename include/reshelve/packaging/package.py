@@ -28,7 +28,7 @@ from reshelve.packaging.graph import FloatLayers
 from reshelve.packaging.heldout import Question, read_questions, request
 from reshelve.packaging.known_answers import KNOWN, write_known_answers
 from reshelve.packaging.operations import check_operations
-from reshelve.packaging.signatures import Module, PairModule, SearchModule, signatures
+from reshelve.packaging.signatures import Module, PairModule, signatures
 from reshelve.packaging.tokenizer_check import check_tokenizer
 from reshelve.packaging.trained import Array, TrainedModel
 from reshelve.packaging.version import VersionBuilder, size_of
@@ -104,8 +104,8 @@ def check_against_torch(module: Module, train: Path, catalogue: Catalogue, input
 
     Raises DataError where it is more than LARGEST_DIFFERENCE.
     """
-    # The blend after it is TensorFlow's alone; torch knows what it starts from.
-    traced = module.encoder if isinstance(module, SearchModule) else module.logits
+    # What comes after it (the blend, what is held) is TensorFlow's alone; torch knows what it starts from.
+    traced = module.logits if isinstance(module, PairModule) else module.encoder
     found = _answer(traced, inputs)
     features = module.features if isinstance(module, PairModule) else None
     difference = float(np.abs(found - torch_logits(train, catalogue, inputs, features)).max())

@@ -20,6 +20,7 @@ from reshelve.memory.stage import read_blend
 from reshelve.memory.tables import SearchTables
 from reshelve.packaging.catalogue import Catalogue
 from reshelve.packaging.graph import Layers, RankerGraph
+from reshelve.packaging.held import HeldItems
 from reshelve.packaging.tokenizer import GraphTokenizer, Rows
 from reshelve.packaging.trained import TrainedModel
 from reshelve.rankers import Kind
@@ -31,25 +32,40 @@ _LENGTHS = tf.TensorSpec([None], tf.int32)
 
 
 class NextItemModule(tf.Module):
-    """history string[B] → the K likeliest items with their softmax probabilities."""
+    """history string[B] → the K likeliest items with their softmax probabilities.
+
+    Where nothing is to `repeat`, what the history holds has no chance: it is answered after all others, if at all.
+    """
 
     def __init__(
-        self, model: TrainedModel, layers: Layers, tokenizer: Path, catalogue: Catalogue, top: int
+        self,
+        model: TrainedModel,
+        layers: Layers,
+        tokenizer: Path,
+        catalogue: Catalogue,
+        top: int,
+        repeat: bool = True,
     ) -> None:
         super().__init__()
+        self.held = None if repeat else HeldItems(catalogue)
         graph = RankerGraph(model, layers)
         self.tokenizer = GraphTokenizer(tokenizer, model.document.max_length)
         scores = _traced(lambda ids, lengths: graph.logits(ids, lengths, None), _IDS, _LENGTHS)
 
-        def logits(history: tf.Tensor) -> Answer:
+        def encoder(history: tf.Tensor) -> Answer:
             batch = self.tokenizer.single(self.tokenizer.tokens(history))
             return {"logits": scores(batch.ids, batch.lengths)}
+
+        def logits(history: tf.Tensor) -> Answer:
+            read = self.encoder(history)["logits"]
+            return {"logits": self.held.left_out(read, history) if self.held else read}
 
         def serving_default(history: tf.Tensor) -> Answer:
             return _best(self.logits(history)["logits"], catalogue, top)
 
         history = tf.TensorSpec([None], tf.string, name="history")
-        self.logits = _traced(logits, history)
+        self.encoder = _traced(encoder, history)
+        self.logits = _traced(logits, history) if self.held else self.encoder
         self.serving_default = _traced(serving_default, history)
 
 
@@ -212,8 +228,9 @@ def ranker_module(
     top: int,
     blend: Path | None = None,
     features: PairFeatures | None = None,
+    repeat: bool = True,
 ) -> Module:
-    """The module of the model's kind; `blend` is the directory of a search ranker's blend stage.
+    """The module of the model's kind; `blend` is the directory of a search ranker's blend stage, `repeat` as in the ranker file.
 
     Raises DataError where a model reads features that it is not given.
     """
@@ -222,7 +239,7 @@ def ranker_module(
             raise DataError("a search ranker needs its blend", "expected the blend stage before this one")
         return SearchModule(model, layers, tokenizer, catalogue, top, blend)
     if model.document.kind is Kind.NEXT_ITEM:
-        return NextItemModule(model, layers, tokenizer, catalogue, top)
+        return NextItemModule(model, layers, tokenizer, catalogue, top, repeat)
     if model.document.features and model.document.features != (features.columns if features else ()):
         raise DataError("the model reads other features", "expected the examples stage of the same run")
     return PairModule(model, layers, tokenizer, catalogue, features)

@@ -33,9 +33,10 @@ class VersionBuilder:
     def module(self, model: TrainedModel, layers: Layers) -> Module:
         """The graph that answers strings."""
         blend = self.run.stage("blend").files() if model.document.kind is Kind.SEARCH else None
-        top = self.run.ranker.release.top
+        top, repeat = self.run.ranker.release.top, self.run.ranker.examples.repeat
+        tokenizer = self.train / "tokenizer.json"
         return ranker_module(
-            model, layers, self.train / "tokenizer.json", self.catalogue, top, blend, self.features
+            model, layers, tokenizer, self.catalogue, top, blend, self.features, repeat=repeat
         )
 
     def write(self, module: Module, directory: Path) -> None:

@@ -35,8 +35,9 @@ from reshelve.store import objects
 from reshelve.store.deployments import read_pointer
 from reshelve.training.installed import need_horovod
 
-# The committed sample ends with these two days; before them it has the history they need.
-SAMPLE_NIGHTS = {"retail": (date(2011, 8, 30), date(2011, 8, 31))}
+# Every committed sample ends with these two days; before them it has the history they need.
+_LAST_TWO = (date(2011, 8, 30), date(2011, 8, 31))
+SAMPLE_NIGHTS = dict.fromkeys(("retail", "searches", "ads"), _LAST_TWO)
 
 MOST_MINUTES = 25
 
@@ -97,7 +98,7 @@ def _sample_night(ranker: Ranker, choose: Callable[[Sequence[date], Sequence[dat
     nights = SAMPLE_NIGHTS.get(ranker.data.source)
     if nights is None:
         raise ConfigurationError(
-            f"which night? {ranker.data.source} is not the sample that comes with the project",
+            f"which night? {ranker.data.source} is no sample that comes with the project",
             f"name the day: make night RANKER={ranker.name} PARTITION=YYYY-MM-DD",
         )
     return choose(nights, [day for day in nights if _is_done(Run.of(ranker, day))])

@@ -53,6 +53,14 @@ def test_bm25_puts_titles_that_share_words_first_then_what_is_popular(past):
     assert Baselines(past, Kind.PAIR).rank("bm25", asked("red lamp"), 4) == ["lamp", "bag", "cup", "tea"]
 
 
+@pytest.mark.parametrize("name", ["popularity", "bm25", "cooccurrence"])
+def test_no_baseline_offers_what_is_held_where_the_model_may_not(past, name):
+    query = asked("red lamp", ["lamp", "cup", "unknown"])
+    assert set(Baselines(past, Kind.NEXT_ITEM).rank(name, query, 4)) == {"lamp", "cup", "tea", "bag"}
+    ranked = Baselines(past, Kind.NEXT_ITEM, repeat=False).rank(name, query, 4)
+    assert set(ranked) == {"tea", "bag"} and len(ranked) == 2
+
+
 def test_a_basket_is_followed_by_what_was_bought_with_it(past):
     baselines = Baselines(past, Kind.NEXT_ITEM)
     assert baselines.rank("cooccurrence", asked("red lamp", ["lamp", "unknown"]), 4) == [

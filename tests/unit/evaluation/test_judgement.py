@@ -15,7 +15,7 @@ from reshelve.evaluation.scoring import Answers
 from reshelve.evaluation.slices import Known
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.rankers import Ranker
+from reshelve.rankers import Ranker, load_ranker
 
 ITEMS = ["old", "fresh", "spare"]
 # 30 customers want the old item and 40 the fresh one, under a query that is known and one that is not.
@@ -73,6 +73,32 @@ def test_the_first_night_is_judged_against_the_baselines_and_reports_its_slices(
     assert unseen["difference"] is None
     assert not [said for said in result["reasons"] if "slice" in said]
     json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("beats", "verdict", "words"),
+    [
+        (["popularity"], "promote", "loses to cooccurrence (1.0000)"),
+        (["popularity", "cooccurrence"], "reject", "no better than the baseline"),
+    ],
+    ids=["reported", "asked for"],
+)
+def test_who_loses_to_counts_is_told_so_and_held_back_where_they_are_asked_for(beats, verdict, words):
+    found = evidence(FRIEND_OF_THE_OLD, None)
+    counts = {**found.baselines, "cooccurrence": FRIEND_OF_ALL.ranked}
+    result = judge(ranker(beats=beats), replace(found, baselines=counts))
+    assert result["verdict"] == verdict
+    said = [reason for reason in result["reasons"] if "cooccurrence" in reason]
+    assert len(said) == 1 and words in said[0]
+    assert not [reason for reason in result["reasons"] if "bm25" in reason], "nobody loses to that"
+
+
+def test_the_ads_that_come_with_the_project_are_not_promoted_while_they_lose_to_counts():
+    beats = load_ranker("ads").gates.beats
+    found = evidence(FRIEND_OF_THE_OLD, None)
+    for name in ("popularity", "bm25", "cooccurrence"):
+        stronger = {**found.baselines, name: FRIEND_OF_ALL.ranked}
+        assert judge(ranker(beats=beats), replace(found, baselines=stronger))["verdict"] == "reject"
 
 
 def test_a_better_mean_does_not_pay_for_a_slice():

@@ -25,6 +25,17 @@ def test_history_is_what_was_bought_before_newest_first():
     assert "a" not in questions  # nothing was known before the first
 
 
+def test_what_is_held_is_asked_for_only_where_it_may_come_again():
+    lines = bought(("old", "a"), ("old", "b"), ("new", "b"), ("new", "c"), ("new", "a"), part="holdout")
+    again = {question.id: question.rest for question in ask(lines, 8, 1)}
+    without = {question.id: question for question in ask(lines, 8, 1, repeat=False)}
+    assert ["b", "c", "a"] in again.values() and ["a"] in again.values()
+    assert [question.rest for question in without.values()] == [["b"], ["c"], ["c"]]
+    for question in without.values():
+        assert not set(question.history) & set(question.rest)
+        assert question.weights == [1.0] and question.held_out().relevant == question.rest
+
+
 def test_a_held_out_question_asks_for_the_next_item_alone():
     lines = bought(("one", "a"), ("one", "b"), ("one", "c"), part="holdout")
     held = [question.held_out() for question in ask(lines, 8, 1)]

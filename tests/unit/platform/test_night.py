@@ -51,9 +51,14 @@ def test_run_shows_what_there_is_and_night_goes_on(done: tuple[date, ...], run: 
     assert night._next(NIGHTS, done) == then
 
 
+@pytest.mark.parametrize("name", ["recommend", "search", "ads"])
+def test_every_committed_sample_has_its_nights(store: ObjectStore, name: str) -> None:
+    assert night._sample_night(load_ranker(name), night._newest_or_first) == FIRST
+
+
 def test_another_source_needs_its_day_named() -> None:
     with pytest.raises(ConfigurationError, match="which night") as raised:
-        night._sample_night(load_ranker("search"), night._next)
+        night._sample_night(load_ranker("relevance"), night._next)
     assert "PARTITION=" in raised.value.detail
 
 
