@@ -25,6 +25,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, TaskGroup, TriggerRule
 
+from reshelve.platform.airflow_client import NIGHT
 from reshelve.rankers import Kind, Ranker
 from reshelve.tuning.plan import wave_count
 from reshelve_airflow.isolation import dags_of
@@ -37,8 +38,6 @@ from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 
 # The evaluations may have been skipped (nothing was asked for, or a trial was left out), the asking may not.
 GO_ON = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
-
-NIGHT = "night"
 
 
 def search_tasks(
@@ -90,7 +89,7 @@ def night(ranker: Ranker) -> None:
     options = {"ranker": ranker.name}
     verdict = VerdictSensor(
         task_id="await_verdict",
-        source=ranker.data.source,
+        source=said["source"],
         partition=said["partition"],
         poke_interval=30,
         timeout=timedelta(hours=3).total_seconds(),
@@ -125,7 +124,7 @@ def night(ranker: Ranker) -> None:
         task_id="release",
         trigger_dag_id=f"release_{ranker.name}",
         trigger_run_id="{{ ti.xcom_pull(task_ids='decide_release') }}__{{ run_id }}",
-        conf={"version": decide.output, "reason": said["note"]},
+        conf={"version": decide.output, "reason": said["note"], "run": said["run"]},
         logical_date=None,
         skip_when_already_exists=True,
         openlineage_inject_parent_info=False,
