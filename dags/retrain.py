@@ -142,7 +142,7 @@ def night_dag(ranker: Ranker) -> DAG:
         schedule=NightTimetable(ranker.schedule, first=START_DATE),
         catchup=False,
         max_active_runs=1,
-        dagrun_timeout=timedelta(hours=12),
+        dagrun_timeout=timedelta(hours=12),  # `pinned_night.LONGEST_NIGHT`
         tags=[Tag.RESHELVE, Tag.TRAINING],
         default_args=defaults(ranker.owner),
         params=airflow_params(retrain_params(ranker)),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +28,8 @@ from reshelve.training.base_home import is_directory
 
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 _MOST_NAMED = 8
+_LOCAL = ".pin.json"  # in a run's directory of the work directory
+LONGEST_NIGHT = timedelta(hours=12)
 _NEXT = "this night goes on as it began, the next one takes it"
 
 
@@ -57,6 +61,7 @@ def begin(run: Run, values: dict[str, Any]) -> Result:
         base=_keep_base(run),
     )
     run.store.put_json(_key(run.id), pin.model_dump(mode="json"))
+    _remember(run.work / run.id, pin)
     return {
         "headline": f"the night {run.id} begins: ranker {run.ranker.name}, code {pin.code_version}",
         "run": run.id,
@@ -94,6 +99,8 @@ def go_on(ranker: str, partition: str, asked: str) -> Run:
     id_ = _id(ranker, partition, asked)
     pin = _read(id_)
     directory = settings().work / id_
+    if not (directory / _LOCAL).is_file():
+        _remember(directory, pin)
     if not pinned_code.runs_copy():
         if pin.code == pinned_code.deployed_digest():
             pinned_code.keep_code(directory)  # a machine that does the first of its stages of this night
@@ -109,6 +116,22 @@ def go_on(ranker: str, partition: str, asked: str) -> Run:
     for sentence in differences(run.ranker, pin):
         log.warning(sentence)
     return run
+
+
+def under_way(ranker: str) -> Ranker | None:
+    """The ranker as its newest night here began, where that may still run: its DAGs stay while its file is wrong.
+
+    Asks nothing but this machine's work directory: DAG files are read every few seconds.
+    """
+    since = time.time() - LONGEST_NIGHT.total_seconds()
+    pins = {path: path.stat().st_mtime for path in (settings().work / ranker).glob(f"*/*/{_LOCAL}")}
+    newest = max(pins, key=lambda path: pins[path], default=None)
+    if newest is None or pins[newest] < since:
+        return None
+    try:
+        return Ranker.model_validate(Pin.model_validate_json(newest.read_text()).ranker)
+    except ValidationError:
+        return None
 
 
 def differences(ranker: Ranker, pin: Pin) -> Iterator[str]:
@@ -162,6 +185,13 @@ def _id(ranker: str, partition: str, asked: str) -> str:
             f"expected {ranker}/{day}/ and 12 hex digits, or those alone",
         )
     return id_
+
+
+def _remember(directory: Path, pin: Pin) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / f"{_LOCAL}.{os.getpid()}"
+    partial.write_text(pin.model_dump_json())
+    partial.replace(directory / _LOCAL)
 
 
 def _key(id_: str) -> str:
