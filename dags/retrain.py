@@ -11,6 +11,9 @@ version the gate promotes is handed to `release_<ranker>`. Beside that a report 
 **Params** of a run started by hand replace values of the ranker file for every stage of that run. Empty ones keep them.
 With `plan` the run only shows, in the log of its first task, what it would do, reuse, take and cost; the rest is skipped.
 
+**Pinned**: the first task, `night`, fixes the ranker file, the params and the code for all tasks after it, retries and cleared
+tasks included. What is edited or deployed meanwhile is for the next night; clear `night` with all after it to take it at once.
+
 **Retries** resume: a stage that is done is not done again. Bad data and bad configuration are never retried.
 
 **Backfill**: `airflow backfill create --dag-id retrain_search --from-date 2011-09-26 --to-date 2011-09-28
