@@ -147,7 +147,7 @@ def pinned(options: Mapping[str, Any]) -> dict[str, str]:
     run = [options.get(key) for key in ("ranker", "partition", "run")]
     if not all(isinstance(part, str) and part for part in run):
         return {}
-    copy = pinned_code.kept_code(settings().work.joinpath(*run))
+    copy = pinned_code.kept_code(settings().work.joinpath(*map(str, run)))
     return pinned_code.environment(copy) if copy else {}
 
 

@@ -23,6 +23,7 @@ from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
 from reshelve.training.base import resolve_base
 from reshelve.training.kept_base import keep_base, recorded_base
+from reshelve.verbs.options import run_of
 
 DAY = "2011-08-30"
 
@@ -283,23 +284,21 @@ def test_stages_of_a_night_run_the_code_that_it_began_with(rankers: Path, deploy
     began = deployed.reshelve("begin", *night, "--set=training.epochs=3")
     copies = list((settings().work / ".code").iterdir())
     assert len(copies) == 1 and not list(copies[0].rglob(".env"))
-    # Another file than the begin's imports: every later stage of other code would not find what is done.
+    # Not a file that `begin` reads: a stage of this code would end with 99.
     edit(
         deployed.include / "reshelve" / "tuning" / "search.py",
         "def tell(",
         "raise SystemExit(99)\n\n\ndef tell(",
     )
     edit(rankers / "recommend.yaml", "window_days: ", "window_days: 1")
-    planned = deployed.reshelve("plan", *night, f"--run={began['digest']}")
-    assert planned["run"] == began["run"]
-    deployed.reshelve("tune", "ask", *night, f"--run={began['digest']}", code=75)
-    assert f"{began['run']}: stage examples is not done" in deployed.said, (
-        "it ran, of the code that does not end with 99"
-    )
+    assert deployed.reshelve("tune", "ask", *night, f"--run={began['digest']}")["trials"] == [0, 1]
+    assert f"run={began['run']}" in deployed.said and "{'training.epochs': 3}" in deployed.said
     assert "other code has been deployed since" in deployed.said and "data.window_days" in deployed.said
-    deployed.reshelve("tune", "ask", *night, code=99)
     following = deployed.reshelve("begin", *night, "--set=training.epochs=3")
     assert following["digest"] != began["digest"]
     deployed.reshelve("tune", "ask", *night, f"--run={following['digest']}", code=99)
-    deployed.reshelve("train", *night, f"--run={began['digest']}", "--set=training.epochs=2", code=78)
-    assert "--set with --run" in deployed.said
+
+
+def test_a_night_that_has_begun_takes_no_other_values(rankers: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--set with --run"):
+        run_of("recommend", DAY, ["training.epochs=2"], begin_night()["digest"])
