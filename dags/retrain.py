@@ -12,6 +12,9 @@ version the gate promotes is handed to `release_<ranker>`. Beside that a report 
 **Params** of a run started by hand replace values of the ranker file for every stage of that run. Empty ones keep them.
 With `plan` the run only shows, in the log of its first task, what it would do, reuse, take and cost; the rest is skipped.
 
+**Pinned**: the first task, `night`, fixes the ranker file, the params and the code for all tasks after it, retries and cleared
+tasks included. What is edited or deployed meanwhile is for the next night; clear `night` with all after it to take it at once.
+
 **Retries** resume: a stage that is done is not done again. Bad data and bad configuration are never retried.
 
 **Backfill**: `airflow backfill create --dag-id retrain_search --from-date 2011-09-26 --to-date 2011-09-28
@@ -26,6 +29,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, TaskGroup, TriggerRule
 
+from reshelve.platform.airflow_client import NIGHT
 from reshelve.rankers import Kind, Ranker
 from reshelve.settings import settings
 from reshelve.tuning.plan import wave_count
@@ -39,8 +43,6 @@ from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 
 # The evaluations may have been skipped (nothing was asked for, or a trial was left out), the asking may not.
 GO_ON = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
-
-NIGHT = "night"
 
 
 def search_tasks(
@@ -92,7 +94,7 @@ def night(ranker: Ranker) -> None:
     options = {"ranker": ranker.name}
     verdict = VerdictSensor(
         task_id="await_verdict",
-        source=ranker.data.source,
+        source=said["source"],
         partition=said["partition"],
         poke_interval=30,
         timeout=timedelta(hours=3).total_seconds(),
@@ -129,7 +131,7 @@ def night(ranker: Ranker) -> None:
         task_id="release",
         trigger_dag_id=f"release_{ranker.name}",
         trigger_run_id="{{ ti.xcom_pull(task_ids='decide_release') }}__{{ run_id }}",
-        conf={"version": decide.output, "reason": said["note"]},
+        conf={"version": decide.output, "reason": said["note"], "run": said["run"]},
         logical_date=None,
         skip_when_already_exists=True,
         openlineage_inject_parent_info=False,
@@ -147,7 +149,7 @@ def night_dag(ranker: Ranker) -> DAG:
         schedule=NightTimetable(ranker.schedule, first=START_DATE),
         catchup=False,
         max_active_runs=1,
-        dagrun_timeout=timedelta(hours=12),
+        dagrun_timeout=timedelta(hours=12),  # `pinned_night.LONGEST_NIGHT`
         tags=[Tag.RESHELVE, Tag.TRAINING],
         default_args=defaults(ranker.owner),
         params=airflow_params(retrain_params(ranker)),

@@ -14,6 +14,7 @@ import typer
 
 from reshelve import errors
 from reshelve.logs import configure_logs, logger
+from reshelve.pinned_code import OtherCodeError
 from reshelve.platform.configuration import use_local_platform
 from reshelve.processes import die_with_parent
 from reshelve.variables import unknown_variables
@@ -54,6 +55,8 @@ def main() -> None:
     try:
         use_local_platform()
         sys.exit(app(standalone_mode=False) or errors.EXIT_DONE)  # click answers the code of a typer.Exit
+    except OtherCodeError as other:
+        other.run_again()
     except errors.ReshelveError as error:
         _end_with(error)
     except typer.Abort:

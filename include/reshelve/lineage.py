@@ -56,6 +56,9 @@ class Run:
     partition: date
     store: ObjectStore
     work: Path
+    # Where it goes on as it began (`pinned_night`): its digest, and the record of a base that is a directory.
+    begun: str | None = None
+    base: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, ranker: Ranker, partition: date) -> Run:
@@ -65,7 +68,9 @@ class Run:
     @cached_property
     def digest(self) -> str:
         """12 hex digits over spec and code."""
-        return hashlib.sha256(f"{self.ranker.digest()}:{code_version()}".encode()).hexdigest()[:12]
+        return (
+            self.begun or hashlib.sha256(f"{self.ranker.digest()}:{code_version()}".encode()).hexdigest()[:12]
+        )
 
     @property
     def id(self) -> str:

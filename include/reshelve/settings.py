@@ -18,7 +18,9 @@ from reshelve.errors import ConfigurationError
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT_VARIABLE = "RESHELVE_PROJECT"
+PROJECT = Path(os.environ.get(PROJECT_VARIABLE) or Path(__file__).resolve().parents[2])
+"""The folder of the project. A process that runs a copy of its code (`pinned_code`) is told where that is."""
 
 
 def _no_file(path: Path) -> Path:

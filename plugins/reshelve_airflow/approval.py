@@ -94,5 +94,6 @@ class ConcludeOperator(ReshelveOperator):
             "reason": answer["reason"],
             "version": context["params"]["version"],
             "if-sequence": answer.get("sequence"),
+            "run": context["params"].get("run") if answer["approved"] else None,
         }
         return small(checked(self.run_verb(verb, {**self.options, **said}), verb, context))

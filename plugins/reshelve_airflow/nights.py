@@ -33,8 +33,9 @@ class PartitionOperator(BaseOperator):
 class NightOperator(VerbTask, BaseOperator):
     """What a run of `retrain_<ranker>` is about.
 
-    Hands on `partition`, `options` (partition and overrides, which every stage of the run gets alike), `refusal` (why this run
-    may not release; empty where it may) and `note`. With the param `plan` it shows the plan (the key `plan`) and skips the rest.
+    It begins the night, which pins the ranker file and the code for all of it (`pinned_night`). Hands on `partition`, `options`
+    (partition and run, which every stage gets alike), the `run`'s id, the `source` of its data, `refusal` (why this run may not
+    release; empty where it may) and `note`. With the param `plan` it shows the plan (the key `plan`) and skips the rest.
     """
 
     def __init__(self, *, ranker: Ranker, rounds: int, **kwargs: Any) -> None:
@@ -61,7 +62,15 @@ class NightOperator(VerbTask, BaseOperator):
         options = {"partition": partition, "set": values}
         if params.plan:
             self._plan(context, options, refusal)
-        return {"partition": partition, "options": options, "refusal": refusal, "note": params.note or ""}
+        begun = checked(self.run_verb("begin", {"ranker": ranker.name, **options}), "begin", context)
+        return {
+            "partition": partition,
+            "options": {"partition": partition, "run": begun["digest"]},
+            "run": begun["run"],
+            "source": begun["source"],
+            "refusal": refusal,
+            "note": params.note or "",
+        }
 
     def _plan(self, context: Context, options: dict[str, Any], refusal: str) -> None:
         """Show what the run would do, and leave it at that."""

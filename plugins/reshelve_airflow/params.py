@@ -219,6 +219,12 @@ class ReleaseParams(Params):
         False, description="Release a version that the gate held. A person decides that."
     )
     if_sequence: IfSequence = None
+    run: str | None = Field(
+        None,
+        max_length=100,
+        description="The night, by its id, whose ranker file says how it is released; the night fills it in. "
+        "Empty: the file as it is now.",
+    )
 
 
 def _one_of(names: Sequence[str], what: str = "ranker") -> AfterValidator:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from reshelve import pinned_code
 from reshelve.errors import EXIT_TRY_AGAIN
 from reshelve.platform.airflow_client import EXIT_CODE
+from reshelve.settings import settings
 from reshelve_airflow.child import Child, Outcome, verb_command
 from reshelve_airflow.params import refuse_unknown
 
@@ -32,7 +34,7 @@ class VerbTask:
         command = verb_command(verb, options)
         self.log.info("$ reshelve %s", " ".join(command[3:]))  # type: ignore[attr-defined]
         self.asked = options
-        self._child = Child(command)
+        self._child = Child(command, pinned(options))
         outcome = self._child.run(self._log_line)
         self.produced = outcome.result or {}
         return outcome
@@ -150,6 +152,15 @@ class VerdictSensor(VerbTask, BaseSensorOperator):
             self.log.info("skipped: %s", result.get("headline"))
             raise AirflowSkipException(str(result.get("headline")))
         return PokeReturnValue(is_done=True, xcom_value=result["verdict"])
+
+
+def pinned(options: Mapping[str, Any]) -> dict[str, str]:
+    """The variables with which a stage of a night that has begun starts in the code of then at once, where it is kept here."""
+    run = [options.get(key) for key in ("ranker", "partition", "run")]
+    if not all(isinstance(part, str) and part for part in run):
+        return {}
+    copy = pinned_code.kept_code(settings().work.joinpath(*map(str, run)))
+    return pinned_code.environment(copy) if copy else {}
 
 
 def checked(outcome: Outcome, verb: str, context: Context) -> dict[str, Any]:

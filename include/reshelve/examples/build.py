@@ -36,6 +36,7 @@ from reshelve.packaging.fitting import check_base
 from reshelve.progress import counted
 from reshelve.rankers import Kind, place_of
 from reshelve.training.base import BaseModel, resolve_base
+from reshelve.training.kept_base import keep_base, recorded_base
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def build_examples(run: Run) -> dict[str, Any]:
 def _base(run: Run) -> BaseModel:
     """The run's base model. Raises ConfigurationError where one that was fetched only now cannot be packaged."""
     try:
-        base = resolve_base(run.ranker.model.base, run.store)
+        uri = run.ranker.model.base
+        base = recorded_base(uri, run.base, run.store) if run.base else resolve_base(uri, run.store)
+        keep_base(uri, base)
         check_base(run.ranker, base.path)
     except MisfitError as error:
         place = place_of(run.ranker.name, error.key)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
+from reshelve.changed import changed
 from reshelve.clickstream.events import landed_prefix
 from reshelve.clickstream.verdicts import Decision, validated_partitions
 from reshelve.errors import DataError
@@ -68,25 +69,6 @@ def plan(run: Run) -> Result:
         "doubtful": sorted(path for path in changes if path.startswith(_RESHAPES)),
         "champion": _champion(run),
     }
-
-
-def changed(file: Ranker, tonight: Ranker) -> dict[str, list[Any]]:
-    """Dotted path → [the ranker file's value, tonight's], where they differ."""
-    before, after = _flat(file.model_dump(mode="json")), _flat(tonight.model_dump(mode="json"))
-    paths = sorted(before.keys() | after.keys())
-    return {
-        path: [before.get(path), after.get(path)] for path in paths if before.get(path) != after.get(path)
-    }
-
-
-def _flat(document: dict[str, Any], path: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict) and f"{path}{key}" != "search.space":
-            found |= _flat(value, f"{path}{key}.")
-        else:
-            found[f"{path}{key}"] = value
-    return found
 
 
 def _stages(ranker: Ranker) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from reshelve.errors import ConfigurationError, TryAgainError
 
 ENDED = ("success", "failed")
+NIGHT = "night"  # the first task of `retrain_<ranker>`: it begins the night
 EXIT_CODE = "exit_code"  # what a failed verb's task hands on
 
 
@@ -113,6 +114,12 @@ class AirflowClient:
         path = f"/dags/{task.dag}/dagRuns/{_quoted(task.run)}/taskInstances/{task.id}/xcomEntries/{EXIT_CODE}"
         answer = self._call("GET", f"{path}?map_index={task.index}", missing=None)
         return None if answer is None else int(answer["value"])
+
+    def night_of(self, run: DagRun) -> str | None:
+        """The id of the night that a run of `retrain_<ranker>` began; None where it began none."""
+        path = f"/dags/{run.dag}/dagRuns/{_quoted(run.id)}/taskInstances/{NIGHT}/xcomEntries/run"
+        answer = self._call("GET", path, missing=None)
+        return None if answer is None else str(answer["value"]).strip('"')
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None, **missing: Any) -> Any:
         """One call; with `missing=…` a 404 answers that value."""

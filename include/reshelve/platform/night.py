@@ -22,6 +22,7 @@ from reshelve.errors import (
 )
 from reshelve.lineage import Run
 from reshelve.logs import logger
+from reshelve.pinned_night import begun
 from reshelve.platform import machine as platform
 from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
 from reshelve.platform.configuration import machine
@@ -71,7 +72,7 @@ def _night(
     else:
         with _one_night(work):
             _land(spec, day)
-            _let_the_scheduler_run(work, time.monotonic() + MOST_MINUTES * 60)
+            work = _let_the_scheduler_run(work, time.monotonic() + MOST_MINUTES * 60)
         log.info("the night is over", seconds=round(time.monotonic() - began))
     print_summary(work, machine(), seconds=time.monotonic() - began)
 
@@ -162,8 +163,10 @@ def _verb(*arguments: str) -> None:
         raise _kind(done.returncode)(f"reshelve {' '.join(arguments)} failed; the reason is above")
 
 
-def _let_the_scheduler_run(run: Run, deadline: float) -> None:
-    """clickstream, then retrain, then the release that it asks for."""
+def _let_the_scheduler_run(run: Run, deadline: float) -> Run:
+    """clickstream, then retrain, then the release that it asks for. The run as the scheduler began it: the ranker file
+    may have been edited by then, or other code deployed.
+    """
     here = machine()
     client = AirflowClient(here.airflow_url, "admin", here.secrets.passwords["admin"])
     name = run.ranker.name
@@ -173,10 +176,14 @@ def _let_the_scheduler_run(run: Run, deadline: float) -> None:
         client.unpause(dag)
     with display() as shown:
         watch = _Watch(client, shown, run, deadline)
-        for dag in names[:2]:
-            watch.until_ended(client.trigger(dag, run.partition))
+        watch.until_ended(client.trigger(names[0], run.partition))
+        night = client.trigger(names[1], run.partition)
+        watch.until_ended(night)
+        if (id_ := client.night_of(night)) is not None:
+            run = begun(name, run.partition.isoformat(), id_)
         if run.stage("publish").result() is not None and _releases(run):
             watch.until_ended(watch.find_release(names[2], int(run.stage("publish").required()["version"])))
+    return run
 
 
 class _Watch:

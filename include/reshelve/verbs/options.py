@@ -15,6 +15,7 @@ from reshelve import errors
 from reshelve.blocks import block, lines, width_of
 from reshelve.lineage import Run, parse_partition, run_stage
 from reshelve.names import require_ranker
+from reshelve.pinned_night import go_on
 from reshelve.rankers import load_ranker, ranker_names
 from reshelve.store.deployments import deployed_rankers
 from reshelve.store.objects import object_store
@@ -23,6 +24,13 @@ RankerName = Annotated[str, typer.Option("--ranker", "-r", help="A file in inclu
 Partition = Annotated[str, typer.Option("--partition", "-p", help="The day, YYYY-MM-DD.")]
 Values = Annotated[
     list[str] | None, typer.Option("--set", help="Override a ranker key: training.epochs=2. May be repeated.")
+]
+Begun = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        help="Go on with a night as `reshelve begin` pinned it: its id, or the 12 digits at the end of that.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Source = Annotated[
@@ -60,8 +68,14 @@ def call(path: str, *arguments: Any, **keywords: Any) -> Any:
     return getattr(importlib.import_module(module), name)(*arguments, **keywords)
 
 
-def run_of(ranker: str, partition: str, values: list[str] | None) -> Run:
-    """The run of a ranker file, with `--set`, on a day. Raises ConfigurationError."""
+def run_of(ranker: str, partition: str, values: list[str] | None, begun: str | None = None) -> Run:
+    """The run of a ranker file, with `--set`, on a day; or one that has begun, as it did. Raises ConfigurationError."""
+    if begun is not None:
+        if values:
+            raise errors.ConfigurationError(
+                "--set with --run", "a night goes on with the values it began with"
+            )
+        return go_on(require_ranker(ranker), partition, begun)
     return Run.of(load_ranker(ranker, overrides(values)), parse_partition(partition))
 
 
@@ -84,10 +98,16 @@ def _is_deployed(ranker: str) -> bool:
 
 
 def run_verb(
-    name: str, path: str, ranker: str, partition: str, values: list[str] | None, as_json: bool
+    name: str,
+    path: str,
+    ranker: str,
+    partition: str,
+    values: list[str] | None,
+    begun: str | None,
+    as_json: bool,
 ) -> None:
     """Run one stage, `module:function` of a Run, unless its result is there, and show it."""
-    run = run_of(ranker, partition, values)
+    run = run_of(ranker, partition, values, begun)
     show(run_stage(run, name, lambda work: call(path, work)), as_json, f"{name}: {run.id}")
 
 

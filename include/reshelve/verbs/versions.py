@@ -9,6 +9,7 @@ import typer
 
 from reshelve import errors
 from reshelve.blocks import width_of
+from reshelve.pinned_night import rules_of
 from reshelve.rankers import load_ranker
 from reshelve.store.objects import object_store
 from reshelve.verbs.options import (
@@ -30,6 +31,13 @@ IfSequence = Annotated[
         help="Only while the newest move of the pointer is this one (the number in `reshelve log`); else exit 65.",
     ),
 ]
+Night = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        help="The night, by its id, whose ranker file says how it is released; default: the file as it is now.",
+    ),
+]
 
 
 @app.command()
@@ -48,12 +56,13 @@ def release(
         bool, typer.Option(help="Go on with a release; one that was taken back meanwhile ends (exit 65).")
     ] = False,
     if_sequence: IfSequence = None,
+    night: Night = None,
     as_json: AsJson = False,
 ) -> None:
     """Roll a published version out: load beside, probe, shadow, canary, promote; exit 65 rolled back, 75 held."""
     result = call(
         "reshelve.serving.release:release",
-        load_ranker(ranker, references=False),
+        rules_of(ranker, night),
         version,
         by=by,
         reason=reason,
@@ -80,12 +89,13 @@ def approve(
     by: Annotated[str, typer.Option(help="Who approves, for the deployment log.")],
     reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
     if_sequence: IfSequence = None,
+    night: Night = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a release that waits for a person go on, and promote it."""
     result = call(
         "reshelve.serving.release:approve",
-        load_ranker(ranker, references=False), version, by=by, reason=reason, if_sequence=if_sequence,
+        rules_of(ranker, night), version, by=by, reason=reason, if_sequence=if_sequence,
     )  # fmt: skip
     _show_release(result, as_json)
 
