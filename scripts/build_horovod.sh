@@ -3,9 +3,9 @@
 #
 #   scripts/build_horovod.sh PYTHON WHEEL_DIR
 #
-# Horovod's last release (0.28.1, June 2023) asks for C++14 while current
-# PyTorch headers need C++17; the two lines that say so are changed here.
-# On a host with NVIDIA's compiler and NCCL the wheel gets NCCL, elsewhere Gloo.
+# Horovod's last release (0.28.1, June 2023) asks for C++14, and C++11 of nvcc, while current
+# PyTorch headers and CUDA need C++17; the lines that say so are changed here.
+# On a host with NVIDIA's compiler and a GPU the wheel gets NCCL, elsewhere Gloo.
 set -euo pipefail
 
 python=${1:?usage: build_horovod.sh PYTHON WHEEL_DIR}
@@ -39,9 +39,10 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$cache"
 # The build tools live in an environment of their own: Horovod needs an older
 # setuptools than Airflow does.
-"$python" -m venv "$work/tools"
+"$python" -m venv --without-pip "$work/tools" # the caller's pip serves: Debian's Python lacks what venv installs one from
 tools="$work/tools/bin/python"
-"$tools" -m pip install --quiet 'cmake<4' 'setuptools<81' wheel packaging
+pip() { "$python" -m pip --python "$tools" "$@"; }
+pip install --quiet 'cmake<4' 'setuptools<81' wheel packaging
 "$tools" - <<PY
 import pathlib, subprocess, sys
 site = pathlib.Path(subprocess.check_output(
@@ -50,20 +51,35 @@ tools = pathlib.Path(sys.prefix)
 target = next(tools.glob("lib/python3*/site-packages")) / "torch_from_project.pth"
 target.write_text(str(site) + "\n")
 PY
-"$tools" -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation -d "$work" "horovod==$version"
+pip download --quiet --no-deps --no-binary :all: --no-build-isolation -d "$work" "horovod==$version"
 tar -xzf "$work/horovod-$version.tar.gz" -C "$work"
 src="$work/horovod-$version"
 sed -i 's/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD 17)/' "$src/CMakeLists.txt" "$src/horovod/torch/CMakeLists.txt"
+sed -i 's/set(CMAKE_CUDA_STANDARD 11)/set(CMAKE_CUDA_STANDARD 17)/' "$src/horovod/common/ops/cuda/CMakeLists.txt"
+# Without symbols for a debugger: they cost more of the build's time than of its use.
+sed -i 's/REPLACE "-O2" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO/REPLACE "-O2 -g" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO/' "$src/CMakeLists.txt"
 grep -q 'CMAKE_CXX_STANDARD 17' "$src/CMakeLists.txt" || fail "Horovod $version is not laid out as expected: the C++ standard was not found"
 
 export PATH="$work/tools/bin:$PATH" HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 \
   HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1
 export MAKEFLAGS="-j$(nproc)"
-[ "$gpu" = nccl ] && export HOROVOD_GPU_OPERATIONS=NCCL
+# Headers that it uses and leaves to others to name; those of GCC 13 no longer do.
+export CXXFLAGS="${CXXFLAGS:-} -include cstdint -include string -include stdexcept"
+if [ "$gpu" = nccl ]; then
+  export HOROVOD_GPU_OPERATIONS=NCCL
+  # torch brings NCCL as a package of its own: Horovod takes the same, so that no process holds two.
+  nccl=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/nvidia/nccl
+  if [ -f "$nccl/include/nccl.h" ] && [ -z "${HOROVOD_NCCL_HOME:-}${HOROVOD_NCCL_INCLUDE:-}${HOROVOD_NCCL_LIB:-}" ]; then
+    mkdir "$work/nccl"
+    ln -s "$nccl/lib/libnccl.so.2" "$work/nccl/libnccl.so" # the package lacks the name that linkers look for
+    export HOROVOD_NCCL_INCLUDE="$nccl/include" HOROVOD_NCCL_LIB="$work/nccl" HOROVOD_NCCL_LINK=SHARED
+  fi
+fi
 echo "build_horovod: building $version for torch $torch_version ($gpu), about 4 minutes"
-if ! "$tools" -m pip wheel --no-deps --no-build-isolation -w "$work/wheel" "$src" >"$work/build.log" 2>&1; then
+if ! pip wheel --no-deps --no-build-isolation -w "$work/wheel" "$src" >"$work/build.log" 2>&1; then
   tail -n 40 "$work/build.log" >&2
-  fail "the build failed (the last 40 lines are above)"
+  mv "$work/build.log" "$wheel_dir/build.log"
+  fail "the build failed (the last 40 lines are above, all of them in $wheel_dir/build.log)"
 fi
 mv "$work/wheel"/horovod-*.whl "$cache/"
 echo "build_horovod: $(ls "$cache"/horovod-*.whl)"

@@ -14,6 +14,7 @@ from reshelve.logs import logger
 from reshelve.training import spec as names
 from reshelve.training.checkpoint import Place
 from reshelve.training.curves import Curves, write_json
+from reshelve.training.device import wait_for_device
 from reshelve.training.losses import METRICS
 from reshelve.training.spec import TrainingSpec
 
@@ -76,6 +77,7 @@ class Reporter:
     @contextmanager
     def not_counted(self) -> Iterator[None]:
         """Time spent within is none of the steps'."""
+        wait_for_device()  # steps under way are theirs
         cpu, wall = time.process_time(), time.monotonic()
         yield
         self._cpu += time.process_time() - cpu

@@ -53,7 +53,7 @@ BETAS = (0.9, 0.98)  # AdamW; the second is short because a night has hundreds o
 def train(spec: TrainingSpec) -> None:
     """Train as `spec` says and write model, curves and `.result.json` to its output. Horovod has been initialised."""
     rank, processes = hvd.rank(), hvd.size()
-    device = choose_device(hvd.local_rank())
+    device = choose_device(hvd.local_rank(), hvd.local_size(), bool(hvd.nccl_built()))
     training = spec.training
     log = logger(stage="train")
 
