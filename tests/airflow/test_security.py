@@ -7,6 +7,7 @@ import json
 import re
 import urllib.parse
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from platform_here import AirflowHere
 
+from reshelve.serving.reports import Report, Serving, write_report
+from reshelve.settings import settings
+from reshelve.store.keys import make
 from reshelve.store.objects import ObjectStore
+from reshelve.store.signatures import signed, signing_key
 from reshelve_airflow.plugin import PREFIX, ReshelvePlugin
 
 # (method, path) → what a viewer may. Nobody may do anything anywhere.
@@ -126,6 +131,29 @@ def released(airflow_here: AirflowHere) -> None:
     entry = {"sequence": 1, "action": "offer", "pointer": pointer}
     airflow_here.store.put_json(f"deployments/{RANKER}/pointer.json", pointer)
     airflow_here.store.put_json(f"deployments/{RANKER}/log/00000001.json", entry)
+    serving = Serving(stable=20110829001)
+    report = Report(agent="a", server="h:1", at=datetime.now(UTC), sequence=1, serving=serving)
+    write_report(airflow_here.store, RANKER, report)
+
+
+@pytest.fixture
+def published(airflow_here: AirflowHere, released: None) -> None:
+    """The versions that the pointer names, signed with the keys of this platform: what is not there is refused at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESHELVE_HOME", airflow_here.environment["RESHELVE_HOME"])
+        settings.cache_clear()
+        make(if_missing=True)
+        for version in (20110828001, 20110829001, 20110830001):
+            manifest = {
+                "ranker": RANKER, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
+                "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
+                "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
+                "gate": {"verdict": "promote"},
+            }  # fmt: skip
+            there = f"models/{RANKER}/{version}"
+            airflow_here.store.put(f"{there}/saved_model.pb", b"x")
+            airflow_here.store.put_json(f"{there}/manifest.json", signed(manifest, signing_key()))
+    settings.cache_clear()
 
 
 @pytest.mark.platform
@@ -155,11 +183,12 @@ class TestOnTheRunningPlatform:
         for dag in (f"release_{RANKER}", "approve", "withdraw", "rollback"):
             assert runs(airflow_here, dag) == []
 
+    @pytest.mark.usefixtures("published")
     def test_an_analyst_starts_the_dags_in_their_own_name(
         self, airflow_here: AirflowHere, request: pytest.FixtureRequest
     ) -> None:
         analyst = Person(airflow_here, "analyst")
-        form = {**FORM, "token": analyst.token()}
+        form = {**FORM, "to": "20110828001", "token": analyst.token()}
         actions = {
             "approve": "approve", "hold": "withdraw", "rollback": "rollback", "release": f"release_{RANKER}",
         }  # fmt: skip
@@ -178,7 +207,7 @@ class TestOnTheRunningPlatform:
             page = analyst.send("GET", answer.headers["location"])
             assert page.status == 200 and f"{dag} was started" in page.body, answer.headers["location"]
         (rolled,) = runs(airflow_here, "rollback")
-        assert rolled["conf"]["dry_run"] is False and rolled["conf"]["to"] == 20110830001
+        assert rolled["conf"]["dry_run"] is False and rolled["conf"]["to"] == 20110828001
         assert rolled["conf"]["if_sequence"] == 1
 
     @pytest.mark.parametrize(

@@ -26,8 +26,9 @@ from reshelve.store.deployments import (
     read_log,
     read_pointer,
 )
+from reshelve.store.keys import make
 from reshelve.store.rollout import Event, Plan, State
-from reshelve.store.signatures import make_key_pair, signed, signing_key
+from reshelve.store.signatures import signed, signing_key
 
 ONE, TWO, THREE = 20110828001, 20110829001, 20110830001
 DAGS = (f"release_{CAREFUL}", "approve", "withdraw", "rollback")
@@ -110,7 +111,7 @@ def published(airflow_here: AirflowHere) -> AirflowHere:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESHELVE_HOME", airflow_here.environment["RESHELVE_HOME"])
         settings.cache_clear()
-        make_key_pair()
+        make(if_missing=True)
         for version in (ONE, TWO, THREE):
             manifest = {
                 "ranker": CAREFUL, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
