@@ -40,7 +40,8 @@ def _dataset(each: Dataset, *, read: bool) -> Any:
         output_statistics_output_dataset,
     )
 
-    namespace, facets = f"s3://{settings().bucket}", {}
+    namespace = f"s3://{settings().bucket}"
+    facets: dict[str, Any] = {}
     if each.version:
         facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=each.version)
     if not read:

@@ -32,7 +32,8 @@ class AlertOperator(BaseOperator):
             raise AirflowSkipException(f"nothing new: {self.look.get('headline')}")
         subject, text = str(self.look["headline"]), message(self.look)
         self.log.warning("%s\n%s", subject, text)
-        told, failed = [], []
+        told: list[str] = []
+        failed: list[str] = []
         known = notifiers(subject, text, self.look)
         for name, notifier in known.items():
             try:

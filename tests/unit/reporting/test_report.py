@@ -9,7 +9,10 @@ import pytest
 
 from reshelve.rankers import Kind
 from reshelve.reporting.address import read_report, report_key
+from reshelve.reporting.night import Night
 from reshelve.reporting.report import report
+from reshelve.reporting.sections.learning import search
+from reshelve.reporting.sections.speed import latency
 from reshelve.store.versions import publish
 
 OLD_FIRST, FRESH_FIRST = ["old", "fresh", "spare"], ["fresh", "old", "spare"]
@@ -148,23 +151,20 @@ def test_times_are_of_requests_whose_rows_are_said(make_night):
     gate = run.stage("gate").required()
     asked = {"requests": 27, "rows": 842, "p50": 1364.2, "p95": 2041.9, "p99": 12345.6}
     run.stage("gate").commit({**gate, "latency": {"challenger": asked, "champion": {**asked, "rows": 27}}})
-    said = read(run).said()
-    assert "Rows in each" in said and "this version 27 31.2 1,364 ms 2,042 ms 12,346 ms" in said
-    assert "champion 27 1 1,364 ms" in said
+    served = latency(Night.read(run)).parts[0]
+    assert served.head[:3] == ("Version", "Requests", "Rows in each")
+    assert served.rows[0] == ("this version", "27", "31.2", "1,364 ms", "2,042 ms", "12,346 ms")
+    assert served.rows[1][2] == "1"
 
 
 def test_a_best_trial_at_the_edge_of_its_range_is_named(make_night):
-    assert "lies at an edge" not in read(make_night()).said()
     run = make_night()
+    assert "lies at an edge" not in search(Night.read(run)).lead
     tuned = run.stage("tune").required()
-    history = [
-        {**entry, "values": {**entry["values"], "training.learning_rate": 1e-3}}
-        if entry["trial"] == 1
-        else entry
-        for entry in tuned["history"]
-    ]
-    run.stage("tune").commit({**tuned, "history": history})
-    assert "It lies at an edge of the range of learning_rate" in read(run).said()
+    best = tuned["history"][1]
+    edge = {**best, "values": {**best["values"], "training.learning_rate": 1e-3}}
+    run.stage("tune").commit({**tuned, "history": [tuned["history"][0], edge, *tuned["history"][2:]]})
+    assert "It lies at an edge of the range of learning_rate" in search(Night.read(run)).lead
 
 
 def test_the_summary_says_what_became_of_the_night(make_night):
