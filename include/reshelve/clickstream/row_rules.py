@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -108,8 +108,8 @@ class Matches(RowRule):
 
 
 class Expression(TolerantRule):
-    """A condition in SQL over the row; `$partition` is the partition's day, `$day_begins` and `$day_ends` are its first
-    moment and that of the next, in UTC, by the clocks of the source's `time_zone`."""
+    """A condition in SQL over the row; `$partition` is the partition's day, `$event_day` that of `event_time` by the clocks of
+    the source's `time_zone` (the day before and the day after stand for all others)."""
 
     check: Literal["expression"]
     sql: str = Field(min_length=1)
@@ -119,11 +119,16 @@ class Expression(TolerantRule):
         return f"NOT ({sql.replace('$partition', f'DATE {text(partition)}')})"
 
     def of_day(self, day: date, zone: str) -> Expression:
-        """The same with that day's limits."""
-        sql = self.sql
-        for name, moment in zip(("$day_begins", "$day_ends"), day_limits(day, zone), strict=True):
-            sql = sql.replace(name, f"TIMESTAMP {text(moment)}")
-        return self if sql == self.sql else self.model_copy(update={"sql": sql})
+        """The same, for a partition of a source whose days begin by the clocks of `zone`."""
+        if "$event_day" not in self.sql:
+            return self
+        begins, ends = (f"TIMESTAMP {text(moment)}" for moment in day_limits(day, zone))
+        before, after = (f"DATE {text(day + timedelta(days=days))}" for days in (-1, 1))
+        case = (
+            f"(CASE WHEN event_time < {begins} THEN {before} WHEN event_time >= {ends} THEN {after}"
+            f" WHEN event_time IS NOT NULL THEN DATE {text(day)} END)"
+        )
+        return self.model_copy(update={"sql": self.sql.replace("$event_day", case)})
 
     def failure(self) -> str:
         return f"not so: {self.description}"
