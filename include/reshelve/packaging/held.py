@@ -10,7 +10,7 @@ from reshelve.packaging.catalogue import Catalogue
 _NEVER = -1e9  # a logit whose chance is 0; not -inf: where everything is held the softmax stays a number
 
 
-class HeldItems:
+class HeldItems(tf.Module):
     """Titles of a history → the places of their items. Upper and lower case and the number of blanks do not matter.
 
     An item is found by every title it was seen with; a title of several items means all of them. A title that itself holds
@@ -18,6 +18,7 @@ class HeldItems:
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__()
         names = [
             (name, place)
             for place, (title, others) in enumerate(zip(catalogue.titles, catalogue.names, strict=True))

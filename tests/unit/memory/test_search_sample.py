@@ -1,33 +1,19 @@
-"""The drawn searches: what was put in is in them, and the real stages learn it, with a small encoder."""
+"""The drawn searches: what was put in is in them, and the script draws them again."""
 
 from __future__ import annotations
 
 import runpy
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from reshelve.clickstream.landing import land
-from reshelve.clickstream.validation import validate_range
-from reshelve.compression.compress import compress
-from reshelve.evaluation.gate import gate
-from reshelve.examples.build import build_examples
-from reshelve.lineage import Run
-from reshelve.memory.stage import blend
-from reshelve.packaging.package import package
-from reshelve.rankers import load_ranker
 from reshelve.settings import PROJECT
-from reshelve.store.objects import ObjectStore
-from reshelve.training.launch import train
 
 SAMPLE = PROJECT / "include" / "sample_data"
 LAST = date(2011, 8, 31)
-STAGES = {
-    "examples": build_examples, "train": train, "blend": blend, "compress": compress, "package": package, "gate": gate,
-}  # fmt: skip
 
 
 def ask(sql: str) -> tuple:
@@ -74,22 +60,3 @@ def test_the_script_draws_the_files_that_are_committed(
     runpy.run_path(str(PROJECT / "scripts" / "search_sample.py"), run_name="__main__")
     for name in ("searches.parquet", "search_products.parquet"):
         assert pq.read_table(tmp_path / name).equals(pq.read_table(SAMPLE / name)), name
-
-
-@pytest.mark.slow
-def test_a_night_of_the_sample_is_better_than_counts_and_words(
-    store: ObjectStore, tmp_path: Path, small_bert: Path
-) -> None:
-    """The project's own ranker file on a clone without other data; only encoder and window are small."""
-    land("searches")
-    validate_range("searches", LAST - timedelta(days=9), LAST)
-    small = {
-        "model.base": str(small_bert), "data.window_days": 10, "data.validation_partitions": 4,
-        "training.epochs": 1, "training.max_minutes": 1, "compression.steps": [],
-    }  # fmt: skip
-    run = Run(load_ranker("search", small), LAST, store, tmp_path / "work")
-    results = {name: run.stage(name).commit(work(run)) for name, work in STAGES.items()}
-    report = results["gate"]
-    assert results["examples"]["items"] == 600
-    assert report["challenger"]["value"] > max(report["baselines"].values())
-    assert report["verdict"] == "promote", report["reasons"]
