@@ -139,7 +139,7 @@ def _text(name: str, source: str, seen: Seen, kind: Kind, doubts: list[str]) -> 
     yield f"# Drafted by `reshelve new ranker` from {sum(seen.types.values()):,} events of {source}. All keys: docs/reference/ranker-file.md"
     yield from (f"# NOT UNDERSTOOD: {doubt}" for doubt in doubts)
     yield f"name: {name}"
-    yield f"title: {name.replace('_', ' ')}"
+    yield f"title: {name.replace('_', ' ')}, on {source}"  # a file's name may be shorter than a title
     yield f"kind: {kind}  # {_why(seen, kind)}"
     yield 'schedule: "0 3 * * *"  # UTC; after the files of the day before are there'
     yield "data:"

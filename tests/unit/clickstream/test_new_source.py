@@ -190,8 +190,8 @@ def test_a_ranker_is_drafted_from_what_the_source_allows(here: Path) -> None:
     assert document["gates"]["metric"] == "map@5" and told["days"] == 3 and told["not_understood"] == []
     with pytest.raises(ConfigurationError, match="is there already"):
         new_ranker("suche", "laden")
-    assert new_ranker("korb", "laden", "next_item")["kind"] == "next_item"
-    assert load_ranker("korb").gates.metric == "recall@20"
+    assert new_ranker("k", "laden", "next_item")["kind"] == "next_item"
+    assert load_ranker("k").gates.metric == "recall@20"
     with pytest.raises(ConfigurationError, match="--kind shelf: expected search"):
         new_ranker("x", "laden", "shelf")
 

@@ -101,7 +101,7 @@ def test_a_version_is_scored_on_any_source(published: int, store: ObjectStore) -
         evaluate(published, SHOP, first=date(2013, 1, 1))
     with pytest.raises(DataError, match="no ranker has published version 20990101001"):
         evaluate(20990101001, SHOP)
-    with pytest.raises(ConfigurationError, match="is no metric"):
+    with pytest.raises(ConfigurationError, match=r"gates\.metric"):
         evaluate(published, SHOP, metric="recall")
     with pytest.raises(DataError, match="other version 20110830001 is not published"):
         evaluate(published, SHOP, ranker="other")
