@@ -196,13 +196,13 @@ def test_a_night_is_in_the_real_mlflow_once_and_whole(make_night, name_server, s
 
     run: Run = make_night(Kind.NEXT_ITEM, champion=OLD_FIRST)
     run.store.put(f"{run.prefix}/report/report.html", b"<title>a report</title>")
+    published = {"published": True, "version": 20110830001, "verdict": "promote", "uri": "s3://b/models/x"}
+    run.stage("publish").commit(published)
     name_server(server)
     first = track(run)
     assert first["tracked"] and first["trials"] == 4 and first["report"] == "sent"
     again = track(run)
-    assert (
-        again["mlflow_run"] == first["mlflow_run"] and again["model_version"] == first["model_version"] == "1"
-    )
+    assert again["mlflow_run"] == first["mlflow_run"] and again["model_version"] == first["model_version"]
 
     experiment = ask("GET", "experiments/get-by-name", experiment_name="reshelve/shelf")["experiment"]
     runs = ask("POST", "runs/search", experiment_ids=[experiment["experiment_id"]], max_results=50)["runs"]
@@ -228,7 +228,9 @@ def test_a_night_is_in_the_real_mlflow_once_and_whole(make_night, name_server, s
     ).content
     assert body == b"<title>a report</title>"
 
-    version = ask("GET", "model-versions/get", name="reshelve-shelf", version="1")["model_version"]
+    version = ask("GET", "model-versions/get", name="reshelve-shelf", version=first["model_version"])[
+        "model_version"
+    ]
     assert version["source"] == "s3://b/models/x" and version["run_id"] == first["mlflow_run"]
     assert {"key": "reshelve.version", "value": "20110830001"} in version["tags"]
 
