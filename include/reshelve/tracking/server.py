@@ -20,7 +20,7 @@ import httpx
 from reshelve.errors import ConfigurationError, TryAgainError
 
 SETTING = "RESHELVE_MLFLOW_TRACKING_URI"
-_PATIENCE = 20.0  # seconds
+_PATIENCE = 60.0  # seconds: a server that was just started takes its time for the first call
 _METRICS, _PARAMS, _TAGS = 500, 100, 100  # the most of one call, below MLflow's own limits
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000  # characters
 
