@@ -86,6 +86,7 @@ def rules_of(ranker: str, night: str | None) -> Ranker:
     Whether a person is asked is always as the file says now: what asks is built from it. Where the file is wrong by now, the
     newest night that may still run says all. Raises ConfigurationError.
     """
+    now: Ranker | None
     try:
         now = load_ranker(ranker, references=False)
     except ConfigurationError:
