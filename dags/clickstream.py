@@ -19,6 +19,8 @@ day's partition of every source: Great Expectations checks it, bad rows go to qu
 | stop | fails, without retry | fails at once |
 | missing (nothing landed) | skipped | skipped |
 
+A day is landed when it has ended by the clocks of its source (`time_zone`), and its files are waited for from then on.
+
 **By hand**: *source* keeps the run to one source; *land* lands the day from the raw files of any source.
 
 **Partition**: the day before the run, `YYYY-MM-DD` in UTC. By hand: a partition key or the param `partition`.
@@ -46,7 +48,7 @@ with DAG(
     schedule=NightTimetable("0 2 * * *", first=START_DATE),
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=6),
+    dagrun_timeout=timedelta(hours=20),  # a day in the west ends twelve hours later, and may be waited for
     tags=[Tag.RESHELVE, Tag.DATA],
     default_args=defaults(),
     params=airflow_params(clickstream_params(sources())),

@@ -123,7 +123,8 @@ def night(ranker: Ranker) -> None:
     report = ReportOperator(task_id="report", pool=Pool.HEAVY, trigger_rule=once, **beside)
     [examples, publish] >> report
     if settings().tracking_uri:
-        [examples, publish, report] >> TrackOperator(task_id="track", trigger_rule=once, **beside)
+        short = {**beside, "execution_timeout": timedelta(minutes=3), "retries": 1}
+        [examples, publish, report] >> TrackOperator(task_id="track", trigger_rule=once, **short)
     decide = DecideReleaseOperator(
         task_id="decide_release", published=publish.output, refusal=said["refusal"]
     )

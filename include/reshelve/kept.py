@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ def forget_unused(folder: Path) -> None:
     """Delete the copies that nothing has used for days: who uses one sets its time of modification."""
     oldest = time.time() - UNUSED_DAYS * 86_400
     for copy in folder.iterdir():
-        if not copy.exists():  # the name of a copy that is gone
-            copy.unlink(missing_ok=True)
-        elif copy.is_dir() and not copy.is_symlink() and copy.stat().st_mtime < oldest:
-            shutil.rmtree(copy, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another night renames or deletes it meanwhile
+            if not copy.exists():  # the name of a copy that is gone
+                copy.unlink(missing_ok=True)
+            elif copy.is_dir() and not copy.is_symlink() and copy.stat().st_mtime < oldest:
+                shutil.rmtree(copy, ignore_errors=True)

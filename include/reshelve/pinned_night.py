@@ -83,12 +83,25 @@ def begun(ranker: str, partition: str, asked: str) -> Run:
 def rules_of(ranker: str, night: str | None) -> Ranker:
     """The ranker that a version is released by: as the night of that id began; without one as its file is now.
 
-    Raises ConfigurationError.
+    Whether a person is asked is always as the file says now: what asks is built from it. Where the file is wrong by now, the
+    newest night that may still run says all. Raises ConfigurationError.
     """
+    now: Ranker | None
+    try:
+        now = load_ranker(ranker, references=False)
+    except ConfigurationError:
+        now = under_way(ranker)
+        if now is None and not night:
+            raise
     if not night:
-        return load_ranker(ranker, references=False)
+        assert now is not None
+        return now
     day = night.split("/")[1] if night.count("/") == 2 else ""
-    return begun(ranker, day, night).ranker
+    pinned = begun(ranker, day, night).ranker
+    if now is None:
+        return pinned
+    asks = {"approval": now.release.approval, "approval_hours": now.release.approval_hours}
+    return pinned.model_copy(update={"release": pinned.release.model_copy(update=asks)})
 
 
 def go_on(ranker: str, partition: str, asked: str) -> Run:
@@ -124,13 +137,13 @@ def under_way(ranker: str) -> Ranker | None:
     Asks nothing but this machine's work directory: DAG files are read every few seconds.
     """
     since = time.time() - LONGEST_NIGHT.total_seconds()
-    pins = {path: path.stat().st_mtime for path in (settings().work / ranker).glob(f"*/*/{_LOCAL}")}
-    newest = max(pins, key=lambda path: pins[path], default=None)
-    if newest is None or pins[newest] < since:
-        return None
     try:
+        pins = {path: path.stat().st_mtime for path in (settings().work / ranker).glob(f"*/*/{_LOCAL}")}
+        newest = max(pins, key=lambda path: pins[path], default=None)
+        if newest is None or pins[newest] < since:
+            return None
         return Ranker.model_validate(Pin.model_validate_json(newest.read_text()).ranker)
-    except ValidationError:
+    except (ValidationError, OSError):  # housekeeping may delete one meanwhile
         return None
 
 

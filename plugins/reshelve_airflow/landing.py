@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -17,9 +19,20 @@ from reshelve_airflow.verb import VerbTask, checked, small
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+_LATEST_END = timedelta(hours=13)  # after the day's end in UTC: west of all is UTC-12
 
-def wait_of(source: str) -> timedelta | None:
-    """How long a day's files are waited for; None where the mapping file tells no files of a day by `{date}`.
+
+@dataclass(frozen=True)
+class Delivery:
+    """How the files of a day come: how long they are waited for, by whose clocks the day ends, and how late rows may be."""
+
+    wait: timedelta
+    zone: str
+    neighbours: int
+
+
+def delivery_of(source: str) -> Delivery | None:
+    """None where the mapping file tells no files of a day by `{date}`.
 
     A glance at the file: what is wrong with it is said by the tasks that read it.
     """
@@ -29,8 +42,14 @@ def wait_of(source: str) -> timedelta | None:
         return None
     if not isinstance(mapping, dict) or "{date" not in str(mapping.get("files")):
         return None
-    minutes = mapping.get("wait_minutes", 0)
-    return timedelta(minutes=minutes if isinstance(minutes, int) and 0 <= minutes <= 300 else 0)
+    minutes, around = (
+        _whole(mapping.get(key), most) for key, most in (("wait_minutes", 300), ("neighbour_days", 7))
+    )
+    return Delivery(timedelta(minutes=minutes), str(mapping.get("time_zone") or "UTC"), around)
+
+
+def _whole(value: object, most: int) -> int:
+    return value if isinstance(value, int) and 0 <= value <= most else 0
 
 
 def skip_others(source: str, context: Context) -> None:
@@ -43,7 +62,7 @@ def skip_others(source: str, context: Context) -> None:
 class LandSensor(VerbTask, BaseSensorOperator):
     """`reshelve land` of one source and partition, where its mapping file tells the files of a day, or the run asks for it.
 
-    Waits, without holding a slot, until the files are there. Where the verb landed a part (73: rows of another day in these
+    Waits, without holding a slot, until the day has ended by its source's clocks, and then until the files are there. Where the verb landed a part (73: rows of another day in these
     files, or another day that holds other rows), what is landed is validated, and the rest is a warning in the log and the result.
     """
 
@@ -51,8 +70,9 @@ class LandSensor(VerbTask, BaseSensorOperator):
     ui_color = "#e6f1f2"
 
     def __init__(self, *, source: str, partition: Any, **kwargs: Any) -> None:
-        self.wait = wait_of(source)
-        limit = (self.wait or timedelta()) + timedelta(hours=1)  # the task's own words come before
+        self.delivery = delivery_of(source)
+        wait = self.delivery.wait if self.delivery else timedelta()
+        limit = wait + _LATEST_END + timedelta(hours=1)  # the task's own words come before
         super().__init__(mode="reschedule", poke_interval=60, timeout=limit.total_seconds(), **kwargs)
         self.source = source
         self.partition = partition
@@ -60,10 +80,14 @@ class LandSensor(VerbTask, BaseSensorOperator):
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Try once."""
         skip_others(self.source, context)
-        if self.wait is None and not context["params"].get("land"):
+        if self.delivery is None and not context["params"].get("land"):
             said = f"{self.source}: `files` of its mapping has no {{date}}, so its days are landed when somebody asks for it"
             self.log.info("skipped: %s", said)
             raise AirflowSkipException(said)
+        ends = self._ends()
+        if self.delivery and timedelta() < ends - datetime.now(UTC) < _LATEST_END:
+            self.log.info("the day is not over yet: it ends at %s", ends.isoformat())
+            return False
         outcome = self.run_verb("land", {"source": self.source, "partition": self.partition})
         if outcome.code == EXIT_TRY_AGAIN and (outcome.result or {}).get("delivered") is False:
             self._go_on_waiting(context, outcome.headline)
@@ -72,20 +96,35 @@ class LandSensor(VerbTask, BaseSensorOperator):
             self.log.warning("landed in part: %s", outcome.headline)
             result = outcome.result
         else:
-            result = checked(outcome, "land", context)
+            try:
+                result = checked(outcome, "land", context)
+            except AirflowFailException:
+                self._judge_days_before(
+                    {}, context
+                )  # rows of theirs may have landed before this day was refused
+                raise
         self._judge_days_before(result, context)
         return PokeReturnValue(is_done=True, xcom_value=small(result))
 
+    def _ends(self) -> datetime:
+        """When the day is over: until then more files of it may come."""
+        try:
+            zone = ZoneInfo(self.delivery.zone if self.delivery else "UTC")
+        except (ValueError, OSError):  # the verb says what is wrong with it
+            return datetime.min.replace(tzinfo=UTC)
+        return datetime.combine(date.fromisoformat(self.partition) + timedelta(days=1), time.min, zone)
+
     def _go_on_waiting(self, context: Context, headline: str) -> None:
-        wait = self.wait or timedelta()
+        wait = self.delivery.wait if self.delivery else timedelta()
         begun = context["ti"].get_first_reschedule_date(context) if wait else None
-        if not wait or (begun and datetime.now(UTC) - begun >= wait):
+        if not wait or (begun and datetime.now(UTC) - max(begun, self._ends()) >= wait):
             waited = f" after {wait.total_seconds() / 60:g} minutes" if wait else ""
             raise AirflowFailException(f"reshelve land: {headline}{waited}")
 
     def _judge_days_before(self, result: Mapping[str, Any], context: Context) -> None:
         """Rows that came late reopen the verdict of their day, and a night waits for that of every day it reads."""
-        first = result.get("first") or self.partition
+        around = timedelta(days=self.delivery.neighbours if self.delivery else 0)
+        first = result.get("first") or (date.fromisoformat(self.partition) - around).isoformat()
         if first < self.partition:
             before = datetime.fromisoformat(self.partition).date() - timedelta(days=1)
             days = {"source": self.source, "from": first, "to": before.isoformat()}

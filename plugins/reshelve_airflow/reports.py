@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from airflow.sdk import BaseOperatorLink
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 
 from reshelve_airflow.landing import skip_others
 from reshelve_airflow.verb import ReshelveOperator
@@ -52,7 +57,7 @@ class BesideOperator(ReshelveOperator):
             raise
         except AirflowFailException as error:
             raise AirflowSkipException(f"no {self.verb}: {error}") from error
-        except AirflowException as error:
+        except (AirflowException, AirflowTaskTimeout) as error:
             if context["ti"].try_number <= context["ti"].max_tries:
                 raise
             self.log.warning("no %s after the last retry: %s", self.verb, error)

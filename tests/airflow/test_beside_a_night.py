@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException, AirflowTaskTimeout
 
 from reshelve.settings import settings
 from reshelve_airflow.child import Child, Outcome
@@ -39,6 +39,17 @@ def context(try_number: int = 3) -> Any:
         "ti": SimpleNamespace(try_number=try_number, max_tries=2, xcom_push=lambda key, value: None),
         "dag": SimpleNamespace(params={}), "dag_run": SimpleNamespace(conf={}), "params": {},
     }  # fmt: skip
+
+
+def test_a_verb_that_takes_too_long_fails_no_night() -> None:
+    class Slow(TrackOperator):
+        def run_verb(self, verb: str, options: Mapping[str, Any]) -> Outcome:
+            raise AirflowTaskTimeout("took too long")
+
+    with pytest.raises(AirflowTaskTimeout):
+        Slow(task_id="track").execute(context(try_number=1))
+    with pytest.raises(AirflowSkipException, match="no track: took too long"):
+        Slow(task_id="track").execute(context())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from platform_here import DAILY, with_a_daily_one
 from reshelve.clickstream.verdicts import verdict_key
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
-from reshelve_airflow.landing import LandSensor, wait_of
+from reshelve_airflow.landing import LandSensor, delivery_of
 from reshelve_airflow.params import ParamsError, clickstream_params
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def land(day: str, of: str = DAILY, **more: Any) -> Any:
     return LandSensor(task_id="land", source=of, partition=day).poke(context(**more))
 
 
-def with_key(key: str, value: int) -> None:
+def with_key(key: str, value: int | str) -> None:
     path = settings().clickstreams_dir / f"{DAILY}.yaml"
     path.write_text(f"{path.read_text()}{key}: {value}\n")
 
@@ -84,8 +84,20 @@ def test_files_that_are_not_there_are_waited_for_and_then_named(store: ObjectSto
         land("2011-05-03", first_try=now - timedelta(minutes=31))
 
 
+def test_a_day_is_not_landed_before_it_has_ended_where_its_shop_is(store: ObjectStore, raw: Path) -> None:
+    now = datetime.now(UTC)
+    ahead = (18 - now.hour + 12) % 24 - 12  # hours by which the clocks of a place show six in the evening
+    with_key("time_zone", f"Etc/GMT{-ahead:+d}")
+    today = (now + timedelta(hours=ahead)).date()
+    (raw / f"clicks-{today}.csv").write_text("seen,visit,sku\n")
+    assert land(str(today)) is False
+    yesterday = today - timedelta(days=1)
+    with pytest.raises(AirflowFailException, match=f"no file of {yesterday} has been delivered"):
+        land(str(yesterday))
+
+
 def test_other_sources_are_skipped_unless_somebody_asks(store: ObjectStore, raw: Path) -> None:
-    assert wait_of("retail") is None and wait_of(DAILY) == timedelta()
+    assert delivery_of("retail") is None and delivery_of(DAILY) is not None
     with pytest.raises(AirflowSkipException, match=r"has no \{date\}"):
         land("2011-08-23", "retail")
     with pytest.raises(AirflowSkipException, match="asked for retail alone"):

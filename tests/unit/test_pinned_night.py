@@ -182,9 +182,15 @@ def test_a_pin_holds_no_secret(rankers: Path, store: ObjectStore, monkeypatch: p
 
 
 def test_the_release_of_a_night_goes_by_its_own_rules(rankers: Path) -> None:
-    night = begin_night(release__approval=True)
+    night = begin_night(release__approval=True, release__ready_seconds=77)
+    rules = rules_of("recommend", night["run"]).release
+    assert (rules.ready_seconds, rules.approval) == (77, False), "who is asked is as the file says now"
+    assert rules_of("recommend", None).release.ready_seconds != 77
+    (rankers / "recommend.yaml").write_text("name: [")
     assert rules_of("recommend", night["run"]).release.approval is True
-    assert rules_of("recommend", None).release.approval is False
+    assert rules_of("recommend", None).release.ready_seconds == 77, (
+        "a release under way is not lost with its file"
+    )
     with pytest.raises(ConfigurationError, match="YYYY-MM-DD"):
         rules_of("recommend", night["digest"])
 

@@ -8,6 +8,10 @@ import duckdb
 
 from reshelve.clickstream.database import column, text
 
+_COMMAS = (
+    "NOT UNDERSTOOD: 1,299 may be one and a bit, or more than a thousand: three digits stand behind every comma and point."
+    " Where commas are between thousands, take them out: replace(…, ',', '')"
+)
 _CURRENCY = r"(\s|[€$£¥₹]|[A-Z]{3}|kr\.?|zł|Kč|Fr\.?)*"
 _NEARLY = 0.98  # of the values: what is left becomes unknown, and is said
 _FORMATS = (
@@ -147,7 +151,9 @@ class _Reader:
         ):
             tried = self._when(amount, self._when(shape, f"TRY_CAST({number} AS DOUBLE)", bare))
             if kind := self._found("decimal", f"CAST({number} AS DOUBLE)", tried, said):
-                return kind
+                told = self.fits(self._when(r".*(\..*,[0-9]+|,([0-9]{1,2}|[0-9]{4,}))([^0-9].*)?", "1"))
+                doubt = () if number != comma or told else (_COMMAS,)
+                return replace(kind, notes=(*kind.notes, *doubt))
         return None
 
     def iso(self) -> Kind | None:

@@ -28,7 +28,7 @@ def problem(pattern: str) -> str:
         if unknown:
             return f"{sorted(unknown)[0]} in {{date:{form}}} is none of {' '.join(_DIRECTIVES)}"
         told |= set(re.findall("%.", form))
-    if told and not (told & {"%Y", "%y"} and ({"%m", "%d"} <= told or "%j" in told)):
+    if names_days(pattern) and not (told & {"%Y", "%y"} and ({"%m", "%d"} <= told or "%j" in told)):
         return f"{pattern} does not tell a day: expected {{date}}, or {{date:%Y}}/{{date:%m}}/{{date:%d}}, …"
     return ""
 
@@ -109,9 +109,9 @@ class Span:
         """Those of the files that may hold rows of these days."""
         return {day: paths for day, paths in found.items() if self._near(day, self.around)}
 
-    def expects(self, day: date) -> bool:
-        """Whether a row of that day is no surprise in these files: it is landed here, or by the landing of another day."""
-        return self._near(day, 2 * self.around)
+    def holds(self, day: date) -> bool:
+        """Whether that day is one of these."""
+        return self._near(day, 0)
 
     def _near(self, day: date, days: int) -> bool:
         margin = timedelta(days=days)

@@ -21,13 +21,14 @@ from reshelve.clickstream.database import EVENT_TYPES, column, database, known, 
 from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
 from reshelve.clickstream.expiry import oldest_kept
-from reshelve.clickstream.mapping import map_catalogue, map_events
+from reshelve.clickstream.mapping import days_by_file, map_catalogue, map_events
 from reshelve.clickstream.privacy import protect
 from reshelve.clickstream.product_list import land_catalogue
 from reshelve.clickstream.sources import (
     ClickstreamSource,
     delivered,
     event_files,
+    files_of,
     load_source,
     source_path,
 )
@@ -65,7 +66,9 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
     if first and last and first > last:
         raise ConfigurationError(f"the first day {first} is after the last {last}")
     mapping = load_source(source)
-    return _land(mapping, Span(first, last, mapping.neighbour_days))
+    span = Span(first, last, mapping.neighbour_days)
+    # A day is never begun by its neighbour's rows: it lands when its own files are there.
+    return _land(mapping, span, delivered(mapping, span) if mapping.lands_by_day else None)
 
 
 def land_day(source: str, partition: date) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
     with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:
         directory = Path(scratch)
         with database(directory / "land.duckdb") as db:
-            rejected = map_events(db, mapping, directory, span) + map_catalogue(db, mapping, directory, span)
+            rejected = map_events(db, mapping, directory, span) + map_catalogue(db, mapping, directory)
             protect(db)
             days = [each for each in _days(db, first, span.last) if only is None or each[0] in only]
             landed = _Landing(store, db, source, directory)
@@ -110,11 +113,10 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
             items = land_catalogue(db, mapping, store, directory)
             left_out = dict(db.execute("SELECT reason, rows FROM left_out ORDER BY reason").fetchall())
             undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
-            found = _days(db, None, None) if mapping.lands_by_day else []
+            elsewhere = _elsewhere(db, mapping, span, directory) if mapping.lands_by_day else {}
     refused = landed.refused
     held = [(day, count) for day, count in days if day not in refused]
     rows = sum(count for _, count in held)
-    elsewhere = {day.isoformat(): count for day, count in found if not span.expects(day)}
     if undated:
         log.warning("rows without a day were left out", rows=undated)
     for row in rejected:
@@ -155,6 +157,22 @@ def _refuse(source: str, result: dict[str, Any], errors: Sequence[DataError]) ->
         "\n".join(error.detail for error in errors),
         result,
     )
+
+
+def _elsewhere(
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, span: Span, directory: Path
+) -> dict[str, int]:
+    """Rows by their day that no landing takes: it is not among those of their file's day and its `neighbour_days`."""
+    if not mapping.neighbour_days:  # each file is read for its own day alone
+        return {day.isoformat(): count for day, count in _days(db, None, None) if not span.holds(day)}
+    files = {path: day for day, paths in files_of(mapping, span).items() for path in paths}
+    scratch = directory / "by-file"
+    scratch.mkdir()
+    far: dict[str, int] = {}
+    for path, day, count in days_by_file(db, mapping, span, scratch):
+        if abs(day - files[path]) > timedelta(days=mapping.neighbour_days):
+            far[day.isoformat()] = far.get(day.isoformat(), 0) + count
+    return dict(sorted(far.items()))
 
 
 def _left_out(mapping: ClickstreamSource, result: dict[str, Any]) -> None:

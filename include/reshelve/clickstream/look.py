@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import duckdb
 
 from reshelve.clickstream.column_kinds import Column, look_at
 from reshelve.clickstream.database import RawFileError, database
+from reshelve.clickstream.dated_files import names_days
 from reshelve.clickstream.raw_csv import delimiter_of
 from reshelve.clickstream.raw_files import open_raw
 from reshelve.clickstream.reader_options import FileFormat, ReaderOptions
@@ -80,6 +82,11 @@ def look(pattern: str, file_format: FileFormat | None = None) -> Look:
 
     Raises ConfigurationError where there are none, DataError where they cannot be read.
     """
+    if names_days(pattern):
+        raise ConfigurationError(
+            f"--files {pattern}: a look needs files that are there",
+            "write * in place of {date}: the draft says {date} where every file has a day in its name",
+        )
     full = PROJECT / pattern
     files = sorted(
         path for path in Path(full.anchor).glob(str(full.relative_to(full.anchor))) if path.is_file()
@@ -127,8 +134,11 @@ def _format(path: Path) -> FileFormat:
 
 def _written(path: Path, file_format: FileFormat) -> tuple[dict[str, Any], list[str]]:
     """The reader's options of a file of text, and what is to be said of them."""
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-        head = file.read(_HEAD)
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            head = file.read(_HEAD)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}", "expected a whole file") from error
     options: dict[str, Any] = {}
     notes = []
     encoding = _encoding(head)
@@ -139,7 +149,10 @@ def _written(path: Path, file_format: FileFormat) -> tuple[dict[str, Any], list[
         lines = io.StringIO(
             head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
         ).readlines()
-        _header(lines[:-1] or lines, options, notes)
+        try:
+            _header(lines[:-1] or lines, options, notes)
+        except csv.Error as error:
+            raise DataError(f"{path} cannot be read as csv: {error}", "expected a header and rows") from error
     return options, notes
 
 

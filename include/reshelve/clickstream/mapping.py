@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -73,12 +74,7 @@ def map_events(
         Expression(f"columns.{name}", mapping.columns[name], sql_type, name, then=_then(name, mapping))
         for name, sql_type in EVENT_TYPES.items()
     ]
-    if mapping.event_date:
-        expressions.insert(0, Expression("event_date", mapping.event_date, "DATE", "day"))
-    else:
-        local = f"CAST(timezone({text(mapping.time_zone)}, CAST({{}} AS TIMESTAMPTZ)) AS DATE)"
-        time = mapping.columns["event_time"]
-        expressions.insert(0, Expression("columns.event_time", time, "TIMESTAMP", "day", then=local))
+    expressions.insert(0, _day(mapping))
     conditions = [
         Expression(f"leave_out.{reason}", sql, "BOOLEAN", reason) for reason, sql in mapping.leave_out.items()
     ]
@@ -87,13 +83,33 @@ def map_events(
     return table.create("events", expressions, scratch, conditions)
 
 
+def days_by_file(
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, span: Span, scratch: Path
+) -> list[tuple[Path, date, int]]:
+    """How many rows of which day each raw file of `span` holds; none where `rows` of the mapping keeps no place of a row.
+
+    The files are read once more, for the day alone. `map_events` has read them already, so they can be.
+    """
+    files = event_files(mapping, span)
+    raw = open_raw(db, files, mapping.format, mapping.options, scratch)
+    day = _day(mapping).over(db, mapping.format)
+    table = _Table(db, mapping.name, "files", files, mapping.format, mapping.options, mapping.rows)
+    return raw.counted_by_file(table.over_rows, day.cast)
+
+
+def _day(mapping: ClickstreamSource) -> Expression:
+    """The day whose partition a row belongs to."""
+    if mapping.event_date:
+        return Expression("event_date", mapping.event_date, "DATE", "day")
+    local = f"CAST(timezone({text(mapping.time_zone)}, CAST({{}} AS TIMESTAMPTZ)) AS DATE)"
+    return Expression("columns.event_time", mapping.columns["event_time"], "TIMESTAMP", "day", then=local)
+
+
 def _then(name: str, mapping: ClickstreamSource) -> str:
     return "{} + 1" if name == "position" and mapping.first_position == 0 else "{}"
 
 
-def map_catalogue(
-    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path, span: Span | None = None
-) -> list[str]:
+def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path) -> list[str]:
     """Fill the table `products`: item_id, title and `row`. Returns and raises as `map_events`."""
     listed = mapping.catalogue
     if listed is None:
@@ -103,7 +119,7 @@ def map_catalogue(
         Expression("catalogue.title", listed.title, "VARCHAR", "title"),
     ]
     make_glue(db)
-    files = product_list(mapping, span.last if span else None)
+    files = product_list(mapping)
     table = _Table(db, mapping.name, "catalogue.files", files, listed.format, listed.options, listed.rows)
     return table.create("products", expressions, scratch)
 
@@ -137,7 +153,7 @@ class _Table:
             raise self._unreadable(error) from error
         expressions = [each.over(self.db, self.file_format) for each in expressions]
         conditions = [each.over(self.db, self.file_format) for each in conditions]
-        made = self._rows(f"({raw.query})")
+        made = self.over_rows(f"({raw.query})")
         self._bind(raw, made, [*conditions, *expressions])
         casts = ", ".join(f"{each.cast} AS {column(each.column)}" for each in expressions)
         told = ", ".join(
@@ -165,7 +181,8 @@ class _Table:
                 f"INSERT INTO left_out SELECT reason, count(*) FROM ({reasons}) WHERE reason IS NOT NULL GROUP BY ALL"
             )
 
-    def _rows(self, table: str) -> str:
+    def over_rows(self, table: str) -> str:
+        """What the expressions are about, made of a table of raw rows by the query `rows`."""
         if not self.rows:
             return table
         rows = self.rows if self.file_format == "parquet" else casts_in_utc(self.db, self.rows)
@@ -211,7 +228,7 @@ class _Table:
                 each.key,
                 each.expected,
                 f"SELECT count({each.cast}) FROM {made} AS {_ROW}",
-                partial(raw.first, self._rows, fails),
+                partial(raw.first, self.over_rows, fails),
             )
 
     def _explain_types(self, raw: RawFiles) -> None:

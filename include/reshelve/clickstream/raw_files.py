@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -117,6 +118,18 @@ class RawFiles:
         except duckdb.Error:
             return ""
         return f"row {before + 1} of {self._name(Path(found[0][0]))}"
+
+    def counted_by_file(self, rows: Callable[[str], str], value: str) -> list[tuple[Path, date, int]]:
+        """How many rows of each file have which `value`, a day; none where `rows` (as `first` has it) keeps no file."""
+        self.db.execute(f"CREATE OR REPLACE TEMP VIEW raw_located AS {_located(self)}")
+        try:
+            found = self.db.execute(
+                f"SELECT {_FILE}, {value} AS value, count(*) FROM {rows('raw_located')} AS source"
+                " GROUP BY ALL HAVING value IS NOT NULL ORDER BY ALL"
+            ).fetchall()
+        except duckdb.BinderException:
+            return []
+        return [(Path(self._name(Path(path))), day, count) for path, day, count in found]
 
     def _name(self, path: Path) -> str:
         return self.names.get(str(path), str(path))

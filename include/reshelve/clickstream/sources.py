@@ -203,37 +203,35 @@ def raw_files(name: str, key: str, pattern: str) -> list[Path]:
 def event_files(mapping: ClickstreamSource, span: Span) -> list[Path]:
     """The files that may hold rows of `span`: those of its days and their neighbours, or all where no `{date}` tells them apart.
 
-    Raises NotDeliveredError where no day of the span has any, ConfigurationError where there are none at all.
+    Raises NotDeliveredError where no day of the span has any, ConfigurationError where no `{date}` tells and there are none.
     """
-    everything = raw_files(mapping.name, "files", mapping.files)
     if not mapping.lands_by_day:
-        return everything
-    found = by_day(_full(mapping.files))
-    if not any((span.first or date.min) <= day <= (span.last or date.max) for day in found):
+        return raw_files(mapping.name, "files", mapping.files)
+    if not delivered(mapping, span):
         path, day = source_path(mapping.name), span.last or span.first or date.max
         raise NotDeliveredError(
             f"{mapping.name}: no file of {day} has been delivered",
             f"{path}:{line_of(path, 'files')}: files: expected {path_of(str(_full(mapping.files)), day)}",
         )
-    return [path for paths in span.files(found).values() for path in paths]
+    return [path for paths in files_of(mapping, span).values() for path in paths]
+
+
+def files_of(mapping: ClickstreamSource, span: Span) -> dict[date, list[Path]]:
+    """The files that may hold rows of `span`, by the day that they are of. `mapping.files` has a `{date}`."""
+    return span.files(by_day(_full(mapping.files)))
 
 
 def delivered(mapping: ClickstreamSource, span: Span) -> set[date]:
     """The days of `span` that have files of their own. `mapping.files` has a `{date}`."""
-    return {
-        day
-        for day in by_day(_full(mapping.files))
-        if (span.first or date.min) <= day <= (span.last or date.max)
-    }
+    return {day for day in by_day(_full(mapping.files)) if span.holds(day)}
 
 
-def product_list(mapping: ClickstreamSource, last: date | None = None) -> list[Path]:
-    """The files of the catalogue; of those with a `{date}` the newest day's, `last` at the latest."""
+def product_list(mapping: ClickstreamSource) -> list[Path]:
+    """The files of the catalogue; of those with a `{date}` the newest day's, also when an old day is landed: a source has one list."""
     assert mapping.catalogue
     pattern = mapping.catalogue.files
     listed = by_day(_full(pattern)) if names_days(pattern) else {}
-    days = [day for day in listed if last is None or day <= last] or list(listed)[:1]
-    return listed[days[-1]] if days else raw_files(mapping.name, "catalogue.files", pattern)
+    return listed[max(listed)] if listed else raw_files(mapping.name, "catalogue.files", pattern)
 
 
 def _full(pattern: str) -> Path:

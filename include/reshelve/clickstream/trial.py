@@ -36,14 +36,16 @@ def try_day(source: str, partition: date | None = None) -> dict[str, Any]:
         span = Span(partition, partition, mapping.neighbour_days)
         with database(scratch / "land.duckdb") as db:
             map_events(db, mapping, scratch, span)
+            left_out = dict(db.execute("SELECT reason, rows FROM left_out ORDER BY reason").fetchall())
             days = db.execute(
                 "SELECT day, count(*) FROM events WHERE day IS NOT NULL GROUP BY 1 ORDER BY 1"
             ).fetchall()
             chosen = partition or (days[0][0] if days else None)
             if chosen is None or chosen not in dict(days):
+                reasons = ", ".join(f"{reason} ({count} rows)" for reason, count in left_out.items())
                 raise DataError(
                     f"{source}: no row has the day {chosen or 'of an event'}",
-                    "event_date says which day a row is of",
+                    "event_date says which day a row is of" + (f"; left out: {reasons}" if reasons else ""),
                 )
             rows = f"FROM events WHERE day = DATE {text(chosen)}"
             path = scratch / "part-0.parquet"
@@ -62,9 +64,8 @@ def try_day(source: str, partition: date | None = None) -> dict[str, Any]:
             ).fetchall()
         out = scratch / "validated"
         out.mkdir()
-        verdict = Judgement(
-            source, chosen, load_rules(mapping.rules), scratch / "partition.duckdb", out
-        ).judge([path])
+        rules = load_rules(mapping.rules).of_day(chosen, mapping.time_zone)
+        verdict = Judgement(source, chosen, rules, scratch / "partition.duckdb", out).judge([path])
     judged = verdict.result()
     return {
         "source": source,
@@ -74,6 +75,7 @@ def try_day(source: str, partition: date | None = None) -> dict[str, Any]:
         "headline": judged["headline"],
         "rows": judged["rows_in"],
         "quarantined": judged["rows_quarantined"],
+        "left_out": left_out,
         "broken": [f"{one['severity']}: {one['rule']}: {one['message']}" for one in judged["rules"]],
         "event_types": dict(types),
         "known": dict(zip(EVENT_TYPES, counts, strict=True)),

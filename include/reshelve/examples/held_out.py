@@ -11,7 +11,7 @@ from reshelve.examples.catalogue import Catalogue, build_catalogue
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.pair_files import held_out_pairs
 from reshelve.examples.partitions import Split
-from reshelve.examples.window import open_window
+from reshelve.examples.window import open_events, open_window
 from reshelve.examples.workspace import Workspace
 from reshelve.lineage import Run
 from reshelve.rankers import Kind, Ranker
@@ -30,6 +30,7 @@ def held_out(
     inputs = fetch(run, split, scratch)
     labels = {str(name): weight for name, weight in ranker.data.events.items()}
     connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
+    open_events(connection, split, ranker.data.exclude)
     if ranker.examples.labels == "impressions":
         shown.list_shown(connection, split.begins)
     try:
@@ -63,6 +64,7 @@ def _questions(work: Workspace) -> list[HoldoutQuery]:
         validation=0,
         holdout=most,
         seed=seed,
+        repeat=ranker.examples.repeat,
     )
     return [question.held_out() for question in asked.holdout]
 

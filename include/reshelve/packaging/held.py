@@ -13,7 +13,7 @@ _NEVER = -1e9  # a logit whose chance is 0; not -inf: where everything is held t
 class HeldItems(tf.Module):
     """Titles of a history → the places of their items. Upper and lower case and the number of blanks do not matter.
 
-    An item is found by every title it was seen with; a title of several items means all of them. A title that itself holds
+    An item is found by every title it was seen with, and by its id; a title of several items means all of them. A title that itself holds
     the separator is found as well.
     """
 
@@ -21,8 +21,10 @@ class HeldItems(tf.Module):
         super().__init__()
         names = [
             (name, place)
-            for place, (title, others) in enumerate(zip(catalogue.titles, catalogue.names, strict=True))
-            for name in (title, *others)
+            for place, (item, title, others) in enumerate(
+                zip(catalogue.items, catalogue.titles, catalogue.names, strict=True)
+            )
+            for name in (item, title, *others)  # an event without a title is written as its item
         ]
         written = _written(tf.constant([name for name, _ in names])).numpy().tolist()
         places: dict[bytes, set[int]] = {}

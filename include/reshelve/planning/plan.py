@@ -12,7 +12,7 @@ from typing import Any
 from reshelve.changed import changed
 from reshelve.clickstream.events import landed_prefix
 from reshelve.clickstream.verdicts import Decision, validated_partitions
-from reshelve.errors import DataError
+from reshelve.errors import ConfigurationError, DataError
 from reshelve.examples.partitions import Split, choose_partitions
 from reshelve.lineage import STAGES, Result, Run
 from reshelve.planning.estimate import NOTHING, estimate
@@ -30,6 +30,14 @@ _RESHAPES = ("model.", "examples.", "data.")
 NOT_JUDGED = "not judged yet"
 
 
+def _changes(ranker: Ranker) -> dict[str, Any]:
+    """What a run replaces of its ranker file; nothing where that is wrong by now, and the run goes on as it began."""
+    try:
+        return changed(load_ranker(ranker.name), ranker)
+    except ConfigurationError:
+        return {}
+
+
 def plan(run: Run) -> Result:
     """The plan of a run whose stages are, or are not, done. Raises TryAgainError where the store is away."""
     ranker = run.ranker
@@ -40,7 +48,7 @@ def plan(run: Run) -> Result:
     for name in _stages(ranker):
         expected = NOTHING if name in done else estimate(name, ranker, nights, examples)
         stages.append({"stage": name, "reused": name in done, **_rounded(asdict(expected))})
-    changes = changed(load_ranker(ranker.name), ranker)
+    changes = _changes(ranker)
     left = [stage for stage in stages if not stage["reused"]]
     unknown = [stage["stage"] for stage in left if stage["seconds"] is None]
     minutes = {

@@ -49,6 +49,8 @@ def land(
     if partition and (first or last):
         raise errors.ConfigurationError("--partition is one day: give it, or --from and --to")
     if dry_run:
+        if last:
+            raise errors.ConfigurationError("--dry-run tries one day: give --partition or --from, not --to")
         tried = call("reshelve.clickstream.trial:try_day", source, day(partition or first))
         show(tried, as_json, f"tried: {source}")
         if tried["verdict"] == "stop":

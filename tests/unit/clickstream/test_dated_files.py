@@ -70,6 +70,7 @@ def deliver(directory: Path, day: date, *seen: str) -> None:
     [
         pytest.param("raw-{date:%Y%m}.csv", {}, "does not tell a day", id="a month"),
         pytest.param("raw-{date:%Q}.csv", {}, "%Q in {date:%Q} is none of", id="no directive"),
+        pytest.param("raw-{date:YYYYMMDD}.csv", {}, "does not tell a day", id="another tongue"),
         pytest.param("raw-*.csv", {"neighbour_days": 1}, "only where `files` has a {date}", id="no date"),
         pytest.param(
             "raw-*.csv", {"wait_minutes": 5}, "only where `files` has a {date}", id="nothing to wait for"
@@ -144,6 +145,22 @@ def test_rows_that_came_late_land_with_their_neighbour(
     assert land("shop")["skipped"] == 3, "the days landed one by one are those of all files together"
 
 
+def test_rows_that_came_too_late_are_counted_by_whichever_night_reads_them(
+    daily: Callable[..., Path], tmp_path: Path
+) -> None:
+    daily(neighbour_days=1)
+    for day in (D1, D2):
+        deliver(tmp_path, day, f"{day} 09:00:00")
+        land_day("shop", day)
+    deliver(tmp_path, D3, "2026-01-03 09:00:00", "2026-01-01 23:59:59")
+    with pytest.raises(
+        PartlyDoneError, match="1 rows of 2026-01-01 stand in the files of other days"
+    ) as told:
+        land_day("shop", D3)
+    assert told.value.result["elsewhere"] == {"2026-01-01": 1}
+    assert (told.value.result["partitions"], told.value.result["refused"]) == (2, [])
+
+
 def test_a_day_that_holds_other_rows_is_bad_data_and_its_neighbours_are_not(
     daily: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -163,7 +180,9 @@ def test_a_day_that_holds_other_rows_is_bad_data_and_its_neighbours_are_not(
     assert not isinstance(told_of_today.value, PartlyDoneError)
 
 
-def test_the_product_list_is_that_of_the_day(daily: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_product_list_is_the_newest_also_where_an_old_day_lands(
+    daily: Callable[..., Path], tmp_path: Path
+) -> None:
     path = daily()
     path.write_text(
         path.read_text()
@@ -172,11 +191,11 @@ def test_the_product_list_is_that_of_the_day(daily: Callable[..., Path], tmp_pat
     for day in (D1, D2):
         deliver(tmp_path, day, f"{day} 09:00:00")
         (tmp_path / f"products-{day}.csv").write_text(f"sku,name\n10,cup of {day}\n" + "11,x\n" * (day == D2))
-    assert land_day("shop", D1)["catalogue"]["items"] == 1
+    assert land_day("shop", D1)["catalogue"]["items"] == 2
     assert land_day("shop", D2)["catalogue"]["items"] == 2
 
 
 def test_a_span_without_bounds_reads_everything() -> None:
     found = {D1: [Path("a")], D3: [Path("b")]}
-    assert Span().files(found) == found and Span().expects(D2)
+    assert Span().files(found) == found and Span().holds(D2)
     assert Span(D2, D2, 1).files(found) == found and Span(D2, D2).files(found) == {}

@@ -22,6 +22,7 @@ from reshelve.clickstream.mapping import map_catalogue, map_events
 from reshelve.clickstream.row_rules import Expression
 from reshelve.clickstream.rules import load_rules
 from reshelve.clickstream.sources import load_source
+from reshelve.clickstream.trial import try_day
 from reshelve.clickstream.validation import validate
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.settings import settings
@@ -70,6 +71,14 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 # --- whose days
+
+
+def test_a_try_judges_a_day_by_the_clocks_of_its_source(shop: Write) -> None:
+    rows = [row(seen=f"2024-03-09T{8 + hour:02}:30:00Z", visit=f"v{hour}") for hour in range(15)]
+    late = [row(seen=f"2024-03-10T{hour:02}:30:00Z", visit=f"w{hour}") for hour in range(7)]
+    shop([*rows, *late], "time_zone: America/Los_Angeles", event_id="visit", item_title="'cup'")
+    tried = try_day("shop", date(2024, 3, 9))
+    assert (tried["rows"], tried["quarantined"], tried["left_out"]) == (22, 0, {})
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,22 @@ def test_kinds_of_columns(values: list[str], kind: str, made: list[object] | Non
         assert [row[0] for row in db.execute(f"SELECT {found.kind.sql} FROM t").fetchall()] == made
 
 
+def test_amounts_that_may_be_thousands_are_not_guessed_in_silence() -> None:
+    db = connect()
+    db.execute(
+        "CREATE TABLE t AS SELECT * FROM (VALUES ('1,299', '1,29'), ('12,500', '12,500')) AS t(doubtful, clear)"
+    )
+    assert any("NOT UNDERSTOOD" in note for note in look_at(db, "t", "doubtful").kind.notes)
+    assert not any("NOT UNDERSTOOD" in note for note in look_at(db, "t", "clear").kind.notes)
+
+
+@pytest.mark.parametrize("content", [b"no gzip", b"\x1f\x8b\x08\x00cut off"], ids=["no gzip", "cut off"])
+def test_a_damaged_file_is_bad_data(here: Path, content: bytes) -> None:
+    (here / "a.csv.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.csv\.gz cannot be read"):
+        new_source("shop", f"{here}/a.csv.gz")
+
+
 def test_event_types_in_two_languages() -> None:
     known, others = event_types(
         ["view_item", "Retoure", "remove_from_cart", "Bestellung", "view_item_list", "page_view"]

@@ -97,6 +97,13 @@ def test_a_version_is_scored_on_any_source(published: int, store: ObjectStore) -
     assert f"shelf version {published} on elsewhere, 2012-01-01" in shown
     assert "1 questions have no answer" in shown and "No day before these" in shown
 
+    path = settings().rankers_dir / "shelf.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["data"]["exclude"] = {"items": [ITEMS[25]]}
+    document["examples"] = {"repeat": False}
+    path.write_text(yaml.safe_dump(document))
+    assert evaluate(published, SHOP)["queries"] == found["queries"] - 6, "no product, no question"
+
     with pytest.raises(DataError, match="no usable day between 2013-01-01 and its last"):
         evaluate(published, SHOP, first=date(2013, 1, 1))
     with pytest.raises(DataError, match="no ranker has published version 20990101001"):

@@ -34,6 +34,7 @@ CATALOGUE = Catalogue(
         pytest.param("blue cup", set(), id="a part of a title"),
         pytest.param("lamp, red ; kit of 3", {"lamp", "kit"}, id="another title that it was seen with"),
         pytest.param("kit;red lamp", {"kit", "lamp", "old lamp"}, id="no blanks around the separator"),
+        pytest.param("red bag ; Cup", {"cup"}, id="an id, as a line without a title is written"),
         pytest.param("", set(), id="nothing"),
     ],
 )
