@@ -75,6 +75,7 @@ dag = DAG(
     catchup=False,
     is_paused_upon_creation=False,  # from the first release on; until then a look finds nothing to look at
     max_active_runs=1,
+    max_active_tasks=2,  # of Airflow's four slots on one machine: the looks at four rankers would leave a night none
     dagrun_timeout=timedelta(minutes=30),
     tags=[Tag.RESHELVE, Tag.WATCH],
     # Both tries of a look that hangs are over before the next run is due: it would hold up the looks at all the others.

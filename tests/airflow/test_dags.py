@@ -14,6 +14,7 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
 from reshelve.forms import load_form
+from reshelve.platform.configuration import Machine
 from reshelve_airflow.policies import Pool, Tag
 from reshelve_airflow.settings_file import SettingsFile
 from reshelve_airflow.timetable import NightTimetable
@@ -61,6 +62,13 @@ def test_the_watch_needs_nobody_to_switch_it_on(bag: DagBag) -> None:
     assert watch.is_paused_upon_creation is False
     looks = [task for task in watch.tasks if task.task_id.startswith("watch_")]
     assert looks and all(task.skip_when == {"released": False} for task in looks)  # type: ignore[attr-defined]
+
+
+def test_the_watch_leaves_a_night_its_slots(bag: DagBag, tmp_path: Path) -> None:
+    slots = int(Machine(tmp_path).environment()["AIRFLOW__CORE__PARALLELISM"])
+    watch = dag(bag, "monitor")
+    assert watch.max_active_tasks <= slots // 2
+    assert watch.max_active_tasks > 1, "a look that hangs would hold up all the others"
 
 
 def test_every_task_follows_the_policy(bag: DagBag) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -201,6 +203,59 @@ def test_what_would_be_refused_starts_no_run(client: SimpleNamespace, uploaded: 
     assert client.post("/releases/recommend/rollback", data={"to": ONE, "reason": "slow"}).status_code == 303
     assert client.post("/releases/recommend/release", data={**asked, "allow_held": True}).status_code == 303
     assert [dag for dag, *_ in client.started] == ["rollback", "release_recommend"]
+
+
+@pytest.mark.parametrize("reason", ["held", "another release", "no agent"])
+def test_what_has_to_wait_is_started_all_the_same(
+    client: SimpleNamespace, uploaded: ObjectStore, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """Its run waits: a held release is remembered by it, and begun when the hold ends."""
+    if reason == "held":
+        holds.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
+    elif reason == "another release":
+        move_pointer(uploaded, "recommend", Offer(THREE, Plan()), by="anna", reason="")
+    else:
+        monkeypatch.setattr("reshelve.serving.reports.LIVE_SECONDS", 0.0)
+    older = {"version": ONE, "reason": "it was better", "allow_older": True}
+    assert releasable(uploaded, ONE, allow_older=True)
+    assert client.post("/releases/recommend/release", data=older).status_code == 303
+    assert [dag for dag, *_ in client.started] == ["release_recommend"]
+    refused = client.post("/releases/recommend/release", data={**older, "allow_older": False})
+    assert refused.status_code == 409 and "older partition" in refused.text, "no waiting makes it newer"
+    assert len(client.started) == 1
+
+
+def test_an_approval_does_not_wait_for_the_end_of_a_hold(
+    client: SimpleNamespace, uploaded: ObjectStore
+) -> None:
+    move_pointer(uploaded, "recommend", Offer(THREE, Plan(approval=True)), by="anna", reason="")
+    for event, state in ((Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)):
+        move_pointer(uploaded, "recommend", Advance(THREE, event, state), by="anna", reason="")
+    holds.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
+    refused = client.post("/releases/recommend/approve", data={"version": THREE, "reason": "good"})
+    assert refused.status_code == 409 and "releases are held: broken data" in refused.text
+    assert client.started == []
+
+
+def test_the_event_loop_imports_nothing_heavy(
+    client: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it imports, no page of Airflow answers."""
+    where: list[str] = []
+    true = builtins.__import__
+
+    def watched(name: str, *more: Any, **how: Any) -> Any:
+        if name == "reshelve.serving.release":
+            try:
+                asyncio.get_running_loop()
+                where.append("loop")
+            except RuntimeError:
+                where.append("thread")
+        return true(name, *more, **how)
+
+    monkeypatch.setattr(builtins, "__import__", watched)
+    client.post("/releases/recommend/release", data={"version": THREE, "reason": "good", "allow_held": True})
+    assert where == ["thread"] and client.started
 
 
 def test_a_way_back_that_is_no_way_is_refused(uploaded: ObjectStore) -> None:

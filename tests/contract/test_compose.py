@@ -105,6 +105,16 @@ def test_whoever_logs_in_needs_the_password_of_the_environment_file() -> None:
         assert SERVICES[service]["environment"]["AIRFLOW__CORE__AUTH_MANAGER"] == manager
 
 
+@pytest.mark.parametrize(
+    "name",
+    [name for name in SERVICES if "RESHELVE_MLFLOW_TRACKING_URI" in SERVICES[name].get("environment", {})],
+)
+def test_whoever_gets_mlflows_address_gets_the_log_in_of_the_environment_file(name: str) -> None:
+    """An empty one is as none."""
+    for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        assert SERVICES[name]["environment"][variable] == f"${{{variable}:-}}"
+
+
 def test_every_optional_variable_has_a_default() -> None:
     assert not re.search(r"(?<!\$)\$\{\w+\}", TEXT)
 

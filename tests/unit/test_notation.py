@@ -18,10 +18,22 @@ from reshelve.reporting.words import milliseconds, money, short
         (1364.2, 3, "1,364"), (1364.2, 6, "1,364.2"), (999.6, 3, "1,000"), (4.2e-05, 3, "0.000042"), (9.996, 3, "10"),
         (1e-05, 6, "0.00001"), (4.2e-10, 3, "4.2 × 10⁻¹⁰"), (1234567.0, 6, "1,234,567"), (-0.5, 6, "−0.5"), (0.0, 6, "0"),
         (-0.0, 6, "0"), (3.0, 3, "3"), (100.0, 3, "100"), (float("inf"), 3, "inf"), (-1e-9, 3, "−1 × 10⁻⁹"),
+        (float("-inf"), 3, "−inf"), (float("nan"), 3, "nan"), (9.9999e-08, 3, "0.0000001"), (9.9999e-09, 3, "1 × 10⁻⁸"),
+        (9.9999e-08, 6, "9.9999 × 10⁻⁸"), (5e-324, 6, "4.94066 × 10⁻³²⁴"), (10**400, 6, "1 × 10⁴⁰⁰"), (1e300, 3, "1 × 10³⁰⁰"),
+        (-(10**15), 3, "−1,000,000,000,000,000"), (1.234e16, 6, "1.234 × 10¹⁶"), (9.9999e-10, 1, "1 × 10⁻⁹"),
     ],
 )  # fmt: skip
 def test_a_number_is_written_in_full(value: float, digits: int, said: str) -> None:
     assert plain(value, digits) == said
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(), st.integers(1, 8))
+def test_no_number_is_too_large_or_too_small(value: float, digits: int) -> None:
+    text = plain(value, digits)
+    mantissa, _, power = text.partition(" × 10")
+    assert len(text) < 35
+    assert not power or 1 <= float(mantissa.replace("−", "-").removeprefix("-")) < 10
+    assert (text == "0") == (value == 0)
 
 
 @given(st.floats(1e-7, 1e15), st.integers(1, 8))

@@ -10,6 +10,7 @@ import fcntl
 import json
 import shutil
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -69,9 +70,14 @@ def up() -> dict[str, Any]:
             _stop_leftovers(here, name)
         _check_ports(here, missing)
         here.write_environment_file()
+        if set(missing) & set(SERVICES):  # what the supervisors start again is to have the same environment
+            _stop_all([State.read(here.home).services[name] for name in SUPERVISORS if name not in missing])
+            missing += [name for name in SUPERVISORS if name not in missing]
         _start_missing(here, missing, began, new_keys)
         _wait_for_health(here, began)
         _wait_for_labels(here)
+        died = [name for name in SUPERVISORS if not _lives(here, name)]
+        _start_missing(here, died, began, new_keys=False)  # they wait for this lock to help each other
         log.info("the platform is up", seconds=round(time.monotonic() - began, 1), airflow=here.airflow_url)
     return status()
 
@@ -119,22 +125,40 @@ def environment() -> dict[str, str]:
     return machine().environment()
 
 
-def revive(names: Collection[str]) -> list[str]:
+def revive(names: Collection[str], seen: Mapping[str, int] | None = None) -> list[str]:
     """Start again those of `names` that were started and have died; returns them. What `down` stopped stays stopped.
 
-    Does not wait for health. Raises ReshelveError where one does not start.
+    `seen`: how often each had been started again when the caller found it dead. Where somebody else has tried since, the
+    next try is not due yet. A dead database is taken along where a part of Airflow is due.
+
+    Does not wait for health. Raises ReshelveError where one does not start, ConfigurationError where another program, or
+    one that was taken for dead, holds its port.
     """
     here = machine()
     with _only_one(here):
-        known = State.read(here.home).services
-        dead = [name for name in names if name in known and not known[name].lives()]
+        dead = _due(here, names, seen or {})
         if not dead:
             return []
         Restarts.read(here.home).with_restart(dead, time.time()).write(here.home)
         for name in dead:
             _stop_leftovers(here, name)
-        _start_missing(here, dead, time.monotonic(), new_keys=False)
+        free = [name for name in dead if not _taken_ports(here, name)]
+        _start_missing(here, free, time.monotonic(), new_keys=False)
+        _check_ports(here, [name for name in dead if name not in free])
     return dead
+
+
+def _due(here: Machine, names: Collection[str], seen: Mapping[str, int]) -> list[str]:
+    """What `revive` starts."""
+    known, restarts, now = State.read(here.home).services, Restarts.read(here.home), time.time()
+
+    def dead(name: str) -> bool:
+        return name in known and not known[name].lives()
+
+    due = [name for name in names if dead(name) and restarts.of(name, now) <= seen.get(name, sys.maxsize)]
+    if set(due) & set(airflow.PROCESSES) and "postgres" not in due and dead("postgres"):
+        due += ["postgres"] if restarts.delay("postgres", now) is not None else []
+    return due
 
 
 def _stop_all(services: Sequence[Service]) -> None:
@@ -315,15 +339,19 @@ def _check_disk(here: Machine) -> None:
 
 def _check_ports(here: Machine, missing: list[str]) -> None:
     """Raises ConfigurationError naming every port that another program holds, and the setting that changes it."""
-    taken = []
-    for name in missing:
-        for field in _PORTS.get(name, ()):
-            port = getattr(here.ports, field)
-            if not _can_listen(port):
-                taken.append(f"port {port} ({name}): set RESHELVE_{field.upper()} to a free one")
+    taken = [said for name in missing for said in _taken_ports(here, name)]
     if taken:
         word = "a port is" if len(taken) == 1 else "ports are"
         raise ConfigurationError(f"{word} in use by another program on this machine", "\n".join(taken))
+
+
+def _taken_ports(here: Machine, name: str) -> list[str]:
+    ports = {field: getattr(here.ports, field) for field in _PORTS.get(name, ())}
+    return [
+        f"port {port} ({name}): set RESHELVE_{field.upper()} to a free one"
+        for field, port in ports.items()
+        if not _can_listen(port)
+    ]
 
 
 def _check_same_ports(here: Machine, missing: list[str]) -> None:

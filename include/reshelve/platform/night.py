@@ -233,9 +233,8 @@ class _Watch:
         """Look every second until `done()`, through restarts of Airflow. Raises TryAgainError at the deadline."""
         deadline = min(self._deadline, time.monotonic() + seconds) if seconds else self._deadline
         while True:
-            problem = ""
+            problem = self._supervisor.look_on()
             try:
-                self._supervisor.look()
                 if done():
                     return
             except TryAgainError as error:

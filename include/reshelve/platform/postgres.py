@@ -78,8 +78,11 @@ def stop_postgres(service: Service) -> None:
 
 
 def create_database(port: int, password: str) -> None:
-    """Make Airflow's database where it is missing."""
-    connection = _connect(port, password)
+    """Make Airflow's database where it is missing. Raises TryAgainError where the server does not answer."""
+    try:
+        connection = _connect(port, password)
+    except psycopg2.OperationalError as error:
+        raise TryAgainError("PostgreSQL does not answer", str(error).strip()) from error
     try:
         connection.autocommit = True  # CREATE DATABASE takes no transaction
         with connection.cursor() as cursor:

@@ -14,6 +14,26 @@ from pydantic import BaseModel, ConfigDict
 from reshelve.processes import stop_group
 
 
+class Start(BaseModel):
+    """When a process began, by no clock that can be set: a pid that was reused has another start."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ticks: int  # since the machine booted
+    boot: str  # the kernel's name for that boot
+
+    @classmethod
+    def of(cls, pid: int) -> Start:
+        """The start of a process that lives, or waits for its parent. Raises psutil.NoSuchProcess."""
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise psutil.NoSuchProcess(pid) from error
+        after_the_name = stat.rpartition(")")[2].split()  # the name may hold spaces and brackets
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return cls(ticks=int(after_the_name[19]), boot=boot)  # field 22 of proc_pid_stat(5)
+
+
 class Service(BaseModel):
     """One process that was started, the leader of its own group."""
 
@@ -21,9 +41,10 @@ class Service(BaseModel):
 
     name: str
     pid: int
-    created: float  # psutil's creation time: a pid that was reused has another one
+    created: float  # seconds since 1970, for people: it moves when somebody sets the clock
     log: Path
     address: str = ""
+    start: Start | None = None  # None: written down by a version that knew `created` alone
 
     @classmethod
     def of(cls, name: str, process: subprocess.Popen[bytes], log: Path, address: str = "") -> Service:
@@ -34,6 +55,7 @@ class Service(BaseModel):
             created=psutil.Process(process.pid).create_time(),
             log=log,
             address=address,
+            start=Start.of(process.pid),
         )
 
     def lives(self) -> bool:
@@ -73,7 +95,11 @@ class Service(BaseModel):
     def _process(self) -> psutil.Process | None:
         try:
             process = psutil.Process(self.pid)
-            return process if abs(process.create_time() - self.created) < 0.5 else None
+            if self.start is not None:
+                same = Start.of(self.pid) == self.start
+            else:
+                same = abs(process.create_time() - self.created) < 0.5
+            return process if same else None
         except psutil.NoSuchProcess:
             return None
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from reshelve.errors import ReshelveError
 from reshelve.logs import configure_logs, logger
 from reshelve.platform.services import State
 
@@ -79,7 +78,7 @@ class Supervisor:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._dead_since: dict[str, float] = {}
+        self._dead_since: dict[str, float] = {}  # by a clock that nobody sets
         self._given_up: set[str] = set()
 
     def look(self) -> list[str]:
@@ -87,23 +86,33 @@ class Supervisor:
 
         Raises ReshelveError where it does not start: it is tried again after the next delay.
         """
-        dead = [name for name, service in State.read(self._home).services.items() if not service.lives()]
-        now, restarts = time.time(), Restarts.read(self._home)
-        self._dead_since = {name: self._dead_since.get(name, now) for name in dead}
+        services = State.read(self._home).services
+        dead = [name for name, service in services.items() if not service.lives()]
+        now, restarts, at = time.time(), Restarts.read(self._home), time.monotonic()
+        self._dead_since = {name: self._dead_since.get(name, at) for name in dead}
         self._tell(dead, restarts, now)
         due = [
             name
             for name in dead
-            if (delay := restarts.delay(name, now)) is not None and now - self._dead_since[name] >= delay
+            if (delay := restarts.delay(name, now)) is not None and at - self._dead_since[name] >= delay
         ]
         if not due:
             return []
-        from reshelve.platform.machine import (
-            revive,
-        )  # not needed, and its memory not taken, until something dies
+        # Not needed, and its memory not taken, until something dies.
+        from reshelve.platform.machine import revive
 
         self._dead_since = {}
-        return revive(due)
+        return revive(due, {name: restarts.of(name, now) for name in services})
+
+    def look_on(self) -> str:
+        """Look, whatever may go wrong; returns what did. The next look may find it mended."""
+        try:
+            self.look()
+        except Exception as error:  # noqa: BLE001 a database or a store that is away may raise anything
+            problem = str(error) or type(error).__name__
+            logger(stage="platform").error("what died was not started", problem=problem)
+            return problem
+        return ""
 
     def _tell(self, dead: Collection[str], restarts: Restarts, now: float) -> None:
         for name in set(dead) - self._given_up:
@@ -132,13 +141,9 @@ def main() -> None:
         try:
             listed = {service.pid for service in State.read(home).services.values()}
             unlisted = 0 if os.getpid() in listed else unlisted + 1
-            supervisor.look()
-        except (
-            ReshelveError,
-            OSError,
-            ValueError,
-        ) as error:  # whatever it is, the next look may find it mended
-            log.error("what died was not started", problem=str(error))
+        except (OSError, ValueError) as error:
+            log.error("what was started is not read", problem=str(error))
+        supervisor.look_on()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from enum import StrEnum
 from reshelve.serving.reports import LIVE_SECONDS, Report
 from reshelve.store.deployments import Pointer
 
-_GONE_SECONDS = 86_400.0  # a host that was replaced is no host that ails
+# A host that was replaced is no host that ails. Where an agent lives, a silent one was; where none does, who knows.
+_REPLACED_SECONDS = 3600.0
+_GONE_SECONDS = 86_400.0
 _FOLLOW_SECONDS = 60.0  # agents need a moment after a move of the pointer
 
 
@@ -36,7 +38,7 @@ def health(pointer: Pointer | None, reports: Sequence[Report]) -> Health:
     """Judge the reports of a ranker's agents. Where nothing is stable yet, nothing can be away."""
     if pointer is None or pointer.stable is None:
         return Health(Level.WELL)
-    recent = [report for report in reports if report.age() < _GONE_SECONDS] or list(reports)
+    recent = counted(reports)
     if not recent:
         said = f"No agent has reported on {pointer.ranker}: whether anything answers is not known"
         return Health(Level.OUTAGE, said, (), (_START_AGENT, _LOCAL))
@@ -52,6 +54,13 @@ def health(pointer: Pointer | None, reports: Sequence[Report]) -> Health:
         return Health(Level.OUTAGE, said, wrong, (*remedies, _NO_ROLLBACK))
     said = f"{len(wrong)} of {len(recent)} agents of {pointer.ranker} are not well"
     return Health(Level.HINDERED, said, wrong, remedies)
+
+
+def counted(reports: Sequence[Report]) -> list[Report]:
+    """Without the agents that were taken away: silent for an hour while another lives, or for a day. Never empty by that."""
+    lives = any(report.age() < LIVE_SECONDS for report in reports)
+    longest = _REPLACED_SECONDS if lives else _GONE_SECONDS
+    return [report for report in reports if report.age() < longest] or list(reports)
 
 
 _RESTART_SERVER = (

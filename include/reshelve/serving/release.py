@@ -120,8 +120,8 @@ def require_releasable(
 ) -> None:
     """What `release` would refuse at its very beginning, for whoever asks before they start it. Changes nothing.
 
-    Raises what `release` raises: the version may not be released, another release is under way, releases are held, or
-    no agent lives.
+    Raises what `release` raises: ConfigurationError or DataError where the version may not be released, TryAgainError
+    where another release is under way, releases are held, or no agent lives.
     """
     _check(store, pointer, version, allow_older=allow_older, allow_held=allow_held)
     require_no_hold(store, pointer.ranker)

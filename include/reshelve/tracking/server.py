@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
@@ -150,8 +150,9 @@ def _credentials(parts: Any) -> dict[str, Any]:
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if token:
         return {"headers": {"Authorization": f"Bearer {token}"}}
-    user = parts.username or os.environ.get("MLFLOW_TRACKING_USERNAME")
-    password = parts.password or os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    # In an address @, : and / of a name or a password are percent-encoded.
+    user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
+    password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD")
     return {"auth": (user, password or "")} if user else {}
 
 

@@ -15,10 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from reshelve.errors import ReshelveError, TryAgainError
+from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.serving.going_back import require_way_back
 from reshelve.store.deployments import Pointer
 from reshelve.store.holds import require_no_hold
+from reshelve.store.objects import ObjectStore
 from reshelve.store.rollout import State
 from reshelve_airflow.releases import airflow_api
 from reshelve_airflow.releases.access import Editor, RankerName, Shown, form_token, may_act, reader
@@ -115,10 +116,10 @@ async def release(
     allow_older: Annotated[bool, Form()] = False,
     allow_held: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Start `release_<ranker>`, where that would not refuse the version at once."""
-    from reshelve.serving.release import require_releasable  # with all of a release behind it
-
-    await _refuse(require_releasable, seen, version, allow_older=allow_older, allow_held=allow_held)
+    """Start `release_<ranker>`, where that would not refuse the version for good. What has to wait, its run waits for:
+    a release that is held is remembered by the run, and begun when the hold ends.
+    """
+    await _refuse(_require_releasable, seen, version, allow_older=allow_older, allow_held=allow_held)
     conf = {
         "version": version,
         "reason": reason,
@@ -138,7 +139,7 @@ async def approve(
         raise StalePageError(
             ranker, f"version {version} does not wait for a person: it is {seen.state.value}"
         )
-    await _refuse(lambda store, pointer: require_no_hold(store, pointer.ranker), seen)
+    await _refuse(_require_no_hold, seen)
     return await _decide(request, shown, seen, "Approve", "approve", reason)
 
 
@@ -176,12 +177,28 @@ class RefusedError(HTTPException):
 
 
 async def _refuse(check: Callable[..., None], seen: Pointer, *asked: Any, **how: Any) -> None:
-    """Ask what the verb of the run asks first. Raises RefusedError with its reason."""
+    """Ask what the verb of the run asks first. Raises RefusedError with its reason, where trying again would not help."""
     from starlette.concurrency import run_in_threadpool
 
     try:
         await run_in_threadpool(check, board().store, seen, *asked, **how)
-    except ReshelveError as error:
+    except (DataError, ConfigurationError) as error:
+        raise RefusedError(seen.ranker, error) from error
+    except TryAgainError:
+        return  # the run tries again by itself, and says in its log what it waits for
+
+
+def _require_releasable(store: ObjectStore, seen: Pointer, version: int, **how: bool) -> None:
+    from reshelve.serving.release import require_releasable  # takes a second: not in the event loop
+
+    require_releasable(store, seen, version, **how)
+
+
+def _require_no_hold(store: ObjectStore, seen: Pointer) -> None:
+    """An approval promotes at once, and nothing remembers it: it is asked for again when the hold has ended."""
+    try:
+        require_no_hold(store, seen.ranker)
+    except TryAgainError as error:
         raise RefusedError(seen.ranker, error) from error
 
 

@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from reshelve.errors import DataError
 from reshelve.rankers import ranker_names
 from reshelve.serving.board import AgentRow, Board, Deployment, VersionRow
-from reshelve.serving.health import health
+from reshelve.serving.health import counted, health
 from reshelve_airflow.releases.pages import ago
 from reshelve_airflow.releases.traffic import LOOKS, Curves, curves, decisions
 from reshelve_airflow.releases.trend import NIGHTS, trend
@@ -67,17 +67,19 @@ def _summary_or_problem(board: Board, ranker: str) -> dict[str, Any]:
 def _summary(board: Board, ranker: str) -> dict[str, Any]:
     deployment = board.deployment(ranker)
     looks = board.looks(ranker, LOOKS)
+    reports = [agent.report for agent in deployment.agents]
+    there = {report.agent for report in counted(reports)}
     return {
         "ranker": ranker,
         "deployment": deployment,
-        "health": health(deployment.pointer, [agent.report for agent in deployment.agents]),
+        "health": health(deployment.pointer, reports),
         "unwatched": _unwatched(looks),
         "held": board.held(ranker),
         "cards": [
             Card(row, curves(looks, row.version), _against_stable(row, deployment.wanted))
             for row in deployment.wanted
         ],
-        "silent": [agent for agent in deployment.agents if not agent.live],
+        "silent": [row for row in deployment.agents if not row.live and row.report.agent in there],
         "serving": _serving(deployment),
         "judged": board.last_verdict(ranker),
         "looks": looks,

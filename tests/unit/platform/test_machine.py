@@ -60,6 +60,31 @@ def test_a_port_does_not_move_under_a_running_service(home: Path) -> None:
     assert "make stop" in raised.value.detail
 
 
+def test_what_is_started_anew_gets_supervisors_with_the_same_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would start it again with what they were started with themselves; dead ones would leave all to chance."""
+    here, asked = machine.machine(), []
+    home.mkdir()
+    for name in (*machine.SERVICES, *machine.SUPERVISORS):
+        machine._start_process(here, name, ["sleep", "60"], {})
+    before = State.read(home).services
+    before["agent"].stop()
+
+    def start_missing(_: object, names: list[str], *__: object, **___: object) -> None:
+        asked.append(sorted(names))
+
+    monkeypatch.setattr(machine, "_start_missing", start_missing)
+    monkeypatch.setattr(machine, "_wait_for_health", lambda *_: None)
+    monkeypatch.setattr(machine, "_wait_for_labels", lambda *_: None)
+    try:
+        machine.up()
+        assert asked == [["agent", "deputy", "supervisor"], ["deputy", "supervisor"]]
+        assert not any(before[name].lives() for name in machine.SUPERVISORS)
+    finally:
+        machine.down()
+
+
 def test_before_the_first_start_everything_is_stopped(home: Path) -> None:
     found = machine.status()
     assert not found["healthy"]

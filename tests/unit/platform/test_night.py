@@ -9,6 +9,7 @@ import time
 from datetime import date
 from pathlib import Path
 
+import psycopg2
 import pytest
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from reshelve.lineage import Run
 from reshelve.platform import night
 from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
 from reshelve.platform.progress import Lines, current_losses
+from reshelve.platform.supervisor import Supervisor
 from reshelve.processes import free_port
 from reshelve.rankers import load_ranker
 from reshelve.settings import settings
@@ -147,6 +149,19 @@ def test_a_night_ends_as_the_task_that_stopped_it(code: int | None, error: type[
     watch = night._Watch(client, Lines(Console(file=io.StringIO())), run, time.monotonic())
     raised = watch._failure(failed, [task("success"), task("failed", "gate")])
     assert type(raised) is error and "the day is stopped" in raised.detail
+
+
+def test_a_night_goes_on_where_what_died_cannot_be_started_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Supervisor) -> list[str]:
+        raise psycopg2.OperationalError("the database is away")
+
+    monkeypatch.setattr(Supervisor, "look", fails)
+    client, run = AirflowClient("http://127.0.0.1:1", "admin", "x"), Run.of(load_ranker("recommend"), FIRST)
+    watch = night._Watch(client, Lines(Console(file=io.StringIO())), run, time.monotonic())
+    watch._poll(lambda: True, "the run")
+    with pytest.raises(TryAgainError, match="the run did not end in time") as raised:
+        watch._poll(lambda: False, "the run")
+    assert raised.value.detail == "the database is away"
 
 
 def test_the_second_night_at_once_is_told_of_the_first(store: ObjectStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from reshelve.platform.services import Service, State, listeners, memory_mib
 from reshelve.processes import free_port, start, wait_until
@@ -32,14 +34,54 @@ def test_a_killed_service_is_dead_even_before_its_parent_reaps_it(tmp_path: Path
     wait_until(lambda: not service.lives(), 5, "the end")
 
 
-def test_a_reused_pid_is_another_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["this version's", "an older version's"])
+def test_a_reused_pid_is_another_process(tmp_path: Path, form: str) -> None:
     service = started(SLEEP, tmp_path / "log")
-    stranger = service.model_copy(update={"created": service.created - 100})
+    assert service.start is not None
+    before = service.start.model_copy(update={"ticks": service.start.ticks - 100})
+    changed = (
+        {"start": before} if form == "this version's" else {"start": None, "created": service.created - 100}
+    )
+    stranger = service.model_copy(update=changed)
     try:
         assert not stranger.lives()
         stranger.stop()
         assert service.lives()
         assert memory_mib(stranger) == 0
+    finally:
+        service.stop()
+
+
+def test_whoever_sets_the_clock_kills_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = started(SLEEP, tmp_path / "log")
+    try:
+        true = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: true(self) + 7200)
+        assert service.lives() and service.processes()
+    finally:
+        monkeypatch.undo()
+        service.stop()
+    assert not service.lives()
+
+
+def test_the_same_number_and_ticks_after_the_machine_has_booted_anew_are_another_process(
+    tmp_path: Path,
+) -> None:
+    service = started(SLEEP, tmp_path / "log")
+    try:
+        assert service.start is not None
+        boot = service.start.model_copy(update={"boot": "another"})
+        assert not service.model_copy(update={"start": boot}).lives()
+    finally:
+        service.stop()
+
+
+def test_a_list_by_an_older_version_is_read(tmp_path: Path) -> None:
+    service = started(SLEEP, tmp_path / "log")
+    try:
+        older = service.model_dump(mode="json", exclude={"start"})
+        (tmp_path / "platform.json").write_text(json.dumps({"services": {"one": older}}))
+        assert State.read(tmp_path).services["one"].lives()
     finally:
         service.stop()
 

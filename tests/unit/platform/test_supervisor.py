@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,9 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
-from reshelve.platform import machine
+from reshelve.errors import ConfigurationError, TryAgainError
+from reshelve.platform import machine, postgres, supervisor
 from reshelve.platform.configuration import Ports
 from reshelve.platform.services import Service, State
 from reshelve.platform.supervisor import DELAYS, SUPERVISORS, WINDOW_SECONDS, Restarts, Supervisor
@@ -69,8 +74,8 @@ def test_what_has_died_too_often_is_left_alone_and_status_says_so(
     Restarts().with_restart(["agent"], time.time()).model_copy(
         update={"made": {"agent": (time.time(),) * len(DELAYS)}}
     ).write(home)
-    before, supervisor = State.read(home), Supervisor(home)
-    assert supervisor.look() == supervisor.look() == [] and State.read(home) == before
+    before, watch = State.read(home), Supervisor(home)
+    assert watch.look() == watch.look() == [] and State.read(home) == before
     found = machine.status()["services"]["agent"]
     assert found["state"] == "dead" and "was started again 5 times within an hour" in found["note"]
 
@@ -85,6 +90,65 @@ def test_what_was_stopped_meanwhile_is_not_started(home: Path) -> None:
     State().write(home)
     assert machine.revive(["agent", "model-server"]) == []
     assert State.read(home).services == {} and Restarts.read(home) == Restarts()
+
+
+def test_what_the_other_one_has_just_tried_is_not_tried_again_at_once(home: Path) -> None:
+    State().with_service(dead_service(home, "agent")).write(home)
+    seen = {"agent": 0}  # then waited for the lock, while the other one's try failed
+    Restarts().with_restart(["agent"], time.time()).write(home)
+    before, tried = State.read(home), Restarts.read(home)
+    assert machine.revive(["agent"], seen) == []
+    assert (State.read(home), Restarts.read(home)) == (before, tried)
+
+
+def test_a_dead_database_is_taken_along_until_it_was_given_up(home: Path) -> None:
+    for name in ("scheduler", "agent", "postgres"):
+        State.read(home).with_service(dead_service(home, name)).write(home)
+    here = machine.machine()
+    assert machine._due(here, ["scheduler"], {}) == ["scheduler", "postgres"]
+    assert machine._due(here, ["agent"], {}) == ["agent"]
+    Restarts(made={"postgres": (time.time(),) * len(DELAYS)}).write(home)
+    assert machine._due(here, ["scheduler"], {}) == ["scheduler"]
+
+
+def test_nothing_is_started_where_its_port_is_held(home: Path) -> None:
+    """What holds it may be the very process that was taken for dead."""
+    State().with_service(dead_service(home, "object-store")).write(home)
+    before = State.read(home)
+    with (
+        socket.create_server(("127.0.0.1", machine.machine().ports.s3_port)),
+        pytest.raises(ConfigurationError, match="in use by another program"),
+    ):
+        machine.revive(["object-store"])
+    assert State.read(home) == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg2.OperationalError("no database"),
+        subprocess.TimeoutExpired("airflow", 1),
+        EndpointConnectionError(endpoint_url="http://127.0.0.1:1"),
+        TryAgainError("not yet"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_goes_wrong_a_supervisor_looks_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    State().with_service(dead_service(home, "agent")).write(home)
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(machine, "revive", fails)
+    monkeypatch.setattr(supervisor, "DELAYS", (0.0,))
+    assert Supervisor(home).look_on() == str(error)
+
+
+def test_a_database_that_is_away_is_tried_again() -> None:
+    with pytest.raises(TryAgainError, match="PostgreSQL does not answer"):
+        postgres.create_database(free_port(), "secret")
 
 
 def of(home: Path, name: str) -> Service:

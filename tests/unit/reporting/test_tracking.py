@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -117,8 +118,10 @@ def test_a_server_that_is_away_is_an_error_without_its_password() -> None:
     assert SECRET not in str(told.value)
 
 
-def test_the_password_of_an_address_is_sent_as_a_log_in() -> None:
+@pytest.mark.parametrize(("user", "password"), [("ana", SECRET), ("ana@shop.test", "p@ss:w/ö%41")])
+def test_the_password_of_an_address_is_sent_as_a_log_in(user: str, password: str) -> None:
     heard: list[str] = []
+    there = f"{quote(user, safe='')}:{quote(password, safe='')}"
 
     class Handler(Refusing):
         def do_GET(self) -> None:
@@ -129,11 +132,11 @@ def test_the_password_of_an_address_is_sent_as_a_log_in() -> None:
         Thread(target=server.serve_forever, daemon=True).start()
         with (
             pytest.raises(TryAgainError),
-            Tracking.open(f"http://ana:{SECRET}@127.0.0.1:{server.server_port}/mlflow/") as tracking,
+            Tracking.open(f"http://{there}@127.0.0.1:{server.server_port}/mlflow/") as tracking,
         ):
             tracking.experiment("shelf")
         server.shutdown()
-    login = b64encode(f"ana:{SECRET}".encode()).decode()
+    login = b64encode(f"{user}:{password}".encode()).decode()
     assert heard == [f"/mlflow/api/2.0/mlflow/experiments/get-by-name?experiment_name=shelf Basic {login}"]
 
 
