@@ -49,7 +49,7 @@ def test_before_anything_serves(run: Run, tmp_path: Path, capsys: pytest.Capture
     assert "no version yet" in text
     for words in (
         "8,000 to train",
-        "pooling cls, learning_rate 4.2e-05",
+        "pooling cls, learning_rate 0.000042",
         "loss 7.500 → 6.100",
         "24.0 MB, int8",
     ):
