@@ -56,8 +56,9 @@ def test_a_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
 
 # Starts a family in a thread that ends, says which, and ends as it is told to.
 STARTER = """
-import pathlib, sys, threading, time
+import pathlib, signal, sys, threading, time
 from reshelve.processes import start
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and Python would inherit that
 log = pathlib.Path(sys.argv[1])
 def begin():
     start([sys.executable, "-c", sys.argv[2]], log, keep=print if sys.argv[3] == "outlives" else None)
