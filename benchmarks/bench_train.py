@@ -96,7 +96,7 @@ def job(directory: Path, pooling: str, processes: int) -> Any:
         identity="bench",
         kind=Kind.PAIR,
         model=Model(base=BASE, pooling=pooling, max_length=LENGTH),
-        training=Training(epochs=1, batch_size=BATCH, processes=processes, checkpoint_seconds=1e9),
+        training=Training(epochs=1, batch_size=BATCH, processes=processes, checkpoint_seconds=86_400),
         base=resolve_base(BASE, None).path,
         examples=directory,
         output=Path(tempfile.mkdtemp(dir=directory)),
