@@ -23,9 +23,8 @@ def test_backfills_handle_every_day_of_both_dags_and_release_nothing(airflow_her
         ("2011-08-26", "backfill"),
         ("2011-08-27", "backfill"),
     ]
-    assert set(airflow_here.tasks(days[0]).values()) == {"success", "skipped"}, (
-        "nothing landed: skipped, not failed"
-    )
+    states = {task: state for task, state in airflow_here.tasks(days[0]).items() if not task.endswith(DAILY)}
+    assert set(states.values()) == {"success", "skipped"}, "nothing landed: skipped, not failed"
 
     airflow_here.judge("2011-08-26", Decision.STOP)
     airflow_here.backfill("retrain_recommend", "2011-08-26", "2011-08-27")
@@ -117,6 +116,7 @@ def test_a_plan_shows_the_night_and_does_nothing(airflow_here: AirflowHere) -> N
         pytest.param({"compression": "zip"}, 400, id="not one of the choices"),
         pytest.param({"window_days": 2}, 400, id="fewer days than the ranker holds out"),
         pytest.param({"trials": "many"}, 400, id="no number"),
+        pytest.param({"search_cost": 5}, 400, id="a budget in money without a price"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_before_there_is_a_run(
@@ -127,14 +127,6 @@ def test_a_value_that_does_not_fit_is_refused_before_there_is_a_run(
         airflow_here.trigger("retrain_recommend", partition_key="2011-08-30", conf=conf)
     assert refused.value.code == code and next(iter(conf)) in refused.value.read().decode()
     assert len(airflow_here.runs("retrain_recommend")) == before
-
-
-def test_a_budget_in_money_needs_a_price(airflow_here: AirflowHere) -> None:
-    before = len(airflow_here.runs("retrain_recommend"))
-    asked = airflow_here.trigger("retrain_recommend", partition_key="2011-08-30", conf={"search_cost": 5})
-    runs = {run["dag_run_id"]: run for run in airflow_here.ended("retrain_recommend", before + 1)}
-    refused = runs[asked["dag_run_id"]]
-    assert (refused["state"], airflow_here.tasks(refused)["night"]) == ("failed", "failed")
 
 
 def test_a_day_is_landed_before_it_is_validated(airflow_here: AirflowHere) -> None:
