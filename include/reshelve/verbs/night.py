@@ -22,6 +22,21 @@ from reshelve.verbs.options import (
 app = typer.Typer()
 
 
+def _stage(stage: str, work: str, does: str, name: str = "", of: typer.Typer = app) -> None:
+    """Add a verb that does a stage of a run (`module:function`), unless it is done, and shows its result."""
+
+    def verb(
+        ranker: RankerName,
+        partition: Partition,
+        values: Values = None,
+        begun: Begun = None,
+        as_json: AsJson = False,
+    ) -> None:
+        run_verb(stage, work, ranker, partition, values, begun, as_json)
+
+    of.command(name or stage, help=does)(verb)
+
+
 @app.command()
 def begin(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
     """Pin a night: with `--run` its stages read the ranker file, and run the code, of now, whatever changes meanwhile."""
@@ -29,16 +44,11 @@ def begin(ranker: RankerName, partition: Partition, values: Values = None, as_js
     show(call("reshelve.pinned_night:begin", run, overrides(values)), as_json, f"begin: {run.id}")
 
 
-@app.command()
-def examples(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """Turn validated partitions into tokenised training examples, split by time."""
-    run_verb("examples", "reshelve.examples.build:build_examples", ranker, partition, values, begun, as_json)
+_stage(
+    "examples",
+    "reshelve.examples.build:build_examples",
+    "Turn validated partitions into tokenised training examples, split by time.",
+)
 
 
 tune_app = typer.Typer(
@@ -47,16 +57,13 @@ tune_app = typer.Typer(
 app.add_typer(tune_app, name="tune")
 
 
-@tune_app.command("run")
-def tune_run(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """The whole search in this process: ask, evaluate and tell until the budget is spent."""
-    run_verb("tune", "reshelve.tuning.search:search", ranker, partition, values, begun, as_json)
+_stage(
+    "tune",
+    "reshelve.tuning.search:search",
+    "The whole search in this process: ask, evaluate and tell until the budget is spent.",
+    name="run",
+    of=tune_app,
+)
 
 
 @tune_app.command("ask")
@@ -85,88 +92,55 @@ def tune_evaluate(
     show(call("reshelve.tuning.search:evaluate", run, trial), as_json, f"trial {trial}: {run.id}")
 
 
-@tune_app.command("tell")
-def tune_tell(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """Close the search with the trials evaluated so far: the best values, for train."""
-    run_verb("tune", "reshelve.tuning.search:tell", ranker, partition, values, begun, as_json)
+_stage(
+    "tune",
+    "reshelve.tuning.search:tell",
+    "Close the search with the trials evaluated so far: the best values, for train.",
+    name="tell",
+    of=tune_app,
+)
 
 
-@app.command()
-def train(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """Fine-tune the pretrained transformer under horovodrun; resumes from its last checkpoint."""
-    run_verb("train", "reshelve.training.launch:train", ranker, partition, values, begun, as_json)
+_stage(
+    "train",
+    "reshelve.training.launch:train",
+    "Fine-tune the pretrained transformer under horovodrun; resumes from its last checkpoint.",
+)
 
 
-@app.command()
-def blend(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """Search rankers: weigh what the shop remembers of its searches and what the transformer reads."""
-    run_verb("blend", "reshelve.memory.stage:blend", ranker, partition, values, begun, as_json)
+_stage(
+    "blend",
+    "reshelve.memory.stage:blend",
+    "Search rankers: weigh what the shop remembers of its searches and what the transformer reads.",
+)
 
 
-@app.command()
-def compress(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """Quantize the trained model, and say what it cost in agreement."""
-    run_verb("compress", "reshelve.compression.compress:compress", ranker, partition, values, begun, as_json)
+_stage(
+    "compress",
+    "reshelve.compression.compress:compress",
+    "Quantize the trained model, and say what it cost in agreement.",
+)
 
 
-@app.command()
-def package(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """Build the SavedModel that takes strings, with its warm-up requests."""
-    run_verb("package", "reshelve.packaging.package:package", ranker, partition, values, begun, as_json)
+_stage(
+    "package",
+    "reshelve.packaging.package:package",
+    "Build the SavedModel that takes strings, with its warm-up requests.",
+)
 
 
-@app.command()
-def gate(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """Judge the packaged bytes beside baselines and champion: promote, hold or reject."""
-    run_verb("gate", "reshelve.evaluation.gate:gate", ranker, partition, values, begun, as_json)
+_stage(
+    "gate",
+    "reshelve.evaluation.gate:gate",
+    "Judge the packaged bytes beside baselines and champion: promote, hold or reject.",
+)
 
 
-@app.command()
-def publish(
-    ranker: RankerName,
-    partition: Partition,
-    values: Values = None,
-    begun: Begun = None,
-    as_json: AsJson = False,
-) -> None:
-    """Put the packaged version on S3 under the next integer; its manifest, written last, makes it exist."""
-    run_verb("publish", "reshelve.store.versions:publish", ranker, partition, values, begun, as_json)
+_stage(
+    "publish",
+    "reshelve.store.versions:publish",
+    "Put the packaged version on S3 under the next integer; its manifest, written last, makes it exist.",
+)
 
 
 @app.command()
