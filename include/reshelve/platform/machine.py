@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-import socket
 import sys
 import time
 import urllib.error
@@ -25,6 +24,7 @@ from reshelve.errors import AlreadyRunningError, ConfigurationError, TryAgainErr
 from reshelve.logs import logger
 from reshelve.platform import airflow, postgres, seaweedfs, serving
 from reshelve.platform.configuration import Machine, machine
+from reshelve.platform.port_checks import PORTS, address_of, check_ports, check_same_ports, taken_ports
 from reshelve.platform.services import Service, State, log_tail, memory_mib
 from reshelve.platform.supervisor import COMMAND as SUPERVISOR
 from reshelve.platform.supervisor import DELAYS, SUPERVISORS, Restarts, given_up
@@ -38,12 +38,6 @@ from reshelve.store.prepare import prepare_store
 # In the order of starting; stopped the other way round.
 SERVICES = ("postgres", "object-store", *airflow.PROCESSES, *serving.PROCESSES)
 
-_PORTS = {
-    "postgres": ("postgres_port",),
-    "object-store": ("s3_port",),
-    "api-server": ("airflow_port",),
-    "model-server": ("grpc_port", "rest_port"),
-}
 _LABEL_SECONDS = 60.0
 _FREE_BYTES_NEEDED = 2 * 2**30
 
@@ -60,7 +54,7 @@ def up() -> dict[str, Any]:
         log = logger(stage="platform")
         Restarts.forget(here.home)
         missing = [name for name in (*SERVICES, *SUPERVISORS) if not _lives(here, name)]
-        _check_same_ports(here, missing)
+        check_same_ports(here, missing)
         if not missing and _healthy(here):
             log.info("the platform runs already", airflow=here.airflow_url)
             return status()
@@ -68,7 +62,7 @@ def up() -> dict[str, Any]:
         new_keys = keys.make(if_missing=True)["made"]
         for name in missing:
             _stop_leftovers(here, name)
-        _check_ports(here, missing)
+        check_ports(here, missing)
         here.write_environment_file()
         if set(missing) & set(SERVICES):  # what the supervisors start again is to have the same environment
             _stop_all([State.read(here.home).services[name] for name in SUPERVISORS if name not in missing])
@@ -142,9 +136,9 @@ def revive(names: Collection[str], seen: Mapping[str, int] | None = None) -> lis
         Restarts.read(here.home).with_restart(dead, time.time()).write(here.home)
         for name in dead:
             _stop_leftovers(here, name)
-        free = [name for name in dead if not _taken_ports(here, name)]
+        free = [name for name in dead if not taken_ports(here, name)]
         _start_missing(here, free, time.monotonic(), new_keys=False)
-        _check_ports(here, [name for name in dead if name not in free])
+        check_ports(here, [name for name in dead if name not in free])
     return dead
 
 
@@ -211,7 +205,7 @@ def _start_process(here: Machine, name: str, command: list[str], environment: Ma
 
 
 def _record(here: Machine, name: str, process: Popen[bytes]) -> None:
-    service = Service.of(name, process, here.logs / f"{name}.log", _address(here, name))
+    service = Service.of(name, process, here.logs / f"{name}.log", address_of(here, name))
     State.read(here.home).with_service(service).write(here.home)
 
 
@@ -280,7 +274,7 @@ def _checks(here: Machine) -> dict[str, bool]:
     health = _airflow_health(here)
     ports = {
         name: all(port_is_open(getattr(here.ports, port)) for port in fields)
-        for name, fields in _PORTS.items()
+        for name, fields in PORTS.items()
     }
     ports["api-server"] = bool(health)
     for name, key in (
@@ -335,47 +329,6 @@ def _check_disk(here: Machine) -> None:
             f"the disk is full: {free / 2**30:.1f} GB are free at {here.home}, {_FREE_BYTES_NEEDED / 2**30:g} GB are needed",
             "make room, or set RESHELVE_HOME to a directory on another disk",
         )
-
-
-def _check_ports(here: Machine, missing: list[str]) -> None:
-    """Raises ConfigurationError naming every port that another program holds, and the setting that changes it."""
-    taken = [said for name in missing for said in _taken_ports(here, name)]
-    if taken:
-        word = "a port is" if len(taken) == 1 else "ports are"
-        raise ConfigurationError(f"{word} in use by another program on this machine", "\n".join(taken))
-
-
-def _taken_ports(here: Machine, name: str) -> list[str]:
-    ports = {field: getattr(here.ports, field) for field in _PORTS.get(name, ())}
-    return [
-        f"port {port} ({name}): set RESHELVE_{field.upper()} to a free one"
-        for field, port in ports.items()
-        if not _can_listen(port)
-    ]
-
-
-def _check_same_ports(here: Machine, missing: list[str]) -> None:
-    """Raises ConfigurationError where a port was changed while its service runs."""
-    for name, service in State.read(here.home).services.items():
-        if name not in missing and service.address != _address(here, name):
-            raise ConfigurationError(
-                f"{name} runs on {service.address} and would have to move to {_address(here, name)}",
-                "stop the platform first: make stop",
-            )
-
-
-def _address(here: Machine, name: str) -> str:
-    return ", ".join(f"127.0.0.1:{getattr(here.ports, port)}" for port in _PORTS.get(name, ()))
-
-
-def _can_listen(port: int) -> bool:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is free
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 @contextmanager
