@@ -5,13 +5,11 @@ SHELL := /bin/bash
 RANKER ?= recommend
 PARTITION ?=
 RESHELVE := .venv/bin/reshelve
-# Tests that are slow to load already: TensorFlow graphs, servers, Airflow.
-HEAVY := airflow contract e2e unit/compression unit/memory unit/packaging unit/serving
 CODE := include/reshelve plugins dags tests benchmarks scripts
 # Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run night stop status reset clean test test-fast lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks docs
+.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks docs
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,17 +35,23 @@ reset: stop ## Stop, and delete the local data: models, logs, database (.reshelv
 clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.wheels) too
 	@rm -rf .venv .wheels .setup.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
 
-test: setup ## Run every test (more than an hour on two cores): on two workers what needs no platform, then what does
+test: setup ## Run every test (about an hour on two cores): on two workers what needs no platform, then what does
 	@.venv/bin/pytest -n 2 --dist loadfile -m "not platform"
 	@.venv/bin/pytest -m platform
 
-test-fast: setup ## Run the tests that need neither the platform nor much time (about 2 minutes)
-	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform" $(addprefix --ignore=tests/,$(HEAVY))
+test-fast: setup ## Run the tests without a server, a child process or a model (minutes)
+	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform"
 
-lint: setup ## Check style, formatting and types
+coverage: setup ## Show by package which lines and branches the tests run (all but those of the platform)
+	@rm -rf .coverage .coverage.*
+	@.venv/bin/pytest -n 2 --dist loadfile -m "not platform" --cov --cov-report=
+	@.venv/bin/python scripts/coverage_table.py
+
+lint: setup ## Check style, formatting, types, and that packages import only what lies below them
 	@.venv/bin/ruff check $(CODE)
 	@.venv/bin/ruff format --check $(CODE)
 	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
 
 format: setup ## Format the code
 	@.venv/bin/ruff check --fix $(CODE)

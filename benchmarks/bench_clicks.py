@@ -26,16 +26,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.events import EVENT_SCHEMA
-from reshelve.evaluation.stratified import Stratum
-from reshelve.rankers import Ranker
-from reshelve.serving.clicked import ClickedDay, join_files
-from reshelve.serving.concurrent import windows
-from reshelve.serving.form import CanaryClicks
-from reshelve.serving.judge import Verdict, difference_of_rates, judge_clicks, wilson
-from reshelve.serving.request_log import table
-from reshelve.serving.routing import meant_version
-from reshelve.store.deployments import Entry, Pointer
-from reshelve.store.rollout import Plan, State
+from reshelve.client.request_log import table
+from reshelve.client.routing import meant_version
+from reshelve.config.ranker import Ranker
+from reshelve.config.rollout import CanaryClicks
+from reshelve.deployments.deployment_log import Entry, Pointer
+from reshelve.deployments.release_table import Plan, ReleaseState
+from reshelve.rollout.canary_analysis import StepOutcome, judge_clicks
+from reshelve.rollout.clicked import ClickedDay, join_files
+from reshelve.rollout.concurrent import windows
+from reshelve.statistics.rates import newcombe, wilson
+from reshelve.statistics.stratified import Stratum
 
 OLD, NEW = 20110828001, 20110829001
 FIRST = datetime(2011, 8, 29, tzinfo=UTC)  # a Monday
@@ -90,7 +91,7 @@ def deployment_log(scenario: Scenario) -> list[Entry]:
         ("promote", {"stable": OLD}, scenario.first - timedelta(days=1)),
         (
             "offer",
-            {**begun, "state": State.LOADING},
+            {**begun, "state": ReleaseState.LOADING},
             scenario.first + timedelta(hours=scenario.steps[0].hour - 0.1),
         ),
     ]
@@ -99,7 +100,7 @@ def deployment_log(scenario: Scenario) -> list[Entry]:
         if step.share is None:
             moves.append(("promote", {"stable": NEW, "previous": OLD}, at))
         else:
-            canary = {**begun, "state": State.CANARY, "share": step.share, "step": number + 1}
+            canary = {**begun, "state": ReleaseState.CANARY, "share": step.share, "step": number + 1}
             moves.append(("probed" if number == 0 else "passed", canary, at))
     return [
         Entry(
@@ -260,7 +261,7 @@ def ranker() -> Ranker:
 def looked_at(strata: Sequence[Stratum], rules: CanaryClicks) -> int | None:
     """Sessions until the first look, one an hour, that rolls back; None: none does."""
     for look in range(1, len(strata) + 1):
-        if judge_clicks(strata[:look], rules).verdict is Verdict.ROLL_BACK:
+        if judge_clicks(strata[:look], rules).verdict is StepOutcome.ROLL_BACK:
             return sum(one.mine.sessions + one.theirs.sessions for one in strata[:look])
     return None
 
@@ -271,7 +272,7 @@ def pooled(day: ClickedDay) -> bool:
     if set(counts) != {OLD, NEW}:
         return False
     old, new = counts[OLD], counts[NEW]
-    return difference_of_rates(old.clicks, old.clickable, new.clicks, new.clickable)[0] > 0
+    return newcombe(old.clicks, old.clickable, new.clicks, new.clickable).low > 0
 
 
 def aa(replays: int, seed: int, only: str) -> dict[str, object]:
@@ -291,7 +292,7 @@ def aa(replays: int, seed: int, only: str) -> dict[str, object]:
         all_false, all_pooled, count = all_false + false, all_pooled + pooling, count + replays
         result[scenario.name] = {"replays": replays, "false_rollbacks": false, "pooled": pooling}
         print(f"  A/A  {scenario.name:<32} {false} of {replays}; by pooling {pooling}", flush=True)
-    share = [round(one, 4) for one in wilson(all_false, count, Z95)]
+    share = [round(one, 4) for one in wilson(all_false, count, Z95).ends]
     result["all"] = {"replays": count, "false_rollbacks": all_false, "share_95": share, "pooled": all_pooled}
     return result
 
@@ -314,7 +315,7 @@ def planted(replays: int, seed: int) -> dict[str, object]:
             strata: list[Stratum] = []
             for day in Replay(scenario, ranker(), seed + replay, plant).days():
                 strata += day.strata
-                if judge_clicks(strata, rules[mosts[-1]]).verdict is Verdict.ROLL_BACK:
+                if judge_clicks(strata, rules[mosts[-1]]).verdict is StepOutcome.ROLL_BACK:
                     break
             for most in mosts:
                 needed[most].append(looked_at(strata, rules[most]) or math.inf)

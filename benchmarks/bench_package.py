@@ -25,15 +25,16 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 
 from reshelve.compression.calibration import calibrate
-from reshelve.compression.int8 import quantize
 from reshelve.compression.measure import agreement
-from reshelve.packaging.batches import batches, text_rows
-from reshelve.packaging.catalogue import Catalogue
-from reshelve.packaging.graph import FloatLayers
-from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.signatures import PairModule, signatures
-from reshelve.packaging.tokenizer import GraphTokenizer
-from reshelve.packaging.trained import ModelDocument, TrainedModel
+from reshelve.export.batches import batches, text_rows
+from reshelve.export.catalogue import PackagedCatalogue
+from reshelve.export.layers import FloatLayers
+from reshelve.export.precisions.int8_layers import Int8Layers
+from reshelve.export.tokenizer import GraphTokenizer
+from reshelve.kinds.pair.export import PairModule
+from reshelve.model.description import ModelForm
+from reshelve.model.int8 import quantize
+from reshelve.model.trained import TrainedModel
 from reshelve.reporting.words import figure
 from reshelve.settings import PROJECT
 
@@ -55,7 +56,7 @@ def minilm() -> TrainedModel:
         "max_length": 64,
         "architecture": json.loads((BASE / "config.json").read_text()),
     }
-    return TrainedModel(ModelDocument.model_validate(form), tensors)
+    return TrainedModel(ModelForm.model_validate(form), tensors)
 
 
 def titles(count: int) -> list[str]:
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     model, names = minilm(), titles(600)
-    catalogue = Catalogue([f"sku{n}" for n in range(len(names))], names, [1] * len(names))
+    catalogue = PackagedCatalogue([f"sku{n}" for n in range(len(names))], names, [1] * len(names))
     pairs = [(names[n], names[(n * 7 + 3) % len(names)]) for n in range(len(names))]
     rows = text_rows(BASE / "tokenizer.json", 64, pairs)
     quantized = quantize(model, calibrate(model, batches(rows[:128])), ALPHA)
@@ -113,7 +114,7 @@ def main() -> None:
         for name, layers in (("float32", FloatLayers(model)), ("int8", Int8Layers(model, quantized))):
             directory = Path(temporary, name)
             module = PairModule(model, layers, BASE / "tokenizer.json", catalogue, None)
-            tf.saved_model.save(module, str(directory), signatures=signatures(module))
+            tf.saved_model.save(module, str(directory), signatures=module.signatures)
             sizes[name] = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
             served[name] = Served(directory)
         held_out = {"query": [q for q, _ in pairs[300:428]], "item": [t for _, t in pairs[300:428]]}

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from own_store import own_store
 
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish
+from reshelve.pipeline.references import load_ranker
 from reshelve.processes import guarded
-from reshelve.rankers import load_ranker
-from reshelve.store import signatures, versions
+from reshelve.store import signatures
 from reshelve.store.objects import ObjectStore, object_store
 
 
@@ -65,7 +66,7 @@ def measured(store: ObjectStore, home: Path, directory: Path, args: argparse.Nam
 
     def ours(number: int) -> Callable[[], object]:
         run = packaged(home, directory, date(2011, 8, 1) + timedelta(days=number))
-        return lambda: versions.publish(run)
+        return lambda: publish(run)
 
     def theirs(number: int) -> Callable[[], object]:
         if not args.s5cmd:

@@ -27,11 +27,12 @@ from quality_night import Night, night_file
 from quality_report import report, summary
 from rich.console import Console
 
+from reshelve.config.ranker import Ranker
 from reshelve.errors import EXIT_TRY_AGAIN
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
 from reshelve.logs import configure_logs
+from reshelve.pipeline.references import load_ranker
 from reshelve.processes import guarded
-from reshelve.rankers import Ranker, load_ranker
 from reshelve.store.objects import object_store
 from reshelve.verbs.options import overrides
 
@@ -98,8 +99,8 @@ def days(first: date, last: date) -> list[date]:
 
 def land_and_validate(ranker: Ranker, first: date, last: date) -> None:
     """Every day of the first night's window, up to the last day."""
-    from reshelve.clickstream.landing import land
-    from reshelve.clickstream.validation import validate_range
+    from reshelve.landing.land import land
+    from reshelve.validation.validate import validate_range
 
     begin = first - timedelta(days=ranker.data.window_days - 1)
     land(ranker.data.source, begin, last)

@@ -35,7 +35,7 @@ from reshelve.monitoring.observations import Observation, Role, VersionTraffic
 from reshelve.platform import airflow, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import end_with, free_port, port_is_open, start, stop_group, wait_until
-from reshelve.serving.reports import Report, Serving, write_report
+from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.store import signatures
 from reshelve.store.manifest import version_number
 from reshelve.store.objects import ObjectStore

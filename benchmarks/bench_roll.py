@@ -28,18 +28,19 @@ from pathlib import Path
 
 import numpy as np
 
+from reshelve.agent.admin import ServerAdmin
+from reshelve.agent.server_plan import Observed, VersionState
+from reshelve.client.routing import Caller
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Offer, move_pointer, read_log
 from reshelve.errors import DataError, TryAgainError
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish as publish_run
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, guarded, start, stop_group, wait_until, yield_to_others
-from reshelve.rankers import Ranker
-from reshelve.serving.admin import ServerAdmin
-from reshelve.serving.going_back import rollback
-from reshelve.serving.plan import Observed, State
-from reshelve.serving.release import release
-from reshelve.serving.routing import Caller
-from reshelve.store import signatures, versions
-from reshelve.store.deployments import Offer, move_pointer, read_log
+from reshelve.rollout.release import release
+from reshelve.rollout.roll_back import rollback
+from reshelve.store import signatures
 from reshelve.store.objects import ObjectStore, object_store
 
 SLOW_LOAD = 60  # seconds
@@ -73,7 +74,7 @@ for argument in sys.argv[1:]:
     path, kind = argument.rsplit("=", 1)
     module = Ranking(kind == "fails", int(kind) if kind.isdigit() else 0)
     tf.saved_model.save(module, path, signatures={"serving_default": module.ask.get_concrete_function()})
-from reshelve.packaging.warmup import write_warmup
+from reshelve.export.warmup import write_warmup
 from pathlib import Path
 for argument in sys.argv[1:]:
     path, kind = argument.rsplit("=", 1)
@@ -114,7 +115,7 @@ def publish(directory: Path, day: int, work: Path, name: str = "recommend") -> t
     run.stage("examples").commit({"verdicts": {}})
     run.stage("train").commit({"base": None})
     run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
-    version = int(versions.publish(run)["version"])
+    version = int(publish_run(run)["version"])
     return version, time.time()
 
 
@@ -177,7 +178,7 @@ class Watch:
                 for version in self.now[name].available:
                     self.available.setdefault(version, time.time())
 
-    def wait_for(self, name: str, version: int, state: State) -> float:
+    def wait_for(self, name: str, version: int, state: VersionState) -> float:
         """When a version was first seen in a state."""
         wait_until(
             lambda: self.now[name].states.get(version) is state, 240, f"{name} {version} {state}", every=0.02
@@ -285,22 +286,22 @@ def scenario(
 
     slow, _ = publish(models["slow"], 1, home / "work-slow", "ads")
     move_pointer(store, "ads", Offer(slow), by="bench", reason="bench")
-    watch.wait_for("ads", slow, State.LOADING)
+    watch.wait_for("ads", slow, VersionState.LOADING)
     say("the second ranker begins its first load")
     roll_back("while another ranker loads for the first time", to=three)
     roll_back("while another ranker loads for the first time, again")
-    still = watch.now["ads"].states.get(slow) is State.LOADING
-    watch.wait_for("ads", slow, State.AVAILABLE)
+    still = watch.now["ads"].states.get(slow) is VersionState.LOADING
+    watch.wait_for("ads", slow, VersionState.AVAILABLE)
     say("the second ranker has loaded")
 
     with ThreadPoolExecutor(1) as pool:
         killed_release = pool.submit(roll, "slower", 5, ranker(shadow=0))
         four = 20110805001
-        watch.wait_for("recommend", four, State.LOADING)
+        watch.wait_for("recommend", four, VersionState.LOADING)
         killed_at = say("kill -9 of the server while it loads")
         os.killpg(server.process.pid, signal.SIGKILL)
         wait_until(lambda: not watch.now["recommend"].states, 60, "its end", every=0.02)
-        watch.wait_for("recommend", two, State.AVAILABLE)
+        watch.wait_for("recommend", two, VersionState.AVAILABLE)
         back_at = say("the server is back")
         roll_back("after the crash", to=three)
         try:

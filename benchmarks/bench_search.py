@@ -29,12 +29,12 @@ from head_objective import Training, task
 from hyperopt import rand
 from hyperopt.base import Domain, trials_from_docs
 
-from reshelve.tuning.form import Search
-from reshelve.tuning.past import Past
-from reshelve.tuning.plan import standing
+from reshelve.config.tuning import Search
+from reshelve.tuning.past_nights import PastNights
 from reshelve.tuning.rates import rate_factor
 from reshelve.tuning.search import proposals
 from reshelve.tuning.space import hyperopt_space, plain_values
+from reshelve.tuning.standing import standing
 from reshelve.tuning.trial import Status, Trial
 
 EPOCHS = 1  # of a full training, as a night has: it sees an example about once
@@ -60,7 +60,7 @@ def ours(search: Search, score: Score, most: float) -> Curve:
     curve: Curve = []
     spent, best = 0.0, float("inf")
     while spent < most and (at := standing(search, trials)):
-        for trial in proposals(search, Past(), at, trials):
+        for trial in proposals(search, PastNights(), at, trials):
             factor = rate_factor(search, trial.share)
             rates = {path: trial.values[path] * factor for path in RATES}
             loss = score(trial.values | rates, trial.share * EPOCHS)

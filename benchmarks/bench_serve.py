@@ -30,19 +30,19 @@ import tensorflow as tf
 from bench_package import BASE, SHAPES, minilm, titles
 from serve_peers import peers
 
+from reshelve.client.client import RankingClient
 from reshelve.compression.calibration import calibrate
-from reshelve.compression.int8 import quantize
 from reshelve.compression.measure import agreement, scorer
-from reshelve.packaging.batches import batches, padded, text_rows
-from reshelve.packaging.catalogue import Catalogue
-from reshelve.packaging.graph import FloatLayers, Layers
-from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.signatures import PairModule, signatures
-from reshelve.packaging.tokenizer import Batch
-from reshelve.packaging.trained import TrainedModel
+from reshelve.export.batches import batches, padded, text_rows
+from reshelve.export.catalogue import PackagedCatalogue
+from reshelve.export.layers import FloatLayers, Layers
+from reshelve.export.precisions.int8_layers import Int8Layers
+from reshelve.export.tokenizer import TokenBatch
+from reshelve.kinds.pair.export import PairModule
+from reshelve.model.int8 import quantize
+from reshelve.model.trained import TrainedModel
+from reshelve.modelserver.local_server import running_model_server
 from reshelve.reporting.words import figure
-from reshelve.serving.client import RankingClient
-from reshelve.serving.local_server import running_model_server
 
 ALPHA = 0.7
 GOALS = {"1x32": 0.40, "32x64": 0.45, "128x64": 0.45}
@@ -64,7 +64,7 @@ class Bench:
         self.items = {length: f"of-{length}" for _, length in SHAPES}
         texts = [" ".join(["bag"] * (length - QUERY_WORDS - 3)) for length in self.items]
         ids = [*(f"sku{n}" for n in range(len(names))), *self.items.values()]
-        self.catalogue = Catalogue(ids, [*names, *texts], [1] * len(ids))
+        self.catalogue = PackagedCatalogue(ids, [*names, *texts], [1] * len(ids))
         self.versions: dict[str, tuple[TrainedModel, Layers]] = {
             "float32": (self.model, FloatLayers(self.model)),
             "packaged": (self.model, self._int8(self.model)),
@@ -83,7 +83,7 @@ class Bench:
             found[name] = directory / name
             if not (found[name] / "1" / "saved_model.pb").is_file():
                 module = PairModule(model, layers, BASE / "tokenizer.json", self.catalogue, None)
-                tf.saved_model.save(module, str(found[name] / "1"), signatures=signatures(module))
+                tf.saved_model.save(module, str(found[name] / "1"), signatures=module.signatures)
         return found
 
     def request(self, batch: int, length: int) -> dict[str, list[str]]:
@@ -96,12 +96,12 @@ def _lowest(model: TrainedModel, layers: int) -> TrainedModel:
     return TrainedModel(model.document.model_copy(update={"architecture": shape}), model.tensors)
 
 
-def token_batch(batch: int, length: int) -> Batch:
+def token_batch(batch: int, length: int) -> TokenBatch:
     """Token ids drawn at random, without padding."""
     ids = np.random.default_rng(0).integers(1000, 30000, (batch, length)).astype(np.int32)
     types = np.zeros_like(ids)
     types[:, QUERY_WORDS + 2 :] = 1
-    return Batch(ids, np.full(batch, length, np.int32), types)
+    return TokenBatch(ids, np.full(batch, length, np.int32), types)
 
 
 def in_turn(calls: dict[str, Call], rounds: int, rows: int) -> dict[str, dict[str, float]]:

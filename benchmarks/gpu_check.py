@@ -28,12 +28,11 @@ from gpu_jobs import all_jobs, cut_off, job, run_jobs
 from safetensors.torch import load_file
 
 from reshelve.errors import ConfigurationError
-from reshelve.rankers import Kind
 from reshelve.training import spec as names
 from reshelve.training import worker
 from reshelve.training.batches import read_examples
 from reshelve.training.device import Device, choose_device
-from reshelve.training.gradients import BUFFER_BYTES, Gradients, _Buffer, prefer_settings
+from reshelve.training.gradients import BUFFER_BYTES, Gradients, _GradientBuffer, prefer_settings
 from reshelve.training.initial import build_model
 from reshelve.training.model import RankerModel
 
@@ -95,7 +94,10 @@ def check_buffers(checks: Checks, device: Device) -> None:
     sizes = (BUFFER_BYTES // 8, 1000, BUFFER_BYTES // 8, 17)
     weights = [torch.randn(size, device=device.torch_device, requires_grad=True) for size in sizes]
     gradients = Gradients(weights, passes=2)
-    gradients._buffers = [_Buffer("check.0", weights[:2], 2), _Buffer("check.1", weights[2:], 2)]
+    gradients._buffers = [
+        _GradientBuffer("check.0", weights[:2], 2),
+        _GradientBuffer("check.1", weights[2:], 2),
+    ]
     off = 0.0
     for step in range(3):
         wanted = [((2 + step) * weight).detach() for weight in weights]
@@ -121,7 +123,7 @@ def check_jobs(checks: Checks, ours: dict[str, Any], theirs: dict[str, Any]) -> 
 
 def check_saved(checks: Checks, place: Path, output: Path, device: Device) -> None:
     """What a job on the device saved, loaded on the processor: the same scores as on the device."""
-    for name, kind in (("pair", Kind.PAIR), ("next_item-patience", Kind.NEXT_ITEM)):
+    for name, kind in (("pair", "pair"), ("next_item-patience", "next_item")):
         model = RankerModel.load(output / name)
         at = {str(value.device) for value in load_file(output / name / "model.safetensors").values()}
         batch = read_examples(place / f"examples-{kind}" / "validation.parquet", kind).batch(torch.arange(64).numpy())  # fmt: skip
@@ -137,7 +139,7 @@ def check_resume(checks: Checks, place: Path) -> None:
     values = {"training": {"checkpoint_seconds": 1e-6}}
     weights = {}
     for name in ("whole", "again", "resumed", "moved"):
-        one = job(place, name, Kind.PAIR, values, place / name)
+        one = job(place, name, "pair", values, place / name)
         if name in ("resumed", "moved"):
             cut_off(one, STEPS_STOPPED)
         if name != "moved":
@@ -156,7 +158,7 @@ def _flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 def on_the_processor(place: Path, answer: Path) -> None:
     """The same jobs, and the one that was cut off on the device, on the processor."""
     found = run_jobs(place, place / "processor")
-    one = job(place, "moved", Kind.PAIR, {"training": {"checkpoint_seconds": 1e-6}}, place / "moved")
+    one = job(place, "moved", "pair", {"training": {"checkpoint_seconds": 1e-6}}, place / "moved")
     before = worker.load_checkpoint
     started: list[int] = []
 
@@ -200,7 +202,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         write_base(place / "base", "tiny")
-        for kind in (Kind.PAIR, Kind.NEXT_ITEM):
+        for kind in ("pair", "next_item"):
             write_examples(place / f"examples-{kind}", kind, arguments.examples, arguments.examples // 4)
         if torch.cuda.is_available():
             checks.guarded("refusals", lambda: check_refusals(checks))

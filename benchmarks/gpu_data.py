@@ -14,8 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reshelve.rankers import Kind
-
 TOKENS = 2000
 ITEMS = 300
 FEATURES = ("price", "views")
@@ -51,14 +49,14 @@ def write_base(directory: Path, name: str) -> int:
     return sum(value.numel() for value in model.parameters())
 
 
-def write_examples(directory: Path, kind: Kind, count: int, validation: int) -> Path:
+def write_examples(directory: Path, kind: str, count: int, validation: int) -> Path:
     """`train.parquet` and `validation.parquet` of `kind`, which something can be learned from; gives `directory`."""
     random = np.random.default_rng(0)
     directory.mkdir(parents=True)
     for name, rows in (("train", count), ("validation", validation)):
-        table = _pairs(random, rows) if kind is Kind.PAIR else _baskets(random, rows)
+        table = _pairs(random, rows) if kind == "pair" else _baskets(random, rows)
         pq.write_table(table, directory / f"{name}.parquet")
-    if kind.over_catalogue:
+    if kind != "pair":
         items = {
             "index": range(ITEMS), "item_id": [f"i{n}" for n in range(ITEMS)],
             "title": [f"w{4 + n} w{500 + n}" for n in range(ITEMS)], "events": [1 + n % 50 for n in range(ITEMS)],
@@ -100,9 +98,9 @@ def _baskets(random: np.random.Generator, rows: int) -> pa.Table:
     })  # fmt: skip
 
 
-def spec(base: Path, examples: Path, output: Path, kind: Kind = Kind.PAIR, **values: Any) -> Any:
+def spec(base: Path, examples: Path, output: Path, kind: str = "pair", **values: Any) -> Any:
     """A training job; `model`, `training` and whatever else the spec holds are in `values`."""
-    from reshelve.rankers import Model, Training
+    from reshelve.config.ranker import Model, Training
     from reshelve.training.spec import TrainingSpec
 
     output.mkdir(parents=True, exist_ok=True)

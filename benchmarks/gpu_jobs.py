@@ -8,7 +8,6 @@ from typing import Any
 
 from gpu_data import FEATURES, spec
 
-from reshelve.rankers import Kind
 from reshelve.training import spec as names
 from reshelve.training import worker
 
@@ -39,14 +38,14 @@ class CutOff(Exception):  # noqa: N818 - it stands for a power cut
     """Raised in place of a job's end."""
 
 
-def all_jobs() -> list[tuple[str, Kind, dict[str, Any]]]:
+def all_jobs() -> list[tuple[str, str, dict[str, Any]]]:
     """Name, kind and values of every job."""
-    return [(name, Kind.PAIR, values) for name, values in PAIRS.items()] + [
-        (name, Kind.NEXT_ITEM, values) for name, values in BASKETS.items()
+    return [(name, "pair", values) for name, values in PAIRS.items()] + [
+        (name, "next_item", values) for name, values in BASKETS.items()
     ]
 
 
-def job(place: Path, name: str, kind: Kind, values: dict[str, Any], output: Path) -> Any:
+def job(place: Path, name: str, kind: str, values: dict[str, Any], output: Path) -> Any:
     """The spec of one of the jobs, over the data in `place`."""
     return spec(place / "base", place / f"examples-{kind}", output, kind, **values)
 
@@ -59,7 +58,7 @@ def run_jobs(place: Path, output: Path) -> dict[str, dict[str, Any]]:
         worker.train(one)
         found[name] = json.loads((one.output / names.RESULT).read_text())
     taught = {"teacher": output / "pair", "teacher_share": 0.5}
-    one = job(place, "taught", Kind.PAIR, taught, output / "taught")
+    one = job(place, "taught", "pair", taught, output / "taught")
     worker.train(one)
     return found | {"pair, with a teacher": json.loads((one.output / names.RESULT).read_text())}
 

@@ -26,7 +26,6 @@ from typing import Any
 from gpu_data import SHAPES, spec, write_base, write_examples
 
 from reshelve.processes import guarded
-from reshelve.rankers import Kind
 
 # Batch size → steps for each size of encoder: a few seconds on a current GPU.
 STEPS = {
@@ -207,7 +206,7 @@ def main() -> None:
                 if size not in weights:
                     weights[size] = write_base(place / size, size)
                 count = STEPS[batch][size] * batch
-                examples = write_examples(place / f"examples-{size}-{batch}", Kind.PAIR, count, 20)
+                examples = write_examples(place / f"examples-{size}-{batch}", "pair", count, 20)
                 found = {name: contend(name, place / size, examples, batch) for name in (OURS, *TRAINERS)}
                 rows.append(row(size, batch, weights[size], found))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)

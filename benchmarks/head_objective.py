@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from reshelve.rankers import Kind
 from reshelve.settings import PROJECT
 from reshelve.training.model import RankerModel, embed
 from reshelve.training.worker import BETAS, GRADIENT_NORM, rates
@@ -56,7 +55,7 @@ def task() -> Task:
             questions[late].append((history, items[place]))
     chosen = {late: [rows[i] for i in random.permutation(len(rows))] for late, rows in questions.items()}
     model = RankerModel.initialise(
-        BASE, kind=Kind.NEXT_ITEM, pooling="mean", max_length=64, titles=titles, events=counts.tolist()
+        BASE, kind="next_item", pooling="mean", max_length=64, titles=titles, events=counts.tolist()
     )
     rows = chosen[False][:TRAIN] + chosen[True][:VALIDATION]
     states = embed(model, BASE, [text for text, _ in rows])

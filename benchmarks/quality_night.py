@@ -30,14 +30,15 @@ import pyarrow.parquet as pq
 import quality_peer
 
 from reshelve.errors import ReshelveError
-from reshelve.evaluation.baselines import BASELINES, Baselines
-from reshelve.evaluation.scoring import Answers
+from reshelve.evaluation.baseline_ranking import Baselines
+from reshelve.evaluation.scoring import RankedAnswers
 from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HOLDOUT, HoldoutQuery, read_holdout, write_rows
-from reshelve.examples.past import Past
-from reshelve.lineage import Run, run_stage
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.run import Run, run_stage
 from reshelve.logs import configure_logs
-from reshelve.rankers import Kind, load_ranker
+from reshelve.pipeline.references import load_ranker
 
 Lists = list[list[str]]
 _BATCH = 32
@@ -131,7 +132,7 @@ def run_night(run: Run, served: bool) -> Night:
     seconds["ranking"] = round(time.monotonic() - began, 1)
     if served:
         ranked["float"] = answers(run, queries, catalogue, served=False).ranked
-    if kind is Kind.SEARCH:
+    if kind == "search":
         for name, (lists, took) in quality_peer.answers(run, queries, catalogue).items():
             ranked[name], seconds[name] = lists, took
     ranked |= baselines(run, queries, catalogue)
@@ -140,20 +141,20 @@ def run_night(run: Run, served: bool) -> Night:
     return Night(run.partition, queries, ranked, answered.scores, seconds, round(peak / _MIB))
 
 
-def stages(kind: Kind, served: bool) -> Iterator[tuple[str, Callable[[Run], dict[str, Any]]]]:
+def stages(kind: str, served: bool) -> Iterator[tuple[str, Callable[[Run], dict[str, Any]]]]:
     """The stages that a figure needs, in order."""
     from reshelve.examples.build import build_examples
     from reshelve.training.launch import train
 
     yield "examples", build_examples
     yield "train", train
-    if kind is Kind.SEARCH:
-        from reshelve.memory.stage import blend
+    if kind == "search":
+        from reshelve.kinds.search.blend_stage import blend
 
         yield "blend", blend
     if served:
         from reshelve.compression.compress import compress
-        from reshelve.packaging.package import package
+        from reshelve.export.package import package
 
         yield "compress", compress
         yield "package", package
@@ -166,18 +167,20 @@ def baselines(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue) -> di
     with tempfile.TemporaryDirectory() as spill:
         begins = date.fromisoformat(run.stage("examples").required()["holdout_begins"])
         found = Baselines(
-            Past(events, catalogue, labels, begins, Path(spill)), run.ranker.kind, run.ranker.examples.repeat
+            EventCounts(events, catalogue, labels, begins, Path(spill)),
+            run.ranker.kind,
+            run.ranker.examples.repeat,
         )
-        return {name: [found.rank(name, query, depth) for query in queries] for name in BASELINES}
+        return {name: [found.rank(name, query, depth) for query in queries] for name in found.names}
 
 
-def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served: bool) -> Answers:
+def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served: bool) -> RankedAnswers:
     """The ranked items of each question, best first, with their scores."""
     kind, name = run.ranker.kind, run.ranker.name
     if served:
+        from reshelve.client.client import RankingClient
         from reshelve.evaluation.scoring import ServedModel, catalogue_of
-        from reshelve.serving.client import RankingClient
-        from reshelve.serving.local_server import running_model_server
+        from reshelve.modelserver.local_server import running_model_server
 
         version = run.stage("package").files() / "version"
         with running_model_server({name: version}) as addresses, RankingClient(addresses.grpc) as client:
@@ -185,39 +188,32 @@ def answers(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue, served:
     import tensorflow as tf
 
     from reshelve.evaluation.scoring import order
-    from reshelve.memory.features import read_features
-    from reshelve.packaging import signatures
-    from reshelve.packaging.catalogue import Catalogue as PackagedCatalogue
-    from reshelve.packaging.graph import FloatLayers
-    from reshelve.packaging.trained import TrainedModel
+    from reshelve.export.layers import FloatLayers
+    from reshelve.export.version import VersionBuilder
+    from reshelve.model.trained import TrainedModel
 
-    train, examples = run.stage("train").files(), run.stage("examples").files()
-    model = TrainedModel.load(train)
-    blend = run.stage("blend").files() if kind is Kind.SEARCH else None
-    items = PackagedCatalogue.load(examples / "catalogue.parquet")
-    names = run.ranker.examples.features
-    features = read_features(examples, names) if names else None
-    tokenizer, top = train / "tokenizer.json", run.ranker.release.top
-    repeat = run.ranker.examples.repeat
-    module = signatures.ranker_module(
-        model, FloatLayers(model), tokenizer, items, top, blend, features, repeat=repeat
-    )
+    model = TrainedModel.load(run.stage("train").files())
+    builder = VersionBuilder(run)
+    items, top = builder.catalogue, run.ranker.release.top
+    module = builder.module(model, FloatLayers(model))
     found, scores = Lists(), list[list[float]]()
-    if not kind.over_catalogue:
+    if kind == "pair":
         for query in queries:
             inputs = {"query": tf.constant([query.text]), "item": tf.constant(query.candidates)}
             given = module.serving_default(**inputs)["score"].numpy().tolist()
             of_item = dict(zip(query.candidates, given, strict=True))
             found.append(order(query.candidates, given, frozenset(items.items)))
             scores.append([of_item[item] for item in found[-1]])
-        return Answers(found, scores, 0)
+        return RankedAnswers(found, scores, 0)
     for start in range(0, len(queries), _BATCH):
-        texts = tf.constant([query.text for query in queries[start : start + _BATCH]])
-        likely = tf.nn.softmax(module.logits(**{kind.text_input: texts})["logits"]).numpy()
+        batch = queries[start : start + _BATCH]
+        asked = kind_of(kind).requests.of_questions(batch, len(batch))
+        texts = {name: tf.constant(given) for name, given in asked.items()}
+        likely = tf.nn.softmax(module.logits(**texts)["logits"]).numpy()
         best = np.argsort(-likely, axis=1, kind="stable")[:, :top]
         found += [[items.items[place] for place in row] for row in best]
         scores += np.take_along_axis(likely, best, axis=1).tolist()
-    return Answers(found, scores, 0)
+    return RankedAnswers(found, scores, 0)
 
 
 if __name__ == "__main__":

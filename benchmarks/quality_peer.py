@@ -17,10 +17,10 @@ import numpy as np
 
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
 
 if TYPE_CHECKING:
-    from reshelve.memory.blend import Lists
+    from reshelve.features.blend import Lists
 
 NETWORK, LIGHTGBM = "network", "lightgbm"
 LEFT_OUT = (
@@ -54,10 +54,10 @@ def answers(
     """
     import tensorflow as tf
 
-    from reshelve.memory.blend import Lists
-    from reshelve.memory.evidence import SearchEvidence
-    from reshelve.memory.stage import past_questions
-    from reshelve.memory.tables import SearchTables
+    from reshelve.features.blend import Lists
+    from reshelve.features.evidence import SearchEvidence
+    from reshelve.features.tables import SearchTables
+    from reshelve.kinds.search.blend_stage import past_questions
 
     lists = Lists.joined(past_questions(run).lists)
     evidence = SearchEvidence(SearchTables.read(run.stage("blend").files()))
@@ -79,7 +79,7 @@ def network(lists: Lists, seed: int) -> Scores:
     """The blend's own network."""
     import tensorflow as tf
 
-    from reshelve.memory.blend import fit
+    from reshelve.features.blend import fit
 
     fitted = fit(lists, seed)
     return lambda features: fitted.scores(tf.constant(features)).numpy()

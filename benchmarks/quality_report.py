@@ -10,12 +10,13 @@ from quality_night import Night
 from rich.console import Console
 from rich.table import Table
 
+from reshelve.config.ranker import Ranker
 from reshelve.evaluation import graded
-from reshelve.evaluation.bootstrap import Interval
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.metrics import Metric, reported
-from reshelve.rankers import Kind, Ranker
 from reshelve.reporting.words import figure
+from reshelve.statistics.correlation import spearman
+from reshelve.statistics.interval import Interval
 
 _WIDTH = 160
 _OURS = ("reshelve", quality_peer.NETWORK)  # each is compared with every column to its right
@@ -25,7 +26,7 @@ def held(ranker: Ranker, nights: list[Night]) -> HeldOut:
     """The questions of all nights; those of one cluster and day rise and fall together."""
     queries = [query for night in nights for query in night.queries]
     metric = Metric.parse(ranker.gates.metric)
-    return HeldOut(queries, reported(metric, whole_lists=ranker.kind is Kind.PAIR), ranker.training.seed)
+    return HeldOut(queries, reported(metric, whole_lists=ranker.kind == "pair"), ranker.training.seed)
 
 
 def summary(ranker: Ranker, nights: list[Night]) -> dict[str, float | None]:
@@ -56,7 +57,7 @@ def grading(ranker: Ranker, nights: list[Night]) -> dict[str, float | None]:
     score, grade = np.array(rows).T
     error = graded.rmse(score, grade)
     return {
-        "spearman": rounded(graded.spearman(score, grade)),
+        "spearman": rounded(spearman(score, grade)),
         "rmse": rounded(None if error is None else (high - low) * error),
     }
 
@@ -117,5 +118,5 @@ def show(ranker: Ranker, named: list[tuple[str, Night]], differences: dict[str, 
     for ours, rivals in differences.items():
         told = (f"{name} {of.value:+.4f} ({of.low:+.4f} to {of.high:+.4f})" for name, of in rivals.items())
         console.print(f"{ours} minus " + " · ".join(told), highlight=False, soft_wrap=True)
-    if ranker.kind is Kind.SEARCH and quality_peer.LIGHTGBM not in names:
+    if ranker.kind == "search" and quality_peer.LIGHTGBM not in names:
         console.print(quality_peer.LEFT_OUT, highlight=False)

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reshelve.packaging.tokenizer import Batch
-from reshelve.packaging.trained import TrainedModel
+from reshelve.export.tokenizer import TokenBatch
+from reshelve.model.trained import TrainedModel
 
-Scorer = Callable[[Batch], np.ndarray]
+Scorer = Callable[[TokenBatch], np.ndarray]
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _OPSET = 17
 
 
 def peers(
-    directory: Path | None, model: TrainedModel, rows: list[Batch], threads: int, work: Path
+    directory: Path | None, model: TrainedModel, rows: list[TokenBatch], threads: int, work: Path
 ) -> tuple[dict[str, Scorer], dict[str, str]]:
     """Scorers by name, and why the others are absent. `rows`: token ids to calibrate on."""
     makers: dict[str, Callable[[], Scorer]] = {
@@ -99,13 +99,13 @@ def _optimised(work: Path, model: TrainedModel) -> Path:
     return path
 
 
-def _feeds(batch: Batch) -> dict[str, np.ndarray]:
+def _feeds(batch: TokenBatch) -> dict[str, np.ndarray]:
     mask = np.arange(batch.ids.shape[1])[None, :] < batch.lengths[:, None]
     types = np.zeros_like(batch.ids) if batch.types is None else batch.types
     return {name: a.astype(np.int64) for name, a in zip(_INPUTS, (batch.ids, mask, types), strict=True)}
 
 
-def _onnxruntime(source: Path, work: Path, rows: list[Batch] | None, threads: int) -> Scorer:
+def _onnxruntime(source: Path, work: Path, rows: list[TokenBatch] | None, threads: int) -> Scorer:
     import onnx
     import onnxruntime as ort
     from onnxruntime import quantization as q
@@ -121,7 +121,7 @@ def _onnxruntime(source: Path, work: Path, rows: list[Batch] | None, threads: in
 
         class Reader(q.CalibrationDataReader):
             def __init__(self) -> None:
-                self.rows: Iterator[Batch] = iter(rows)
+                self.rows: Iterator[TokenBatch] = iter(rows)
 
             def get_next(self) -> dict[str, np.ndarray] | None:
                 batch = next(self.rows, None)
@@ -137,7 +137,7 @@ def _onnxruntime(source: Path, work: Path, rows: list[Batch] | None, threads: in
     return lambda batch: session.run(None, _feeds(batch))[0]
 
 
-def _openvino(source: Path, rows: list[Batch], threads: int) -> Scorer:
+def _openvino(source: Path, rows: list[TokenBatch], threads: int) -> Scorer:
     os.environ.setdefault("NNCF_TELEMETRY", "0")
     import nncf
     import openvino as ov

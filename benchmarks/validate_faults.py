@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.database import connect, reader
-from reshelve.clickstream.history import History
-from reshelve.clickstream.profile import Profile, histograms, profile_query
+from reshelve.validation.history import PartitionHistory
+from reshelve.validation.profile import Profile, histograms, profile_query
 
 DAY = date(2026, 3, 2)
 LEAST_ROWS = 100_000
@@ -46,7 +46,7 @@ class Day:
 
     events: Path
     products: Path
-    history: History
+    history: PartitionHistory
     planted: dict[str, int]
 
 
@@ -156,7 +156,7 @@ def _planted(db: duckdb.DuckDBPyConnection, rows: int, events: Path) -> dict[str
     return counts
 
 
-def _history(db: duckdb.DuckDBPyConnection, rows: int, directory: Path, faulty: bool) -> History:
+def _history(db: duckdb.DuckDBPyConnection, rows: int, directory: Path, faulty: bool) -> PartitionHistory:
     """Three weeks of days like a clean one of `rows`; for the faulty day of another kind altogether."""
     query = _EVENTS.format(day=DAY, rows=LEAST_ROWS, users=2000, plan=_plan(LEAST_ROWS, False), extra="")
     shape = histograms(db.execute(profile_query(f"({query})")).fetchall())
@@ -172,4 +172,4 @@ def _history(db: duckdb.DuckDBPyConnection, rows: int, directory: Path, faulty: 
     items = directory / "items.parquet"
     names = [f"old{n}" if faulty else f"item{n}" for n in range(40_000)]
     pq.write_table(pa.table({"item_id": names, "events": [1] * len(names)}), items)
-    return History(days, (items,))
+    return PartitionHistory(days, (items,))

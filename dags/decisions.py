@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from reshelve.rankers import ranker_names
+from reshelve.config.ranker import ranker_names
 from reshelve_airflow.params import airflow_params, decision_params
 from reshelve_airflow.policies import by_hand
 from reshelve_airflow.verb import ReshelveOperator
@@ -19,8 +19,8 @@ from reshelve_airflow.verb import ReshelveOperator
 Form = decision_params(ranker_names())
 
 DESCRIPTIONS = {
-    "approve": "Let a release that waits for a person go on",
-    "withdraw": "Take a release under way back",
+    "approve": "Approve a waiting release",
+    "withdraw": "Withdraw a release under way",
 }
 
 for verb, description in DESCRIPTIONS.items():

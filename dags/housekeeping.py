@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from reshelve.rankers import Ranker
+from reshelve.config.ranker import Ranker
 from reshelve_airflow.isolation import add_tasks
 from reshelve_airflow.policies import START_DATE, Tag, defaults, rankers, sources
 from reshelve_airflow.timetable import NightTimetable
@@ -31,7 +31,7 @@ def clean(ranker: Ranker) -> None:
 with DAG(
     "housekeeping",
     auto_register=False,
-    description="Delete old versions and old work",
+    description="Delete old versions and runs",
     doc_md=__doc__,
     schedule=NightTimetable("0 5 * * *", first=START_DATE),
     catchup=False,

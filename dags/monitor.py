@@ -2,7 +2,7 @@
 ### Watch over what serves
 
 Every ten minutes, per ranker, from its first release on: what callers measured of each version, what agents report, the newest verdict on the data,
-drift of what customers ask and of the scores. One decision by a table:
+drift of the inputs and of the scores. One decision by a table:
 
 | found | done |
 |---|---|
@@ -26,23 +26,22 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG
 
-from reshelve.rankers import Ranker
+from reshelve.config.ranker import Ranker
 from reshelve_airflow.isolation import add_tasks
 from reshelve_airflow.policies import Tag, defaults, rankers
-from reshelve_airflow.verb import ReshelveOperator
-from reshelve_airflow.watch import AlertOperator, AskedOperator
+from reshelve_airflow.watch import AlertOperator, AskedOperator, LookOperator
 
 # A key of a look's result, the param of the DAG of that name that it becomes, why, and what makes the run another one:
 # a night is started once for its day, a release whenever one waited.
 ASKED: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("retrain", "partition", {"note": "the watch found drift"}, ""),
-    ("release", "version", {"reason": "what it waited for is over"}, "__{{ run_id }}"),
+    ("release", "version", {"reason": "the release freeze is over"}, "__{{ run_id }}"),
 )
 
 
 def watch(ranker: Ranker) -> None:
     """The tasks of one ranker: look, tell people, ask other DAGs."""
-    look: Any = ReshelveOperator(
+    look: Any = LookOperator(
         task_id=f"watch_{ranker.name}",
         verb="monitor",
         options={"ranker": ranker.name},
@@ -69,7 +68,7 @@ def watch(ranker: Ranker) -> None:
 dag = DAG(
     "monitor",
     auto_register=False,
-    description="Watch over what serves, and act on it",
+    description="Monitor serving, and act on problems",
     doc_md=__doc__,
     schedule="*/10 * * * *",
     catchup=False,

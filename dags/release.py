@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from reshelve.rankers import Ranker
+from reshelve.config.ranker import Ranker
 from reshelve_airflow.approval import ANSWER, AskApprovalOperator, ConcludeOperator, ReleaseOperator
 from reshelve_airflow.isolation import dags_of
 from reshelve_airflow.params import ReleaseParams, airflow_params

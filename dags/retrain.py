@@ -29,10 +29,11 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, TaskGroup, TriggerRule
 
+from reshelve.config.ranker import Ranker
+from reshelve.config.waves import wave_count
+from reshelve.kinds.registry import kind_of
 from reshelve.platform.airflow_client import NIGHT
-from reshelve.rankers import Kind, Ranker
 from reshelve.settings import settings
-from reshelve.tuning.plan import wave_count
 from reshelve_airflow.isolation import dags_of
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
 from reshelve_airflow.params import airflow_params, retrain_params
@@ -108,10 +109,10 @@ def night(ranker: Ranker) -> None:
     train = stage("train", Pool.ACCELERATOR)
     publish = stage("publish")
     begin >> verdict >> examples >> ask
-    learned = train
-    if ranker.kind is Kind.SEARCH:
-        train >> (learned := stage("blend"))
     tell >> train
+    learned = train
+    for own in kind_of(ranker.kind).stages:
+        learned >> (learned := stage(own.name))
     learned >> stage("compress") >> stage("package") >> stage("gate") >> publish
     # Once nothing more is coming, of a night that ended early too; but not of one that was skipped.
     beside: dict[str, Any] = {

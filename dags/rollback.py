@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from reshelve.rankers import ranker_names
+from reshelve.config.ranker import ranker_names
 from reshelve_airflow.params import airflow_params, rollback_params
 from reshelve_airflow.policies import by_hand
 from reshelve_airflow.verb import ResumingOperator

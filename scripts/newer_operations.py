@@ -1,4 +1,4 @@
-"""What this TensorFlow knows of operations and another one does not, for `reshelve.packaging.operations`.
+"""What this TensorFlow knows of operations and another one does not, for `reshelve.export.operations`.
 
 python -m venv OTHER && OTHER/bin/pip install tensorflow==2.20.0
 python scripts/newer_operations.py OTHER/bin/python

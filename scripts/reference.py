@@ -1,4 +1,4 @@
-"""Write docs/reference/{cli,ranker-file,mapping-file,settings,metrics}.md from the code, and the index docs/README.md, so that none can drift.
+"""Write docs/reference/{cli,ranker-file,mapping-file,settings,metrics}.md from the code, figures.md from the benchmarks, and the index docs/README.md.
 
 python scripts/reference.py            writes the files
 python scripts/reference.py --check    exit 1 where a file differs (a test does this)
@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import annotated_types
+import figures
 import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reshelve.cli import app
-from reshelve.clickstream.sources import Catalogue, ClickstreamSource
-from reshelve.compression.form import Step
+from reshelve.config.compression import Step
+from reshelve.config.kind_names import kind_names, require_kind
+from reshelve.config.ranker import Ranker
+from reshelve.modelserver.server_options import ServerOptions
 from reshelve.monitoring.exporter import METRICS
 from reshelve.platform.configuration import Ports
-from reshelve.rankers import Ranker
-from reshelve.serving.server_options import ServerOptions
+from reshelve.raw.sources import ClickstreamSource, ProductFiles
 from reshelve.settings import PROJECT, Settings
 
 DOCS = PROJECT / "docs"
@@ -45,14 +47,14 @@ def cli() -> str:
         "# The `reshelve` command",
         MADE,
         "`.venv/bin/reshelve VERB --help` says the same. With `--json`, stdout carries exactly one JSON object; logs go to stderr.",
-        "A local platform (`make run`) is found by itself, unless the shell names an S3 of its own.\n",
+        "A running local platform (`make run`) is used automatically, unless the environment sets another S3.\n",
         "| exit code | meaning |",
         "|---|---|",
         "| 0 | done |",
-        "| 65 | the data is bad: a retry cannot help |",
-        "| 73 | part of the data is bad, the rest is done: a retry cannot help |",
-        "| 75 | something failed that may pass: a retry resumes |",
-        "| 78 | the configuration is bad: a retry cannot help |\n",
+        "| 65 | bad data: a retry does not help |",
+        "| 73 | part of the data is bad, the rest is done: a retry does not help |",
+        "| 75 | a temporary failure: a retry resumes the work |",
+        "| 78 | bad configuration: a retry does not help |\n",
     ]
     for name, command in _commands(typer.main.get_command(app), "reshelve"):
         lines += [f"## `{name}`\n", command.help.strip() + "\n"]
@@ -68,8 +70,8 @@ def ranker_file() -> str:
     lines = [
         "# Ranker files",
         MADE,
-        "One YAML file in `include/rankers/` is one ranking problem; its name is the file's name. Unknown keys are refused with the",
-        "line and what was expected. Any key may be changed for one run: `--set training.epochs=2`.\n",
+        "One YAML file in `include/rankers/` is one ranking problem, named after the file. Unknown keys are refused, with the",
+        "line and what was expected. Any key can be overridden for one run: `--set training.epochs=2`.\n",
         *_keys(Ranker, ""),
         "\n## Steps of `compression.steps`\n",
         "Each is a name (`- int8`) or a mapping (`- {step: distil, layers: 3}`); see [how to](../how-to/compress.md).\n",
@@ -83,12 +85,12 @@ def mapping_file() -> str:
     lines = [
         "# Mapping files",
         MADE,
-        "One YAML file in `include/clickstreams/` is one clickstream source; its name is the file's name. Unknown keys, and options that mean nothing for",
-        "the files' format, are refused with the line and what was expected. How to write one: [use your own clickstream](../how-to/use-your-own-clickstream.md).\n",
+        "One YAML file in `include/clickstreams/` is one clickstream source, named after the file. Unknown keys, and options that do not apply to",
+        "the format, are refused, with the line and what was expected. How to write one: [use your own clickstream](../how-to/use-your-own-clickstream.md).\n",
         *_keys(ClickstreamSource, ""),
         "\n## `catalogue`\n",
-        f"{(Catalogue.__doc__ or '').strip()} Its `options` are those above.\n",
-        *_keys(Catalogue, "catalogue.", nested=False),
+        f"{(ProductFiles.__doc__ or '').strip()} Its `options` are those above.\n",
+        *_keys(ProductFiles, "catalogue.", nested=False),
     ]
     return "\n".join(lines)
 
@@ -110,10 +112,10 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         MADE,
-        "Environment variables. S3 is reached with boto3's own: `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,",
+        "Environment variables. S3 uses those of boto3: `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,",
         "`AWS_DEFAULT_REGION`. `make run` writes all of them to `.reshelve/env` (mode 0600) for the local platform.",
-        "A variable `RESHELVE_…` that nothing reads is named with a warning. A wrong value ends with 78.",
-        "`AWS_REQUEST_CHECKSUM_CALCULATION=when_required` is for [stores that know no checksum headers](../how-to/object-stores.md).\n",
+        "An unknown variable `RESHELVE_…` causes a warning; an invalid value exits with 78.",
+        "`AWS_REQUEST_CHECKSUM_CALCULATION=when_required` is for [stores without checksum support](../how-to/object-stores.md).\n",
         "## Everywhere\n",
         *_variables(Settings, "RESHELVE_"),
         "| `RESHELVE_LOG` | `json` for JSON logs. | readable lines |",
@@ -126,18 +128,18 @@ def settings_page() -> str:
         "| variable | | default |",
         "|---|---|---|",
         "| `RESHELVE_PYTHON` | The Python 3.11 that makes `.venv`. | `python3.11` |",
-        "| `RESHELVE_WHEELS` | Where the built Horovod wheel is kept; clones may share it. | `.wheels` |",
-        "| `RESHELVE_HOROVOD` | `nccl` or `cpu`: what Horovod is built for. | `nccl` where CUDA's compiler and a GPU are seen |",
+        "| `RESHELVE_WHEELS` | Directory for the built Horovod wheel; clones may share it. | `.wheels` |",
+        "| `RESHELVE_HOROVOD` | `nccl` or `cpu`: what Horovod is built for. | `nccl` if CUDA's compiler and a GPU are found |",
         "\n## Files of the local platform (`RESHELVE_HOME`)\n",
         "| path | |",
         "|---|---|",
-        "| `platform.json` | pid and start time of each service; only these are ever stopped |",
-        "| `env` | the environment of the platform, for shells: `set -a; . .reshelve/env; set +a`; its commands are then on the PATH |",
+        "| `platform.json` | pid and start time of each service; no other process is ever stopped |",
+        "| `env` | the environment of the platform, for shells: `set -a; . .reshelve/env; set +a`; this also adds its commands to the PATH |",
         "| `logs/` | one log per service |",
         "| `airflow/` | AIRFLOW_HOME: task logs, `secrets.json` and `passwords.json` (mode 0600) |",
         "| `postgres/`, `seaweedfs/` | the database's and the object store's data |",
-        "| `serving/models/` | what the agent copied for the model server |",
-        "| `work/` | work directories of runs: a cache, what matters is on S3 |",
+        "| `serving/models/` | versions copied by the agent for the model server |",
+        "| `work/` | work directories of runs: a cache; all lasting data is on S3 |",
         "",
     ]
     return "\n".join(lines)
@@ -148,8 +150,8 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         MADE,
-        "`reshelve metrics` serves these at `/metrics`, from the newest looks of the watch: [watch what serves](../how-to/watch-what-serves.md).",
-        "Counters begin at 0 when the process starts and end in `_total`; a look is counted once.\n",
+        "`reshelve metrics` serves these at `/metrics`, from the newest looks of the watch: [monitor serving](../how-to/watch-what-serves.md).",
+        "Counters start at 0 with the process and end in `_total`; each look is counted once.\n",
         "| metric | |",
         "|---|---|",
         *[f"| `{name}` | {_cell(text)} |" for name, text in METRICS.items()],
@@ -163,6 +165,8 @@ def index() -> str:
     lines = ["# Documentation", MADE]
     for heading, folder in SECTIONS.items():
         lines.append(f"\n**{heading}**\n")
+        if folder == "explanation":
+            lines.append("- [Architecture](architecture.md)")
         for path in sorted((DOCS / folder).glob("*.md")):
             title = path.read_text().splitlines()[0].removeprefix("# ")
             lines.append(f"- [{title}]({folder}/{path.name})")
@@ -231,6 +235,8 @@ def _form(field: FieldInfo) -> type[BaseModel] | None:
 def _values(field: FieldInfo) -> str:
     low = [c for c in field.metadata if isinstance(c, annotated_types.Ge | annotated_types.Gt)]
     high = [c for c in field.metadata if isinstance(c, annotated_types.Le | annotated_types.Lt)]
+    if any(getattr(known, "func", None) is require_kind for known in field.metadata):
+        return " · ".join(f"`{name}`" for name in kind_names())
     text = _kind(field.annotation)
     if low:
         text += f" ≥ {low[0].ge}" if isinstance(low[0], annotated_types.Ge) else f" > {low[0].gt}"
@@ -284,6 +290,7 @@ PAGES = {
     "reference/ranker-file.md": ranker_file,
     "reference/settings.md": settings_page,
     "reference/metrics.md": metrics_page,
+    "reference/figures.md": figures.page,
     "README.md": index,
 }
 

@@ -7,13 +7,41 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import hypothesis
 import pytest
 
+from reshelve.deployments import deployment_log
+from reshelve.deployments.release_table import Event, ReleaseState
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, stop_group
 from reshelve.settings import PROJECT, settings
-from reshelve.store import deployments, objects, signatures
-from reshelve.store.rollout import Event, State
+from reshelve.store import objects, signatures
+
+# A test that has one of these among its fixtures, or behind them, has started a server or trained a model.
+NOT_QUICK = frozenset(
+    {
+        "s3_environment",
+        "airflow_here",
+        "host",
+        "caller",
+        "saved_model",
+        "tiny_base",
+        "small_bert",
+        "trained_run",
+    }
+)
+
+
+# A machine that is busy with other tests draws breath for longer than the 200 ms that an example has by default.
+hypothesis.settings.register_profile("reshelve", deadline=None)
+hypothesis.settings.load_profile("reshelve")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what needs a server or a model; tests that start processes of their own say so themselves."""
+    for item in items:
+        if NOT_QUICK.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -63,17 +91,17 @@ def store(
 
 
 @pytest.fixture
-def make_stable() -> Callable[..., deployments.Pointer]:
+def make_stable() -> Callable[..., deployment_log.Pointer]:
     """`make_stable(store, ranker, version)`: the whole way of a release, without the work behind it."""
 
-    def made(store: objects.ObjectStore, ranker: str, version: int) -> deployments.Pointer:
-        def move(change: deployments.Change) -> deployments.Pointer:
-            return deployments.move_pointer(store, ranker, change, by="test", reason="")
+    def made(store: objects.ObjectStore, ranker: str, version: int) -> deployment_log.Pointer:
+        def move(change: deployment_log.Change) -> deployment_log.Pointer:
+            return deployment_log.move_pointer(store, ranker, change, by="test", reason="")
 
-        move(deployments.Offer(version))
-        move(deployments.Advance(version, Event.LOADED, State.LOADING))
-        move(deployments.Advance(version, Event.PROBED, State.PROBING))
-        return move(deployments.Promote(version))
+        move(deployment_log.Offer(version))
+        move(deployment_log.Advance(version, Event.LOADED, ReleaseState.LOADING))
+        move(deployment_log.Advance(version, Event.PROBED, ReleaseState.PROBING))
+        return move(deployment_log.Promote(version))
 
     return made
 

@@ -1,4 +1,4 @@
-"""Incidents for tests: versions that fail or are slow on what customers ask, and customers who ask all the time."""
+"""Incidents for tests: versions that fail or are slow on the inputs, and customers who ask all the time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.privacy import Key
+from reshelve.client.request_log import Logged, requests_prefix, table
+from reshelve.client.routing import Caller
+from reshelve.config.ranker import Ranker
 from reshelve.errors import ReshelveError
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish
 from reshelve.processes import wait_until
-from reshelve.rankers import Ranker
-from reshelve.serving.request_log import Logged, requests_prefix, table
-from reshelve.serving.routing import Caller
-from reshelve.store import versions
+from reshelve.protocol.traffic import read_traffic_reports
 from reshelve.store.objects import object_store
 
 _BUILD = """
@@ -51,7 +52,7 @@ for path in sys.argv[1:]:
 
 
 def build_graphs(root: Path) -> dict[str, Path]:
-    """SavedModels: `good`, and `failing` and `slow` on what customers ask, which no probe asks."""
+    """SavedModels: `good`, and `failing` and `slow` on the inputs, which no probe asks."""
     found = {kind: root / kind for kind in ("good", "failing", "slow")}
     command = [sys.executable, "-c", _BUILD, *map(str, found.values())]
     subprocess.run(command, check=True, capture_output=True, timeout=400)
@@ -93,7 +94,12 @@ class Customers:
         self.open.set()
         wait_until(lambda: self.asked >= before + requests, 120, f"{requests} requests")
         self.open.clear()
-        time.sleep(0.7)
+        wait_until(self._reported, 60, "their report")
+
+    def _reported(self) -> bool:
+        counts = self.caller.meter.report().counts
+        written = read_traffic_reports(object_store(), "recommend")
+        return not counts or any(one.client == "shop" and one.counts == counts for one in written)
 
     def close(self) -> None:
         """They leave."""
@@ -104,7 +110,7 @@ class Customers:
 
 
 def remember(version: int) -> None:
-    """Log what customers asked of a version that answered them: what the watch asks again before it acts."""
+    """Log the inputsed of a version that answered them: what the watch asks again before it acts."""
     key, now = Key(date(2011, 1, 1), "a key of these tests alone"), datetime.now(UTC)
     rows = [
         Logged(now, str(number), version, "stable", "serving_default", f"title {number % 7} ; customer {number}", ("i0",), (0.4,))
@@ -126,4 +132,4 @@ def publish_graph(graph: Path, ranker: Ranker, day: date, work: Path) -> int:
     }.items():
         run.stage(stage).commit(result)
     run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
-    return int(versions.publish(run)["version"])
+    return int(publish(run)["version"])

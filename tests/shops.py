@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
+from reshelve.gateway.configuration import SESSION_HEADER, VERSION_HEADER
 from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
-from reshelve.serving.gateway_config import SESSION_HEADER, VERSION_HEADER
 from reshelve.settings import settings
 
 TOKEN = "a-token-of-the-shop"

@@ -14,10 +14,10 @@ import typer
 
 from reshelve import errors
 from reshelve.logs import configure_logs, logger
-from reshelve.pinned_code import OtherCodeError
+from reshelve.pipeline.pinned_code import OtherCodeError
 from reshelve.platform.configuration import use_local_platform
+from reshelve.platform.variables import unknown_variables
 from reshelve.processes import die_with_parent
-from reshelve.variables import unknown_variables
 from reshelve.verbs import clickstream, new, night, platform, servers, versions, watch
 
 app = typer.Typer(

@@ -99,7 +99,7 @@ def of_the_disk(error: BaseException) -> ReshelveError | None:
         if system.errno in _NOT_ALLOWED and system.filename:
             return ConfigurationError(
                 f"{system.filename}: {system.strerror}",
-                "expected what this user may read and write; local state is kept in RESHELVE_HOME",
+                "expected a path that this user can read and write; local state is in RESHELVE_HOME",
             )
         seen = seen.__cause__
     return None

@@ -55,8 +55,8 @@ def require_ranker(text: str) -> str:
     """The name. Raises ConfigurationError where it is none."""
     if not is_ranker(text):
         raise ConfigurationError(
-            f"{text[:_SHOWN]!r} is no ranker's name",
-            "expected a small letter, then at most 40 small letters, digits and underscores",
+            f"{text[:_SHOWN]!r} is not a valid ranker name",
+            "expected a lower-case letter, then at most 40 lower-case letters, digits and underscores",
         )
     return text
 
@@ -75,7 +75,7 @@ def require_address(text: str, what: str) -> str:
     """HOST:PORT. Raises ConfigurationError naming `what` where it is none."""
     if _ADDRESS.fullmatch(text) is None or not 0 < int(text.rpartition(":")[2]) < 65536:
         raise ConfigurationError(
-            f"{what}: {text[:_SHOWN]!r} is no address", "expected HOST:PORT or [IPV6]:PORT"
+            f"{what}: {text[:_SHOWN]!r} is not an address", "expected HOST:PORT or [IPV6]:PORT"
         )
     return text
 
@@ -98,5 +98,7 @@ def is_day(text: str) -> bool:
 @lru_cache(maxsize=1000)
 def _strange(name: str, where: str) -> bool:
     """Always False: remembered, so that a folder that is listed every few seconds is told of once."""
-    logger().warning("a folder that names no ranker is ignored", where=where, folder=repr(name[:_SHOWN]))
+    logger().warning(
+        "ignored a folder that is not named after a ranker", where=where, folder=repr(name[:_SHOWN])
+    )
     return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import select
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from reshelve import guard
 from reshelve.errors import EXIT_TRY_AGAIN, AlreadyRunningError, TryAgainError
+from reshelve.files import take_lock
 
 _PR_SET_PDEATHSIG = 1
 _LOW_PRIORITY = 15  # of 19
@@ -69,13 +69,9 @@ def only_one(lock: Path, what: str, about: str = "") -> Iterator[None]:
     one said `about` itself.
     """
     with lock.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not take_lock(handle):
             handle.seek(0)
-            raise AlreadyRunningError(
-                f"another {what} is at work in {lock.parent}", handle.read().strip()
-            ) from error
+            raise AlreadyRunningError(f"another {what} is running in {lock.parent}", handle.read().strip())
         handle.truncate(0)
         handle.write(about)
         handle.flush()

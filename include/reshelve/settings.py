@@ -47,64 +47,66 @@ class Settings(BaseSettings):
     expectations_dir: Path = Field(PROJECT / "include" / "expectations", description="Validation rules.")
     data: Path = Field(
         PROJECT.parent / "shared" / "data",
-        description="Data that may not be published (tests and benchmarks).",
+        description="Directory of data that may not be redistributed (for tests and benchmarks).",
     )
     pseudonym_keys: SecretStr = Field(
         SecretStr(""),
-        description="Landing replaces user and session ids by a keyed hash: YYYY-MM-DD:SECRET, the day the key begins; "
-        "several with commas between rotate. Empty: ids stay as they are.",
+        description="Landing replaces user and session ids by a keyed hash: YYYY-MM-DD:SECRET, with the first "
+        "day of the key; list several, separated by commas, to rotate. Empty: ids are kept.",
     )
     validation_engine: str = Field(
         "duckdb",
-        description="What finds bad rows: duckdb, pandas, or spark (experimental; needs the extra `spark` and Java 17).",
+        description="The validation engine: duckdb, pandas, or spark (experimental; needs the extra `spark` and Java 17).",
     )
     model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
     model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")
     gateway_tokens: SecretStr = Field(
         SecretStr(""),
-        description="Bearer tokens that `reshelve gateway` takes from callers; several with commas between rotate.",
+        description="Bearer tokens that `reshelve gateway` accepts; list several, separated by commas, to rotate.",
     )
     signatures: Literal["required", "off"] = Field(
-        "required", description="required: a version that no trusted key signed is never loaded. off: it is."
+        "required",
+        description="required: only versions signed by a trusted key are loaded. off: unsigned ones too.",
     )
     signing_key: Path | None = Field(
-        None, description="The private key that signs what is published; empty: keys/signing.pem in the home."
+        None,
+        description="The private key that signs published versions; empty: keys/signing.pem in the home.",
     )
     trusted_keys: Path | None = Field(
         None,
-        description="The directory of public keys whose versions are loaded; empty: keys/trusted in the home.",
+        description="The directory of trusted public keys; empty: keys/trusted in the home.",
     )
     release_lease_seconds: float = Field(
         120,
         gt=0,
-        description="A release whose process gave no sign of life for so long is taken back by the next one.",
+        description="A release without a heartbeat for this many seconds is withdrawn by the next one.",
     )
     copy_megabytes_per_second: float = Field(
         50,
         ge=0,
-        description="How fast an agent copies a version at most while its server has another; 0: as fast as it can.",
+        description="Maximum copying speed of an agent while its server has another version; 0: unlimited.",
     )
     alert_webhook: SecretStr = Field(
         SecretStr(""),
-        description="The URL that is told of alerts and failed tasks: JSON with subject and text, as chat tools take it.",
+        description="URL that receives alerts and failed tasks as JSON with subject and text, the form chat tools accept.",
     )
     alert_email: str = Field(
         "",
-        description="Addresses that are told too, with commas between; sent through Airflow's connection smtp_default.",
+        description="Comma-separated e-mail addresses for alerts; sent through Airflow's connection smtp_default.",
     )
     alert_slack: str = Field(
         "",
-        description="An Airflow connection of the type slackwebhook that is told too; needs the extra `slack`.",
+        description="An Airflow connection of type slackwebhook for alerts; needs the extra `slack`.",
     )
     alert_teams: str = Field(
         "",
-        description="An Airflow connection of the type apprise, of a Teams channel, that is told too; needs the extra `teams`.",
+        description="An Airflow connection of type apprise, for a Teams channel, for alerts; needs the extra `teams`.",
     )
     mlflow_tracking_uri: SecretStr = Field(
         SecretStr(""),
-        description="The http(s) address of an MLflow server that gets every night; empty: MLFLOW_TRACKING_URI, and without that none.",
+        description="URL of an MLflow server to send every night to; empty: MLFLOW_TRACKING_URI, or none.",
     )
-    job_timeout_minutes: int = Field(120, description="How long one stage may run before it is stopped.")
+    job_timeout_minutes: int = Field(120, description="Time limit of one stage in minutes.")
 
     @property
     def work(self) -> Path:

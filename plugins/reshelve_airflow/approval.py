@@ -25,8 +25,7 @@ ANSWER = {
 }
 
 _BODY = """
-It is loaded beside the stable version and has passed the steps below. **Approve** makes it the stable version;
-**Reject** takes the release back, and the version stays published. Without an answer within {hours:g} hours it is taken back.
+It is loaded next to the stable version and has passed the steps below. **Approve** makes it the stable version; **Reject** withdraws the release, and the version stays published. Without an answer within {hours:g} hours it is withdrawn.
 
 [The night's report](/reshelve/report/{ranker}/{{{{ params.version }}}}) ·
 [the Releases page](/reshelve/releases/{ranker})

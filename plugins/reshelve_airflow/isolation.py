@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from airflow.sdk import DAG
 
+from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError
-from reshelve.rankers import Ranker
 from reshelve.settings import settings
 
 T = TypeVar("T")
@@ -60,4 +60,4 @@ def add_tasks(
 def _problem(ranker: Ranker, error: Exception) -> ConfigurationError:
     path = settings().rankers_dir / f"{ranker.name}.yaml"
     said = f"{type(error).__name__}: {error}"
-    return ConfigurationError(f"{path}:1: Airflow does not take it: expected what a DAG can be made of", said)
+    return ConfigurationError(f"{path}:1: Airflow cannot make a DAG from it", said)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException
 
+from reshelve.config.safe_yaml import load_yaml
 from reshelve.errors import EXIT_PARTLY_DONE, EXIT_TRY_AGAIN, ConfigurationError
-from reshelve.safe_yaml import load_yaml
 from reshelve.settings import settings
+from reshelve_airflow.idle import Idle
 from reshelve_airflow.verb import VerbTask, checked, small
 
 if TYPE_CHECKING:
@@ -52,14 +53,13 @@ def _whole(value: object, most: int) -> int:
     return value if isinstance(value, int) and 0 <= value <= most else 0
 
 
-def skip_others(source: str, context: Context) -> None:
-    """Skip the task where the run was asked for another source."""
-    asked = context["params"].get("source")
-    if asked and asked != source:
-        raise AirflowSkipException(f"this run was asked for {asked} alone")
+def why_others(source: str, params: Mapping[str, Any]) -> str:
+    """Why a run with these params has nothing to do for this source; empty where it has."""
+    asked = params.get("source")
+    return f"this run was asked for {asked} alone" if asked and asked != source else ""
 
 
-class LandSensor(VerbTask, BaseSensorOperator):
+class LandSensor(Idle, VerbTask, BaseSensorOperator):
     """`reshelve land` of one source and partition, where its mapping file tells the files of a day, or the run asks for it.
 
     Waits, without holding a slot, until the day has ended by its source's clocks, and then until the files are there. Where the verb landed a part (73: rows of another day in these
@@ -77,13 +77,17 @@ class LandSensor(VerbTask, BaseSensorOperator):
         self.source = source
         self.partition = partition
 
+    def why_idle(self, known: Mapping[str, Any]) -> str:
+        """By the params of the run."""
+        if others := why_others(self.source, known):
+            return others
+        if self.delivery is None and not known.get("land"):
+            return f"{self.source}: `files` of its mapping has no {{date}}, so its days are landed when somebody asks for it"
+        return ""
+
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Try once."""
-        skip_others(self.source, context)
-        if self.delivery is None and not context["params"].get("land"):
-            said = f"{self.source}: `files` of its mapping has no {{date}}, so its days are landed when somebody asks for it"
-            self.log.info("skipped: %s", said)
-            raise AirflowSkipException(said)
+        self.skip_if_idle(context["params"])
         ends = self._ends()
         if self.delivery and timedelta() < ends - datetime.now(UTC) < _LATEST_END:
             self.log.info("the day is not over yet: it ends at %s", ends.isoformat())
@@ -93,7 +97,7 @@ class LandSensor(VerbTask, BaseSensorOperator):
             self._go_on_waiting(context, outcome.headline)
             return False
         if outcome.code == EXIT_PARTLY_DONE and outcome.result:
-            self.log.warning("landed in part: %s", outcome.headline)
+            self.log.warning("partly landed: %s", outcome.headline)
             result = outcome.result
         else:
             try:
@@ -132,4 +136,4 @@ class LandSensor(VerbTask, BaseSensorOperator):
             if outcome.may_retry:
                 checked(outcome, "validate", context)
             elif outcome.code:
-                self.log.warning("a day before has no verdict to go on with: %s", outcome.headline)
+                self.log.warning("an earlier day could not be validated again: %s", outcome.headline)

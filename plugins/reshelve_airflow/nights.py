@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
+from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError
-from reshelve.rankers import Ranker
-from reshelve.references import check_references
+from reshelve.pipeline.references import check_references
+from reshelve_airflow.idle import skip_idle
 from reshelve_airflow.params import ParamsError, refuse_unknown, retrain_params
 from reshelve_airflow.partitions import PartitionError, partition_of
 from reshelve_airflow.verb import VerbTask, checked, small
@@ -22,12 +23,14 @@ BACKFILL = "backfill"
 
 
 class PartitionOperator(BaseOperator):
-    """The day this run handles, `YYYY-MM-DD`; refuses params it does not know."""
+    """The day this run handles, `YYYY-MM-DD`; refuses params it does not know. Skips what the run has no work for."""
 
     def execute(self, context: Context) -> str:
         """Resolve it; see `partitions`."""
         refuse_unknown(context)
-        return _partition(context)
+        day = _partition(context)
+        skip_idle(self, context, day, context["params"])
+        return day
 
 
 class NightOperator(VerbTask, BaseOperator):

@@ -65,7 +65,7 @@ class WebhookNotifier(BaseNotifier):
             raise AirflowException(f"the webhook answered {error.code}") from None
         except (urllib.error.URLError, OSError) as error:
             why = getattr(error, "reason", error)
-            raise AirflowException(f"the webhook is not reached: {why}") from None
+            raise AirflowException(f"the webhook cannot be reached: {why}") from None
 
 
 def notifiers(subject: str, text: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def notifiers(subject: str, text: str, fields: Mapping[str, Any] | None = None) 
             found[name] = make(connection, subject, text)
         except ImportError:
             _log.warning(
-                "%s is set and nobody is told there: pip install -c constraints.txt -e '.[%s]'",
+                "%s is set, but its notifier is not installed: pip install -c constraints.txt -e '.[%s]'",
                 variable,
                 name.lower(),
             )

@@ -20,9 +20,9 @@ from pydantic import (
     field_validator,
 )
 
-from reshelve.rankers import Ranker
-from reshelve.tuning.form import Search
-from reshelve.tuning.plan import width
+from reshelve.config.ranker import Data, Model, Ranker, Training
+from reshelve.config.tuning import Search
+from reshelve.config.waves import width
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, Param
@@ -30,13 +30,23 @@ if TYPE_CHECKING:
 Day = Annotated[
     date | None,
     Field(
-        description="The day to handle. Empty: the run's partition key, else the day before its logical date."
+        description="The day to process. Empty: the run's partition key, or else the day before its logical date."
     ),
 ]
 
 
 _LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length")
 _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength")
+
+
+def _as_in_file(section: type[BaseModel], key: str) -> dict[str, Any]:
+    """The bounds of a key of the ranker file: a trigger takes what the file takes, no less and no more."""
+    return {
+        name: getattr(bound, name)
+        for bound in section.model_fields[key].metadata
+        for name in _LIMITS
+        if getattr(bound, name, None) is not None
+    }
 
 
 class ParamsError(ValueError):
@@ -65,11 +75,11 @@ class ClickstreamParams(Params):
     """`clickstream`; see `clickstream_params`."""
 
     partition: Day = None
-    source: str | None = Field(None, description="Only this source. Empty: all of them.")
+    source: str | None = Field(None, description="Only this source. Empty: all sources.")
     land: bool = Field(
         False,
-        description="Land the day from the raw files also of sources whose mapping has no {date} in `files`; "
-        "those that have one are landed anyway.",
+        description="Also land the day for sources whose mapping has no {date} in `files`; sources with a {date} "
+        "are always landed.",
     )
 
 
@@ -79,7 +89,7 @@ class RetrainParams(Params):
     partition: Day = None
     plan: bool = Field(
         False,
-        description="Only show what the run would do: stages, what it would reuse, minutes and cost. Nothing is written.",
+        description="Only show what the run would do: stages, reused stages, time and cost. Nothing is written.",
     )
     release: bool = Field(
         True,
@@ -87,33 +97,42 @@ class RetrainParams(Params):
         "Backfills never release.",
     )
     note: str | None = Field(
-        None, max_length=500, description="Why this run; it becomes the release's reason."
+        None, max_length=500, description="The reason for this run; it becomes the release's reason."
     )
     window_days: int | None = Field(
-        None, ge=2, le=1000, description="Calendar days of partitions to learn from, the newest included."
+        None,
+        **_as_in_file(Data, "window_days"),
+        description="Calendar days of partitions to train on, the newest included.",
     )
-    epochs: float | None = Field(None, gt=0, le=100, description="Passes over the training examples.")
+    epochs: float | None = Field(
+        None, **_as_in_file(Training, "epochs"), description="Passes over the training examples."
+    )
     max_minutes: float | None = Field(
-        None, gt=0, le=1440, description="Training stops after this many minutes with what it has."
+        None,
+        **_as_in_file(Training, "max_minutes"),
+        description="Training stops after this many minutes with the weights it has.",
     )
     trials: int | None = Field(
-        None, ge=0, le=200, description="Trials of the hyperparameter search; 0 leaves the search out."
+        None,
+        **_as_in_file(Search, "trials"),
+        description="Number of tuning trials; 0: no tuning.",
     )
     search_minutes: float | None = Field(
-        None, gt=0, le=1440, description="The search ends after this many minutes."
+        None, **_as_in_file(Search, "max_minutes"), description="Tuning stops after this many minutes."
     )
     search_cost: float | None = Field(
-        None, ge=0, le=1_000_000, description="The search ends when its trials have cost this much."
+        None,
+        **_as_in_file(Search, "max_cost"),
+        description="Tuning stops when its trials have cost this much.",
     )
     base: str | None = Field(
         None,
-        min_length=1,
-        max_length=500,
+        **{"min_length": 1, "max_length": 500, **_as_in_file(Model, "base")},
         description="Pretrained model: a hub name, s3://…, a local directory, or package:<installed package>.",
     )
     compression: Literal["unchanged", "int8", "bf16", "none"] = Field(
         "unchanged",
-        description="One step in place of the ranker file's; it stays where it is measured faster at equal quality.",
+        description="One step instead of the ranker file's; it is kept only if it is measurably faster and as accurate.",
     )
 
     def changes(self, *, rounds: int, search: Search) -> dict[str, Any]:
@@ -171,7 +190,7 @@ def retrain_params(ranker: Ranker) -> type[RetrainParams]:
 
     def payable(value: float | None) -> float | None:
         if value is not None and not search.price_per_hour:
-            raise ValueError("the ranker file has no search.price_per_hour, so no cost can be told")
+            raise ValueError("the ranker file has no search.price_per_hour, so the cost is unknown")
         return value
 
     validators: dict[str, Any] = {"payable": field_validator("search_cost")(payable)}
@@ -182,7 +201,7 @@ def _texts(ranker: Ranker) -> dict[str, str]:
     """What each param's text says of this ranker, with the ranker file's key that it replaces."""
     search = ranker.search
     price = f"An hour of one trial costs {search.price_per_hour:g}." if search.price_per_hour else ""
-    nothing = "This ranker file has no search.space: there is nothing to search."
+    nothing = "This ranker file has no search.space, so there is nothing to tune."
     bound = (
         "no bound" if search.max_cost is None else f"the ranker file's search.max_cost, {search.max_cost:g}"
     )
@@ -204,7 +223,8 @@ IfSequence = Annotated[
     int | None,
     Field(
         ge=0,
-        description="Only while the newest move of the pointer is this one; the Releases page fills it in. Empty: whatever it is.",
+        description="Only if this is still the newest move of the pointer; the Releases page fills it in. Empty: "
+        "no check.",
     ),
 ]
 
@@ -213,17 +233,19 @@ class ReleaseParams(Params):
     """`release_<ranker>`."""
 
     version: int = Field(ge=1, description="The published version, for example 20110830001.")
-    reason: str = Field("", max_length=500, description="Why, for the deployment log.")
-    allow_older: bool = Field(False, description="Let an older partition replace a newer one.")
+    reason: str = Field("", max_length=500, description="The reason; recorded in the deployment log.")
+    allow_older: bool = Field(
+        False, description="Allow a version of an older partition to replace a newer one."
+    )
     allow_held: bool = Field(
-        False, description="Release a version that the gate held. A person decides that."
+        False, description="Release a version that the gate held. Only a person should decide this."
     )
     if_sequence: IfSequence = None
     run: str | None = Field(
         None,
         max_length=100,
-        description="The night, by its id, whose ranker file says how it is released; the night fills it in. "
-        "Empty: the file as it is now.",
+        description="The id of the night whose pinned ranker file sets the release rules; the night fills it in. "
+        "Empty: the current file.",
     )
 
 
@@ -244,7 +266,7 @@ def clickstream_params(sources: Sequence[str]) -> type[ClickstreamParams]:
 
         source: Annotated[str, _one_of(sources, "source")] | None = Field(
             None,
-            description="Only this source. Empty: all of them.",
+            description="Only this source. Empty: all sources.",
             json_schema_extra={"enum": [None, *sources]},
         )
 
@@ -260,8 +282,8 @@ def decision_params(rankers: Sequence[str]) -> type[Params]:
         ranker: Annotated[str, _one_of(rankers)] = Field(
             description="Whose release.", json_schema_extra={"enum": list(rankers)}
         )
-        version: int = Field(ge=1, description="The version that is being released; another is left alone.")
-        reason: str = Field("", max_length=500, description="Why, for the deployment log.")
+        version: int = Field(ge=1, description="The version being released; any other is not touched.")
+        reason: str = Field("", max_length=500, description="The reason; recorded in the deployment log.")
         if_sequence: IfSequence = None
 
     return DecisionParams
@@ -274,16 +296,14 @@ def rollback_params(rankers: Sequence[str]) -> type[Params]:
         """`rollback`."""
 
         ranker: Annotated[str, _one_of(rankers)] = Field(
-            description="Whose version to take back.", json_schema_extra={"enum": list(rankers)}
+            description="The ranker whose version to roll back.", json_schema_extra={"enum": list(rankers)}
         )
         to: int | None = Field(
-            None, ge=1, description="The version to go back to. Empty: the one that served before."
+            None, ge=1, description="The version to roll back to. Empty: the previous one."
         )
-        reason: str = Field("", max_length=500, description="Why, for the deployment log.")
+        reason: str = Field("", max_length=500, description="The reason; recorded in the deployment log.")
         if_sequence: IfSequence = None
-        dry_run: bool = Field(
-            True, description="Only say what would happen. Switch it off to really roll back."
-        )
+        dry_run: bool = Field(True, description="Only show what would happen. Switch it off to roll back.")
 
     return RollbackParams
 

@@ -27,7 +27,7 @@ def parse_day(text: str, where: str) -> date:
     try:
         return datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError as error:
-        raise PartitionError(f"{where} {text!r} is no partition: expected YYYY-MM-DD") from error
+        raise PartitionError(f"{where} {text!r} is not a partition: expected YYYY-MM-DD") from error
 
 
 def resolve_partition(
@@ -52,7 +52,7 @@ def resolve_partition(
     if logical_date:
         return (logical_date.astimezone(UTC) - timedelta(days=1)).date()
     raise PartitionError(
-        "this run has neither a partition key, a param partition nor a logical date: say which day it is for"
+        "this run has no partition key, no param partition and no logical date: say which day it is for"
     )
 
 

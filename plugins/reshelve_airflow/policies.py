@@ -8,9 +8,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from reshelve.config.named_files import misnamed, names
+from reshelve.config.ranker import Ranker, ranker_names, read_ranker
 from reshelve.errors import ConfigurationError
-from reshelve.named_files import misnamed, names
-from reshelve.rankers import Ranker, load_ranker, ranker_names
+from reshelve.pipeline.references import load_ranker
 from reshelve.settings import settings
 from reshelve_airflow.notifiers import on_failure
 
@@ -74,13 +75,13 @@ def by_hand(description: str, doc: str | None, params: Mapping[str, Param]) -> d
 def rankers(*, references: bool = True) -> tuple[list[Ranker], list[ConfigurationError]]:
     """Every ranker file that is right, and what is wrong with the others; of those the rankers whose nights run, as they began.
 
-    `references`: as `load_ranker` has it.
+    `references=False`: what the files refer to is not looked at.
     """
     directory = settings().rankers_dir
     good, wrong = [], misnamed(directory)
     for name in ranker_names():
         try:
-            good.append(load_ranker(name, references=references))
+            good.append(load_ranker(name) if references else read_ranker(name))
         except ConfigurationError as error:
             wrong.append(error)
             good += _under_way(name)
@@ -92,9 +93,9 @@ def rankers(*, references: bool = True) -> tuple[list[Ranker], list[Configuratio
 
 def _under_way(name: str) -> list[Ranker]:
     """A night that runs ends as it began, also where its file is wrong by now. The next one does not begin."""
-    from reshelve.pinned_night import (
-        under_way,
-    )  # only where a file is wrong: boto3 costs DAG files their second
+    from reshelve.pipeline.pinned_night import (
+        under_way,  # only where a file is wrong: boto3 costs DAG files their second
+    )
 
     ranker = under_way(name)
     return [ranker] if ranker else []
@@ -107,10 +108,8 @@ def sources() -> list[str]:
 
 def source_problems() -> list[ConfigurationError]:
     """Mapping and rule files that have no name to be known by, or say what cannot be. Their SQL is tried where it is run."""
-    from reshelve.clickstream.rules import (
-        read_rules,
-    )  # one DAG file asks: the others need not wait for DuckDB
-    from reshelve.clickstream.sources import load_source
+    from reshelve.raw.sources import load_source
+    from reshelve.validation.rules import read_rules  # one DAG file asks: the others need not wait for DuckDB
 
     found = []
     readers = {settings().clickstreams_dir: load_source, settings().expectations_dir: read_rules}

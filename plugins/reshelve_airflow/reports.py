@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
@@ -13,7 +14,8 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from reshelve_airflow.landing import skip_others
+from reshelve_airflow.idle import Idle
+from reshelve_airflow.landing import why_others
 from reshelve_airflow.verb import ReshelveOperator
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ class DataDocsLink(ValidationLink):
     file = "data_docs.html"
 
 
-class ValidateOperator(ReshelveOperator):
+class ValidateOperator(Idle, ReshelveOperator):
     """`reshelve validate` of one source and partition."""
 
     operator_extra_links = (ValidationLink(), DataDocsLink())
@@ -122,7 +124,11 @@ class ValidateOperator(ReshelveOperator):
         )
         self.source = source
 
+    def why_idle(self, known: Mapping[str, Any]) -> str:
+        """By the params of the run."""
+        return why_others(self.source, known)
+
     def execute(self, context: Context) -> Any:
         """Judge it, unless the run is about another source."""
-        skip_others(self.source, context)
+        self.skip_if_idle(context["params"])
         return super().execute(context)

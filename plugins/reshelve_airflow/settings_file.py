@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from reshelve.config.yaml_models import Form, load_form
 from reshelve.errors import ReshelveError, TryAgainError
-from reshelve.forms import Form, load_form
 from reshelve.processes import guarded
 
 SECONDS = 180

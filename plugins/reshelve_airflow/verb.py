@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from reshelve import pinned_code
 from reshelve.errors import EXIT_TRY_AGAIN
+from reshelve.pipeline import pinned_code
 from reshelve.platform.airflow_client import EXIT_CODE
 from reshelve.settings import settings
 from reshelve_airflow.child import Child, Outcome, verb_command
@@ -104,7 +104,7 @@ class ReshelveOperator(VerbTask, BaseOperator):
         )
         outcome = self.run_verb(self.verb, {**self.options, **shared, **asked, **self.more})
         if self.may_be_left_out and outcome.may_retry and context["ti"].try_number > context["ti"].max_tries:
-            self.log.warning("left out after the last retry: %s", outcome.headline)
+            self.log.warning("skipped after the last retry: %s", outcome.headline)
             raise AirflowSkipException(outcome.headline)
         result = checked(outcome, self.verb, context)
         if self.skip_when and all(result.get(key) == value for key, value in self.skip_when.items()):
@@ -175,7 +175,7 @@ def checked(outcome: Outcome, verb: str, context: Context) -> dict[str, Any]:
     if outcome.code != 0:
         raise AirflowException(f"reshelve {verb}: {outcome.headline}")
     if outcome.result is None:
-        raise AirflowException(f"reshelve {verb}: ended well but printed no JSON object")
+        raise AirflowException(f"reshelve {verb}: exited with 0 but printed no JSON object")
     return outcome.result
 
 

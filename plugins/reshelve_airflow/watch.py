@@ -6,15 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException
 
+from reshelve_airflow.idle import Idle, skip_idle
 from reshelve_airflow.notifiers import notifiers
+from reshelve_airflow.verb import ReshelveOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class AlertOperator(BaseOperator):
+class LookOperator(ReshelveOperator):
+    """`reshelve monitor` of one ranker; skips what its look has no work for."""
+
+    def execute(self, context: Context) -> Any:
+        """Look."""
+        look = super().execute(context)
+        skip_idle(self, context, look, look)
+        return look
+
+
+class AlertOperator(Idle, BaseOperator):
     """Tells people what a look found, by every notifier that is set up; skips where there is nothing new."""
 
     template_fields: Sequence[str] = ("look",)
@@ -23,13 +35,16 @@ class AlertOperator(BaseOperator):
         super().__init__(**kwargs)
         self.look = look
 
+    def why_idle(self, known: Mapping[str, Any]) -> str:
+        """By the look."""
+        return "" if known.get("alert") else f"nothing new: {known.get('headline')}"
+
     def execute(self, context: Context) -> list[str]:
         """The names of the notifiers that told it; one that fails keeps no other from being told.
 
         Where none could, the task fails, and its retry tells again.
         """
-        if not self.look.get("alert"):
-            raise AirflowSkipException(f"nothing new: {self.look.get('headline')}")
+        self.skip_if_idle(self.look)
         subject, text = str(self.look["headline"]), message(self.look)
         self.log.warning("%s\n%s", subject, text)
         told: list[str] = []
@@ -45,11 +60,11 @@ class AlertOperator(BaseOperator):
         if failed and not told:
             raise AirflowException("; ".join(failed))
         if not known:
-            self.log.info("nobody is told: no RESHELVE_ALERT_… is set")
+            self.log.info("no alert is sent: no RESHELVE_ALERT_… is set")
         return told
 
 
-class AskedOperator(BaseOperator):
+class AskedOperator(Idle, BaseOperator):
     """What a look asks another DAG for, by the key of its result (`retrain`, `release`); a skip where it asks for nothing."""
 
     template_fields: Sequence[str] = ("look",)
@@ -59,10 +74,13 @@ class AskedOperator(BaseOperator):
         self.look = look
         self.key = key
 
+    def why_idle(self, known: Mapping[str, Any]) -> str:
+        """By the look."""
+        return "" if known.get(self.key) else f"nothing to {self.key}: {known.get('headline')}"
+
     def execute(self, context: Context) -> str | int:
         """The day or the version."""
-        if not self.look.get(self.key):
-            raise AirflowSkipException(f"nothing to {self.key}: {self.look.get('headline')}")
+        self.skip_if_idle(self.look)
         found: str | int = self.look[self.key]
         return found
 
@@ -78,5 +96,5 @@ def message(look: Mapping[str, Any]) -> str:
     lines += [f"not done: {look['refused']}"] if look.get("refused") else []
     lines += [f"done: {look['done']}"] if look.get("done") else []
     lines += [f"found: {finding}" for finding in look.get("findings", ())]
-    lines += [f"releases are held: {look['held']}"] if look.get("held") else []
+    lines += [f"releases are frozen: {look['held']}"] if look.get("held") else []
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,8 +20,6 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(PROJECT / "dags"),
     AIRFLOW__CORE__PLUGINS_FOLDER=str(PROJECT / "plugins"),
 )
-sys.path.insert(0, str(PROJECT / "plugins"))
-sys.path.insert(0, str(Path(__file__).parent))  # platform_here
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +32,7 @@ def platforms() -> Iterator[ExitStack]:
 @pytest.fixture(scope="session")
 def airflow_here(tmp_path_factory: pytest.TempPathFactory, platforms: ExitStack) -> Any:
     """Airflow's four processes, once for all tests of this folder that need them."""
-    from platform_here import running
+    from tests.airflow.platform_here import running
 
     _started.append(platforms)
     return platforms.enter_context(contextmanager(running)(tmp_path_factory.mktemp("platform")))

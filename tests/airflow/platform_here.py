@@ -19,12 +19,12 @@ import pytest
 import yaml
 
 from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
-from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.platform import airflow, postgres, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import free_port, start, stop_group
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 CAREFUL = "careful"
 DAILY = "daily"
@@ -37,6 +37,7 @@ class AirflowHere:
         self.machine = machine
         self.environment = environment
         self.store = store
+        self.pids: dict[str, int] = {}
         self._token = ""
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -75,8 +76,8 @@ class AirflowHere:
         found = self.call("GET", f"{path}/taskInstances/{task}/xcomEntries/{key}?deserialize=true")["value"]
         return json.loads(found) if isinstance(found, str) else found
 
-    def backfill(self, dag: str, first: str, last: str, *more: str, refused: str = "") -> None:
-        """Start one; with `refused` it must not start, and say so."""
+    def backfill(self, dag: str, first: str, last: str, *more: str, refused: str = "", **conf: Any) -> None:
+        """Start one, its runs with the params `conf`; with `refused` it must not start, and say so."""
         command = [
             "backfill",
             "create",
@@ -88,6 +89,8 @@ class AirflowHere:
             last,
             "--max-active-runs",
             "1",
+            "--dag-run-conf",
+            json.dumps(conf),
             *more,
         ]
         environment = {**os.environ, **self.environment}
@@ -103,11 +106,11 @@ class AirflowHere:
         else:
             assert done.returncode == 0, done.stderr
 
-    def judge(self, day: str, decision: Decision) -> None:
+    def judge(self, day: str, decision: PartitionDecision) -> None:
         """A landed day of `retail` with its verdict."""
         partition = date.fromisoformat(day)
         self.store.put(landed_prefix("retail", partition) + "part-0.parquet", b"")
-        verdict = Verdict(
+        verdict = PartitionVerdict(
             verdict=decision, headline=f"retail {day}: {decision}", source="retail", partition=partition
         )
         self.store.put_json(verdict_key("retail", partition), verdict.result())
@@ -152,11 +155,12 @@ def running(home: Path) -> Iterator[AirflowHere]:
             postgres.create_database(ports.postgres_port, secrets.postgres_password)
             airflow.prepare(here, environment)
             airflow.apply_settings(here, environment)
+            platform = AirflowHere(here, environment, store)
             for name in airflow.PROCESSES:
                 started.append(
                     start(airflow.process_command(name), here.logs / name, env=environment, cwd=Path.cwd())
                 )
-            platform = AirflowHere(here, environment, store)
+                platform.pids[name] = started[-1].pid
             wait_for_dags(platform)
             yield platform
         finally:

@@ -13,7 +13,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
-from reshelve.forms import load_form
+from reshelve.config.yaml_models import load_form
 from reshelve.platform.configuration import Machine
 from reshelve_airflow.policies import Pool, Tag
 from reshelve_airflow.settings_file import SettingsFile

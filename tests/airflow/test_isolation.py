@@ -19,8 +19,9 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 
-from reshelve.forms import Form
-from reshelve.rankers import Ranker, load_ranker
+from reshelve.config.ranker import Ranker
+from reshelve.config.yaml_models import Form
+from reshelve.pipeline.references import load_ranker
 from reshelve.settings import settings
 from reshelve_airflow.isolation import add_tasks, dags_of
 from reshelve_airflow.policies import rankers
@@ -89,7 +90,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "rounds",
     ),
-    "no_source": (written(text("no_source", data={"source": "retial"})), "no clickstream source"),
+    "no_source": (written(text("no_source", data={"source": "retial"})), "not a clickstream source"),
     "no_base": (written(text("no_base", model={"base": "package:no_such_base"})), "not installed"),
     "unknown_key": (written(text("unknown_key", "trainin: {}\n")), "expected one of"),
     "no_yaml": (written("name: [\n"), "YAML"),

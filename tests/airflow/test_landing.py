@@ -8,14 +8,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from platform_here import DAILY, with_a_daily_one
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
+from tests.airflow.platform_here import DAILY, with_a_daily_one
 
-from reshelve.clickstream.verdicts import verdict_key
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.verdicts import verdict_key
 from reshelve_airflow.landing import LandSensor, delivery_of
+from reshelve_airflow.nights import PartitionOperator
 from reshelve_airflow.params import ParamsError, clickstream_params
+from reshelve_airflow.reports import ValidateOperator
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +60,7 @@ def test_a_part_is_done_with_a_warning_and_a_day_that_holds_other_rows_fails(
     assert part.is_done and part.xcom_value["elsewhere"] == {"2011-05-01": 1}
     file = raw / "clicks-2011-05-02.csv"
     file.write_text(file.read_text().replace("v12,", "v13,"))
-    with pytest.raises(AirflowFailException, match="2011-05-02 is landed already with other rows"):
+    with pytest.raises(AirflowFailException, match="2011-05-02 has already landed with other rows"):
         land("2011-05-02")
 
 
@@ -74,7 +77,7 @@ def test_rows_that_come_late_reopen_the_day_before_and_it_is_judged_again(
 
 
 def test_files_that_are_not_there_are_waited_for_and_then_named(store: ObjectStore, raw: Path) -> None:
-    with pytest.raises(AirflowFailException, match="no file of 2011-05-03 has been delivered"):
+    with pytest.raises(AirflowFailException, match="no file for 2011-05-03 has arrived"):
         land("2011-05-03")
     with_key("wait_minutes", 30)
     assert land("2011-05-03") is False, "the first look"
@@ -92,7 +95,7 @@ def test_a_day_is_not_landed_before_it_has_ended_where_its_shop_is(store: Object
     (raw / f"clicks-{today}.csv").write_text("seen,visit,sku\n")
     assert land(str(today)) is False
     yesterday = today - timedelta(days=1)
-    with pytest.raises(AirflowFailException, match=f"no file of {yesterday} has been delivered"):
+    with pytest.raises(AirflowFailException, match=f"no file for {yesterday} has arrived"):
         land(str(yesterday))
 
 
@@ -110,3 +113,44 @@ def test_the_form_knows_its_sources() -> None:
     assert form.read({"source": "daily", "land": True}).land
     with pytest.raises(ParamsError, match="no such source; known: daily, retail"):
         form.read({"source": "dayly"})
+
+
+@pytest.mark.parametrize(
+    ("params", "left"),
+    [
+        pytest.param({}, ["land_daily", "validate_daily", "validate_retail"], id="all of them"),
+        pytest.param(
+            {"land": True}, ["land_daily", "land_retail", "validate_daily", "validate_retail"], id="land"
+        ),
+        pytest.param({"source": "retail"}, ["validate_retail"], id="one that tells no files of a day"),
+        pytest.param({"source": DAILY}, ["land_daily", "validate_daily"], id="one that does"),
+    ],
+)
+def test_tasks_without_work_are_skipped_by_the_first(
+    raw: Path, params: dict[str, Any], left: list[str]
+) -> None:
+    form = {"source": None, "land": False, "partition": None}
+    with DAG("clickstream", schedule=None, params=form) as dag:
+        partition = PartitionOperator(task_id="partition")
+        for source in (DAILY, "retail"):
+            landed = LandSensor(task_id=f"land_{source}", source=source, partition="2011-05-01")
+            validated = ValidateOperator(task_id=f"validate_{source}", source=source, partition="2011-05-01")
+            partition >> landed >> validated
+            partition >> validated
+    run = SimpleNamespace(
+        conf=params,
+        partition_key="2011-05-01",
+        data_interval_start=None,
+        data_interval_end=None,
+        logical_date=None,
+    )
+    pushed: dict[str, Any] = {}
+    asked = {**context(partition=None, **params), "dag_run": run, "dag": dag}
+    asked["ti"].xcom_push = lambda key, value: pushed.update({key: value})
+    skipped: set[str] = set()
+    try:
+        pushed["return_value"] = partition.execute(asked)
+    except DownstreamTasksSkipped as skip:
+        skipped = set(skip.tasks)
+    assert pushed == {"return_value": "2011-05-01"}
+    assert sorted(set(dag.task_ids) - {"partition"} - skipped) == left

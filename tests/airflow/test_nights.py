@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from reshelve.pinned_night import LONGEST_NIGHT, begun
-from reshelve.rankers import Ranker, load_ranker
+from reshelve.config.ranker import Ranker
+from reshelve.pipeline.pinned_night import LONGEST_NIGHT, begun
+from reshelve.pipeline.references import load_ranker
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
 from reshelve_airflow.nights import NightOperator
@@ -78,7 +79,7 @@ def test_a_night_keeps_its_dags_while_its_file_is_wrong(file: Path) -> None:
     file.write_text(file.read_text().replace("source: retail", "source: nothing"))
     good, wrong = rankers()
     assert before in good and [error for error in wrong if "nothing" in error.headline]
-    with pytest.raises(AirflowFailException, match="no clickstream source"):
+    with pytest.raises(AirflowFailException, match="not a clickstream source"):
         NightOperator(task_id="night", ranker=before, rounds=1).execute(context(before))
     pin = settings().work / made["run"] / ".pin.json"
     long_ago = time.time() - LONGEST_NIGHT.total_seconds() - 60

@@ -10,8 +10,9 @@ from airflow.exceptions import ParamValidationError
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
-from reshelve.rankers import load_ranker, ranker_names
-from reshelve.tuning.plan import wave_count
+from reshelve.config.ranker import Ranker, ranker_names
+from reshelve.config.waves import wave_count
+from reshelve.pipeline.references import load_ranker
 from reshelve.verbs.options import overrides
 from reshelve_airflow.approval import ANSWER
 from reshelve_airflow.nights import publication_refusal, release_refusal
@@ -168,6 +169,22 @@ def test_every_param_of_every_ranker_changes_the_key_it_names(name: str) -> None
         ).compression.said
         == "int8"
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["window_days", "epochs", "max_minutes", "trials", "search_minutes", "search_cost"]
+)
+def test_a_trigger_takes_what_the_ranker_file_takes(name: str) -> None:
+    """No number is refused by one and taken by the other."""
+    one = {"window_days": 90, "trials": 1, "search_cost": 1.0}.get(name, 2.0)
+    ranker = load_ranker("search")
+    values = RetrainParams.read({name: one}).changes(rounds=2, search=ranker.search)
+    (path,) = [path for path in values if path != "search.parallel"]
+    form: Any = Ranker
+    *sections, key = path.split(".")
+    for section in sections:
+        form = form.model_fields[section].annotation
+    assert RetrainParams.model_fields[name].metadata == form.model_fields[key].metadata
 
 
 def test_a_version_must_be_given_and_a_rollback_is_a_dry_run() -> None:

@@ -8,10 +8,10 @@ from datetime import date
 from typing import Any
 
 import pytest
-from platform_here import DAILY, AirflowHere
+from tests.airflow.platform_here import DAILY, AirflowHere
 
-from reshelve.clickstream.verdicts import Decision, verdict_key
 from reshelve.platform.airflow_client import AirflowClient, DagRun
+from reshelve.validation.verdicts import PartitionDecision, verdict_key
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow]
 
@@ -26,7 +26,7 @@ def test_backfills_handle_every_day_of_both_dags_and_release_nothing(airflow_her
     states = {task: state for task, state in airflow_here.tasks(days[0]).items() if not task.endswith(DAILY)}
     assert set(states.values()) == {"success", "skipped"}, "nothing landed: skipped, not failed"
 
-    airflow_here.judge("2011-08-26", Decision.STOP)
+    airflow_here.judge("2011-08-26", PartitionDecision.STOP)
     airflow_here.backfill("retrain_recommend", "2011-08-26", "2011-08-27")
     stopped, missing = airflow_here.ended("retrain_recommend", 2)
     assert (stopped["partition_key"], stopped["state"]) == ("2011-08-26", "failed")
@@ -75,7 +75,7 @@ def test_a_backfill_goes_backwards_and_runs_days_again_only_when_asked(airflow_h
     range_ = ("2011-08-20", "2011-08-21")
     before = len(airflow_here.runs("clickstream"))
     until_none_is_active()
-    airflow_here.backfill("clickstream", *range_, "--run-backwards")
+    airflow_here.backfill("clickstream", *range_, "--run-backwards", source="retail")
     airflow_here.backfill("clickstream", "2011-08-18", "2011-08-19", refused="only one running backfill")
     first = days()
     assert first["2011-08-21"] < first["2011-08-20"], "the newest day first"
@@ -83,7 +83,7 @@ def test_a_backfill_goes_backwards_and_runs_days_again_only_when_asked(airflow_h
     airflow_here.backfill("clickstream", *range_)
     until_none_is_active()
     assert days() == first, "what exists is left alone"
-    airflow_here.backfill("clickstream", *range_, "--reprocess-behavior", "completed")
+    airflow_here.backfill("clickstream", *range_, "--reprocess-behavior", "completed", source="retail")
     deadline = time.monotonic() + 120
     while any((days()[day] or "") <= first[day] for day in range_):
         assert time.monotonic() < deadline, "reprocessing runs every day again"
@@ -93,7 +93,7 @@ def test_a_backfill_goes_backwards_and_runs_days_again_only_when_asked(airflow_h
 
 
 def test_a_plan_shows_the_night_and_does_nothing(airflow_here: AirflowHere) -> None:
-    airflow_here.judge("2011-08-28", Decision.PASS)
+    airflow_here.judge("2011-08-28", PartitionDecision.PASS)
     before, objects = len(airflow_here.runs("retrain_recommend")), list(airflow_here.store.list(""))
     conf = {"plan": True, "trials": 2, "compression": "none", "window_days": 10}
     asked = airflow_here.trigger("retrain_recommend", partition_key="2011-08-28", conf=conf)

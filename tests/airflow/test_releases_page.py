@@ -14,15 +14,22 @@ from typing import Any
 
 import pytest
 
+from reshelve.console.release_reader import ENTRIES_A_PAGE, VERSIONS_A_PAGE, ReleaseReader
+from reshelve.deployments import freeze
+from reshelve.deployments.deployment_log import Offer, move_pointer
+from reshelve.deployments.release_table import Plan
 from reshelve.monitoring import observations
-from reshelve.monitoring.observations import Action, Condition, Decision, Observation, Role, VersionTraffic
+from reshelve.monitoring.observations import (
+    Action,
+    Condition,
+    Observation,
+    Role,
+    VersionTraffic,
+    WatchDecision,
+)
 from reshelve.processes import free_port
-from reshelve.serving.board import ENTRIES_A_PAGE, VERSIONS_A_PAGE, Board
-from reshelve.serving.reports import Report, Serving, write_report
-from reshelve.store import holds
-from reshelve.store.deployments import Offer, move_pointer
+from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Plan
 from reshelve.store.signatures import signed, signing_key
 from reshelve_airflow.releases.contents import overview, ranker_page
 from reshelve_airflow.releases.pages import render
@@ -62,7 +69,7 @@ def shop(store: ObjectStore, make_stable: Any) -> ObjectStore:
     write_report(store, "recommend", Report(agent="alive", server="h:1", at=now, sequence=9, serving=serving))
     for minutes, errors in ((20, 0), (10, 5)):
         traffic = VersionTraffic(version=TWO, role=Role.STABLE, requests=100, errors=errors, p95_ms=12.5)
-        decision = Decision(condition=Condition.BAD_VERSION, action=Action.ALERT, reason=f"slow {EVIL}")
+        decision = WatchDecision(condition=Condition.BAD_VERSION, action=Action.ALERT, reason=f"slow {EVIL}")
         look = Observation(
             ranker="recommend", at=now - timedelta(minutes=minutes), versions=(traffic,), decision=decision
         )
@@ -70,7 +77,7 @@ def shop(store: ObjectStore, make_stable: Any) -> ObjectStore:
     return store
 
 
-def html(template: str, board: Board, **more: Any) -> str:
+def html(template: str, board: ReleaseReader, **more: Any) -> str:
     content = overview(board) if template == "overview.html" else ranker_page(board, "recommend", 1, None)
     shown = {"acts": True, "token": "secret-token", "started": None, **content, **more}
     return render(template, style="", nonce="n", root="/reshelve", airflow="", **shown)
@@ -96,7 +103,7 @@ def words(text: str) -> str:
 
 
 def test_a_ranker_s_page_says_what_serves_what_was_decided_and_why(shop: ObjectStore) -> None:
-    page = words(html("ranker.html", Board(shop)))
+    page = words(html("ranker.html", ReleaseReader(shop)))
     for said in (
         f"Stable promote {TWO}",
         f"Canary hold {THREE}",
@@ -108,7 +115,7 @@ def test_a_ranker_s_page_says_what_serves_what_was_decided_and_why(shop: ObjectS
         "serves it",
         "bad version",
         f"Roll back Serve again {ONE} (previous)",
-        f"Hold {THREE}",
+        f"Withdraw {THREE}",
         "Every move of the pointer, newest first; 9 entries",
     ):
         assert said in page, said
@@ -141,30 +148,30 @@ def test_versions_of_two_days_are_compared_on_the_same_questions_alone(
     }
     publish(store, THREE, **gate_of(0.2545, "2011-08-30", against))
     move_pointer(store, "recommend", Offer(THREE, Plan()), by="anna", reason="tonight's")
-    page = words(html("ranker.html", Board(store)))
+    page = words(html("ranker.html", ReleaseReader(store)))
     for said in (
         "0.1881 (0.1681 to 0.2081) 842 questions of 2011-08-29, set 110829",
         "0.2545 (0.2345 to 0.2745) 842 questions of 2011-08-30, set 110830",
         f"+0.0090 (-0.0150 to +0.0360) against {TWO}, on the same questions",
-        f"never measured against {TWO} on the same questions",
+        f"never compared with {TWO} on the same questions",
         f"+0.0090 (-0.0150 to +0.0360) against {TWO}",
     ):
         assert said in page, said
     # After the promotion it is the way back that was measured beside it.
     make_stable(store, "recommend", THREE)
-    back = words(html("ranker.html", Board(store)))
+    back = words(html("ranker.html", ReleaseReader(store)))
     assert f"-0.0090 (-0.0360 to +0.0150) against {THREE}, on the same questions" in back
 
 
 def test_everything_that_others_wrote_is_escaped(shop: ObjectStore) -> None:
     for template in ("ranker.html", "overview.html"):
-        text = html(template, Board(shop))
+        text = html(template, ReleaseReader(shop))
         assert "<script" not in text
-    assert "&lt;script&gt;" in html("ranker.html", Board(shop))
+    assert "&lt;script&gt;" in html("ranker.html", ReleaseReader(shop))
 
 
 def test_it_can_be_used_by_keyboard_and_screen_reader_and_loads_nothing(shop: ObjectStore) -> None:
-    text = html("ranker.html", Board(shop))
+    text = html("ranker.html", ReleaseReader(shop))
     outline = Outline(text)
     labelled = {attributes["for"] for attributes in outline.all("label") if "for" in attributes}
     for field in [*outline.all("input"), *outline.all("select")]:
@@ -182,32 +189,34 @@ def test_it_can_be_used_by_keyboard_and_screen_reader_and_loads_nothing(shop: Ob
 
 
 def test_who_may_only_look_gets_no_form(shop: ObjectStore) -> None:
-    text = html("ranker.html", Board(shop), acts=False, token="")
+    text = html("ranker.html", ReleaseReader(shop), acts=False, token="")
     assert Outline(text).all("form") == []
     assert "You may look" in text
-    forms = Outline(html("ranker.html", Board(shop))).all("form")
+    forms = Outline(html("ranker.html", ReleaseReader(shop))).all("form")
     assert {str(form["action"]).rpartition("/")[2] for form in forms} == {"hold", "rollback", "release"}
 
 
 def test_a_silent_agent_is_marked(shop: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reshelve.serving.board.LIVE_SECONDS", 0.0)
-    page = words(html("ranker.html", Board(shop)))
+    monkeypatch.setattr("reshelve.console.release_reader.LIVE_SECONDS", 0.0)
+    page = words(html("ranker.html", ReleaseReader(shop)))
     assert "1 of 1 agents are silent: alive" in page
-    assert "0 of 1 serve it 1 silent" in words(html("overview.html", Board(shop)))
+    assert "0 of 1 serve it 1 silent" in words(html("overview.html", ReleaseReader(shop)))
 
 
 def test_a_hold_is_shown_on_both_pages(shop: ObjectStore) -> None:
-    assert "Releases are held" not in html("ranker.html", Board(shop)) + html("overview.html", Board(shop))
-    holds.hold(shop, "recommend", by="watch", reason=f"broken data {EVIL}", cause="retail")
+    assert "Release freeze" not in html("ranker.html", ReleaseReader(shop)) + html(
+        "overview.html", ReleaseReader(shop)
+    )
+    freeze.hold(shop, "recommend", by="watch", reason=f"broken data {EVIL}", cause="retail")
     for template in ("ranker.html", "overview.html"):
-        text = html(template, Board(shop))
-        assert "Releases are held: broken data" in words(text) and EVIL not in text
+        text = html(template, ReleaseReader(shop))
+        assert "Release freeze: broken data" in words(text) and EVIL not in text
 
 
 def test_what_is_damaged_of_one_ranker_takes_no_other_from_the_overview(shop: ObjectStore) -> None:
     shop.put("deployments/broken/pointer.json", b"{")
     shop.put("runs/recommend/2011-08-30/aa/gate/result.json", b"[]")
-    page = words(html("overview.html", Board(shop)))
+    page = words(html("overview.html", ReleaseReader(shop)))
     assert "broken damaged deployments/broken/pointer.json is damaged" in page
     assert f"Stable {TWO}" in page
     done = subprocess.run(
@@ -226,7 +235,7 @@ def test_long_lists_come_in_pages(store: ObjectStore, make_stable: Any) -> None:
     for version in numbers:
         publish(store, version)
         make_stable(store, "recommend", version)
-    board = Board(store)
+    board = ReleaseReader(store)
     pointer = board.deployment("recommend").pointer
     assert pointer is not None
     first, second = board.versions("recommend", pointer, 1), board.versions("recommend", pointer, 99)
@@ -242,20 +251,20 @@ def test_long_lists_come_in_pages(store: ObjectStore, make_stable: Any) -> None:
 
 def test_what_cannot_be_believed_is_said_beside_the_version(shop: ObjectStore) -> None:
     shop.put_json(f"models/recommend/{TWO}/manifest.json", {"ranker": "recommend", "version": TWO})
-    assert "its manifest is not signed" in words(html("ranker.html", Board(shop)))
+    assert "its manifest is not signed" in words(html("ranker.html", ReleaseReader(shop)))
     shop.delete([f"models/recommend/{ONE}/manifest.json"])
-    page = words(html("ranker.html", Board(shop)))
+    page = words(html("ranker.html", ReleaseReader(shop)))
     assert "1 of this page were removed or are not finished" in page
 
 
 def test_a_manifest_is_remembered_and_its_end_is_noticed(
     shop: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    board = Board(shop)
+    board = ReleaseReader(shop)
     assert board.version("recommend", ONE).manifest is not None
     shop.delete([f"models/recommend/{ONE}/manifest.json"])
     assert board.version("recommend", ONE).manifest is not None, "within a minute it is not asked for again"
-    monkeypatch.setattr("reshelve.serving.board._ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("reshelve.console.release_reader._ASK_AGAIN_SECONDS", 0.0)
     assert board.version("recommend", TWO).manifest is not None
     assert board.version("recommend", ONE).manifest is None
 
@@ -264,7 +273,7 @@ def test_the_last_verdict_is_also_that_of_a_night_without_a_version(shop: Object
     for run, verdict in (("2011-08-30/aa", "promote"), ("2011-08-31/bb", "reject")):
         result = {"verdict": verdict, "reasons": [f"{verdict} because"], "metric": "recall@20"}
         shop.put_json(f"runs/recommend/{run}/gate/result.json", result)
-    assert "reject for the night of 2011-08-31" in words(html("ranker.html", Board(shop)))
+    assert "reject for the night of 2011-08-31" in words(html("ranker.html", ReleaseReader(shop)))
 
 
 def test_a_curve_says_in_words_what_it_shows() -> None:
@@ -292,18 +301,18 @@ def the_server_starts(project: Path, **variables: str) -> str:
 
 def test_the_server_has_the_pages_ready_before_its_first_request(shop: ObjectStore, project: Path) -> None:
     said = the_server_starts(project)
-    assert "READ 1" in said and "nothing to show yet" not in said
+    assert "READ 1" in said and "could not be prepared yet" not in said
 
 
 def test_the_server_starts_without_its_object_store(store: ObjectStore, project: Path) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     said = the_server_starts(project, AWS_ENDPOINT_URL=nobody)
-    assert "READ 1" in said and "the Releases page has nothing to show yet" in said
+    assert "READ 1" in said and "the Releases page could not be prepared yet" in said
 
 
 def test_the_server_starts_with_an_address_that_is_none(store: ObjectStore, project: Path) -> None:
     said = the_server_starts(project, AWS_ENDPOINT_URL="no address at all")
-    assert "READ 0" in said and "the Releases page has nothing to show yet" in said
+    assert "READ 0" in said and "the Releases page could not be prepared yet" in said
 
 
 def test_the_web_process_never_loads_the_heavy_libraries(project: Path) -> None:

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from tests.airflow.test_releases_page import ONE, THREE, TWO, Outline, gate_of, html, publish, words
+from tests.e2e.browser import PHONE, chromium
 
-from reshelve.clickstream.report import render as validation_page
+from reshelve.console.release_reader import ReleaseReader
+from reshelve.deployments import freeze
+from reshelve.deployments.deployment_log import Advance, Offer, Revert, move_pointer, read_pointer
+from reshelve.deployments.release_table import Event, Plan, ReleaseState
 from reshelve.errors import ReshelveError
 from reshelve.evaluation.shelves import Shelf
 from reshelve.monitoring.watch import look
-from reshelve.rankers import load_ranker
-from reshelve.serving.board import Board
-from reshelve.serving.going_back import require_way_back, rollback
-from reshelve.serving.release import require_releasable
-from reshelve.serving.reports import Report, Serving, write_report
-from reshelve.store import holds
-from reshelve.store.deployments import Advance, Offer, Revert, move_pointer, read_pointer
+from reshelve.pipeline.references import load_ranker
+from reshelve.protocol.reports import Report, Serving, write_report
+from reshelve.rollout.release import require_releasable
+from reshelve.rollout.roll_back import require_way_back, rollback
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Event, Plan, State
+from reshelve.validation.report import render as validation_page
 from reshelve_airflow.releases.pages import STYLE, THEME, render
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from browser import PHONE, chromium
-from test_releases_page import ONE, THREE, TWO, Outline, gate_of, html, publish, words
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +53,7 @@ def shop(store: ObjectStore, make_stable: Any) -> ObjectStore:
 
 
 def pages(store: ObjectStore) -> list[str]:
-    return [html(template, Board(store)) for template in ("overview.html", "ranker.html")]
+    return [html(template, ReleaseReader(store)) for template in ("overview.html", "ranker.html")]
 
 
 def test_an_outage_looks_like_one(shop: ObjectStore) -> None:
@@ -68,7 +64,7 @@ def test_an_outage_looks_like_one(shop: ObjectStore) -> None:
         assert 'class="badge bad">outage' in page and 'class="badge good">no release under way' not in page
         said = words(page)
         assert "Outage: no model server is known to answer for recommend" in said and AWAY in said
-        assert "start the server again" in said and "reshelve platform up" in said
+        assert "restart the server" in said and "reshelve platform up" in said
     says(shop, "b", TWO)
     for page in pages(shop):
         assert 'class="badge warn">not well' in page and "outage" not in page
@@ -79,30 +75,30 @@ def test_an_outage_looks_like_one(shop: ObjectStore) -> None:
 def test_without_a_sign_of_any_agent_it_is_an_outage_too(
     shop: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reshelve.serving.health.LIVE_SECONDS", 0.0)
+    monkeypatch.setattr("reshelve.console.health.LIVE_SECONDS", 0.0)
     for page in pages(shop):
-        assert 'class="badge bad">outage' in page and "Start the silent agent again" in words(page)
+        assert 'class="badge bad">outage' in page and "Restart the silent agent" in words(page)
     shop.delete(["deployments/recommend/agents/a.json"])
     for page in pages(shop):
         assert "No agent has reported on recommend" in words(page)
 
 
 def test_what_was_never_released_is_no_outage(store: ObjectStore) -> None:
-    assert "outage" not in html("overview.html", Board(store))
+    assert "outage" not in html("overview.html", ReleaseReader(store))
 
 
 def test_not_watched_yet_says_how(shop: ObjectStore) -> None:
-    said = words(html("ranker.html", Board(shop), watch_paused=True))
-    assert "recommend is not watched yet" in said and "is switched off: switch it on there" in said
+    said = words(html("ranker.html", ReleaseReader(shop), watch_paused=True))
+    assert "recommend is not watched yet" in said and "is paused: unpause it there" in said
     assert "reshelve monitor --ranker recommend" in said
-    assert "is switched off" not in words(html("ranker.html", Board(shop), watch_paused=False))
-    assert 'href="/dags/monitor"' in html("ranker.html", Board(shop))
+    assert "is switched off" not in words(html("ranker.html", ReleaseReader(shop), watch_paused=False))
+    assert 'href="/dags/monitor"' in html("ranker.html", ReleaseReader(shop))
 
 
 def test_the_watch_begins_with_the_first_release(store: ObjectStore, make_stable: Any) -> None:
     ranker = load_ranker("recommend")
     before = look(ranker)
-    assert before["released"] is False and "there is nothing to watch yet" in before["headline"]
+    assert before["released"] is False and "there is nothing to monitor" in before["headline"]
     assert list(store.list("monitoring/")) == []
     publish(store, ONE)
     make_stable(store, "recommend", ONE)
@@ -110,9 +106,9 @@ def test_the_watch_begins_with_the_first_release(store: ObjectStore, make_stable
 
 
 def test_a_rollback_just_after_a_rollback_warns(shop: ObjectStore, make_stable: Any) -> None:
-    assert Board(shop).left(read_pointer(shop, "recommend")) == {}  # type: ignore[arg-type]
+    assert ReleaseReader(shop).left(read_pointer(shop, "recommend")) == {}  # type: ignore[arg-type]
     move_pointer(shop, "recommend", Revert(ONE), by="anna", reason="customers <b>complain</b>")
-    page = html("ranker.html", Board(shop))
+    page = html("ranker.html", ReleaseReader(shop))
     warning = f"version {TWO} is the version you left because: customers"
     assert f"This offers {warning}" in words(page) and "<b>complain" not in page
     assert f"{TWO} (previous) – left by a rollback" in words(page)
@@ -126,7 +122,7 @@ def test_a_rollback_just_after_a_rollback_warns(shop: ObjectStore, make_stable: 
     make_stable(shop, "recommend", TWO)
     publish(shop, THREE)
     make_stable(shop, "recommend", THREE)
-    assert "you left because" not in html("ranker.html", Board(shop)), (
+    assert "you left because" not in html("ranker.html", ReleaseReader(shop)), (
         "it was promoted again, and gave way to a newer one"
     )
 
@@ -161,10 +157,10 @@ def test_a_release_is_refused_with_its_reason_before_it_begins(
     move_pointer(uploaded, "recommend", Offer(THREE, Plan()), by="anna", reason="")
     assert f"version {THREE} is being released" in releasable(uploaded, ONE, allow_older=True)
     assert releasable(uploaded, THREE, allow_held=True) == "", "the same release goes on"
-    holds.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
-    assert "releases are held: broken data" in releasable(uploaded, THREE, allow_held=True)
-    holds.lift(uploaded, "recommend")
-    monkeypatch.setattr("reshelve.serving.reports.LIVE_SECONDS", 0.0)
+    freeze.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
+    assert "releases are frozen: broken data" in releasable(uploaded, THREE, allow_held=True)
+    freeze.lift(uploaded, "recommend")
+    monkeypatch.setattr("reshelve.protocol.reports.LIVE_SECONDS", 0.0)
     assert "no serving agent has reported" in releasable(uploaded, THREE, allow_held=True)
 
 
@@ -182,7 +178,7 @@ def client(uploaded: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
         return read_pointer(uploaded, "recommend")
 
     monkeypatch.setattr(airflow_api, "start_dag", start)
-    monkeypatch.setattr(app, "board", lambda: Board(uploaded))
+    monkeypatch.setattr(app, "board", lambda: ReleaseReader(uploaded))
     shown = access.Shown(SimpleNamespace(get_id=lambda: "anna"), 0, "page")  # type: ignore[arg-type]
     overrides = {access.reader: lambda: None, access.editor: lambda: shown, bound.bound: pointer}
     monkeypatch.setattr(app.app, "dependency_overrides", overrides)
@@ -197,7 +193,7 @@ def test_what_would_be_refused_starts_no_run(client: SimpleNamespace, uploaded: 
     assert "This cannot be done" in refused.text and "the gate said hold: a slice is worse" in refused.text
     assert 'href="/releases/recommend"' in refused.text and "Nothing was started" in refused.text
     there = client.post("/releases/recommend/rollback", data={"to": THREE, "reason": "go there"})
-    assert there.status_code == 409 and "never was stable" in there.text and client.started == []
+    assert there.status_code == 409 and "was never stable" in there.text and client.started == []
     long = client.post("/releases/recommend/rollback", data={"to": ONE, "reason": "x" * 501})
     assert long.status_code == 422 and "at most 500 characters" in long.text and client.started == []
     assert client.post("/releases/recommend/rollback", data={"to": ONE, "reason": "slow"}).status_code == 303
@@ -211,11 +207,11 @@ def test_what_has_to_wait_is_started_all_the_same(
 ) -> None:
     """Its run waits: a held release is remembered by it, and begun when the hold ends."""
     if reason == "held":
-        holds.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
+        freeze.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
     elif reason == "another release":
         move_pointer(uploaded, "recommend", Offer(THREE, Plan()), by="anna", reason="")
     else:
-        monkeypatch.setattr("reshelve.serving.reports.LIVE_SECONDS", 0.0)
+        monkeypatch.setattr("reshelve.protocol.reports.LIVE_SECONDS", 0.0)
     older = {"version": ONE, "reason": "it was better", "allow_older": True}
     assert releasable(uploaded, ONE, allow_older=True)
     assert client.post("/releases/recommend/release", data=older).status_code == 303
@@ -229,12 +225,45 @@ def test_an_approval_does_not_wait_for_the_end_of_a_hold(
     client: SimpleNamespace, uploaded: ObjectStore
 ) -> None:
     move_pointer(uploaded, "recommend", Offer(THREE, Plan(approval=True)), by="anna", reason="")
-    for event, state in ((Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)):
+    for event, state in ((Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)):
         move_pointer(uploaded, "recommend", Advance(THREE, event, state), by="anna", reason="")
-    holds.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
+    freeze.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
     refused = client.post("/releases/recommend/approve", data={"version": THREE, "reason": "good"})
-    assert refused.status_code == 409 and "releases are held: broken data" in refused.text
+    assert refused.status_code == 409 and "releases are frozen: broken data" in refused.text
     assert client.started == []
+
+
+@pytest.mark.parametrize("calls", range(5))
+def test_a_question_that_comes_while_it_is_looked_for_is_answered(
+    client: SimpleNamespace, uploaded: ObjectStore, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Whichever of the page's requests to Airflow it comes before, no second run is started beside the one that asks."""
+    from reshelve_airflow.releases import airflow_api, app
+
+    move_pointer(uploaded, "recommend", Offer(THREE, Plan(approval=True)), by="anna", reason="")
+    for event, state in ((Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)):
+        asks = move_pointer(uploaded, "recommend", Advance(THREE, event, state), by="anna", reason="")
+    run = {"dag_run_id": "manual", "conf": {"version": THREE}}
+    asked, answered = [], []
+
+    async def airflow(request: Any, method: str, path: str, **body: Any) -> Any:
+        asked.append(path)
+        if method == "PATCH":
+            answered.append(path)
+            return {}
+        if "hitlDetails" in path:
+            stands = datetime.now(UTC) - timedelta(seconds=60 if len(asked) > calls else 0)
+            task = {"dag_run_id": "manual", "task_id": "approval", "map_index": -1}
+            return {"hitl_details": [{"created_at": stands.isoformat(), "task_instance": task}]}
+        if path.endswith("xcomEntries/return_value"):
+            return {"value": {"sequence": asks.sequence}}
+        return {"dag_runs": [run]} if "?" in path else run
+
+    monkeypatch.setattr(airflow_api, "_call", airflow)
+    monkeypatch.setattr(app, "require_unmoved", lambda *_: None)
+    answer = client.post("/releases/recommend/approve", data={"version": THREE, "reason": "good"})
+    assert answer.status_code == 303 and "run=manual" in answer.headers["location"]
+    assert len(answered) == 1 and client.started == []
 
 
 def test_the_event_loop_imports_nothing_heavy(
@@ -245,7 +274,7 @@ def test_the_event_loop_imports_nothing_heavy(
     true = builtins.__import__
 
     def watched(name: str, *more: Any, **how: Any) -> Any:
-        if name == "reshelve.serving.release":
+        if name == "reshelve.rollout.release":
             try:
                 asyncio.get_running_loop()
                 where.append("loop")
@@ -262,24 +291,26 @@ def test_a_way_back_that_is_no_way_is_refused(uploaded: ObjectStore) -> None:
     pointer = read_pointer(uploaded, "recommend")
     assert pointer is not None
     require_way_back(uploaded, pointer, ONE)
-    for version, said in ((TWO, "is stable already"), (THREE, "never was stable")):
+    for version, said in ((TWO, "is stable already"), (THREE, "was never stable")):
         with pytest.raises(ReshelveError, match=said):
             require_way_back(uploaded, pointer, version)
 
 
 def test_a_report_is_linked_only_where_there_is_one(shop: ObjectStore) -> None:
-    assert f"/reshelve/report/recommend/{ONE}" not in html("ranker.html", Board(shop))
+    assert f"/reshelve/report/recommend/{ONE}" not in html("ranker.html", ReleaseReader(shop))
     shop.put("runs/r/report/report.html", b"<p>made</p>")
-    assert f'href="/reshelve/report/recommend/{ONE}"' in html("ranker.html", Board(shop))
+    assert f'href="/reshelve/report/recommend/{ONE}"' in html("ranker.html", ReleaseReader(shop))
 
 
 def test_the_nights_are_drawn(store: ObjectStore) -> None:
     publish(store, ONE, **gate_of(0.2, "2011-08-28"))
-    assert "<svg" not in html("ranker.html", Board(store)), "one night is no trend"
+    assert "<svg" not in html("ranker.html", ReleaseReader(store)), "one night is no trend"
     publish(store, TWO, **gate_of(0.25, "2011-08-29", {"version": ONE, "value": 0.21, "difference": 0.04}))
     publish(store, THREE, **gate_of(0.22, "2011-08-30"))
     (drawn,) = [
-        svg for svg in Outline(html("ranker.html", Board(store))).all("svg") if svg["class"] == "trend"
+        svg
+        for svg in Outline(html("ranker.html", ReleaseReader(store))).all("svg")
+        if svg["class"] == "trend"
     ]
     assert f"{ONE} 0.2000 (promote); {TWO} 0.2500 (promote, {ONE} then 0.2100)" in str(drawn["aria-label"])
 
@@ -287,16 +318,16 @@ def test_the_nights_are_drawn(store: ObjectStore) -> None:
 def test_the_approval_shows_champion_and_challenger_on_example_shelves(shop: ObjectStore) -> None:
     publish(shop, THREE)
     move_pointer(shop, "recommend", Offer(THREE, Plan(approval=True)), by="anna", reason="tonight's")
-    for event, state in ((Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)):
+    for event, state in ((Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)):
         move_pointer(shop, "recommend", Advance(THREE, event, state), by="anna", reason="")
-    assert "No example shelves" in html("ranker.html", Board(shop))
+    assert "No example answers" in html("ranker.html", ReleaseReader(shop))
     shelf = Shelf(asked="red <mug>", challenger=("MUG", "CUP"), champion=("BOWL", "CUP"), chosen=("MUG",))
     shop.put_json("runs/r/gate/shelves.json", [shelf.model_dump(mode="json")])
-    page = html("ranker.html", Board(shop))
+    page = html("ranker.html", ReleaseReader(shop))
     assert '<li class="new">MUG</li><li>CUP</li>' in page and "<li>BOWL</li><li>CUP</li>" in page
     assert "red &lt;mug&gt;" in page and "Chosen: MUG" in words(page)
     shop.put("runs/r/gate/shelves.json", b"{")
-    assert "No example shelves" in html("ranker.html", Board(shop))
+    assert "No example answers" in html("ranker.html", ReleaseReader(shop))
 
 
 def test_in_a_browser_dark_is_as_airflow_s_switch_says_and_pages_fit_a_phone() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from platform_here import AirflowHere
+from tests.airflow.platform_here import AirflowHere
 
-from reshelve.serving.reports import Report, Serving, write_report
+from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store.keys import make
 from reshelve.store.objects import ObjectStore
@@ -247,7 +247,7 @@ class TestOnTheRunningPlatform:
         form = {**FORM, "token": analyst.token()}
         for wrong in ({"reason": ""}, {"to": "latest"}, {"reason": "x" * 501}):
             answer = analyst.post(f"/releases/{RANKER}/rollback", {**form, **wrong})
-            assert answer.status == 422 and "That was not understood" in answer.body, wrong
+            assert answer.status == 422 and "The request is invalid" in answer.body, wrong
         assert analyst.get("/releases/no_such_ranker").status == 404
         assert analyst.get("/releases/..%2f..%2fetc").status in (404, 422)
 

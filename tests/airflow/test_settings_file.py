@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from reshelve.config.yaml_models import load_form
 from reshelve.errors import ConfigurationError
-from reshelve.forms import load_form
 from reshelve_airflow.settings_file import SettingsFile
 
 FILE = """

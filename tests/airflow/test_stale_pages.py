@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +12,10 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
-from platform_here import CAREFUL, AirflowHere
-from test_security import Answer, Person, application
+from tests.airflow.platform_here import CAREFUL, AirflowHere
+from tests.airflow.test_security import Answer, Person, application
 
-from reshelve.serving.reports import Report, Serving, write_report
-from reshelve.settings import settings
-from reshelve.store.deployments import (
+from reshelve.deployments.deployment_log import (
     Advance,
     Change,
     Offer,
@@ -26,8 +26,11 @@ from reshelve.store.deployments import (
     read_log,
     read_pointer,
 )
+from reshelve.deployments.release_table import Event, Plan, ReleaseState
+from reshelve.processes import wait_until
+from reshelve.protocol.reports import Report, Serving, write_report
+from reshelve.settings import settings
 from reshelve.store.keys import make
-from reshelve.store.rollout import Event, Plan, State
 from reshelve.store.signatures import signed, signing_key
 
 ONE, TWO, THREE = 20110828001, 20110829001, 20110830001
@@ -74,14 +77,14 @@ class Shelf:
     def load(self, version: int, *, approval: bool) -> Pointer:
         """A release up to where it waits for a person, or is ready."""
         self.move(Offer(version, Plan(approval=approval)))
-        self.move(Advance(version, Event.LOADED, State.LOADING))
-        return self.move(Advance(version, Event.PROBED, State.PROBING))
+        self.move(Advance(version, Event.LOADED, ReleaseState.LOADING))
+        return self.move(Advance(version, Event.PROBED, ReleaseState.PROBING))
 
     def waiting_run(self, version: int) -> dict[str, Any]:
         """A run of the release DAG that asks a person about a version, and may be answered.
 
         Airflow 3.3.2 fails a task whose answer comes before its scheduler has heard that the asking process ended; its
-        retry asks anew, and the answer is lost. Nobody reads a question that fast.
+        retry asks anew, and the answer is lost. Nobody reads a question that fast, and the page waits.
         """
         run = self.here.trigger(f"release_{CAREFUL}", conf={"version": version})
         eventually(
@@ -245,6 +248,31 @@ class TestOnTheRunningPlatform:
         shelf.run(release, "failed")
         assert shelf.here.tasks(asks)["conclude"] == "failed"
         assert (shelf.pointer.stable, shelf.pointer.canary) == (TWO, None)
+
+    def test_an_answer_in_the_moment_of_the_question_is_not_lost(self, shelf: Shelf) -> None:
+        """The scheduler hears late that the task has asked: it stands still from before the question until after the click."""
+        analyst, release = Person(shelf.here, "analyst"), f"release_{CAREFUL}"
+        shelf.load(THREE, approval=True)
+        run = shelf.here.trigger(release, conf={"version": THREE})
+        answers: list[Answer] = []
+
+        def approve() -> None:
+            answers.append(press(analyst, analyst.token(CAREFUL), "approve", version=THREE))
+
+        click = threading.Thread(target=approve)
+        begun = ("running", "awaiting_input")
+        wait_until(lambda: shelf.here.tasks(run).get("approval") in begun, 180, "the task", every=0.05)
+        os.kill(shelf.here.pids["scheduler"], signal.SIGSTOP)
+        try:
+            eventually("the question", lambda: shelf.here.tasks(run)["approval"] == "awaiting_input")
+            click.start()
+            click.join(2)  # an answer at once comes within it
+        finally:
+            os.kill(shelf.here.pids["scheduler"], signal.SIGCONT)
+        click.join()
+        assert answers[0].status == 303, answers[0].body
+        eventually("three is stable", lambda: shelf.pointer.stable == THREE)
+        assert shelf.here.tasks(run)["approval"] == "success"
 
     def test_the_answer_to_an_earlier_release_of_the_same_version_is_none_to_this_one(
         self, shelf: Shelf

@@ -9,12 +9,15 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk import DAG, BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException, DownstreamTasksSkipped
 
 from reshelve.settings import settings
+from reshelve_airflow.idle import skip_idle
 from reshelve_airflow.notifiers import EMAIL, WEBHOOK, notifiers, on_failure
 from reshelve_airflow.watch import AlertOperator, AskedOperator
 
@@ -145,7 +148,7 @@ def test_a_webhook_that_fails_fails_the_task_without_its_address(
         AlertOperator(task_id="alert", look=LOOK).execute({})  # type: ignore[arg-type]
     monkeypatch.setenv(WEBHOOK, "http://127.0.0.1:9/secret-token")
     settings.cache_clear()
-    with pytest.raises(AirflowException, match="not reached") as away:
+    with pytest.raises(AirflowException, match="cannot be reached") as away:
         AlertOperator(task_id="alert", look=LOOK).execute({})  # type: ignore[arg-type]
     monkeypatch.setenv(WEBHOOK, "file:///secret-token")
     settings.cache_clear()
@@ -176,3 +179,30 @@ def test_another_dag_is_started_only_where_the_look_asks_for_it(key: str, value:
     assert asked.execute({}) == value  # type: ignore[arg-type]
     with pytest.raises(AirflowSkipException, match=f"nothing to {key}"):
         AskedOperator(task_id="asked", look=LOOK, key=key).execute({})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "idle"),
+    [
+        pytest.param({}, ["release", "retrain"], id="people are told"),
+        pytest.param({"alert": False}, ["alert", "release", "retrain"], id="nothing new"),
+        pytest.param({"retrain": "2011-08-30", "release": 3}, [], id="all of it"),
+    ],
+)
+def test_a_look_skips_what_it_asks_nothing_of(change: dict[str, Any], idle: list[str]) -> None:
+    found = {**LOOK, **change}
+    with DAG("monitor", schedule=None):
+        look = BaseOperator(task_id="look")
+        look >> [
+            AlertOperator(task_id="alert", look=look.output),
+            *(AskedOperator(task_id=key, look=look.output, key=key) for key in ("retrain", "release")),
+        ]
+    pushed: dict[str, Any] = {}
+    skipped: list[str] = []
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    try:
+        skip_idle(look, {"ti": ti}, found, found)  # type: ignore[typeddict-item]
+    except DownstreamTasksSkipped as skip:
+        skipped = list(skip.tasks)
+    assert skipped == idle
+    assert pushed == ({"return_value": found} if idle else {})

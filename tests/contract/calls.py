@@ -17,8 +17,8 @@ import grpc
 import numpy as np
 import pytest
 
+from reshelve.modelserver.local_server import Addresses
 from reshelve.processes import port_is_open
-from reshelve.serving.local_server import Addresses
 
 ELSEWHERE = os.environ.get("RESHELVE_MODEL_SERVER", "")
 THREADS = int(os.environ.get("RESHELVE_MODEL_SERVER_THREADS", 4 * len(os.sched_getaffinity(0))))

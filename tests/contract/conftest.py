@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from reshelve.serving.local_server import Addresses, running_model_server
+from reshelve.modelserver.local_server import Addresses, running_model_server
 
 from .calls import ELSEWHERE, THREADS, Caller, Gate, Listed, wait_for
 

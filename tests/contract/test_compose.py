@@ -80,6 +80,7 @@ def test_every_long_running_service_has_a_health_check(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"]
 
 
+@pytest.mark.slow
 def test_required_variables_are_those_that_the_script_writes() -> None:
     required = set(re.findall(r"\$\{(\w+):\?", TEXT))
     printed = subprocess.run(
@@ -153,6 +154,7 @@ def test_what_the_image_copies_exists() -> None:
                 assert (PROJECT / source).exists(), line
 
 
+@pytest.mark.slow
 def test_the_object_store_script_starts_a_store_that_refuses_strangers(tmp_path: Path) -> None:
     import boto3
     from botocore.exceptions import ClientError
@@ -189,6 +191,7 @@ def test_the_object_store_script_starts_a_store_that_refuses_strangers(tmp_path:
         stop_group(process.pid)
 
 
+@pytest.mark.slow
 def test_the_model_server_waits_for_the_agent_and_gets_its_flags(tmp_path: Path) -> None:
     """A stand-in named like the server prints its arguments: the flags are TensorFlow Serving's own."""
     server = tmp_path / "tensorflow_model_server"

@@ -5,9 +5,9 @@ It runs against our local model server, or against any server named by `RESHELVE
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -253,19 +253,31 @@ def test_a_corrupt_version_ends_and_the_old_one_serves_on(
 def test_a_failed_version_is_tried_again_only_after_it_was_dropped(
     caller: Any, listed: Any, saved_model: Any, tmp_path: Path
 ) -> None:
-    good = listed(tmp_path, versions=[1])
-    both = listed(tmp_path, versions=[1, 2])
-    saved_model(tmp_path / "1")
-    (tmp_path / "2").mkdir()
-    caller.reload({"again": good})
-    caller.reload({"again": both})
+    base, beside = tmp_path / "again", tmp_path / "beside"
+    good, both = listed(base, versions=[1]), listed(base, versions=[1, 2])
+    base.mkdir()
+    beside.mkdir()
+    saved_model(base / "1")
+    saved_model(beside / "1")
+    (base / "2").mkdir()
+    others = itertools.count(2)
+
+    def when_directories_were_read() -> None:
+        """A new version of another model is there: the server has looked at all of them since."""
+        for _ in range(2):  # the first may have been under way
+            other = next(others)
+            saved_model(beside / str(other))
+            caller.wait_for("beside", other, "AVAILABLE")
+
+    caller.reload({"again": good, "beside": listed(beside)})
+    caller.reload({"again": both, "beside": listed(beside)})
     caller.wait_for("again", 2, "END")
-    shutil.copytree(tmp_path / "1", tmp_path / "2", dirs_exist_ok=True)
-    time.sleep(1.5)
+    shutil.copytree(base / "1", base / "2", dirs_exist_ok=True)
+    when_directories_were_read()
     assert caller.state("again", 2) == "END"
-    caller.reload({"again": good})
-    time.sleep(1.5)
-    caller.reload({"again": both})
+    caller.reload({"again": good, "beside": listed(beside)})
+    when_directories_were_read()
+    caller.reload({"again": both, "beside": listed(beside)})
     caller.wait_for("again", 2, "AVAILABLE")
 
 

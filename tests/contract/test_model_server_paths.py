@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reshelve.serving.local_server import running_model_server
+from reshelve.modelserver.local_server import running_model_server
 
 pytestmark = pytest.mark.slow
 

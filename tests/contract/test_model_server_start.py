@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from reshelve.errors import DataError
+from reshelve.modelserver.local_server import Addresses, running_model_server
 from reshelve.processes import free_port, port_is_open, start, stop_group
-from reshelve.serving.local_server import Addresses, running_model_server
 
 from .calls import MISSING, Caller, Gate, refused, spoil_garbage
 
@@ -182,9 +182,9 @@ _IN_PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from reshelve.serving.servables import Servable
-from reshelve.serving.server_options import ServerOptions
-from reshelve.serving.warm_up import warm_up
+from reshelve.modelserver.servables import Servable
+from reshelve.modelserver.server_options import ServerOptions
+from reshelve.modelserver.warm_up import warm_up
 servable = Servable.load(Path(sys.argv[1]), ServerOptions())
 warm_up(servable, Path(sys.argv[1]))
 print(servable.predict("", {"x": np.array([1], np.float32)}).outputs["y"].tolist(), "tensorflow" in sys.modules)
@@ -192,7 +192,7 @@ print(servable.predict("", {"x": np.array([1], np.float32)}).outputs["y"].tolist
 
 
 def test_serving_never_imports_tensorflows_python_api(saved_model: Any, tmp_path: Path) -> None:
-    """It would cost every start ten seconds of processor time; see `reshelve.serving.runtime`."""
+    """It would cost every start ten seconds of processor time; see `reshelve.modelserver.runtime`."""
     command = [sys.executable, "-c", _IN_PROCESS, str(saved_model(tmp_path / "1"))]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output.split("\n")[-2] == "[3.0] False"

@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 import yaml
 
+from reshelve.client.client import RankingClient
+from reshelve.modelserver.local_server import running_model_server
 from reshelve.monitoring import observations
 from reshelve.monitoring.observations import (
     Action,
     AgentSeen,
     Condition,
-    Decision,
     Finding,
     Observation,
     Role,
     VersionTraffic,
+    WatchDecision,
 )
 from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
-from reshelve.serving.client import RankingClient
-from reshelve.serving.local_server import running_model_server
 from reshelve.settings import PROJECT
 from reshelve.store.objects import ObjectStore
 
@@ -54,7 +54,7 @@ def keep(store: ObjectStore, minutes: int) -> None:
         agents=(AgentSeen(agent="a", live=False, age_seconds=300, memory_bytes=1024),),
         measured={"shift_of_scores": 0.1},
         findings=(Finding(condition=bad, check="errors", reason="it fails", version=7),),
-        decision=Decision(condition=bad, action=Action.ROLL_BACK, reason="so", done="rolled back"),
+        decision=WatchDecision(condition=bad, action=Action.ROLL_BACK, reason="so", done="rolled back"),
     )
     observations.write(store, look)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from reshelve.rankers import Ranker, ranker_names
+from reshelve.config.ranker import Ranker, ranker_names
 from reshelve.settings import PROJECT
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -18,6 +18,7 @@ EVERYTHING = "\n".join(page.read_text() for page in PAGES)
 CLI = (PROJECT / "docs" / "reference" / "cli.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_reference_pages_are_those_of_this_code() -> None:
     done = subprocess.run(
         [sys.executable, PROJECT / "scripts" / "reference.py", "--check"],
@@ -41,6 +42,7 @@ def test_every_ranker_key_is_explained() -> None:
     assert keys(Ranker) == []
 
 
+@pytest.mark.slow
 def test_every_make_target_is_documented() -> None:
     targets = re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.M)
     assert "run" in targets

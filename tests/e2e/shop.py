@@ -123,8 +123,10 @@ class Shop:
         found = []
         for process in psutil.process_iter():
             try:
+                if not match(process.cmdline()):  # the quickest to ask
+                    continue
                 mine = process.environ().get("RESHELVE_HOME") == str(self.home)
-                if mine and process.status() != psutil.STATUS_ZOMBIE and match(process.cmdline()):
+                if mine and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue

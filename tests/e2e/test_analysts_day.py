@@ -5,22 +5,18 @@ One story in order, on one platform, with a night that learns next to nothing: w
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 from playwright.sync_api import Browser, expect
+from tests.e2e.browser import PHONE, Visit, chromium
+from tests.e2e.shop import Shop, eventually
 
+from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import TryAgainError
 from reshelve.platform.airflow_client import DagRun
-from reshelve.store.deployments import read_pointer
 from reshelve.store.signatures import signed
-
-sys.path.insert(0, str(Path(__file__).parent))
-from browser import PHONE, Visit, chromium
-from shop import Shop, eventually
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -183,7 +179,7 @@ def test_the_day_s_validation_opens_and_leads_to_its_data_docs(analyst: Visit) -
     assert analyst.go(f"/reshelve/validation/retail/{DAY}/report.html") == 200
     expect(analyst.page.get_by_role("heading").first).to_contain_text(f"retail {DAY}")
     analyst.keep("validation")
-    analyst.page.get_by_role("link", name="What Great Expectations was asked, and said").click()
+    analyst.page.get_by_role("link", name="Results of Great Expectations").click()
     expect(analyst.page.get_by_text("expectations hold")).to_be_visible()
     assert analyst.page.url.endswith(f"/validation/retail/{DAY}/data_docs.html")
     assert analyst.foreign == []

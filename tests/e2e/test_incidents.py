@@ -6,7 +6,6 @@ schedule may come between. Before a release reaches customers a person is asked,
 
 from __future__ import annotations
 
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,24 +18,21 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.e2e.shop import Shop, eventually
+from tests.planted import Customers, build_graphs, publish_graph, remember
 
 from reshelve.clickstream.events import landed_prefix
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Pointer, read_log, read_pointer
+from reshelve.deployments.freeze import read_hold
 from reshelve.errors import TryAgainError
-from reshelve.monitoring.observations import Action, Condition, Decision, recent
+from reshelve.monitoring.observations import Action, Condition, WatchDecision, recent
+from reshelve.pipeline.references import load_ranker
 from reshelve.platform.airflow_client import DagRun
-from reshelve.rankers import Ranker, load_ranker
-from reshelve.serving.going_back import rollback
-from reshelve.serving.release import approve, release
+from reshelve.rollout.release import approve, release
+from reshelve.rollout.roll_back import rollback
 from reshelve.settings import settings
-from reshelve.store.deployments import Pointer, read_log, read_pointer
-from reshelve.store.holds import read_hold
 from reshelve.store.objects import object_store
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-from shop import Shop, eventually
-
-from planted import Customers, build_graphs, publish_graph, remember
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -99,7 +95,7 @@ class Incidents:
         eventually("a look", lambda: self.task(run, "watch_recommend") in ended, TASK_SECONDS, every=0.5)
         assert self.task(run, "watch_recommend") == "success", run
 
-    def decided(self, condition: Condition, requests: int) -> Decision:
+    def decided(self, condition: Condition, requests: int) -> WatchDecision:
         """What was decided on a condition from now on, within two cycles of so many requests each."""
         planted = datetime.now(UTC)
         for _ in range(CYCLES):
@@ -223,7 +219,7 @@ def test_a_broken_partition_holds_releases_and_what_waited_is_released_after_it(
     hold = read_hold(here.store, "recommend")
     assert decision.action is Action.HOLD and hold is not None and hold.by == "watch", decision
     two = publish_graph(here.graphs["good"], here.ranker, date(2011, 8, 28), here.work / "two")
-    with pytest.raises(TryAgainError, match="releases are held"):
+    with pytest.raises(TryAgainError, match="releases are frozen"):
         release(here.ranker, two, by="anna")
 
     here.store.delete([key])
@@ -290,7 +286,7 @@ def test_a_release_that_nobody_answers_is_taken_back_while_a_dead_agent_is_told_
 
 
 def _silence(here: Incidents) -> float:
-    from reshelve.serving.reports import read_reports
+    from reshelve.protocol.reports import read_reports
 
     (report,) = read_reports(here.store, "recommend")
     return report.age()

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from reshelve.platform.configuration import Machine, Ports, read_environment_file
-from reshelve.platform.services import State, listeners, memory_mib
+from reshelve.platform.services import PlatformState, Service, memory_mib
 from reshelve.platform.supervisor import SUPERVISORS
 from reshelve.processes import free_port, wait_until
 
@@ -82,10 +82,22 @@ def test_everything_is_healthy(shell: Shell) -> None:
     assert {service["state"] for service in found["services"].values()} == {"running"}
 
 
+def _listeners(service: Service) -> list[tuple[str, int]]:
+    """(address, port) of every TCP socket that a service or a descendant listens on."""
+    found: list[tuple[str, int]] = []
+    for process in service.processes():
+        try:
+            sockets = process.net_connections(kind="inet")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        found += [(s.laddr.ip, s.laddr.port) for s in sockets if s.status == psutil.CONN_LISTEN]
+    return sorted(set(found))
+
+
 def test_everything_listens_on_loopback_only(shell: Shell) -> None:
     seen = 0
-    for service in State.read(shell.home).services.values():
-        for address, port in listeners(service):
+    for service in PlatformState.read(shell.home).services.values():
+        for address, port in _listeners(service):
             ip = ipaddress.ip_address(address)
             mapped = getattr(ip, "ipv4_mapped", None) or ip
             assert mapped.is_loopback, f"{service.name} listens on {address}:{port}"
@@ -94,7 +106,7 @@ def test_everything_listens_on_loopback_only(shell: Shell) -> None:
 
 
 def test_it_leaves_room_for_the_work_on_a_machine_of_8_gb(shell: Shell) -> None:
-    assert sum(memory_mib(service) for service in State.read(shell.home).services.values()) < 2500
+    assert sum(memory_mib(service) for service in PlatformState.read(shell.home).services.values()) < 2500
 
 
 def test_secrets_are_private_and_no_log_has_one(shell: Shell) -> None:
@@ -117,10 +129,10 @@ def test_strangers_are_refused(shell: Shell) -> None:
 
 
 def test_up_again_changes_nothing(shell: Shell) -> None:
-    before = State.read(shell.home)
+    before = PlatformState.read(shell.home)
     done = shell.reshelve("platform", "up")
     assert "runs already" in done.stderr
-    assert State.read(shell.home) == before
+    assert PlatformState.read(shell.home) == before
 
 
 def test_a_verb_finds_the_platform_by_itself(shell: Shell) -> None:
@@ -128,29 +140,45 @@ def test_a_verb_finds_the_platform_by_itself(shell: Shell) -> None:
     assert json.loads(done.stdout) is not None
 
 
+def test_a_process_that_lives_but_does_not_answer_is_named(shell: Shell) -> None:
+    processes = PlatformState.read(shell.home).services["api-server"].processes()
+    for process in processes:
+        process.suspend()
+    try:
+        services = shell.status(healthy=False)["services"]
+    finally:
+        for process in processes:
+            process.resume()
+    assert services["api-server"]["state"] == "unhealthy"
+    assert services["model-server"]["state"] == "running"
+    wait_until(shell.is_healthy, 60, "the platform", every=1)
+
+
 @pytest.mark.parametrize("name", ["scheduler", "model-server", "object-store"])
 def test_what_is_killed_comes_back_by_itself(shell: Shell, name: str) -> None:
-    before = State.read(shell.home).services
+    before = PlatformState.read(shell.home).services
     os.kill(before[name].pid, signal.SIGKILL)
-    wait_until(lambda: State.read(shell.home).services[name].pid != before[name].pid, 60, name)
+    wait_until(lambda: PlatformState.read(shell.home).services[name].pid != before[name].pid, 60, name)
     wait_until(shell.is_healthy, 180, "the platform", every=1)
-    after = State.read(shell.home).services
+    after = PlatformState.read(shell.home).services
     assert all(after[other] == before[other] for other in SERVICES if other != name)
 
 
 def test_up_brings_the_supervisors_back_where_both_died_at_once(shell: Shell) -> None:
-    before = State.read(shell.home).services
+    before = PlatformState.read(shell.home).services
     for name in SUPERVISORS:
         os.kill(before[name].pid, signal.SIGKILL)
     assert shell.status(healthy=True)["supervised"] is False
     shell.reshelve("platform", "up")
     assert shell.status(healthy=True)["supervised"] is True
-    after = State.read(shell.home).services
+    after = PlatformState.read(shell.home).services
     assert all(after[name] == before[name] for name in SERVICES)
 
 
 def test_down_leaves_no_process(shell: Shell) -> None:
-    processes = [p for service in State.read(shell.home).services.values() for p in service.processes()]
+    processes = [
+        p for service in PlatformState.read(shell.home).services.values() for p in service.processes()
+    ]
     assert len(processes) >= len(SERVICES) + len(SUPERVISORS)
     shell.reshelve("platform", "down")
     left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

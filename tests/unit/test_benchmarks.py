@@ -55,7 +55,7 @@ def test_a_benchmark_that_is_stopped_leaves_nothing(
             lambda: any(child in one for one in commands_of(mark).values()), 60, f"{child} of {command[0]}"
         )
         benchmark.send_signal(number)
-        benchmark.wait(30)
+        benchmark.wait(120)
         wait_until(lambda: not commands_of(mark), 20, f"the end of {commands_of(mark)}")
         if number is not signal.SIGKILL and command is PUBLISH:
             assert not list(tmp_path.iterdir()), "what is thrown away at the end stays"

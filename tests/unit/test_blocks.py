@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reshelve.blocks import MOST_ROWS, block, lines
+from reshelve.result_text import MOST_ROWS, block, lines
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=14) | st.dictionaries(st.text(max_size=8), inner, max_size=14),
-    max_leaves=40,
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+names = st.text(max_size=8)
+# Parts of at most four, in parts of at most three, in a part that may be too long to read: drawn without a retry.
+small = st.lists(scalars, max_size=4) | st.dictionaries(names, scalars, max_size=4)
+nested = st.lists(small, max_size=3) | st.dictionaries(names, small, max_size=3)
+rows = scalars | small | nested
+json_values = (
+    rows | st.lists(rows, max_size=MOST_ROWS + 2) | st.dictionaries(names, rows, max_size=MOST_ROWS + 2)
 )
 
 
@@ -78,7 +82,7 @@ def texts(value: object) -> Iterator[str]:
 @given(st.dictionaries(st.text(min_size=1, max_size=20), json_values, max_size=10))
 def test_any_result_is_shown_whole_in_a_bounded_number_of_lines(result: dict[str, object]) -> None:
     shown = lines(result)
-    assert len(shown) <= len(result) * 14
+    assert len(shown) <= len(result) * (MOST_ROWS + 2)
     whole = "\n".join(shown)
     for value in result.values():
         assert all(text.replace("\n", " ").rstrip() in whole for text in texts(value))

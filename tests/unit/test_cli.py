@@ -17,10 +17,12 @@ import typer.main
 
 from reshelve.cli import app
 from reshelve.errors import ConfigurationError, of_the_disk
+from reshelve.platform.variables import known_variables
 from reshelve.settings import PROJECT
 from reshelve.store.objects import ObjectStore
-from reshelve.variables import known_variables
 from reshelve.verbs.options import overrides
+
+pytestmark = pytest.mark.slow  # starts processes
 
 
 def reshelve(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -107,9 +109,9 @@ MISSPELT = "RESHELVE_" + "BUKCET"
 def test_a_misspelt_variable_is_named_with_the_nearest_and_stops_nothing(tmp_path: Path) -> None:
     answer = reshelve("platform", "status", "--json", RESHELVE_HOME=str(tmp_path), **{MISSPELT: "x"})
     assert answer.returncode == 75 and json.loads(answer.stdout)["healthy"] is False
-    (said,) = [line for line in answer.stderr.splitlines() if "is no setting" in line]
+    (said,) = [line for line in answer.stderr.splitlines() if "is not a setting" in line]
     assert said.endswith(
-        f"{MISSPELT} is no setting of Reshelve and is ignored; did you mean RESHELVE_BUCKET?"
+        f"{MISSPELT} is not a setting of Reshelve and is ignored; did you mean RESHELVE_BUCKET?"
     )
 
 

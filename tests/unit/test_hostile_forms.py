@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reshelve.config.named_files import misnamed, names
+from reshelve.config.yaml_models import load_yaml
 from reshelve.errors import ConfigurationError
-from reshelve.forms import load_yaml
-from reshelve.named_files import misnamed, names
-from reshelve.rankers import load_ranker
+from reshelve.pipeline.references import load_ranker
 
 RANKER = """\
 name: shelf

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.errors import AlreadyRunningError, ConfigurationError, TryAgainError
-from reshelve.lineage import Result, Run, parse_partition, run_stage
-from reshelve.rankers import load_ranker
+from reshelve.errors import AlreadyRunningError, ConfigurationError, DataError, TryAgainError
+from reshelve.lineage.results import TrainResult, TuneResult
+from reshelve.lineage.run import Result, Run, parse_partition, run_stage
+from reshelve.pipeline.references import load_ranker
 from reshelve.store.objects import ObjectStore
 
 DAY = date(2011, 8, 30)
@@ -71,6 +72,18 @@ def test_a_stage_that_is_not_done_says_so(run: Run) -> None:
         run.stage("train").files()
 
 
+def test_a_result_is_read_in_its_form_and_one_that_does_not_fit_is_named(run: Run) -> None:
+    stage = run.stage("tune")
+    assert stage.read(TuneResult) is None
+    stage.commit({"best": {"training.epochs": 2}, "trials": 3, "of_other_code": True})
+    assert (stage.require(TuneResult).best, stage.require(TuneResult).loss) == ({"training.epochs": 2}, None)
+    stage.commit({"trials": "many"})
+    with pytest.raises(DataError, match=r"stage tune is damaged[\s\S]*tune/result.json: trials: "):
+        stage.read(TuneResult)
+    with pytest.raises(TryAgainError, match="stage train is not done"):
+        run.stage("train").require(TrainResult)
+
+
 HOLD = """
 import fcntl, sys
 handle = open(sys.argv[1], "w")
@@ -102,15 +115,20 @@ def test_two_processes_never_do_one_stage(run: Run) -> None:
 ONE_OF_TWO = """
 import json, sys, time
 from datetime import date
-from reshelve.lineage import Run, run_stage
-from reshelve.rankers import load_ranker
+from pathlib import Path
+from reshelve.lineage.run import Run, run_stage
+from reshelve.pipeline.references import load_ranker
 
 def work(run):
     with open(sys.argv[1], "a") as done:
         done.write("once\\n")
-    time.sleep(2)
+    while started.read_text() != "here\\n" * 2:  # the other one is at the door too
+        time.sleep(0.02)
     return {"rows": 1}
 
+started = Path(sys.argv[1] + ".started")
+with started.open("a") as here:
+    here.write("here\\n")
 print(json.dumps(run_stage(Run.of(load_ranker("recommend"), date(2011, 8, 30)), "examples", work)))
 """
 

@@ -1,4 +1,4 @@
-"""Names are parsed where they come in: what is no name reaches no key, no page, no metric and no configuration."""
+"""Names are parsed where they come in: what is not a valid name reaches no key, no page, no metric and no configuration."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from reshelve import names
+from reshelve.console.release_reader import ReleaseReader
+from reshelve.deployments.deployment_log import Pointer, deployed_rankers, pointer_key
+from reshelve.deployments.freeze import Hold
 from reshelve.errors import ConfigurationError
 from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Observation
 from reshelve.names import Address, AgentName, ClientName, RankerName, Version, Words
-from reshelve.rankers import load_ranker
-from reshelve.serving.board import Board
-from reshelve.serving.pointers import Pointers
-from reshelve.serving.reports import read_reports
-from reshelve.serving.traffic import Counts, TrafficReport, read_traffic_reports
-from reshelve.store.deployments import Pointer, deployed_rankers, pointer_key
-from reshelve.store.holds import Hold
+from reshelve.pipeline.references import load_ranker
+from reshelve.protocol.pointers import Pointers
+from reshelve.protocol.reports import read_reports
+from reshelve.protocol.traffic import Counts, TrafficReport, read_traffic_reports
 from reshelve.store.objects import ObjectStore
 from reshelve.store.versions import list_versions
 
@@ -72,7 +72,7 @@ def test_a_ranker_is_named_as_its_file_is(text: str) -> None:
         with pytest.raises(ValidationError):
             refused()
     for asked in (pointer_key, load_ranker, observations.prefix):
-        with pytest.raises(ConfigurationError, match="no ranker's name"):
+        with pytest.raises(ConfigurationError, match="not a valid ranker name"):
             asked(text)
 
 
@@ -146,12 +146,12 @@ def test_a_bucket_full_of_hostile_names(store: ObjectStore) -> None:
     store.put_json("monitoring/recommend/2011-08-30/120000.json", look)
     store.put_json("monitoring/recommend/zzz/120000.json", {**look, "ranker": "recommend"})
 
-    assert deployed_rankers(store) == ["recommend"] == Board(store).rankers()
+    assert deployed_rankers(store) == ["recommend"] == ReleaseReader(store).rankers()
     pointers = Pointers(store)
     pointers.refresh()
     assert set(pointers.known) == {"recommend"}
     assert list_versions(store, "recommend") == [7]
-    assert Board(store).versions("recommend", None).total == 1
+    assert ReleaseReader(store).versions("recommend", None).total == 1
     assert [report.agent for report in read_reports(store, "recommend")] == ["a"]
     assert [report.client for report in read_traffic_reports(store, "recommend")] == ["shop"]
     assert observations.recent(store, "recommend", 5) == ()

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reshelve.blocks import lines
-from reshelve.clickstream.row_rules import Between
 from reshelve.notation import plain
 from reshelve.reporting.words import milliseconds, money, short
+from reshelve.result_text import lines
+from reshelve.validation.row_rules import Between
 
 
 @pytest.mark.parametrize(

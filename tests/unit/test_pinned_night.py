@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from reshelve import kept, pinned_code
+from reshelve import kept
 from reshelve.errors import ConfigurationError, TryAgainError
-from reshelve.lineage import Run, run_stage
-from reshelve.pinned_night import Pin, begin, begun, differences, go_on, rules_of
-from reshelve.rankers import load_ranker
+from reshelve.lineage.run import Run, run_stage
+from reshelve.model.base import resolve_base
+from reshelve.model.kept_base import keep_base, recorded_base
+from reshelve.pipeline import pinned_code
+from reshelve.pipeline.pinned_night import Pin, begin, begun, differences, go_on, rules_of
+from reshelve.pipeline.references import load_ranker
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
-from reshelve.training.base import resolve_base
-from reshelve.training.kept_base import keep_base, recorded_base
 from reshelve.verbs.options import run_of
 
 DAY = "2011-08-30"
@@ -101,7 +102,7 @@ def test_a_night_goes_on_without_the_mapping_file_that_it_refers_to(
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("RESHELVE_CLICKSTREAMS_DIR", str(tmp_path / "empty"))
     settings.cache_clear()
-    with pytest.raises(ConfigurationError, match="no clickstream source"):
+    with pytest.raises(ConfigurationError, match="not a clickstream source"):
         load_ranker("recommend")
     assert go_on("recommend", DAY, night["digest"]).id == night["run"]
 

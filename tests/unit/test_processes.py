@@ -15,6 +15,8 @@ import pytest
 from reshelve.errors import TryAgainError
 from reshelve.processes import free_port, guarded, port_is_open, start, stop_group, wait_until
 
+pytestmark = pytest.mark.slow  # starts processes
+
 TREE = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 

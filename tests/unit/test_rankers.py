@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from reshelve.config.ranker import Ranker, ranker_names
 from reshelve.errors import ConfigurationError
-from reshelve.rankers import Ranker, load_ranker, ranker_names
+from reshelve.pipeline.references import load_ranker
 
 MINIMAL = """\
 name: shelf
@@ -42,15 +43,15 @@ def test_adding_a_file_adds_a_ranker(rankers: Path) -> None:
     ("change", "line", "words"),
     [
         pytest.param(("  source: retail", "  sauce: retail"), 5, ["data.sauce", "Extra inputs", "expected one of: catalogue_days, events,"], id="unknown-key"),
-        pytest.param(("kind: next_item", "kind: nextitem"), 3, ["kind", "'pair' or 'next_item'", "nextitem"], id="enum"),
+        pytest.param(("kind: next_item", "kind: nextitem"), 3, ["kind", "kind: expected a kind of ranker: next_item, pair, search", "nextitem"], id="enum"),
         pytest.param(("recall@20", "recall"), 7, ["gates.metric", "pattern"], id="pattern"),
         pytest.param(("recall@20", "map@0"), 7, ["gates.metric", "pattern", "map@0"], id="no depth"),
-        pytest.param(("recall@20", "auc"), 7, ["gates.metric: auc needs every candidate's place"], id="no shortlist"),
-        pytest.param(("recall@20", "recall@500"), 7, ["gates.metric: recall@500 looks deeper", "at least 500, got 100"], id="too deep"),
-        pytest.param(("  source: retail", "  source: retial"), 5, ["data.source: 'retial' is no clickstream source", "known in"], id="no source"),
+        pytest.param(("recall@20", "auc"), 7, ["gates.metric: auc needs the rank of every candidate"], id="no shortlist"),
+        pytest.param(("recall@20", "recall@500"), 7, ["gates.metric: recall@500 is deeper", "at least 500, got 100"], id="too deep"),
+        pytest.param(("  source: retail", "  source: retial"), 5, ["data.source: 'retial' is not a clickstream source", "known in"], id="no source"),
         pytest.param(("  source: retail", "  source: retail\n  window_days: lots"), 6, ["data.window_days", "integer", "lots"], id="type"),
         pytest.param(("  source: retail", "  source: retail\n  source: shop"), 6, ["written twice"], id="duplicate-key"),
-        pytest.param(("kind: next_item", "kind: search\nexamples: {repeat: false}"), 4, ["examples.repeat: only next_item reads a history"], id="no history"),
+        pytest.param(("kind: next_item", "kind: search\nexamples: {repeat: false}"), 4, ["examples.repeat: only next_item has a history"], id="no history"),
         pytest.param(("  source: retail", "  source: retail\n  exclude: {titles: ['*']}"), 6, ["data.exclude.titles.0", "pattern"], id="everything"),
         pytest.param(("  source: retail", "  source: retail\n  exclude: {title: [POSTAGE]}"), 6, ["data.exclude.title", "expected one of: categories, items, titles"], id="unknown part"),
         pytest.param(("data:", "data: ["), 6, ["expected valid YAML"], id="no-yaml"),
@@ -94,11 +95,15 @@ def test_auc_is_a_metric_of_shortlists(rankers: Path) -> None:
         ("training: {loss: listwise}\n", r"listwise is for pair"),
         (
             "search: {space: {training.loss: {choice: [pointwise, pairwise]}}}\n",
-            r"training\.loss: it cannot be searched",
+            r"training\.loss: it cannot be tuned",
+        ),
+        (
+            "search: {space: {examples.history_items: {choice: [4, 8]}}}\n",
+            r"examples\.history_items: it cannot be tuned",
         ),
         ("training: {adapter: {kind: prefix}}\n", r"training\.adapter\.kind"),
     ],
-    ids=["loss of another kind", "searched loss", "unknown adapter"],
+    ids=["loss of another kind", "searched loss", "searched examples", "unknown adapter"],
 )
 def test_training_options_that_do_not_fit_are_refused(rankers: Path, more: str, words: str) -> None:
     (rankers / "shelf.yaml").write_text(MINIMAL + more)
@@ -107,17 +112,17 @@ def test_training_options_that_do_not_fit_are_refused(rankers: Path, more: str, 
 
 
 CONTRADICTIONS = {
-    "whole number": ("search:\n  space:\n    training.batch_size: {uniform: [8, 64]}", "training.batch_size", "a whole number"),
+    "whole number": ("search:\n  space:\n    training.batch_size: {uniform: [8, 64]}", "training.batch_size", "an integer"),
     "half a batch": ("search:\n  space:\n    training.batch_size: {choice: [8, 16.5]}", "training.batch_size", "16.5: .*integer"),
     "end out of range": ("search:\n  space:\n    training.warmup_share: {uniform: [0, 1.5]}", "warmup_share", "1.5: .*less than"),
     "upside down": ("search:\n  space:\n    training.warmup_share: {uniform: [0.3, 0.1]}", "warmup_share", "low < high"),
     "log of nothing": ("search:\n  space:\n    training.epochs: {loguniform: [0, 2]}", "training.epochs", "0 < low < high"),
     "one value twice": ("search:\n  space:\n    training.accumulate: {choice: [2, 2]}", "accumulate", "each value once"),
     "no range": ("search:\n  space:\n    training.epochs: {normal: [0, 2]}", "training.epochs", "expected one of {loguniform"),
-    "examples read it": ("search:\n  space:\n    training.seed: {choice: [1, 2]}", "training.seed", "cannot be searched"),
-    "no trial reads it": ("search:\n  space:\n    training.patience: {choice: [1, 2]}", "training.patience", "cannot be searched"),
-    "made before": ("search:\n  space:\n    model.max_length: {choice: [16, 32]}", "model.max_length", "cannot be searched"),
-    "nothing to weigh": ("search:\n  latency_weight: 1", "latency_weight", "nothing to weigh"),
+    "examples read it": ("search:\n  space:\n    training.seed: {choice: [1, 2]}", "training.seed", "cannot be tuned"),
+    "no trial reads it": ("search:\n  space:\n    training.patience: {choice: [1, 2]}", "training.patience", "cannot be tuned"),
+    "made before": ("search:\n  space:\n    model.max_length: {choice: [16, 32]}", "model.max_length", "cannot be tuned"),
+    "all trials would be equally fast": ("search:\n  latency_weight: 1", "latency_weight", "all trials would be equally fast"),
     "halves nothing": ("search:\n  halving:\n    min_share: 0.5", "min_share", "more than budget_share"),
     "negative seed": ("search:\n  seed: -1", "seed: -1", "greater than or equal"),
     "never early": ("training:\n  validations: 2\n  patience: 3", "patience", "never stops early"),
@@ -147,7 +152,7 @@ def test_what_contradicts_itself_is_refused_with_its_line(
     ("data", "at", "words"),
     [
         ("  window_days: 2", "window_days", "none to train on: expected at least 3"),
-        ("  fold: 2", "fold", "only where data.split is query"),
+        ("  fold: 2", "fold", "folds need data.split: query"),
         ("  events: {click: -1.0}", "events", "greater than 0"),
         ("  events: {judgement: 1.0}", "source", "judgements go with data.events"),
     ],
@@ -169,10 +174,10 @@ def test_data_that_cannot_be_split_is_refused_with_its_line(
     ("base", "words"),
     [
         ("package:no_such_package_here", "is not installed"),
-        ("package:typer", "holds no model"),
-        ("/no/such/directory", "is no directory"),
-        ("~nobody/here", "is no directory"),
-        ("http://example.com/model", "names no model"),
+        ("package:typer", "has no model"),
+        ("/no/such/directory", "is not a directory"),
+        ("~nobody/here", "is not a directory"),
+        ("http://example.com/model", "does not name a model"),
     ],
 )
 def test_a_base_that_is_not_there_is_refused_with_its_line(rankers: Path, base: str, words: str) -> None:

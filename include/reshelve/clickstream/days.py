@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator
 
-from reshelve.forms import nearest
+from reshelve.config.yaml_models import nearest
 
 
 def day_limits(day: date, zone: str) -> tuple[datetime, datetime]:
@@ -29,8 +29,8 @@ def _known_zone(zone: str) -> str:
         near = nearest(zone, sorted(available_timezones()))
         guess = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(
-            "no time zone of the IANA database, such as Europe/Berlin, America/Los_Angeles or Etc/GMT+7"
-            f" (which is UTC-7){guess}"
+            "not a time zone of the IANA database, such as Europe/Berlin, America/Los_Angeles or "
+            f"Etc/GMT+7 (which is UTC-7){guess}"
         ) from None
     return zone
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
-from enum import StrEnum
 
 import pyarrow as pa
-
-
-class EventType(StrEnum):
-    """What a customer (or the shop) did with an item."""
-
-    IMPRESSION = "impression"
-    CLICK = "click"
-    CART = "cart"
-    PURCHASE = "purchase"
-    RETURN = "return"
-    JUDGEMENT = "judgement"  # a person graded how well the item answers the query
-
 
 EVENT_SCHEMA = pa.schema(
     [
         pa.field("event_id", pa.string()),
         pa.field("event_time", pa.timestamp("us")),  # UTC
-        pa.field("event_type", pa.string()),  # EventType
+        pa.field("event_type", pa.string()),  # impression, click, cart, purchase, return, judgement
         pa.field("user_id", pa.string()),  # null where unknown
         pa.field("session_id", pa.string()),  # visit, basket or invoice
         pa.field("query", pa.string()),  # null where the event did not follow a search

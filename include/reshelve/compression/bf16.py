@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reshelve.compression.candidate import Candidate
 from reshelve.compression.context import Context
-from reshelve.compression.form import Bf16
+from reshelve.config.compression import Bf16 as Bf16Step
+from reshelve.export.candidate import Candidate
+from reshelve.export.precisions.bf16 import Bf16
 
 
-def bf16(_step: Bf16, before: Candidate, _context: Context) -> Candidate:
+def bf16(_step: Bf16Step, before: Candidate, _context: Context) -> Candidate:
     """The same model; its graph keeps and multiplies bfloat16."""
-    return replace(before, precision="bfloat16", about={})
+    return replace(before, precision=Bf16(), about={})

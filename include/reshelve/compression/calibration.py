@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from reshelve.compression.int8 import ActivationRanges
-from reshelve.packaging.graph import FloatLayers, RankerGraph, gelu
-from reshelve.packaging.tokenizer import Batch
-from reshelve.packaging.trained import TrainedModel
+from reshelve.export.graph import RankerGraph
+from reshelve.export.layers import FloatLayers, gelu
+from reshelve.export.tokenizer import TokenBatch
+from reshelve.model.int8 import ActivationRanges
+from reshelve.model.trained import TrainedModel
 
 
 class _WatchedLayers(FloatLayers):
@@ -43,7 +44,7 @@ class _WatchedLayers(FloatLayers):
         return rows
 
 
-def calibrate(model: TrainedModel, batches: Iterable[Batch]) -> ActivationRanges:
+def calibrate(model: TrainedModel, batches: Iterable[TokenBatch]) -> ActivationRanges:
     """The ranges over `batches`. Padding is seen too, as it is when serving; it stays inside the ranges of words."""
     ids = tf.TensorSpec([None, None], tf.int32)
 

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from reshelve.compression.bf16 import bf16
-from reshelve.compression.candidate import Candidate
 from reshelve.compression.context import Context
 from reshelve.compression.distil import distil
-from reshelve.compression.judge import judge, shown, verdict
 from reshelve.compression.low_rank import low_rank
+from reshelve.compression.measured_step import judge, shown, verdict
 from reshelve.compression.prune import prune
 from reshelve.compression.rounding import int8
-from reshelve.lineage import Run
+from reshelve.export.candidate import Candidate
+from reshelve.lineage.run import Run
 from reshelve.logs import logger
-from reshelve.packaging.trained import TrainedModel
+from reshelve.model.trained import TrainedModel
 
 STEPS: dict[str, Callable[[Any, Candidate, Context], Candidate]] = {
     "distil": distil,
@@ -45,7 +45,7 @@ def compress(run: Run) -> dict[str, Any]:
         log.info("step", step=step.step)
         candidate = STEPS[step.step](step, kept, context)
         found = judge(kept, candidate, context)
-        stays, reason = verdict(step.step, found, settings.min_agreement, settings.tolerance)
+        stays, reason = verdict(step.criterion, found, settings.min_agreement, settings.tolerance)
         log.info("judged", step=step.step, kept=stays, reason=reason)
         entry = {"step": step.step, "kept": stays, "reason": reason, **candidate.about}
         steps.append(entry | shown(found, run.ranker.kind))

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 
 from reshelve.compression.calibration import calibrate
-from reshelve.compression.int8 import ActivationRanges
 from reshelve.errors import DataError
-from reshelve.lineage import Run
+from reshelve.export.batches import Encoded, batches, example_rows
+from reshelve.lineage.run import Run
 from reshelve.logs import logger
-from reshelve.packaging.batches import Encoded, batches, example_rows
-from reshelve.packaging.trained import TrainedModel
+from reshelve.model.int8 import ActivationRanges
+from reshelve.model.trained import TrainedModel
 from reshelve.progress import counted
 
 
@@ -31,7 +31,7 @@ class Context:
         path = self.examples / "train.parquet"
         rows = example_rows(path, self.run.ranker.compression.calibration_examples)
         if not rows:
-            raise DataError(f"{path}: no example to calibrate on", "expected at least one")
+            raise DataError(f"{path}: no examples to calibrate on", "expected at least one")
         return rows
 
     @cached_property
@@ -42,5 +42,10 @@ class Context:
 
     def ranges(self, model: TrainedModel) -> ActivationRanges:
         """What goes through the model's products on training examples."""
-        asked = counted(list(batches(self.calibration)), logger(stage="compress"), "calibrating", "batches")
+        asked = counted(
+            list(batches(self.calibration, pad_id=model.encoder.pad_id(model.document.architecture))),
+            logger(stage="compress"),
+            "calibrating",
+            "batches",
+        )
         return calibrate(model, asked)

@@ -8,15 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from reshelve.compression.candidate import Candidate
 from reshelve.compression.context import Context
-from reshelve.compression.form import Distil
+from reshelve.config.compression import Distil
 from reshelve.errors import ConfigurationError
-from reshelve.packaging.trained import TrainedModel
+from reshelve.export.candidate import Candidate
+from reshelve.model.trained import TrainedModel
 from reshelve.training.launch import checked_base, run_job, threads_each, tuned
 from reshelve.training.spec import training_spec
-
-_LAYER = re.compile(r"encoder\.encoder\.layer\.(\d+)\.(.*)")
 
 
 def distil(step: Distil, before: Candidate, context: Context) -> Candidate:
@@ -72,12 +70,15 @@ def thinned(model: TrainedModel, layers: int) -> TrainedModel:
     """The model with so many of its layers: where the copy's training begins."""
     shape = model.document.architecture
     place_of = {kept: place for place, kept in enumerate(kept_layers(shape.num_hidden_layers, layers))}
+    numbered = re.compile(
+        rf"{re.escape(model.encoder.layer('#')).replace(re.escape('#'), '([0-9]+)')}[.](.*)"
+    )
     tensors = {}
     for name, tensor in model.tensors.items():
-        found = _LAYER.fullmatch(name)
+        found = numbered.fullmatch(name)
         if not found:
             tensors[name] = tensor
         elif int(found[1]) in place_of:
-            tensors[f"encoder.encoder.layer.{place_of[int(found[1])]}.{found[2]}"] = tensor
+            tensors[f"{model.layer(place_of[int(found[1])])}.{found[2]}"] = tensor
     changed = shape.model_copy(update={"num_hidden_layers": layers})
     return TrainedModel(model.document.model_copy(update={"architecture": changed}), tensors)

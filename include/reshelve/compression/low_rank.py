@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from reshelve.compression.candidate import Candidate
 from reshelve.compression.context import Context
-from reshelve.compression.form import LowRank
-from reshelve.compression.int8 import ActivationRanges
-from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.config.compression import LowRank
+from reshelve.export.candidate import Candidate
+from reshelve.model.int8 import ActivationRanges
+from reshelve.model.trained import Array, TrainedModel
 
 
 def low_rank(step: LowRank, before: Candidate, context: Context) -> Candidate:
@@ -30,7 +30,7 @@ def factorised(
     tensors = dict(model.tensors)
     for number in range(model.document.architecture.num_hidden_layers):
         for product in products:
-            site = f"encoder.encoder.layer.{number}.{product}"
+            site = f"{model.layer(number)}.{product}"
             weight, bias = model.dense(site)
             rank = max(1, round(min(weight.shape) * share))
             down, up = split(weight, ranges.power[site], rank)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from reshelve.evaluation.graded import spearman
-from reshelve.packaging.graph import Layers, RankerGraph
-from reshelve.packaging.tokenizer import Batch
-from reshelve.packaging.trained import Array, TrainedModel
-from reshelve.rankers import Kind
+from reshelve.export.graph import RankerGraph
+from reshelve.export.layers import Layers
+from reshelve.export.tokenizer import TokenBatch
+from reshelve.model.trained import Array, TrainedModel
+from reshelve.statistics.correlation import spearman
 
-Scorer = Callable[[Batch], Array]
+Scorer = Callable[[TokenBatch], Array]
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ def scorer(model: TrainedModel, layers: Layers, threads: int = 0) -> Scorer:
     with graph.as_default():
         ids, types = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(2))
         lengths = tf.compat.v1.placeholder(tf.int32, [None])
-        paired = model.document.kind is Kind.PAIR
+        paired = model.document.items is None  # two texts
         logits = RankerGraph(model, layers).logits(ids, lengths, types if paired else None)
     session = tf.compat.v1.Session(
         graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads)
     )
 
-    def score(batch: Batch) -> Array:
+    def score(batch: TokenBatch) -> Array:
         kinds = np.zeros_like(batch.ids) if batch.types is None else batch.types
         return session.run(logits, {ids: batch.ids, lengths: batch.lengths, types: kinds})
 
@@ -86,11 +86,19 @@ def agreement(before: Sequence[Array], after: Sequence[Array]) -> Agreement:
     return Agreement(round(statistics.fmean(ranks), 5), round(statistics.fmean(pearson), 5), counted)
 
 
-def latency(before: Scorer, after: Scorer, batch: int, length: int, vocabulary: int, rounds: int) -> Latency:
-    """Run both in turn on tokens drawn at random, so that what else the machine does hits both alike."""
+def drawn_request(batch: int, length: int, vocabulary: int, left: int | None = None) -> TokenBatch:
+    """Rows of so many tokens drawn at random. Of pairs the first `left` are one query's, the same in every row."""
     random = np.random.default_rng(0)
     ids = random.integers(0, vocabulary, (batch, length)).astype(np.int32)
-    inputs = Batch(ids, np.full(batch, length, np.int32), None)
+    types = None
+    if left is not None:
+        ids[:, :left] = ids[:1, :left]
+        types = np.broadcast_to(np.arange(length) >= left, ids.shape).astype(np.int32)
+    return TokenBatch(ids, np.full(batch, length, np.int32), types)
+
+
+def latency(before: Scorer, after: Scorer, inputs: TokenBatch, rounds: int) -> Latency:
+    """Run both in turn on the same batch, so that what else the machine does hits both alike."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
         for scored, taken in zip((before, after), times, strict=True):
@@ -98,4 +106,4 @@ def latency(before: Scorer, after: Scorer, batch: int, length: int, vocabulary: 
             scored(inputs)
             if number:  # the first round traces and packs weights
                 taken.append((time.perf_counter() - start) * 1000)
-    return Latency(batch, length, *(round(statistics.median(taken), 3) for taken in times))
+    return Latency(*inputs.ids.shape, *(round(statistics.median(taken), 3) for taken in times))

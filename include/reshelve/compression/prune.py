@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from reshelve.compression.candidate import Candidate
 from reshelve.compression.context import Context
-from reshelve.compression.form import Prune
-from reshelve.compression.int8 import ActivationRanges
+from reshelve.config.compression import Prune
 from reshelve.errors import ConfigurationError
-from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.export.candidate import Candidate
+from reshelve.model.int8 import ActivationRanges
+from reshelve.model.trained import SITES, Array, TrainedModel
 
 
 def prune(step: Prune, before: Candidate, context: Context) -> Candidate:
@@ -33,8 +33,8 @@ def pruned(model: TrainedModel, ranges: ActivationRanges, heads: float, feed_for
     kept_inner = max(1, round(shape.intermediate_size * (1 - feed_forward)))
     tensors = dict(model.tensors)
     for number in range(shape.num_hidden_layers):
-        layer = f"encoder.encoder.layer.{number}"
-        for site in ("qkv", "attention_output", "intermediate", "output"):
+        layer = model.layer(number)
+        for site in SITES:
             if model.parts(f"{layer}.{site}") != [f"{layer}.{site}"]:
                 raise ConfigurationError(
                     "compression.steps: prune comes before low_rank", "factors cannot be narrowed"
@@ -42,12 +42,15 @@ def pruned(model: TrainedModel, ranges: ActivationRanges, heads: float, feed_for
         energy = _energy(model, ranges, f"{layer}.attention_output").reshape(-1, shape.head_size).sum(1)
         channels = np.arange(len(energy) * shape.head_size).reshape(-1, shape.head_size)
         kept = channels[_largest(energy, kept_heads)].reshape(-1)
-        for part in ("query", "key", "value"):
-            _keep(tensors, f"{layer}.attention.self.{part}", outputs=kept)
-        _keep(tensors, f"{layer}.attention.output.dense", inputs=kept)
+        for name in model.names(f"{layer}.qkv"):
+            _keep(tensors, name, outputs=kept)
+        for name in model.names(f"{layer}.attention_output"):
+            _keep(tensors, name, inputs=kept)
         kept = _largest(_energy(model, ranges, f"{layer}.output"), kept_inner)
-        _keep(tensors, f"{layer}.intermediate.dense", outputs=kept)
-        _keep(tensors, f"{layer}.output.dense", inputs=kept)
+        for name in model.names(f"{layer}.intermediate"):
+            _keep(tensors, name, outputs=kept)
+        for name in model.names(f"{layer}.output"):
+            _keep(tensors, name, inputs=kept)
     changed = {
         "num_attention_heads": kept_heads,
         "intermediate_size": kept_inner,

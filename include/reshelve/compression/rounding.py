@@ -8,30 +8,27 @@ from dataclasses import replace
 import numpy as np
 
 from reshelve.compression.calibration import calibrate
-from reshelve.compression.candidate import Candidate
 from reshelve.compression.context import Context
-from reshelve.compression.form import Int8, Step
-from reshelve.compression.int8 import ActivationRanges, QuantizedModel, quantize
-from reshelve.compression.measure import Agreement, Scorer, agreement, latency, scorer
+from reshelve.compression.measure import Agreement, Scorer, agreement, drawn_request, latency, scorer
+from reshelve.config.compression import Int8 as Int8Step
+from reshelve.config.compression import Step
+from reshelve.export.batches import Encoded, batches
+from reshelve.export.candidate import Candidate
+from reshelve.export.layers import FloatLayers
+from reshelve.export.precisions.int8 import Int8
+from reshelve.export.precisions.registry import precision_named
+from reshelve.export.tokenizer import TokenBatch
+from reshelve.kinds.registry import kind_of
 from reshelve.logs import logger
-from reshelve.packaging.batches import Encoded, batches
-from reshelve.packaging.graph import FloatLayers
-from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.trained import Array, TrainedModel
+from reshelve.model.int8 import ActivationRanges, QuantizedModel, quantize
+from reshelve.model.trained import Array, TrainedModel
 from reshelve.progress import counted
-from reshelve.rankers import Kind
 
-_SHAPES = {
-    Kind.NEXT_ITEM: (1, 32),
-    Kind.SEARCH: (1, 16),
-    Kind.PAIR: (32, 64),
-}  # the batch a request brings: one history or query, or a shortlist
-_ROUNDS = {1: 45, 32: 15}
-_USUAL_ALPHA = 0.7
+_ROUNDS = 45, 15  # of one text, of several
 _SLACK = 0.002  # agreement that int8 item weights may cost for a quarter of their size
 
 
-def int8(step: Int8, before: Candidate, context: Context) -> Candidate:
+def int8(step: Int8Step, before: Candidate, context: Context) -> Candidate:
     """The model in eight bits, at the strength that agrees best on validation examples."""
     model = before.model
     ranges = context.ranges(model)
@@ -39,18 +36,18 @@ def int8(step: Int8, before: Candidate, context: Context) -> Candidate:
     reference = scorer(model, FloatLayers(model))
     quantized, alpha = choose(step, model, ranges, context.validation, reference)
     about = {"alpha": alpha, "items_int8": quantized.has("items"), "mode": step.mode}
-    return replace(before, quantized=quantized, precision="int8", about=about)
+    return replace(before, precision=Int8(quantized, alpha), about=about)
 
 
 def choose(
-    step: Int8, model: TrainedModel, ranges: ActivationRanges, rows: list[Encoded], reference: Scorer
+    step: Int8Step, model: TrainedModel, ranges: ActivationRanges, rows: list[Encoded], reference: Scorer
 ) -> tuple[QuantizedModel, float]:
     """The quantized model and its strength; item weights stay float where int8 costs rank."""
     expected = scores(reference, rows)
 
     def agrees(alpha: float, items: bool = True) -> Agreement:
-        layers = Int8Layers(model, quantize(model, ranges, alpha, items, step))
-        found = agreement(*_questions(model, expected, scores(scorer(model, layers), rows)))
+        rounded = Int8(quantize(model, ranges, alpha, items, step), alpha)
+        found = agreement(*_questions(model, expected, scores(scorer(model, rounded.layers(model)), rows)))
         logger(stage="compress").info(
             "tried", alpha=alpha, items=items, spearman=found.spearman, pearson=found.pearson
         )
@@ -58,10 +55,7 @@ def choose(
 
     tried = {alpha: agrees(alpha) for alpha in step.alphas}
     alpha = max(tried, key=lambda value: (_both(tried[value]), -value))
-    items = (
-        not model.document.kind.over_catalogue
-        or _rank(agrees(alpha, items=False)) - _rank(tried[alpha]) <= _SLACK
-    )
+    items = model.document.items is None or _rank(agrees(alpha, items=False)) - _rank(tried[alpha]) <= _SLACK
     return quantize(model, ranges, alpha, items, step), alpha
 
 
@@ -82,25 +76,42 @@ def scores(score: Scorer, rows: list[Encoded]) -> Array:
 
 def _questions(model: TrainedModel, before: Array, after: Array) -> tuple[list[Array], list[Array]]:
     """Scores per question: each row of a next-item model is one, all pairs together are one."""
-    if model.document.kind.over_catalogue:
+    if model.document.items is not None:
         return list(before), list(after)
     return [before], [after]
 
 
 def request_milliseconds(model: TrainedModel, rows: list[Encoded], steps: Sequence[Step]) -> float:
-    """What the batch of a request takes in the model, in int8 where `steps` have it and that is faster.
+    """What the batch of a request takes in the model, rounded where `steps` do so and that is faster.
 
     Weights do not matter. Steps that reshape the model are left out: the search compares shapes before them.
     """
-    batch, length = _SHAPES[model.document.kind]
-    layers = Int8Layers(model, quantize(model, calibrate(model, batches(rows)), _USUAL_ALPHA))
-    measured = latency(
-        scorer(model, FloatLayers(model)),
-        scorer(model, layers),
-        batch,
-        min(length, model.document.max_length),
-        model.document.architecture.vocab_size,
-        _ROUNDS[batch],
-    )
-    rounded = any(step.step == "int8" for step in steps)
-    return min(measured.before, measured.after) if rounded else measured.before
+    shape, inputs = model.document.architecture, request_like(model, rows)
+    rounds = _ROUNDS[len(inputs.ids) > 1]
+    as_trained = scorer(model, FloatLayers(model))
+    found = []
+    for step in steps:
+        if step.precision:
+            ranges = calibrate(model, batches(rows, pad_id=model.encoder.pad_id(shape)))
+            rounded = precision_named(step.precision).usual(model, ranges)
+            measured = latency(as_trained, scorer(model, rounded.layers(model)), inputs, rounds)
+            found += [measured.before, measured.after]
+    if not found:
+        found = [latency(as_trained, as_trained, inputs, rounds).before]
+    return min(found)
+
+
+def request_like(model: TrainedModel, rows: list[Encoded]) -> TokenBatch:
+    """The batch of one request of the model's kind; a pair's tokens are shared by its texts as they are in the examples `rows`."""
+    requests = kind_of(model.document.kind).requests
+    length = min(requests.tokens, model.document.max_length)
+    vocabulary = model.document.architecture.vocab_size
+    return drawn_request(requests.rows, length, vocabulary, _left_tokens(rows, length))
+
+
+def _left_tokens(rows: list[Encoded], length: int) -> int | None:
+    """How many of `length` tokens are a pair's first text, as it is in the examples; None of single texts."""
+    segments = [segment for _, types in rows if types is not None for segment in types]
+    if not segments:
+        return None
+    return min(max(round(length * segments.count(0) / len(segments)), 2), length - 2)

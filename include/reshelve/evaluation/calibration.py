@@ -1,4 +1,4 @@
-"""Does a score of 0.3 come true three times in ten? The reliability table and the expected calibration error.
+"""Are items with a score of 0.3 chosen three times in ten? The reliability table and the expected calibration error.
 
 What counts as one prediction depends on the kind. pair: each candidate of each question, and whether it was chosen, or
 the place of its grade between the lowest and the highest.
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reshelve.evaluation.bootstrap import Interval, cluster_numbers, draws, percentiles
-from reshelve.evaluation.scoring import Answers
+from reshelve.evaluation.scoring import RankedAnswers
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.rankers import Kind
+from reshelve.kinds.registry import kind_of
+from reshelve.statistics.bootstrap import bootstrap_of_gaps
+from reshelve.statistics.interval import Interval
 
 BINS = 10
 
@@ -46,7 +47,7 @@ class Bin:
 
 
 def predictions(
-    answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind, span: float = 1.0
+    answers: RankedAnswers, queries: Sequence[HoldoutQuery], kind: str, span: float = 1.0
 ) -> Predictions:
     """The predictions in a version's answers. A score outside [0, 1], or that is no number, predicts nothing.
 
@@ -63,9 +64,9 @@ def predictions(
 
 
 def _rows(
-    answers: Answers, queries: Sequence[HoldoutQuery], kind: Kind, span: float
+    answers: RankedAnswers, queries: Sequence[HoldoutQuery], kind: str, span: float
 ) -> Iterator[tuple[float, float, float, str]]:
-    depth = 1 if kind.over_catalogue else None
+    depth = None if kind_of(kind).evaluation.whole_lists else 1
     for items, scores, query in zip(answers.ranked, answers.scores, queries, strict=True):
         gain = query.gain
         for item, score in zip(items[:depth], scores[:depth], strict=True):
@@ -99,12 +100,8 @@ def expected_calibration_error(found: Predictions, seed: int, bins: int = BINS) 
     """
     if not len(found):
         return None
-    members, count = cluster_numbers(found.cluster)
-    gap = found.weight * (found.probability - found.outcome)
-    cells = np.bincount(members * bins + _places(found, bins), weights=gap, minlength=count * bins)
-    gaps, weight = cells.reshape(count, bins), np.bincount(members, weights=found.weight)
-    resampled = [np.abs(drawn @ gaps).sum(axis=1) / (drawn @ weight) for drawn in draws(count, seed)]
-    return percentiles(float(np.abs(gaps.sum(axis=0)).sum() / weight.sum()), resampled)
+    gaps = found.weight * (found.probability - found.outcome)
+    return bootstrap_of_gaps(gaps, found.weight, found.cluster, _places(found, bins), bins, seed)
 
 
 def _places(found: Predictions, bins: int) -> np.ndarray:

@@ -9,10 +9,8 @@ import numpy as np
 from sklearn.metrics import log_loss as _log_loss
 from sklearn.metrics import roc_auc_score
 
-from reshelve.evaluation.bootstrap import Interval, cluster_numbers, draws, percentiles
-
-_RESAMPLES = 400  # each goes through all rows
-_CELLS = 2_000_000  # of one step: 16 MB
+from reshelve.statistics.bootstrap import bootstrap_of_rows
+from reshelve.statistics.interval import Interval
 
 
 def auc(outcome: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float | None:
@@ -32,20 +30,16 @@ def auc_interval(
         return None
     order = np.argsort(place, kind="stable")
     starts = np.flatnonzero(np.diff(place[order], prepend=-1))  # of each distinct score, ascending
-    members, count = cluster_numbers(cluster)
-    members = members[order]
     yes, no = (weight * outcome)[order], (weight * ~outcome)[order]
-    rows = max(1, _CELLS // len(order))
-    resampled = []
-    for drawn in draws(count, seed, _RESAMPLES):
-        for part in np.split(drawn, range(rows, len(drawn), rows)):
-            times = part[:, members]
-            above = np.add.reduceat(times * yes, starts, axis=1)
-            below = np.add.reduceat(times * no, starts, axis=1)
-            ordered = (above * (below.cumsum(axis=1) - below / 2)).sum(axis=1)
-            pairs = above.sum(axis=1) * below.sum(axis=1)
-            resampled.append(ordered[pairs > 0] / pairs[pairs > 0])
-    return percentiles(value, resampled)
+
+    def of_drawn(times: np.ndarray) -> np.ndarray:
+        above = np.add.reduceat(times * yes, starts, axis=1)
+        below = np.add.reduceat(times * no, starts, axis=1)
+        ordered = (above * (below.cumsum(axis=1) - below / 2)).sum(axis=1)
+        pairs = above.sum(axis=1) * below.sum(axis=1)
+        return ordered[pairs > 0] / pairs[pairs > 0]
+
+    return bootstrap_of_rows(value, of_drawn, cluster[order], seed)
 
 
 def log_loss(outcome: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> float | None:

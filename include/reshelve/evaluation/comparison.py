@@ -10,10 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-from reshelve.evaluation.bootstrap import Interval, bootstrap
 from reshelve.evaluation.metrics import Metric
 from reshelve.evaluation.verdict import Comparison
 from reshelve.examples.formats import HoldoutQuery
+from reshelve.statistics.bootstrap import bootstrap
+from reshelve.statistics.interval import Interval
 
 Lists = Sequence[Sequence[str]]  # a ranked list for each question
 

@@ -9,31 +9,31 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from reshelve.clickstream.verdicts import validated_partitions
+from reshelve.config.ranker import Ranker, ranker_names, read_ranker
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.evaluation.baselines import BASELINES
+from reshelve.evaluation.baselines import baselines
 from reshelve.evaluation.comparison import HeldOut, Lists
 from reshelve.evaluation.findings import calibration, latency_report, pooled_auc_report, slice_findings
 from reshelve.evaluation.gate import ask, rank_by_baselines
 from reshelve.evaluation.metrics import Metric, reported
-from reshelve.evaluation.scoring import catalogue_of, kind_of
-from reshelve.evaluation.slices import Known
+from reshelve.evaluation.scoring import answers_as, catalogue_of
+from reshelve.evaluation.slices import Familiarity
 from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.held_out import held_out
 from reshelve.examples.partitions import Split
-from reshelve.examples.past import Past
-from reshelve.lineage import Run
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.run import Run
 from reshelve.logs import logger
-from reshelve.rankers import Kind, Ranker, load_ranker, ranker_names
 from reshelve.settings import settings
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.versions import download_version, read_manifest, require_manifest
+from reshelve.validation.verdicts import validated_partitions
 
 VERSION = "challenger"  # as the parts of the gate's report call what is judged
 
@@ -56,11 +56,11 @@ def evaluate(
     kind than the ranker file's, or the days give no question.
     """
     if first and last and first > last:
-        raise ConfigurationError(f"the first day {first} is after the last {last}")
+        raise ConfigurationError(f"the first day {first} is after the last day {last}")
     store = object_store()
     manifest = _manifest(store, version, ranker)
     changes = {"data.source": source, **({"gates.metric": metric} if metric else {})}
-    spec = load_ranker(manifest.ranker, changes, references=False)
+    spec = read_ranker(manifest.ranker, changes)
     split = _split(store, spec, first, last)
     run = Run.of(spec, split.holdout[-1])
     settings().work.mkdir(parents=True, exist_ok=True)
@@ -69,10 +69,10 @@ def evaluate(
         served = directory / "version" / str(version)
         served.parent.mkdir()
         download_version(store, manifest.ranker, version, served)
-        if kind_of(served) is not spec.kind:
+        if answers_as(served) != spec.kind:
             raise DataError(
-                f"{manifest.ranker} version {version} is a {kind_of(served)}, its ranker file says {spec.kind}",
-                "it answers other questions than these",
+                f"{manifest.ranker} version {version} is a {answers_as(served)}, its ranker file says {spec.kind}",
+                "the two kinds answer different questions",
             )
         found = _score(run, split, served, directory / "examples")
     seen = [
@@ -80,7 +80,7 @@ def evaluate(
     ]
     if seen:
         logger(stage="evaluate").warning(
-            "the version was made from these very days", first=seen[0], last=seen[-1], days=len(seen)
+            "the version was trained on these days", first=seen[0], last=seen[-1], days=len(seen)
         )
     return {
         "ranker": manifest.ranker,
@@ -133,7 +133,7 @@ def _score(run: Run, split: Split, served: Path, directory: Path) -> dict[str, A
     spec = run.ranker
     known = _own_catalogue(served)
     questions, catalogue = held_out(run, split, directory, known)
-    metrics = reported(Metric.parse(spec.gates.metric), whole_lists=spec.kind is Kind.PAIR)
+    metrics = reported(Metric.parse(spec.gates.metric), whole_lists=kind_of(spec.kind).evaluation.whole_lists)
     held = HeldOut(questions, metrics, spec.training.seed)
     if not held.weights.any():
         raise DataError(
@@ -142,7 +142,7 @@ def _score(run: Run, split: Split, served: Path, directory: Path) -> dict[str, A
         )
     answers = ask({VERSION: served}, spec.kind, questions)
     labels = {str(name): weight for name, weight in spec.data.events.items()}
-    past = Past(directory / "events.parquet", catalogue, labels, split.begins, directory / "spill")
+    past = EventCounts(directory / "events.parquet", catalogue, labels, split.begins, directory / "spill")
     rivals = rank_by_baselines(spec, past, questions) if split.validation else {}
     ranked: dict[str, Lists] = {VERSION: answers[VERSION].ranked, **rivals}
     values = {name: held.values(lists) for name, lists in ranked.items()}
@@ -153,16 +153,16 @@ def _score(run: Run, split: Split, served: Path, directory: Path) -> dict[str, A
         )
     grades = spec.examples.grades if spec.examples.labels == "judgements" else None
     slices = slice_findings(
-        held, values, spec.kind, Known.of(past, questions, spec.kind), spec.gates.slice_queries
+        held, values, spec.kind, Familiarity.of(past, questions, spec.kind), spec.gates.slice_queries
     )
     items = catalogue_of(served)
     return {
         "metric": str(metrics[0]),
-        "value": asdict(own),
+        "value": own._asdict(),
         "metrics": {_said(name): _intervals(held, lists) for name, lists in ranked.items()},
         "differences": {
-            name: asdict(compared.difference)
-            for name in BASELINES
+            name: compared.difference._asdict()
+            for name in [each.name for each in baselines()]
             if name in values and (compared := held.compare(name, values[VERSION], values[name]))
         },
         "queries": len(questions),
@@ -181,7 +181,7 @@ def _score(run: Run, split: Split, served: Path, directory: Path) -> dict[str, A
 def _intervals(held: HeldOut, lists: Lists) -> dict[str, dict[str, float] | None]:
     """Each metric with its 95 % interval; None where no question has a value."""
     return {
-        str(metric): asdict(found) if (found := held.interval(held.values(lists, metric))) else None
+        str(metric): found._asdict() if (found := held.interval(held.values(lists, metric))) else None
         for metric in held.metrics
     }
 

@@ -55,10 +55,16 @@ def _slices(result: Mapping[str, Any]) -> Iterator[str]:
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     if result["seen"]:
         yield ""
-        yield f"The version was made from {len(result['seen'])} of these days: it is better on them than on others."
+        yield (
+            f"The version was trained on {len(result['seen'])} of these days, so it looks better on them "
+            "than on others."
+        )
     if result["unknown_answers"]:
         yield ""
-        yield f"{result['unknown_answers']:,} questions have no answer that the version's catalogue knows: it cannot get them right."
+        yield (
+            f"{result['unknown_answers']:,} questions have no relevant item in the version's catalogue, "
+            "so it cannot answer them correctly."
+        )
     if not result["days_before"]:
         yield ""
-        yield "No day before these is validated, so there is no popularity or count to compare with."
+        yield "No earlier day is validated, so there are no counts or popularity to compare with."

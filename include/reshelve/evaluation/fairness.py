@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from reshelve.evaluation.bootstrap import LEAST_CLUSTERS
 from reshelve.examples.formats import HoldoutQuery
+from reshelve.statistics.bootstrap import LEAST_CLUSTERS
 
 UNKNOWN = "unknown"  # the group of what has none
 

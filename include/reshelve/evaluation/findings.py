@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from reshelve.config.ranker import Group
 from reshelve.evaluation import classification, graded
-from reshelve.evaluation.bootstrap import Interval
 from reshelve.evaluation.calibration import expected_calibration_error, predictions, reliability
 from reshelve.evaluation.comparison import HeldOut, Lists
 from reshelve.evaluation.exposure import exposures
 from reshelve.evaluation.fairness import fairness, tally
-from reshelve.evaluation.scoring import Answers
-from reshelve.evaluation.slices import Known, enough, labels, masks
+from reshelve.evaluation.scoring import RankedAnswers
+from reshelve.evaluation.slices import Familiarity, enough, labels, masks
 from reshelve.evaluation.verdict import Comparison
 from reshelve.examples.catalogue import Catalogue
+from reshelve.kinds.registry import kind_of
 from reshelve.logs import logger
 from reshelve.progress import counted
-from reshelve.rankers import Group, Kind
+from reshelve.statistics.correlation import spearman
+from reshelve.statistics.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class SliceFinding:
             "clusters": self.clusters,
             "enough": self.enough,
             "values": self.values,
-            "difference": asdict(compared.difference) if compared else None,
-            "interval": asdict(self.interval) if self.interval else None,
+            "difference": compared.difference._asdict() if compared else None,
+            "interval": self.interval._asdict() if self.interval else None,
         }
 
 
@@ -58,7 +60,7 @@ class Calibration:
 
 
 def slice_findings(
-    held: HeldOut, values: Mapping[str, np.ndarray], kind: Kind, known: Known, least: int
+    held: HeldOut, values: Mapping[str, np.ndarray], kind: str, known: Familiarity, least: int
 ) -> list[SliceFinding]:
     """Every slice that has a question. `values` (float64[Q]) by ranker, among them challenger and maybe champion."""
     found = []
@@ -87,7 +89,7 @@ def slice_findings(
 
 
 def calibration(
-    held: HeldOut, answers: Answers, kind: Kind, grades: tuple[float, float] | None
+    held: HeldOut, answers: RankedAnswers, kind: str, grades: tuple[float, float] | None
 ) -> Calibration:
     """One version's calibration error and reliability table, and how the same predictions did.
 
@@ -101,22 +103,24 @@ def calibration(
     error_in_grades = graded.rmse(found.probability, found.outcome) if grades else None
     report = {
         "predictions": len(found),
-        "error": asdict(error) if error else None,
+        "error": error._asdict() if error else None,
         "auc": None if grades else classification.auc(*numbers),
         "log_loss": None if grades else classification.log_loss(*numbers),
-        "spearman": graded.spearman(found.probability, found.outcome) if grades else None,
+        "spearman": spearman(found.probability, found.outcome) if grades else None,
         "rmse": span * error_in_grades if error_in_grades is not None else None,
         "reliability": [asdict(row) for row in reliability(found)],
     }
     return Calibration(error, report)
 
 
-def pooled_auc_report(held: HeldOut, answers: Mapping[str, Answers], kind: Kind) -> dict[str, Any] | None:
+def pooled_auc_report(
+    held: HeldOut, answers: Mapping[str, RankedAnswers], kind: str
+) -> dict[str, Any] | None:
     """pair: the AUC over the rows of all lists together, of every version that was asked, with its interval; else None.
 
     Lists without a pair count too, as those of one item: the metric `auc`, a mean over lists, leaves them out.
     """
-    if kind.over_catalogue:
+    if not kind_of(kind).evaluation.whole_lists:
         return None
     found: dict[str, Any] = {}
     for name, each in answers.items():
@@ -132,12 +136,17 @@ def pooled_auc_report(held: HeldOut, answers: Mapping[str, Answers], kind: Kind)
         if rows:
             outcome, score, weight, cluster = (np.array(column) for column in zip(*rows, strict=True))
             interval = classification.auc_interval(outcome, score, weight, cluster, held.seed)
-        found[name] = asdict(interval) if interval else None
+        found[name] = interval._asdict() if interval else None
     return found
 
 
 def fairness_report(
-    held: HeldOut, ranked: Mapping[str, Lists], known: Known, catalogue: Catalogue, group: Group, least: int
+    held: HeldOut,
+    ranked: Mapping[str, Lists],
+    known: Familiarity,
+    catalogue: Catalogue,
+    group: Group,
+    least: int,
 ) -> dict[str, Any]:
     """Every ranker's selection and error rates by category or by segment, among the first places that the gate looks at.
 
@@ -157,7 +166,7 @@ def fairness_report(
 
 
 def exposure_report(
-    held: HeldOut, ranked: Mapping[str, Lists], known: Known, catalogue: Catalogue
+    held: HeldOut, ranked: Mapping[str, Lists], known: Familiarity, catalogue: Catalogue
 ) -> dict[str, Any]:
     """The shares of new and rare items in what each ranker shows, in what was chosen, and in the catalogue."""
     depth, weights = held.metrics[0].depth, held.weights.tolist()
@@ -180,7 +189,7 @@ def exposure_report(
     }
 
 
-def latency_report(answers: Mapping[str, Answers]) -> dict[str, Any]:
+def latency_report(answers: Mapping[str, RankedAnswers]) -> dict[str, Any]:
     """Milliseconds of the gate's own requests, of each version that it asked; batches are as large as it sent them."""
     return {
         name: {

@@ -9,30 +9,31 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from reshelve.client.client import RankingClient
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import DataError
-from reshelve.evaluation.baselines import BASELINES, Baselines
+from reshelve.evaluation.baseline_ranking import Baselines
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.judgement import CHALLENGER, CHAMPION, Evidence, judge
 from reshelve.evaluation.metrics import Metric, reported
-from reshelve.evaluation.scoring import Answers, ServedModel, catalogue_of, kind_of
+from reshelve.evaluation.scoring import RankedAnswers, ServedModel, answers_as, catalogue_of
 from reshelve.evaluation.shelves import Shelf, example_shelves, write_shelves
-from reshelve.evaluation.slices import Known
+from reshelve.evaluation.slices import Familiarity
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.common_queries import common_queries
+from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HoldoutQuery, read_holdout
-from reshelve.examples.past import Past
 from reshelve.examples.readers import for_gate
-from reshelve.lineage import Run
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.results import ExamplesResult
+from reshelve.lineage.run import Run
 from reshelve.logs import logger
+from reshelve.modelserver.local_server import running_model_server
 from reshelve.progress import counted
-from reshelve.rankers import Kind, Ranker
-from reshelve.serving.client import RankingClient
-from reshelve.serving.local_server import running_model_server
-from reshelve.store.deployments import read_pointer
 from reshelve.store.versions import download_version, partition_of
 
 
@@ -41,7 +42,7 @@ def gate(run: Run) -> dict[str, Any]:
     ranker = run.ranker
     metric = Metric.parse(ranker.gates.metric)
     examples, version = run.stage("examples").files(), run.stage("package").files() / "version"
-    metrics = reported(metric, whole_lists=ranker.kind is Kind.PAIR)
+    metrics = reported(metric, whole_lists=kind_of(ranker.kind).evaluation.whole_lists)
     drawn = read_holdout(examples / "holdout.parquet")
     held = HeldOut(for_gate(drawn, ranker), metrics, ranker.training.seed)
     _warn_of_lists(held)
@@ -58,7 +59,7 @@ def gate(run: Run) -> dict[str, Any]:
     versions = {CHALLENGER: version}
     if champion_version is not None and partition_of(champion_version) <= run.partition:
         versions[CHAMPION] = _downloaded(run, champion_version, scratch)
-        if kind_of(versions[CHAMPION]) is not ranker.kind:  # it answers other questions
+        if answers_as(versions[CHAMPION]) != ranker.kind:  # it answers other questions
             del versions[CHAMPION]
             champion_version = None
     answers = ask(versions, ranker.kind, held.queries)
@@ -67,12 +68,12 @@ def gate(run: Run) -> dict[str, Any]:
         held=held,
         answers=answers,
         baselines=rank_by_baselines(ranker, past, held.queries),
-        known=Known.of(past, held.queries, ranker.kind),
+        known=Familiarity.of(past, held.queries, ranker.kind),
         catalogue=past.catalogue,
         champion=champion_version,
     )
     result = judge(ranker, evidence)
-    result["holdout_partitions"] = run.stage("examples").required()["holdout_partitions"]
+    result["holdout_partitions"] = list(run.stage("examples").require(ExamplesResult).holdout_partitions)
     (directory / "report.json").write_text(json.dumps(result, indent=1, sort_keys=True))
     write_shelves(directory, _shelves(ranker, evidence, examples))
     shutil.rmtree(scratch)
@@ -88,7 +89,7 @@ def _warn_of_lists(held: HeldOut) -> None:
     unordered = int((held.weights == 0).sum())
     if single:
         logger(stage="gate").warning(
-            "lists of one item: no order of theirs is better than another, and they are left out of the metrics",
+            "lists of one item cannot be ranked; they are left out of the metrics",
             lists=single, questions=len(held.queries), left_out=unordered,
         )  # fmt: skip
 
@@ -105,7 +106,7 @@ def _downloaded(run: Run, version: int, scratch: Path) -> Path:
     return directory
 
 
-def ask(versions: dict[str, Path], kind: Kind, queries: Sequence[HoldoutQuery]) -> dict[str, Answers]:
+def ask(versions: dict[str, Path], kind: str, queries: Sequence[HoldoutQuery]) -> dict[str, RankedAnswers]:
     """Load every version into one model server and put the same questions to each."""
     log = logger(stage="gate")
     answers = {}
@@ -120,7 +121,7 @@ def ask(versions: dict[str, Path], kind: Kind, queries: Sequence[HoldoutQuery]) 
 def _shelves(ranker: Ranker, evidence: Evidence, examples: Path) -> list[Shelf]:
     """What a person who approves sees: questions that say nothing of one customer, with both answers."""
     queries, catalogue = evidence.held.queries, evidence.catalogue
-    shown = ranker.kind is Kind.NEXT_ITEM or ranker.examples.labels == "judgements"
+    shown = kind_of(ranker.kind).may_show_text(ranker)
     champion = evidence.answers.get(CHAMPION)
     return example_shelves(
         [query.text for query in queries],
@@ -132,16 +133,16 @@ def _shelves(ranker: Ranker, evidence: Evidence, examples: Path) -> list[Shelf]:
     )
 
 
-def _past(run: Run, examples: Path) -> Past:
+def _past(run: Run, examples: Path) -> EventCounts:
     labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
-    begins = date.fromisoformat(run.stage("examples").required()["holdout_begins"])
+    begins = run.stage("examples").require(ExamplesResult).begins
     spill = run.stage("gate").directory / ".scratch" / "spill"
     catalogue = Catalogue.read(examples / "catalogue.parquet")
-    return Past(examples / "events.parquet", catalogue, labels, begins, spill)
+    return EventCounts(examples / "events.parquet", catalogue, labels, begins, spill)
 
 
 def rank_by_baselines(
-    ranker: Ranker, past: Past, queries: Sequence[HoldoutQuery]
+    ranker: Ranker, past: EventCounts, queries: Sequence[HoldoutQuery]
 ) -> dict[str, list[list[str]]]:
     """As deep as the model's own answers: the whole list, or the top of the catalogue."""
     baselines = Baselines(past, ranker.kind, ranker.examples.repeat)
@@ -151,5 +152,5 @@ def rank_by_baselines(
             baselines.rank(name, query, len(query.candidates) or ranker.release.top)
             for query in counted(queries, log, f"ranking by {name}", "queries")
         ]
-        for name in BASELINES
+        for name in baselines.names
     }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError
-from reshelve.evaluation.baselines import BASELINES
 from reshelve.evaluation.comparison import HeldOut, Lists
 from reshelve.evaluation.findings import (
     calibration,
@@ -17,11 +17,10 @@ from reshelve.evaluation.findings import (
     pooled_auc_report,
     slice_findings,
 )
-from reshelve.evaluation.scoring import Answers
-from reshelve.evaluation.slices import Known
+from reshelve.evaluation.scoring import RankedAnswers
+from reshelve.evaluation.slices import Familiarity
 from reshelve.evaluation.verdict import Champion, decide
 from reshelve.examples.catalogue import Catalogue
-from reshelve.rankers import Ranker
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -32,9 +31,9 @@ class Evidence:
     """What was asked, what was answered, and what the past knew."""
 
     held: HeldOut
-    answers: Mapping[str, Answers]  # of CHALLENGER; of CHAMPION where it is compared
+    answers: Mapping[str, RankedAnswers]  # of CHALLENGER; of CHAMPION where it is compared
     baselines: Mapping[str, Lists]
-    known: Known
+    known: Familiarity
     catalogue: Catalogue
     champion: int | None  # the version that serves, compared or not
 
@@ -54,11 +53,11 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
     values = {name: held.values(lists) for name, lists in ranked.items()}
     baselines = {
         name: found
-        for name in BASELINES
+        for name in evidence.baselines
         if (found := held.compare(name, values[CHALLENGER], values[name])) is not None
     }
     own = held.interval(values[CHALLENGER])
-    if own is None or len(baselines) < len(BASELINES):
+    if own is None or len(baselines) < len(evidence.baselines):
         raise DataError(
             f"{metric} has no value on any held-out question of {ranker.name}",
             "expected lists that hold a relevant item and another one",
@@ -92,10 +91,10 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
         "verdict": decision.verdict.value,
         "reasons": decision.reasons,
         "metric": metric,
-        "challenger": asdict(own),
+        "challenger": own._asdict(),
         "champion": _shown(champion),
         "baselines": {name: rival.value for name, rival in baselines.items()},
-        "differences": {name: asdict(rival.difference) for name, rival in baselines.items()},
+        "differences": {name: rival.difference._asdict() for name, rival in baselines.items()},
         "metrics": {name: held.all_metrics(lists) for name, lists in ranked.items()},
         "undefined": held.undefined(ranked[CHALLENGER]),
         "pooled_auc": pooled_auc_report(held, evidence.answers, ranker.kind),

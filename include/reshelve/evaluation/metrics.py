@@ -93,7 +93,7 @@ class Metric:
         name, at, k = text.partition("@")
         if name not in _AT_DEPTH or not at or not k.isdigit() or int(k) < 1:
             raise ConfigurationError(
-                f"{text!r} is no metric",
+                f"{text!r} is not a metric",
                 f"expected one of {', '.join(_AT_DEPTH)}, then @ and a depth; or {' or '.join(_OF_WHOLE_LISTS)}",
             )
         return cls(name, int(k))

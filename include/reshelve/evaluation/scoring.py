@@ -8,29 +8,31 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reshelve.client.client import RankingClient
+from reshelve.config.kind_names import require_kind
 from reshelve.errors import DataError
 from reshelve.examples.formats import HoldoutQuery
+from reshelve.kinds.registry import kind_of
 from reshelve.logs import logger
 from reshelve.progress import Progress
-from reshelve.rankers import Kind
-from reshelve.serving.client import RankingClient, finite
 
-_BATCH = 32  # histories per request
+Served = tuple[
+    list[str], list[float], bool
+]  # items, best first, their scores, whether all of these are numbers
 _SECONDS = 60.0
 _VERSION = 1  # as the gate's own model server numbers a version's directory
 
 
 @dataclass(frozen=True)
-class Answers:
+class RankedAnswers:
     """Each question's items, best first, with their scores; and how many were answered with a score that is no number.
 
     An item that the version's catalogue does not know has the score NaN. `milliseconds` are those of each request, `rows`
@@ -47,15 +49,15 @@ class Answers:
 class ServedModel:
     """One servable of a model server. `known` are the items of its own catalogue: others it must rank last."""
 
-    def __init__(self, client: RankingClient, servable: str, kind: Kind, known: frozenset[str]) -> None:
+    def __init__(self, client: RankingClient, servable: str, kind: str, known: frozenset[str]) -> None:
         self._client = client
         self._servable = servable
-        self._kind = kind
+        self._evaluation = kind_of(kind).evaluation
         self._known = known
         self._milliseconds: list[float] = []
         self._rows = 0
 
-    def answer(self, queries: Sequence[HoldoutQuery]) -> Answers:
+    def answer(self, queries: Sequence[HoldoutQuery]) -> RankedAnswers:
         """The ranked items of each query, in order.
 
         Raises TryAgainError where the server is away, DataError where the version does not keep its signature.
@@ -65,37 +67,20 @@ class ServedModel:
         scores: list[list[float]] = []
         broken = 0
         progress = Progress(log, "answering", "queries", len(queries))
-        answers = self._catalogue_answers(queries) if self._kind.over_catalogue else self._shortlists(queries)
-        for items, item_scores, sound in answers:
+        for items, item_scores, sound in self._evaluation.answers(self, queries):
             ranked.append(items)
             scores.append(item_scores)
             broken += not sound
             progress.add()
-        return Answers(ranked, scores, broken, tuple(self._milliseconds), self._rows)
+        return RankedAnswers(ranked, scores, broken, tuple(self._milliseconds), self._rows)
 
-    def _catalogue_answers(
-        self, queries: Sequence[HoldoutQuery]
-    ) -> Iterator[tuple[list[str], list[float], bool]]:
-        for start in range(0, len(queries), _BATCH):
-            batch = queries[start : start + _BATCH]
-            items, scores = self._ask(
-                {self._kind.text_input: [query.text for query in batch]}, ["item", "score"], len(batch)
-            )
-            for row, row_scores in zip(items, scores, strict=True):
-                yield [text(item) for item in row], row_scores.tolist(), finite(row_scores)
+    @property
+    def known(self) -> frozenset[str]:
+        """The items of its own catalogue: others it must rank last."""
+        return self._known
 
-    def _shortlists(self, queries: Sequence[HoldoutQuery]) -> Iterator[tuple[list[str], list[float], bool]]:
-        # Neighbours in the file ask the same text of the same shortlist: one request answers them all.
-        for (query, candidates), same in groupby(queries, key=lambda q: (q.text, tuple(q.candidates))):
-            (scores,) = self._ask({"query": [query], "item": list(candidates)}, ["score"], len(candidates))
-            values = scores.reshape(-1).tolist()
-            ordered = order(candidates, values, self._known)
-            given = dict(zip(candidates, values, strict=True))
-            sound = [given[item] if item in self._known else math.nan for item in ordered]
-            for _ in same:
-                yield ordered, sound, finite(scores)
-
-    def _ask(self, inputs: dict[str, list[str]], outputs: list[str], rows: int) -> list[NDArray[Any]]:
+    def ask(self, inputs: dict[str, list[str]], outputs: list[str], rows: int) -> list[NDArray[Any]]:
+        """The `outputs` of one request that asks for `rows`. Raises as `answer`."""
         began = time.perf_counter()
         answer = self._client.predict(self._servable, inputs, version=_VERSION, timeout=_SECONDS)
         self._milliseconds.append(1000 * (time.perf_counter() - began))
@@ -134,10 +119,10 @@ def catalogue_of(version: Path) -> frozenset[str]:
         raise DataError(f"{path}: the version's catalogue cannot be read", str(error)) from error
 
 
-def kind_of(version: Path) -> Kind:
-    """The kind of ranker that a version answers as. Raises DataError."""
+def answers_as(version: Path) -> str:
+    """The kind of ranker that a version answers as. Raises DataError where it does not say, or says one that nobody knows."""
     path = version / "assets.extra" / "reshelve.json"
     try:
-        return Kind(json.loads(path.read_bytes())["kind"])
+        return require_kind(json.loads(path.read_bytes())["kind"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: the version's description cannot be read", str(error)) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from reshelve.lineage.run import stage_prefix
 from reshelve.logs import logger
 from reshelve.store.objects import ObjectStore
 
@@ -39,7 +40,7 @@ def write_shelves(directory: Path, shelves: Sequence[Shelf]) -> None:
 
 def read_shelves(store: ObjectStore, run: str) -> tuple[Shelf, ...]:
     """Those of a run (ranker/partition/digest); empty where there are none, or they are damaged."""
-    found = store.get(f"runs/{run}/gate/{SHELVES}")
+    found = store.get(f"{stage_prefix(store, run, 'gate')}/{SHELVES}")
     try:
         return () if found is None else _SHELVES.validate_json(found.body)
     except ValidationError as error:

@@ -1,7 +1,7 @@
 """Slices of the held-out questions: a mean can rise while one kind of customer loses.
 
 Head, torso and tail carry a third of the past's weight each, most frequent first: the same rule for queries and for
-items. A next_item question has no query; the newest item of its history stands for it.
+items. What stands for a question (its query, the newest item of its history) the kind says.
 """
 
 from __future__ import annotations
@@ -12,37 +12,32 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from reshelve.evaluation.bootstrap import LEAST_CLUSTERS
+from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.examples.past import Past
-from reshelve.examples.queries import normalised
-from reshelve.rankers import Kind
+from reshelve.kinds.registry import kind_of
+from reshelve.statistics.bootstrap import LEAST_CLUSTERS
 
 NEW_DAYS = 7  # an item is new while its first known event is no older, counted back from the holdout
 MOST_NAMED = 20  # slices of the shop's own names: each costs a bootstrap, and a line in the report
 
 
 @dataclass(frozen=True)
-class Known:
+class Familiarity:
     """What the past knew of the queries asked and of the items.
 
     The mappings give the share of the past's weight that more frequent ones carry, in [0, 1).
     """
 
-    queries: Mapping[str, float]  # by `subject`
+    queries: Mapping[str, float]  # by what the kind takes for the subject
     items: Mapping[str, float]
     settled: Collection[str]  # items known for more than NEW_DAYS
     categories: Mapping[str, str] = field(default_factory=dict)  # by item, where it is known
 
     @classmethod
-    def of(cls, past: Past, queries: Sequence[HoldoutQuery], kind: Kind) -> Known:
+    def of(cls, past: EventCounts, queries: Sequence[HoldoutQuery], kind: str) -> Familiarity:
         """Counted over `past`, which holds nothing of the holdout."""
         items = past.more_frequent("item_id")
-        asked = (
-            items
-            if kind is Kind.NEXT_ITEM
-            else past.more_frequent("norm", {subject(query, kind) for query in queries})
-        )
+        asked = kind_of(kind).evaluation.familiar(past, queries)
         return cls(asked, items, past.known_before(NEW_DAYS), past.catalogue.category)
 
     def new(self, items: Collection[str]) -> set[str]:
@@ -59,16 +54,9 @@ def tier(more_frequent: float) -> str:
     return "head" if more_frequent < 1 / 3 else "torso" if more_frequent < 2 / 3 else "tail"
 
 
-def subject(query: HoldoutQuery, kind: Kind) -> str:
-    """What was asked: the query, or the newest item of the history."""
-    if kind is Kind.NEXT_ITEM:
-        return query.history_items[0] if query.history_items else ""
-    return normalised(query.text)
-
-
-def labels(query: HoldoutQuery, kind: Kind, known: Known) -> set[str]:
+def labels(query: HoldoutQuery, kind: str, known: Familiarity) -> set[str]:
     """The slices that a question is in, as in `query/head`, `item/new`, `category/lamps`, `segment/France`."""
-    asked = known.queries.get(subject(query, kind))
+    asked = known.queries.get(kind_of(kind).evaluation.subject(query))
     found = {"query/unseen"} if asked is None else {"query/seen", f"query/{tier(asked)}"}
     found |= {f"item/{tier(known.items.get(item, 1.0))}" for item in query.relevant}
     if known.new(query.relevant):

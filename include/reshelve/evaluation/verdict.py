@@ -24,11 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reshelve.evaluation.bootstrap import LEAST_CLUSTERS, Interval
 from reshelve.notation import plain
+from reshelve.statistics.bootstrap import LEAST_CLUSTERS
+from reshelve.statistics.interval import Interval
 
 
-class Verdict(StrEnum):
+class GateOutcome(StrEnum):
     """What the gate answers."""
 
     PROMOTE = "promote"
@@ -36,7 +37,7 @@ class Verdict(StrEnum):
     REJECT = "reject"
 
 
-_SEVERITY = [Verdict.PROMOTE, Verdict.HOLD, Verdict.REJECT]
+_SEVERITY = [GateOutcome.PROMOTE, GateOutcome.HOLD, GateOutcome.REJECT]
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ class Champion:
 
 
 @dataclass(frozen=True)
-class Decision:
+class GateDecision:
     """The verdict and one reason per part, in the order they were looked at."""
 
-    verdict: Verdict
+    verdict: GateOutcome
     reasons: list[str]
 
 
@@ -77,7 +78,7 @@ def decide(
     max_calibration_error: float | None = None,
     broken: int = 0,
     clusters: int = LEAST_CLUSTERS,
-) -> Decision:
+) -> GateDecision:
     """The verdict on a challenger. `baselines` are those it must beat, `others` are reported; `broken` counts answers that are no numbers,
     `clusters` those that the questions come from.
 
@@ -85,23 +86,27 @@ def decide(
     """
     parts = [_against_baseline(metric, rival) for rival in baselines]
     parts += [
-        (Verdict.PROMOTE, f"loses to {_than(metric, rival)}: gates.beats does not ask for it")
+        (
+            GateOutcome.PROMOTE,
+            f"loses to {_than(metric, rival)}, which gates.beats does not require it to beat",
+        )
         for rival in others
         if rival.difference.high < 0
     ]
     if broken:
-        parts.append((Verdict.REJECT, f"{broken} answers hold a score that is not a finite number"))
+        parts.append((GateOutcome.REJECT, f"{broken} answers have a score that is not a finite number"))
     if clusters < LEAST_CLUSTERS:
-        parts.append((Verdict.HOLD, _too_few(clusters)))
+        parts.append((GateOutcome.HOLD, _too_few(clusters)))
     if champion is None:
         parts.append(
-            (Verdict.PROMOTE, "no version of this kind serves yet: there is no champion to compare with")
+            (GateOutcome.PROMOTE, "no version of this kind serves yet: there is no champion to compare with")
         )
     elif champion.comparison is None:
         parts.append(
             (
-                Verdict.HOLD,
-                f"champion {champion.version} is of a newer partition and may have learnt from this slice: not compared",
+                GateOutcome.HOLD,
+                f"champion {champion.version} is of a newer partition and may have been trained on these "
+                "questions: not compared",
             )
         )
     else:
@@ -111,7 +116,7 @@ def decide(
     if max_calibration_error is not None:
         parts.append(_calibrated(calibration_error, max_calibration_error))
     worst = max((verdict for verdict, _ in parts), key=_SEVERITY.index)
-    return Decision(worst, [reason for _, reason in parts])
+    return GateDecision(worst, [reason for _, reason in parts])
 
 
 def _too_few(clusters: int) -> str:
@@ -121,37 +126,42 @@ def _too_few(clusters: int) -> str:
     )
 
 
-def _against_baseline(metric: str, rival: Comparison) -> tuple[Verdict, str]:
+def _against_baseline(metric: str, rival: Comparison) -> tuple[GateOutcome, str]:
     said = f"{_difference(rival.difference)} in {metric} against {rival.name} ({rival.value:.4f})"
     if rival.difference.low > 0:
-        return Verdict.PROMOTE, f"better than the baseline: {said}"
+        return GateOutcome.PROMOTE, f"better than the baseline: {said}"
     if rival.difference.high <= 0:
-        return Verdict.REJECT, f"no better than the baseline: {said}"
-    return Verdict.HOLD, f"not shown to be better than the baseline: {said}"
+        return GateOutcome.REJECT, f"no better than the baseline: {said}"
+    return GateOutcome.HOLD, f"not shown to be better than the baseline: {said}"
 
 
 def _than(metric: str, rival: Comparison) -> str:
     return f"{rival.name} ({rival.value:.4f}), {_difference(rival.difference)} in {metric}"
 
 
-def _against_champion(metric: str, version: int, rival: Comparison, tolerance: float) -> tuple[Verdict, str]:
+def _against_champion(
+    metric: str, version: int, rival: Comparison, tolerance: float
+) -> tuple[GateOutcome, str]:
     said = f"{_difference(rival.difference)} in {metric} against champion {version} ({rival.value:.4f})"
     if rival.difference.low >= -tolerance:
         better = "better than" if rival.difference.low > 0 else f"within {plain(tolerance)} of"
-        return Verdict.PROMOTE, f"{better} the champion: {said}"
+        return GateOutcome.PROMOTE, f"{better} the champion: {said}"
     if rival.difference.high < -tolerance:
-        return Verdict.REJECT, f"worse than the champion by more than {plain(tolerance)}: {said}"
-    return Verdict.HOLD, f"may be worse than the champion by more than {plain(tolerance)}: {said}"
+        return GateOutcome.REJECT, f"worse than the champion by more than {plain(tolerance)}: {said}"
+    return GateOutcome.HOLD, f"may be worse than the champion by more than {plain(tolerance)}: {said}"
 
 
-def _slices(metric: str, slices: Sequence[Comparison], tolerance: float) -> list[tuple[Verdict, str]]:
+def _slices(metric: str, slices: Sequence[Comparison], tolerance: float) -> list[tuple[GateOutcome, str]]:
     worse = [rival for rival in slices if rival.difference.high < -tolerance]
     if not worse:
-        said = f"no slice is surely worse than the champion by more than {plain(tolerance)} ({len(slices)} looked at)"
-        return [(Verdict.PROMOTE, said)]
+        said = (
+            f"no slice is significantly worse than the champion by more than {plain(tolerance)} "
+            f"({len(slices)} checked)"
+        )
+        return [(GateOutcome.PROMOTE, said)]
     return [
         (
-            Verdict.REJECT,
+            GateOutcome.REJECT,
             f"slice {rival.name} is worse than the champion by more than {plain(tolerance)}: "
             f"{_difference(rival.difference)} in {metric} against {rival.value:.4f}",
         )
@@ -159,15 +169,15 @@ def _slices(metric: str, slices: Sequence[Comparison], tolerance: float) -> list
     ]
 
 
-def _calibrated(error: Interval | None, most: float) -> tuple[Verdict, str]:
+def _calibrated(error: Interval | None, most: float) -> tuple[GateOutcome, str]:
     if error is None:
-        return Verdict.HOLD, "no answer holds a score that calibration could be measured on"
+        return GateOutcome.HOLD, "no answer has a score that calibration could be measured on"
     said = f"calibration error {error.value:.4f} (95 % interval {error.low:.4f} to {error.high:.4f})"
     if error.value <= most:
-        return Verdict.PROMOTE, f"calibrated within {plain(most)}: {said}"
+        return GateOutcome.PROMOTE, f"calibrated within {plain(most)}: {said}"
     if error.low <= most:
-        return Verdict.HOLD, f"may not be calibrated within {plain(most)}: {said}"
-    return Verdict.REJECT, f"not calibrated within {plain(most)}: {said}"
+        return GateOutcome.HOLD, f"may not be calibrated within {plain(most)}: {said}"
+    return GateOutcome.REJECT, f"not calibrated within {plain(most)}: {said}"
 
 
 def _difference(interval: Interval) -> str:

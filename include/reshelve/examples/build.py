@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,25 +17,21 @@ import duckdb
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.events import catalogue_key
-from reshelve.clickstream.verdicts import read_verdict
+from reshelve.config.ranker import place_of
 from reshelve.errors import ConfigurationError, DataError, MisfitError, TryAgainError
-from reshelve.examples import next_item, pair, search, shown
 from reshelve.examples.catalogue import build_catalogue
-from reshelve.examples.formats import EVENTS, HOLDOUT, NEXT_ITEM, write_batches, write_rows
-from reshelve.examples.misspelling import Misspelling
-from reshelve.examples.pair_files import write_pairs
+from reshelve.examples.formats import EVENTS, write_batches
 from reshelve.examples.partitions import Split, choose_partitions
-from reshelve.examples.readers import to_draw
-from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.window import open_events, open_window
-from reshelve.examples.workspace import Workspace, reading
-from reshelve.lineage import Run
+from reshelve.examples.workspace import Workspace
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.run import Run
 from reshelve.logs import logger
-from reshelve.packaging.fitting import check_base
+from reshelve.model.base import BaseModel, resolve_base
+from reshelve.model.fitting import check_base
+from reshelve.model.kept_base import keep_base, recorded_base
 from reshelve.progress import counted
-from reshelve.rankers import Kind, place_of
-from reshelve.training.base import BaseModel, resolve_base
-from reshelve.training.kept_base import keep_base, recorded_base
+from reshelve.validation.verdicts import read_verdict
 
 
 @dataclass(frozen=True)
@@ -65,21 +60,20 @@ def build_examples(run: Run) -> dict[str, Any]:
     shutil.copyfile(base.path / "tokenizer.json", directory / "tokenizer.json")
     (directory / "base.json").write_text(json.dumps(base.record(), indent=1, sort_keys=True))
 
-    labels = {str(name): weight for name, weight in run.ranker.data.events.items()}
+    labels = run.ranker.data.label_weights
     connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
     excluded = open_events(connection, split, run.ranker.data.exclude)
     if excluded:
         log.info("no products, by what data.exclude says: items", **excluded)
-    if run.ranker.examples.labels == "impressions":
-        shown.list_shown(connection, split.begins)
-    searched = run.ranker.kind is not Kind.NEXT_ITEM  # what nobody has clicked yet can be searched for
-    catalogue = build_catalogue(connection, split.begins, run.ranker.data.catalogue_days, listed=searched)
+    kind = kind_of(run.ranker.kind)
+    kind.examples.prepare(run.ranker, connection, split.begins)
+    catalogue = build_catalogue(connection, split.begins, run.ranker.data.catalogue_days, listed=kind.listed)
     catalogue.write(directory / "catalogue.parquet")
     events = write_events(connection, directory / "events.parquet")
     log.info("catalogue", items=len(catalogue), events=events)
 
     workspace = Workspace(run, directory, scratch, split, connection, catalogue)
-    counts = _FILES[run.ranker.kind](workspace)
+    counts = kind.examples.write(workspace)
     connection.close()
     _require_examples(run, split, counts)
     shutil.rmtree(scratch)
@@ -108,7 +102,7 @@ def _base(run: Run) -> BaseModel:
         uri = run.ranker.model.base
         base = recorded_base(uri, run.base, run.store) if run.base else resolve_base(uri, run.store)
         keep_base(uri, base)
-        check_base(run.ranker, base.path)
+        check_base(run.ranker, base.path, two_texts=kind_of(run.ranker.kind).two_texts)
     except MisfitError as error:
         place = place_of(run.ranker.name, error.key)
         raise ConfigurationError(f"{place}: {error.headline}", error.detail) from error
@@ -137,9 +131,7 @@ def _good_rows(run: Run, source: str, day: date, digest: str) -> str:
     """The key of a verdict's good rows. Raises TryAgainError where the day was judged again since it was chosen."""
     verdict = read_verdict(run.store, source, day)
     if verdict is None or verdict.digest != digest:
-        raise TryAgainError(
-            f"partition {day} of {source} was judged again meanwhile", "start the stage again"
-        )
+        raise TryAgainError(f"partition {day} of {source} was validated again meanwhile", "rerun the stage")
     return verdict.file("good.parquet")
 
 
@@ -152,75 +144,11 @@ def write_events(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     return write_batches(path, EVENTS, (batch.cast(EVENTS) for batch in reader))
 
 
-def _next_item_files(work: Workspace) -> dict[str, int]:
-    ranker = work.run.ranker
-    questions = next_item.collect_questions(
-        work.connection,
-        known=work.catalogue.items,
-        history_items=ranker.examples.history_items,
-        train=ranker.examples.max_examples,
-        validation=work.limits["validation"],
-        holdout=to_draw(ranker),
-        seed=ranker.training.seed,
-        repeat=ranker.examples.repeat,
-    )
-    tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
-
-    def rows(asked: list[next_item.Question], reading: Misspelling) -> Iterator[dict[str, Any]]:
-        encodings = encode(tokenizer, (reading.of(question.text) for question in asked))
-        for question, encoding in zip(asked, encodings, strict=True):
-            known = [
-                (work.catalogue.index[item], weight)
-                for item, weight in zip(question.rest, question.weights, strict=True)
-                if item in work.catalogue.index
-            ]
-            targets, weights = zip(*known, strict=True)
-            weight = sum(weights) / len(weights)
-            yield {"input_ids": encoding.ids, "targets": list(targets), "weight": weight}
-
-    return {
-        part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(asked, reading(ranker, part)))
-        for part, asked in (("train", questions.train), ("validation", questions.validation))
-    } | {
-        "holdout": write_rows(
-            work.directory / "holdout.parquet", HOLDOUT, (q.held_out().row() for q in questions.holdout)
-        ),
-    }
-
-
-def _search_files(work: Workspace) -> dict[str, int]:
-    ranker = work.run.ranker
-    tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
-
-    def rows(part: str, limit: int) -> Iterator[dict[str, Any]]:
-        misspelt = reading(ranker, part)
-        found = list(search.choices(work.connection, work.catalogue, part, limit))
-        encodings = encode(tokenizer, (misspelt.of(choice.query) for choice in found))
-        return (choice.row(encoding.ids) for choice, encoding in zip(found, encodings, strict=True))
-
-    counts = {
-        part: write_rows(work.directory / f"{part}.parquet", NEXT_ITEM, rows(part, limit))
-        for part, limit in work.limits.items()
-    }
-    asked = pair.held_out(work.connection, lambda _: [], to_draw(ranker), ranker.training.seed)
-    counts["holdout"] = write_rows(
-        work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
-    )
-    return counts
-
-
-_FILES = {Kind.NEXT_ITEM: _next_item_files, Kind.SEARCH: _search_files, Kind.PAIR: write_pairs}
-
-
 def _require_examples(run: Run, split: Split, counts: dict[str, int]) -> None:
     days: dict[str, tuple[date, ...]] = {
         "train": split.train, "validation": split.validation, "holdout": split.holdout
     }  # fmt: skip
-    expected = {
-        Kind.NEXT_ITEM: "baskets or customers with two items",
-        Kind.SEARCH: "searches (query and item)",
-        Kind.PAIR: f"{run.ranker.examples.labels} (query and item)",
-    }[run.ranker.kind]
+    expected = kind_of(run.ranker.kind).examples.expected(run.ranker)
     for part, number in counts.items():
         if number == 0:
             raise DataError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 if TYPE_CHECKING:
-    from reshelve.rankers import Exclude
+    from reshelve.config.ranker import Exclude
 
 # An item is what its id, its title and its category usually say: one line with a wrong title makes no product a service.
 _SQL = """

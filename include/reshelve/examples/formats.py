@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reshelve.files import whole
 from reshelve.logs import logger
 from reshelve.progress import Progress
 
@@ -29,7 +30,7 @@ CATALOGUE = pa.schema(
     ]
 )
 
-NEXT_ITEM = pa.schema(
+CATALOGUE_EXAMPLES = pa.schema(
     [
         pa.field("input_ids", pa.list_(pa.int32())),
         pa.field("targets", pa.list_(pa.int32())),  # catalogue indices of the rest of the basket
@@ -37,7 +38,7 @@ NEXT_ITEM = pa.schema(
     ]
 )
 
-PAIR = pa.schema(
+PAIR_EXAMPLES = pa.schema(
     [
         pa.field("input_ids", pa.list_(pa.int32())),
         pa.field("token_type_ids", pa.list_(pa.int8())),
@@ -127,14 +128,12 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """The same for Arrow batches."""
-    partial = path.with_name(f".{path.name}.partial")
     written, progress = 0, Progress(logger(stage="examples"), f"writing {path.name}", "rows")
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with whole(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch)
             written += batch.num_rows
             progress.add(batch.num_rows)
-    partial.rename(path)
     return written
 
 

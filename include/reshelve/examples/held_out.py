@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from reshelve.errors import DataError
-from reshelve.examples import next_item, pair, shown
 from reshelve.examples.build import fetch, write_events
 from reshelve.examples.catalogue import Catalogue, build_catalogue
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.examples.pair_files import held_out_pairs
 from reshelve.examples.partitions import Split
 from reshelve.examples.window import open_events, open_window
 from reshelve.examples.workspace import Workspace
-from reshelve.lineage import Run
-from reshelve.rankers import Kind, Ranker
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.run import Run
 
 
 def held_out(
@@ -28,46 +26,21 @@ def held_out(
     ranker, scratch = run.ranker, directory / ".scratch"
     scratch.mkdir(parents=True)
     inputs = fetch(run, split, scratch)
-    labels = {str(name): weight for name, weight in ranker.data.events.items()}
+    labels = ranker.data.label_weights
     connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
     open_events(connection, split, ranker.data.exclude)
-    if ranker.examples.labels == "impressions":
-        shown.list_shown(connection, split.begins)
+    kind = kind_of(ranker.kind)
+    kind.examples.prepare(ranker, connection, split.begins)
     try:
-        listed = ranker.kind is not Kind.NEXT_ITEM
-        catalogue = build_catalogue(connection, split.begins, ranker.data.catalogue_days, listed=listed)
+        catalogue = build_catalogue(connection, split.begins, ranker.data.catalogue_days, listed=kind.listed)
     except DataError:
         catalogue = known
     write_events(connection, directory / "events.parquet")
-    questions = _questions(Workspace(run, directory, scratch, split, connection, catalogue))
+    questions = kind.examples.held_out(Workspace(run, directory, scratch, split, connection, catalogue))
     connection.close()
     if not questions:
         raise DataError(
             f"{ranker.data.source} gave no question for {ranker.name} between {split.holdout[0]} and {split.holdout[-1]}",
-            f"expected events of type {', '.join(ranker.data.events)}{_needs(ranker)}",
+            f"expected {kind.examples.expected(ranker)} of type {', '.join(ranker.data.events)}",
         )
     return questions, catalogue
-
-
-def _questions(work: Workspace) -> list[HoldoutQuery]:
-    ranker, connection = work.run.ranker, work.connection
-    most, seed = ranker.gates.max_queries, ranker.training.seed
-    if ranker.kind is Kind.PAIR:
-        return list(held_out_pairs(work))
-    if ranker.kind is Kind.SEARCH:
-        return list(pair.held_out(connection, lambda _: [], most, seed))
-    asked = next_item.collect_questions(
-        connection,
-        known=work.catalogue.items,
-        history_items=ranker.examples.history_items,
-        train=0,
-        validation=0,
-        holdout=most,
-        seed=seed,
-        repeat=ranker.examples.repeat,
-    )
-    return [question.held_out() for question in asked.holdout]
-
-
-def _needs(ranker: Ranker) -> str:
-    return ", two items in a basket" if ranker.kind is Kind.NEXT_ITEM else " with a query and an item"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from reshelve.clickstream.verdicts import Decision, validated_partitions
+from reshelve.config.ranker import Data
 from reshelve.errors import DataError
-from reshelve.lineage import Run
-from reshelve.rankers import Data
+from reshelve.lineage.run import Run
+from reshelve.validation.verdicts import PartitionDecision, validated_partitions
 
 _VALIDATION = 10  # one query in so many of those not held out
 
@@ -65,12 +65,12 @@ def choose_partitions(run: Run) -> Split:
     first = run.partition - timedelta(days=data.window_days - 1)
     verdicts = validated_partitions(run.store, data.source, first, run.partition)
     newest = verdicts[-1] if verdicts and verdicts[-1].partition == run.partition else None
-    if newest is None or newest.verdict is Decision.MISSING:
+    if newest is None or newest.verdict is PartitionDecision.MISSING:
         raise DataError(
             f"partition {run.partition} of {data.source} is missing",
-            "expected it landed and validated; the night starts when it is there",
+            "expected a landed and validated partition; the night waits for it",
         )
-    if newest.verdict is Decision.STOP:
+    if newest.verdict is PartitionDecision.STOP:
         raise DataError(f"partition {run.partition} of {data.source} was stopped", newest.headline)
     usable = {verdict.partition: verdict.digest for verdict in verdicts if verdict.usable}
     excluded = {verdict.partition: verdict.verdict.value for verdict in verdicts if not verdict.usable}

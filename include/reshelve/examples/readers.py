@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from reshelve.config.ranker import Ranker
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.sampling import stable_hash
-from reshelve.rankers import Ranker
 
 COMPRESSION_SHARE = 0.25  # of the clusters; the gate has to tell smaller differences
 

@@ -9,10 +9,10 @@ from typing import Any
 import duckdb
 
 from reshelve.clickstream.database import EVENT_TYPES, column, connect, known
+from reshelve.config.ranker import Exclude
 from reshelve.examples.exclude import leave_out
 from reshelve.examples.partitions import Split
 from reshelve.examples.queries import normalised_sql
-from reshelve.rankers import Exclude
 
 _BATCH = 20_000
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import duckdb
 
+from reshelve.config.ranker import Ranker
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.misspelling import Misspelling
 from reshelve.examples.partitions import Split
-from reshelve.lineage import Run
-from reshelve.rankers import Ranker
+from reshelve.lineage.run import Run
 
 _VALIDATION_SHARE = 0.25  # of max_examples: enough to compare trials, cheap enough to do it often
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reshelve.monitoring.memory import Memory
 from reshelve.monitoring.observations import Condition, Finding
+from reshelve.monitoring.watch_state import Memory
 
 
 def judged(memory: Memory, key: str, finding: Finding | None) -> None:
@@ -22,6 +22,6 @@ def confirmed(memory: Memory, key: str, finding: Finding | None, looks: int = 2)
         return
     memory.suspects[key] = memory.suspects.get(key, 0) + 1
     if memory.suspects[key] < looks:
-        said = f"{finding.reason}; once more, and it is certain"
+        said = f"{finding.reason}; to be confirmed by the next look"
         finding = finding.model_copy(update={"condition": Condition.INCONCLUSIVE, "reason": said})
     judged(memory, key, finding)

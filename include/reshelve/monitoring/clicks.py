@@ -12,26 +12,27 @@ from datetime import date
 
 import numpy as np
 
-from reshelve.clickstream.verdicts import Verdict, read_verdict
 from reshelve.errors import DataError
 from reshelve.evaluation.calibration import Predictions, expected_calibration_error
 from reshelve.logs import logger
 from reshelve.monitoring.checks import judged
-from reshelve.monitoring.collect import Seen
-from reshelve.monitoring.memory import Memory
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import Condition, Finding
-from reshelve.serving import judge
-from reshelve.serving.click_step import release_clicks, usable_verdicts
-from reshelve.serving.clicked import ClickedDay, Joined, join_day
-from reshelve.serving.concurrent import release_windows
+from reshelve.monitoring.watch_state import Memory
+from reshelve.rollout import canary_analysis
+from reshelve.rollout.click_step import release_clicks, usable_verdicts
+from reshelve.rollout.clicked import ClickedDay, Joined, join_day
+from reshelve.rollout.concurrent import release_windows
+from reshelve.store.layout import requests_of
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.verdicts import PartitionVerdict, read_verdict
 
 _SEED = 7
 _LEAST = 200  # joined requests of a version that is worth a word, and sessions of one that is compared
 
 
 def join_clicks(
-    store: ObjectStore, seen: Seen, memory: Memory
+    store: ObjectStore, seen: Collected, memory: Memory
 ) -> tuple[date | None, tuple[Joined, ...], dict[str, float]]:
     """Join the oldest day that can be and was not; (the day or None, each version of it, measured numbers)."""
     ranker = seen.ranker
@@ -59,14 +60,16 @@ def join_clicks(
 
 def _days(store: ObjectStore, ranker: str, after: date | None) -> list[date]:
     found = []
-    for folder in store.folders(f"requests/{ranker}/"):
+    for folder in store.folders(requests_of(ranker)):
         day = date.fromisoformat(folder.removeprefix("dt="))
         if after is None or day > after:
             found.append(day)
     return found
 
 
-def _look(store: ObjectStore, seen: Seen, verdict: Verdict) -> tuple[ClickedDay | None, Finding | None]:
+def _look(
+    store: ObjectStore, seen: Collected, verdict: PartitionVerdict
+) -> tuple[ClickedDay | None, Finding | None]:
     """The day, and what is found of the release whose canary had sessions on it: in all its days until this one."""
     day, pointer = verdict.partition, seen.pointer
     for version in (pointer.canary, pointer.stable):
@@ -81,15 +84,17 @@ def _look(store: ObjectStore, seen: Seen, verdict: Verdict) -> tuple[ClickedDay 
         rules = seen.ranker.release.canary.clicks.model_copy(
             update={"max_drop": seen.ranker.watch.max_click_drop, "min_sessions": _LEAST}
         )
-        found = judge.judge_clicks(clicks.strata, rules)
+        found = canary_analysis.judge_clicks(clicks.strata, rules)
         return clicks.days[day], _finding(seen, windows[-1].canary, windows[-1].stable, found)
     joined = join_day(store, seen.ranker, verdict)
     return joined, None if joined is None else _apart(joined.joined)
 
 
-def _finding(seen: Seen, version: int, other: int, found: judge.Finding) -> Finding | None:
+def _finding(
+    seen: Collected, version: int, other: int, found: canary_analysis.StepAnalysis
+) -> Finding | None:
     """A canary is withdrawn; a version that became stable goes back to the one it was compared with, and to no other."""
-    if found.verdict is not judge.Verdict.ROLL_BACK:
+    if found.verdict is not canary_analysis.StepOutcome.ROLL_BACK:
         return None
     pointer, condition = seen.pointer, Condition.ODD
     if version == pointer.canary:
@@ -109,8 +114,8 @@ def _apart(joined: Sequence[Joined]) -> Finding | None:
         return None
     rates = ", ".join(f"{one.version}: {one.clicks / one.clickable:.1%} of {one.clickable}" for one in enough)
     reason = (
-        f"click-through is not comparable: no session could have got either version ({rates}, at different times); "
-        "a release with a canary (release.canary.shares) would tell"
+        f"click-through is not comparable: no session could have got either version ({rates}, at "
+        "different times); a release with a canary (release.canary.shares) would make it so"
     )
     evidence = {"clicks": {one.version: [one.clicks, one.clickable] for one in enough}}
     return Finding(

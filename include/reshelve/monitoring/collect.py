@@ -6,28 +6,29 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from reshelve.clickstream.verdicts import Verdict, newest_verdict, read_verdict
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Pointer, entry_at, read_pointer, step_began
+from reshelve.deployments.freeze import Hold, read_hold
+from reshelve.deployments.release_table import ReleaseState
 from reshelve.errors import DataError, TryAgainError
 from reshelve.logs import logger
-from reshelve.monitoring.memory import Stable
 from reshelve.monitoring.observations import AgentSeen, Role
 from reshelve.monitoring.server_page import Page, read_page
-from reshelve.rankers import Ranker
-from reshelve.serving.reports import Report, read_reports
-from reshelve.serving.traffic import Counts, TrafficReport, merged, read_traffic_reports
-from reshelve.store.deployments import Pointer, entry_at, read_pointer, step_began
-from reshelve.store.holds import Hold, read_hold
+from reshelve.monitoring.watch_state import Stable
+from reshelve.protocol.reports import Report, read_reports
+from reshelve.protocol.traffic import Counts, TrafficReport, merged, read_traffic_reports
+from reshelve.store.layout import runs_of
 from reshelve.store.manifest import partition_of
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import State
 from reshelve.store.versions import list_versions
+from reshelve.validation.verdicts import PartitionVerdict, newest_verdict, read_verdict
 
 _MOVES_READ = 200
 _FORGOTTEN = timedelta(days=1)  # an agent that has been silent for so long was taken away
 
 
 @dataclass(frozen=True)
-class Seen:
+class Collected:
     """What there is to judge."""
 
     ranker: Ranker
@@ -38,8 +39,8 @@ class Seen:
     step_began: int = 0  # the move that began it
     agents: tuple[AgentSeen, ...] = ()
     servers: tuple[str, ...] = ()  # gRPC addresses of the model servers whose agents live
-    verdict: Verdict | None = None  # of the newest partition that has one
-    yesterday: Verdict | None = None
+    verdict: PartitionVerdict | None = None  # of the newest partition that has one
+    yesterday: PartitionVerdict | None = None
     night_done: bool = False  # yesterday's partition has a version, or its night came to an end without one
     newest: date | None = None  # the newest partition that a version was trained on
     page: Page = field(default_factory=dict)
@@ -57,22 +58,22 @@ class Seen:
         return any(agent.live and agent.error is None for agent in self.agents)
 
 
-def collect(store: ObjectStore, ranker: Ranker, now: datetime) -> Seen:
+def collect(store: ObjectStore, ranker: Ranker, now: datetime) -> Collected:
     """Look once. Raises TryAgainError where the store is away."""
     name, source = ranker.name, ranker.data.source
     pointer = read_pointer(store, name) or Pointer(ranker=name)
     reports = tuple(read_traffic_reports(store, name))
     yesterday = (now - timedelta(days=1)).date()
     versions = list_versions(store, name)
-    began = step_began(store, pointer) if pointer.state is State.CANARY else 0
+    began = step_began(store, pointer) if pointer.state is ReleaseState.CANARY else 0
     agents = read_reports(store, name)
     silent = ranker.watch.agent_minutes * 60
-    return Seen(
+    return Collected(
         ranker=ranker,
         now=now,
         pointer=pointer,
         reports=reports,
-        step=merged(reports, began) if pointer.state is State.CANARY else {},
+        step=merged(reports, began) if pointer.state is ReleaseState.CANARY else {},
         step_began=began,
         agents=_agents(agents, silent),
         servers=tuple(sorted({report.server for report in agents if report.age() < silent})),
@@ -107,7 +108,7 @@ def _night_done(store: ObjectStore, ranker: str, versions: list[int], day: date)
     """A rejected challenger publishes nothing; its night is over all the same."""
     if day in _partitions(versions):
         return True
-    runs = f"runs/{ranker}/{day.isoformat()}/"
+    runs = f"{runs_of(ranker)}{day.isoformat()}/"
     return any(store.exists(f"{runs}{digest}/publish/result.json") for digest in store.folders(runs))
 
 
@@ -124,7 +125,9 @@ def _hold(store: ObjectStore, ranker: str) -> Hold | None:
     try:
         return read_hold(store, ranker)
     except DataError as error:
-        logger(ranker=ranker).error("the hold is damaged: releases wait for a person", problem=error.headline)
+        logger(ranker=ranker).error(
+            "the release freeze's record is damaged: releases wait for a person", problem=error.headline
+        )
         return None
 
 

@@ -2,36 +2,38 @@
 
 An effect size that knows its sample (`clickstream.drift`): a shift counts where the population stability index is above
 the ranker file's limit and above what chance alone gives so many answers. Two judgements in a row make it certain. Once
-a version came after it, the shift is over: what customers ask now is what is usual.
+a version came after it, the shift is over: the inputs now is what is usual.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from reshelve.clickstream.drift import stability
 from reshelve.monitoring.checks import confirmed, judged
-from reshelve.monitoring.collect import Seen
-from reshelve.monitoring.memory import Known, Memory
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import Condition, Finding
-from reshelve.serving.traffic import Counts
+from reshelve.monitoring.watch_state import Memory, VersionRecord
+from reshelve.protocol.traffic import Counts
+from reshelve.validation.drift import stability
 
 Histogram = dict[str, int]
 
 _REFERENCE_WINDOWS = 5  # of full weight in what customers used to ask; older ones fade
-_INPUTS = {"lengths": "the length of what customers ask", "topics": "what customers ask"}
+_INPUTS = {"lengths": "the length of the inputs", "topics": "the inputs"}
 
 
-def check_drift(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, float]:
+def check_drift(seen: Collected, memory: Memory, fresh: dict[int, Counts]) -> dict[str, float]:
     """Judge inputs and scores where enough answers came together; the indices that were measured, by name."""
     measured = _inputs(seen, memory, fresh)
     stable = seen.pointer.stable
     if stable is not None and stable in fresh:
-        measured |= _scores(seen, memory.versions.setdefault(stable, Known()), memory, fresh[stable], stable)
+        measured |= _scores(
+            seen, memory.versions.setdefault(stable, VersionRecord()), memory, fresh[stable], stable
+        )
     return measured
 
 
-def _inputs(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, float]:
+def _inputs(seen: Collected, memory: Memory, fresh: dict[int, Counts]) -> dict[str, float]:
     asked, rules = memory.asked, seen.ranker.watch
     for counts in fresh.values():
         asked.window = asked.window.plus(Counts(lengths=counts.lengths, topics=counts.topics))
@@ -55,7 +57,7 @@ def _inputs(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, f
 
 
 def _learnt(memory: Memory, key: str) -> bool:
-    """Whether a version came after a shift was found: what customers ask now is then what is usual."""
+    """Whether a version came after a shift was found: the inputs now is then what is usual."""
     found = memory.standing.get(key)
     if found is None or found.condition is not Condition.DRIFT or memory.stable is None:
         return False
@@ -70,7 +72,9 @@ def _dated(finding: Finding | None, before: Finding | None, now: datetime) -> Fi
     return finding.model_copy(update={"evidence": {**finding.evidence, "since": since}})
 
 
-def _scores(seen: Seen, known: Known, memory: Memory, fresh: Counts, version: int) -> dict[str, float]:
+def _scores(
+    seen: Collected, known: VersionRecord, memory: Memory, fresh: Counts, version: int
+) -> dict[str, float]:
     """A version's scores beside its own first ones: those of two versions do not compare."""
     rules = seen.ranker.watch
     known.scoring = known.scoring.plus(Counts(scores=fresh.scores))

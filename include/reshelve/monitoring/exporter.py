@@ -15,30 +15,30 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from reshelve.deployments.deployment_log import deployed_rankers
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.monitoring.observations import Action, Condition, Observation, recent
-from reshelve.store.deployments import deployed_rankers
 from reshelve.store.objects import ObjectStore, impatient_store
 
 _READ_SECONDS = 10.0  # a look is made every ten minutes
 _LOOKS = 6
 
 METRICS = {
-    "reshelve_requests": "Requests of a version, as its callers counted them.",
+    "reshelve_requests": "Requests of a version, counted by its clients.",
     "reshelve_request_errors": "Requests that a version or its server failed.",
-    "reshelve_rejected_requests": "Requests that did not fit a version: their callers' own errors.",
-    "reshelve_refusals": "Tries that model servers refused for want of a free thread, before an answer.",
-    "reshelve_latency_milliseconds": "A quantile of a version's latency in the newest look.",
-    "reshelve_click_through": "Share of a version's logged requests that led to a click, of the newest day joined.",
-    "reshelve_measured": "Further numbers of the newest look: drift, deviations, calibration, the model server's load.",
-    "reshelve_found": "1 where the newest look found the condition, else 0.",
-    "reshelve_actions": "What the watch did.",
-    "reshelve_releases_held": "1 while releases are held.",
-    "reshelve_agent_live": "1 where an agent reports.",
+    "reshelve_rejected_requests": "Invalid requests, rejected by a version.",
+    "reshelve_refusals": "Attempts refused by model servers because all threads were busy.",
+    "reshelve_latency_milliseconds": "A quantile of a version's latency, in the newest look.",
+    "reshelve_click_through": "Share of a version's logged requests that led to a click, for the newest joined day.",
+    "reshelve_measured": "Other measurements of the newest look: drift, deviations, calibration, the model server's load.",
+    "reshelve_found": "1 if the newest look found the condition, else 0.",
+    "reshelve_actions": "Actions taken by the watch.",
+    "reshelve_releases_held": "1 during a release freeze.",
+    "reshelve_agent_live": "1 if the agent is reporting.",
     "reshelve_server_memory_bytes": "Resident memory of an agent's model server.",
-    "reshelve_look_age_seconds": "Seconds since the newest look.",
-    "reshelve_store_reachable": "1 where the object store answered.",
+    "reshelve_look_age_seconds": "Age of the newest look, in seconds.",
+    "reshelve_store_reachable": "1 if the object store answered.",
 }
 """Name (counters without their `_total`) → what it says."""
 

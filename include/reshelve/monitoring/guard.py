@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from reshelve.monitoring.form import Guard
-from reshelve.monitoring.memory import Act, Memory, Told
-from reshelve.monitoring.observations import Action, Decision, Finding
+from reshelve.config.watch import Guard
+from reshelve.monitoring.observations import Action, Finding, WatchDecision
+from reshelve.monitoring.watch_state import Act, Memory, Told
 
 _DAY = timedelta(days=1)
 _GONE = timedelta(hours=1)
 _BUSY = timedelta(minutes=5)  # an action that is not settled after so long was cut off: it may be done again
 
 
-def guarded(decision: Decision, memory: Memory, rules: Guard, now: datetime) -> Decision:
+def guarded(decision: WatchDecision, memory: Memory, rules: Guard, now: datetime) -> WatchDecision:
     """The decision, or an alert in its place that says why it may not be done."""
     if decision.action in (Action.ALERT, Action.NOTHING):
         return decision
@@ -25,9 +25,9 @@ def guarded(decision: Decision, memory: Memory, rules: Guard, now: datetime) -> 
     )
 
 
-def _refusal(decision: Decision, acts: list[Act], rules: Guard, now: datetime) -> str:
+def _refusal(decision: WatchDecision, acts: list[Act], rules: Guard, now: datetime) -> str:
     if decision.action.value not in rules.acts:
-        return "the ranker file does not let the watch do it"
+        return "the ranker file does not allow the watch to do it"
     if decision.action is Action.HOLD:
         return ""  # it stops things and moves nothing; holding what is held changes nothing
     if any(not act.settled and now - act.at < _BUSY for act in acts):
@@ -36,14 +36,14 @@ def _refusal(decision: Decision, acts: list[Act], rules: Guard, now: datetime) -
     if decision.action in (Action.ROLL_BACK, Action.WITHDRAW) and any(
         act.cause == decision.cause for act in moves
     ):
-        return f"it was done once for this cause ({decision.cause}), and the cause came again"
+        return f"it was already done for this cause ({decision.cause}), and the cause came back"
     recent = [act for act in moves if now - act.at < _DAY]
     if len(recent) >= rules.actions_a_day:
-        return f"{len(recent)} automatic actions in 24 hours are enough"
+        return f"{len(recent)} automatic actions in 24 hours are the limit"
     cooldown = timedelta(minutes=rules.cooldown_minutes)
     if moves and now - moves[-1].at < cooldown:
         last = moves[-1]
-        return f"{last.action.value} at {last.at:%H:%M} UTC has to show what it did first ({rules.cooldown_minutes:g} min)"
+        return f"{last.action.value} at {last.at:%H:%M} UTC must take effect first ({rules.cooldown_minutes:g} min)"
     return ""
 
 

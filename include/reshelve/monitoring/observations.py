@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.logs import logger
 from reshelve.names import AgentName, RankerName, Version, Words, is_day, require_ranker
+from reshelve.store.layout import monitoring_of
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
 
 _READERS = 8
@@ -55,13 +56,13 @@ class Action(StrEnum):
     NOTHING = "nothing"
 
 
-class _Record(BaseModel):
+class _ObservationPart(BaseModel):
     """Read back by later code: what it does not know, it leaves out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class VersionTraffic(_Record):
+class VersionTraffic(_ObservationPart):
     """What callers measured of one version since the look before."""
 
     version: Version
@@ -69,7 +70,7 @@ class VersionTraffic(_Record):
     requests: int = 0
     errors: int = Field(0, description="Requests that the server or the version failed.")
     rejected: int = Field(0, description="Requests that did not fit: their callers' errors.")
-    refusals: int = Field(0, description="Tries that servers refused for want of a free thread.")
+    refusals: int = Field(0, description="Tries that servers refused because no thread is free.")
     p50_ms: float | None = Field(None, description="None where nothing was answered.")
     p95_ms: float | None = None
     p99_ms: float | None = None
@@ -88,7 +89,7 @@ class VersionTraffic(_Record):
         return None if not self.clickable or self.clicks is None else self.clicks / self.clickable
 
 
-class AgentSeen(_Record):
+class AgentSeen(_ObservationPart):
     """An agent's last report, and its model server."""
 
     agent: AgentName
@@ -101,7 +102,7 @@ class AgentSeen(_Record):
     disk_share: float | None = Field(None, description="Share of its disk that is in use.")
 
 
-class Finding(_Record):
+class Finding(_ObservationPart):
     """One thing that was found."""
 
     condition: Condition
@@ -117,7 +118,7 @@ class Finding(_Record):
         return f"{self.condition.value}: {self.check} {about}".strip()
 
 
-class Decision(_Record):
+class WatchDecision(_ObservationPart):
     """What the table answered, and what became of it."""
 
     condition: Condition
@@ -136,14 +137,14 @@ class Decision(_Record):
     )
 
 
-class Observation(_Record):
+class Observation(_ObservationPart):
     """One look at one ranker."""
 
     ranker: RankerName
     at: datetime
     since: datetime | None = Field(None, description="The look before; None: this was the first.")
     sequence: int = Field(
-        0, description="The pointer's move that was in force; 0: nothing was ever released."
+        0, description="The pointer's move that was in force; 0: nothing has been released."
     )
     versions: tuple[VersionTraffic, ...] = ()
     agents: tuple[AgentSeen, ...] = ()
@@ -152,13 +153,13 @@ class Observation(_Record):
         description="Further numbers by name: drift of inputs and scores, calibration, …",
     )
     findings: tuple[Finding, ...] = ()
-    decision: Decision | None = None
-    held: str = Field("", description="Why releases are held; empty: they are not.")
+    decision: WatchDecision | None = None
+    held: str = Field("", description="Why releases are frozen; empty: they are not.")
 
 
 def prefix(ranker: str) -> str:
     """Where a ranker's looks are."""
-    return f"monitoring/{require_ranker(ranker)}/"
+    return monitoring_of(require_ranker(ranker))
 
 
 def write(store: ObjectStore, observation: Observation) -> str:
@@ -188,5 +189,5 @@ def _read(store: ObjectStore, key: str) -> Observation | None:
     try:
         return None if document is None else Observation.model_validate_json(document.body)
     except ValidationError as error:
-        logger().warning("a look is damaged", key=key, problem=str(error.errors()[0]["msg"]))
+        logger().warning("a stored look is damaged", key=key, problem=str(error.errors()[0]["msg"]))
         return None

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from reshelve.client.client import BusyError, RankingClient, ServerAwayError
+from reshelve.config.ranker import Ranker
 from reshelve.errors import ReshelveError
-from reshelve.monitoring.collect import Seen
+from reshelve.kinds.registry import kind_of
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import Finding
-from reshelve.rankers import Ranker
-from reshelve.serving.catalogue import read_catalogue
-from reshelve.serving.client import BusyError, RankingClient, ServerAwayError
-from reshelve.serving.judge import difference_of_rates, quantile, wilson
-from reshelve.serving.probe import Questions, probe, probe_inputs
-from reshelve.serving.recorded import Recorded, known_answers, logged_requests, recorded_requests
-from reshelve.serving.traffic import Counts
+from reshelve.protocol.traffic import Counts
+from reshelve.protocol.version_items import read_catalogue
+from reshelve.rollout.probe import ProbeQuestions, probe
+from reshelve.rollout.recorded import Recorded, known_answers, logged_requests, recorded_requests
+from reshelve.statistics.rates import newcombe, wilson
 from reshelve.store.objects import ObjectStore
 from reshelve.store.versions import require_manifest
 
@@ -34,7 +35,7 @@ _PATIENCE = 5.0  # seconds for one answer
 
 
 @dataclass
-class Answers:
+class ProbeAnswers:
     """What the version answered, and the one beside it. `problem`: what its probe found; empty: it is well."""
 
     version: Counts = field(default_factory=Counts)
@@ -43,7 +44,7 @@ class Answers:
     away: str = ""
 
 
-def doubt(store: ObjectStore, seen: Seen, finding: Finding) -> str:
+def doubt(store: ObjectStore, seen: Collected, finding: Finding) -> str:
     """Why a finding is not acted on: the version itself says otherwise, or cannot be asked. Empty: it may be.
 
     Errors and latencies are doubted where the version's own answers surely contradict them. Rejections are callers'
@@ -56,34 +57,34 @@ def doubt(store: ObjectStore, seen: Seen, finding: Finding) -> str:
     try:
         told = _ask(store, seen.ranker, finding.version, beside, seen.servers)
     except ReshelveError as error:
-        return f"the watch could not ask it itself: {error.headline}"
+        return f"the watch could not query it itself: {error.headline}"
     if told.problem:
         return ""
     if not told.version.requests:
-        return f"the watch could not ask it itself: {told.away or 'no agent lives'}"
+        return f"the watch could not query it itself: {told.away or 'no agent lives'}"
     return _contradiction(told, finding, seen.ranker)
 
 
-def _contradiction(told: Answers, finding: Finding, ranker: Ranker) -> str:
+def _contradiction(told: ProbeAnswers, finding: Finding, ranker: Ranker) -> str:
     """Every claim of the finding has to be contradicted: one that may be true is enough to act."""
     mine, theirs = told.version, told.beside
     asked = f"of {mine.requests} requests of the watch's own"
     if finding.check == "rejections":
-        surely = difference_of_rates(mine.failed, mine.requests, theirs.failed, theirs.requests)[0] > 0
+        surely = newcombe(mine.failed, mine.requests, theirs.failed, theirs.requests).low > 0
         return (
             ""
             if surely
-            else f"{asked} it answers as many as the other version: the callers' requests do not fit"
+            else f"{asked} it answers as many as the other version: the clients' requests are invalid"
         )
     said = []
     for rate in _rates(finding, ranker):
-        most = wilson(mine.failed, mine.requests)[1]
+        most = wilson(mine.failed, mine.requests).high
         if most >= rate:
             return ""
         said.append(f"{asked} at most {most:.1%} fail")
     if _is_slow(finding, ranker):
-        mine_p95, theirs_p95 = quantile(mine), quantile(theirs)
-        ratio = mine_p95[1] / theirs_p95[0] if mine_p95 and theirs_p95 else float("inf")
+        mine_p95, theirs_p95 = mine.p95, theirs.p95
+        ratio = mine_p95.high / theirs_p95.low if mine_p95 and theirs_p95 else float("inf")
         if ratio >= ranker.release.max_latency_ratio:
             return ""
         said.append(f"{asked} the p95 is at most {ratio:.2f} times the other version's")
@@ -106,8 +107,8 @@ def _is_slow(finding: Finding, ranker: Ranker) -> bool:
 
 def _ask(
     store: ObjectStore, ranker: Ranker, version: int, beside: int | None, servers: tuple[str, ...]
-) -> Answers:
-    told = Answers()
+) -> ProbeAnswers:
+    told = ProbeAnswers()
     requests = _requests(store, ranker, [v for v in (version, beside) if v is not None])
     deadline = time.monotonic() + _SECONDS
     most = min(_MOST, max(_LEAST, len(requests)))
@@ -123,10 +124,10 @@ def _ask(
     return told
 
 
-def _probe(store: ObjectStore, ranker: Ranker, version: int, server: str, told: Answers) -> str:
+def _probe(store: ObjectStore, ranker: Ranker, version: int, server: str, told: ProbeAnswers) -> str:
     """What the release's own probe finds at one server; empty: the version is well there, or the server is away."""
     manifest = require_manifest(store, ranker.name, version)
-    asked = Questions(
+    asked = ProbeQuestions(
         read_catalogue(store, ranker.name, version),
         recorded_requests(store, manifest)[:_LEAST],
         known_answers(store, manifest),
@@ -149,14 +150,14 @@ def _requests(store: ObjectStore, ranker: Ranker, versions: list[int]) -> list[R
 
 
 def _first(store: ObjectStore, ranker: Ranker, version: int) -> Recorded:
-    inputs = probe_inputs(ranker.kind, read_catalogue(store, ranker.name, version))
+    inputs = kind_of(ranker.kind).requests.probe(read_catalogue(store, ranker.name, version))
     return Recorded(
         "serving_default", {name: np.array(texts, dtype=object) for name, texts in inputs.items()}
     )
 
 
 def _one(
-    client: RankingClient, ranker: Ranker, version: int, request: Recorded, counts: Counts, told: Answers
+    client: RankingClient, ranker: Ranker, version: int, request: Recorded, counts: Counts, told: ProbeAnswers
 ) -> None:
     """Ask once. A server that is away or busy says nothing of a version."""
     started = time.monotonic()

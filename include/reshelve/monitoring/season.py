@@ -8,16 +8,15 @@ than both, so that a quiet hour with three requests in place of one is no news.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
-from reshelve.monitoring.form import Season
-from reshelve.monitoring.memory import Hour
-from reshelve.serving.traffic import Counts
+from reshelve.config.watch import Season
+from reshelve.monitoring.watch_state import Hour
+from reshelve.protocol.traffic import Counts
+from reshelve.statistics.quantiles import median_and_deviation
+from reshelve.statistics.rates import binomial_error, poisson_error
 
-_MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 _LEAST_SPREAD = 0.1  # of the median: hours differ by so much and mean nothing
 _LEAST_ANSWERS = 30  # of an hour whose rates are compared
 
@@ -50,11 +49,11 @@ def error_rate(hour: Hour) -> float | None:
 
 METRICS: dict[str, tuple[Callable[[Hour], float | None], Callable[[Hour, float], float]]] = {
     # metric → (its value, the deviation that is chance alone where `expected` was to be expected)
-    "requests": (requests, lambda hour, expected: math.sqrt(expected + 1)),
+    "requests": (requests, lambda hour, expected: poisson_error(expected + 1)),
     "p95": (p95, lambda hour, expected: 0.0),
     "error rate": (
         error_rate,
-        lambda hour, expected: math.sqrt((expected * (1 - expected) + 1 / hour.requests) / hour.requests),
+        lambda hour, expected: binomial_error(expected, hour.requests, spare=1 / hour.requests),
     ),
 }
 
@@ -80,8 +79,7 @@ def oddness(hours: Sequence[Hour], hour: Hour, rules: Season) -> list[Oddness]:
         values = [v for one in before if (v := measure(one)) is not None]
         if value is None or len(values) < rules.least:
             continue
-        middle = median(values)
-        mad = _MAD_TO_DEVIATION * median(abs(v - middle) for v in values)
+        middle, mad = median_and_deviation(values)
         spread = max(mad, _LEAST_SPREAD * middle, chance(hour, middle))
         if spread > 0:
             found.append(Oddness(name, value, middle, (value - middle) / spread))

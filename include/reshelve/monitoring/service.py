@@ -1,19 +1,19 @@
-"""What is no version's fault: agents, overload, traffic, the newest data, nights that are late, hours out of the ordinary."""
+"""What is not a version's fault: agents, overload, traffic, the newest data, nights that are late, hours out of the ordinary."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, timedelta
 
-from reshelve.clickstream.verdicts import Decision as DataVerdict
 from reshelve.monitoring.checks import confirmed, judged
-from reshelve.monitoring.collect import Seen
-from reshelve.monitoring.memory import Hour, Memory
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import Condition, Finding
 from reshelve.monitoring.season import least_requests, oddness
+from reshelve.monitoring.watch_state import Hour, Memory
 from reshelve.notation import plain
-from reshelve.serving.judge import wilson
-from reshelve.serving.traffic import Counts
+from reshelve.protocol.traffic import Counts
+from reshelve.statistics.rates import wilson
+from reshelve.validation.verdicts import PartitionDecision as DataVerdict
 
 _FULL = 0.95  # of a machine's memory or disk
 _GROWN = timedelta(minutes=5)  # how long agents may take to follow a move of the pointer
@@ -22,7 +22,7 @@ _LONGEST_GAP = timedelta(hours=1)  # between looks that are compared with each o
 OVERLOAD = "overload"
 
 
-def check_agents(seen: Seen, memory: Memory) -> None:
+def check_agents(seen: Collected, memory: Memory) -> None:
     """An agent that is silent, does not follow the pointer, or whose machine is full."""
     for key in [key for key in memory.standing if key.startswith("agent ")]:
         del memory.standing[key]
@@ -55,27 +55,27 @@ def check_agents(seen: Seen, memory: Memory) -> None:
         )
 
 
-def check_overload(seen: Seen, memory: Memory, fresh: Mapping[int, Counts]) -> None:
-    """Model servers that refuse tries for want of a free thread. With few tries what was found stands."""
+def check_overload(seen: Collected, memory: Memory, fresh: Mapping[int, Counts]) -> None:
+    """Model servers that refuse tries because no thread is free. With few tries what was found stands."""
     refusals = sum(counts.refusals for counts in fresh.values())
     tries = refusals + sum(counts.requests for counts in fresh.values())
     rules = seen.ranker.watch
     if tries < rules.min_requests:
         return
-    low, high = wilson(refusals, tries)
+    _, low, high = wilson(refusals, tries)
     finding = None
     if low > rules.max_refusal_rate:
         finding = Finding(
             condition=Condition.BAD_SERVICE,
             check=OVERLOAD,
-            reason=f"model servers refuse {low:.1%} to {high:.1%} of the tries for want of a free thread,"
+            reason=f"model servers refuse {low:.1%} to {high:.1%} of the attempts because all threads are busy,"
             f" {rules.max_refusal_rate:.1%} is allowed",
             evidence={"tries": tries, "refusals": refusals, "refusal_rate": [round(low, 5), round(high, 5)]},
         )
     judged(memory, OVERLOAD, finding)
 
 
-def check_data(seen: Seen, memory: Memory) -> None:
+def check_data(seen: Collected, memory: Memory) -> None:
     """The newest partition that was validated was stopped."""
     verdict = seen.verdict
     finding = None
@@ -92,7 +92,7 @@ def check_data(seen: Seen, memory: Memory) -> None:
     judged(memory, "data", finding)
 
 
-def check_lateness(seen: Seen, memory: Memory) -> None:
+def check_lateness(seen: Collected, memory: Memory) -> None:
     """Yesterday's partition has no verdict, or its night no end, by the hours of the ranker file."""
     now = seen.now.astimezone(UTC)
     day = (now - timedelta(days=1)).date()
@@ -116,7 +116,7 @@ def check_lateness(seen: Seen, memory: Memory) -> None:
     judged(memory, "night", late)
 
 
-def check_traffic(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> None:
+def check_traffic(seen: Collected, memory: Memory, fresh: dict[int, Counts]) -> None:
     """Not one request, though many were to be expected: each of the looks before had many, or the least of the same hour of
     earlier weeks was many. Customers come in bursts: one look alone says little."""
     requests = sum(counts.requests for counts in fresh.values())
@@ -130,7 +130,7 @@ def check_traffic(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> None:
         of_the_hour = least_requests(memory.hours, Hour(at=seen.now), seen.ranker.watch.season.least)
         expected = max(expected, of_the_hour * min(silent / timedelta(hours=1), 1.0))
         if expected >= seen.ranker.watch.silent_requests:
-            said = f"not one request in {gap.total_seconds() / 60:.0f} minutes; at least {expected:.0f} were to be expected"
+            said = f"not one request in {gap.total_seconds() / 60:.0f} minutes; at least {expected:.0f} were expected"
             finding = Finding(condition=Condition.NO_TRAFFIC, check="traffic", reason=said)
             confirmed(memory, "traffic", finding)
     if requests:
@@ -139,7 +139,7 @@ def check_traffic(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> None:
         memory.last_requests = [*memory.last_requests, requests][-_STEADY_LOOKS:]
 
 
-def check_season(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, float]:
+def check_season(seen: Collected, memory: Memory, fresh: dict[int, Counts]) -> dict[str, float]:
     """Whether the hour that is over was out of the ordinary; deviations by metric, where there was enough to compare."""
     rules = seen.ranker.watch.season
     measured = {}

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reshelve.rankers import Ranker
-from reshelve.serving.judge import difference_of_rates, quantile, wilson
-from reshelve.serving.traffic import Counts
+from reshelve.config.ranker import Ranker
+from reshelve.protocol.traffic import Counts
+from reshelve.statistics.rates import newcombe, wilson
 
 _SURE_AT_ONCE = 20  # requests: fewer than min_requests are enough where nearly all fail
 _FEWEST = 5  # requests: fewer do not speak against anything
@@ -32,7 +32,7 @@ def errors(window: Counts, before: Counts, ranker: Ranker) -> Trouble | None:
     rules = ranker.watch
     if window.judged < min(_SURE_AT_ONCE, rules.min_requests):
         return None
-    low, high = wilson(window.faults, window.judged)
+    _, low, high = wilson(window.faults, window.judged)
     kinds = _kinds(window.errors)
     evidence: dict[str, Any] = {
         "requests": window.judged,
@@ -46,7 +46,7 @@ def errors(window: Counts, before: Counts, ranker: Ranker) -> Trouble | None:
         return Trouble(said, low, evidence)
     if min(before.judged, window.judged) < rules.min_requests:
         return None
-    more, most = difference_of_rates(window.faults, window.judged, before.faults, before.judged)
+    _, more, most = newcombe(window.faults, window.judged, before.faults, before.judged)
     allowed = _increase(ranker)
     if more > allowed:
         said = (
@@ -58,17 +58,17 @@ def errors(window: Counts, before: Counts, ranker: Ranker) -> Trouble | None:
 
 def latency(window: Counts, before: Counts, ranker: Ranker) -> Trouble | None:
     """Surely slower than is allowed, or than before by more than a release may be."""
-    rules, mine = ranker.watch, quantile(window)
+    rules, mine = ranker.watch, window.p95
     if mine is None or window.judged < rules.min_requests:
         return None
-    low, high = mine
+    low, high = mine.ends
     evidence: dict[str, Any] = {"requests": window.judged, "p95_ms": [round(low, 2), round(high, 2)]}
     if rules.max_p95_ms is not None and low > rules.max_p95_ms:
         return Trouble(f"p95 {low:.0f} to {high:.0f} ms, {rules.max_p95_ms:g} ms is allowed", low, evidence)
-    theirs = quantile(before)
+    theirs = before.p95
     if theirs is None or before.judged < rules.min_requests:
         return None
-    ratio, most, allowed = low / theirs[1], high / theirs[0], ranker.release.max_latency_ratio
+    ratio, most, allowed = low / theirs.high, high / theirs.low, ranker.release.max_latency_ratio
     if ratio > allowed:
         said = f"p95 {ratio:.2f} to {most:.2f} times what it was, {allowed:g} is allowed"
         return Trouble(said, low, evidence | {"latency_ratio": [round(ratio, 3), round(most, 3)]})
@@ -80,11 +80,11 @@ def rejections(window: Counts, before: Counts, ranker: Ranker) -> Trouble | None
     least = ranker.watch.min_requests
     if min(window.requests, before.requests) < least:
         return None
-    more, most = difference_of_rates(window.misfits, window.requests, before.misfits, before.requests)
+    _, more, most = newcombe(window.misfits, window.requests, before.misfits, before.requests)
     allowed = _increase(ranker)
     if more <= allowed:
         return None
-    low, high = wilson(window.misfits, window.requests)
+    _, low, high = wilson(window.misfits, window.requests)
     said = (
         f"rejects {more:.2%} to {most:.2%} more of the requests than before ({_kinds(window.rejected)}),"
         f" {allowed:.2%} is allowed"
@@ -94,12 +94,11 @@ def rejections(window: Counts, before: Counts, ranker: Ranker) -> Trouble | None
 
 
 def _rate_at_most(hits: int, count: int) -> float:
-    return wilson(hits, count)[1] if count else 1.0
+    return wilson(hits, count).high
 
 
 def _slowest(counts: Counts) -> float:
-    found = quantile(counts)
-    return float("inf") if found is None else found[1]
+    return float("inf") if counts.p95 is None else counts.p95.high
 
 
 Judge = Callable[[Counts, Counts, Ranker], Trouble | None]

@@ -12,19 +12,19 @@ from datetime import timedelta
 from typing import Any
 
 from reshelve.monitoring.checks import judged
-from reshelve.monitoring.collect import Seen
-from reshelve.monitoring.memory import Known, Memory
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import Condition, Finding
 from reshelve.monitoring.service import OVERLOAD
 from reshelve.monitoring.trouble import CHECKS, Trouble, lone_witness
-from reshelve.serving.judge import Verdict, judge_canary, lone_client
-from reshelve.serving.traffic import Counts
+from reshelve.monitoring.watch_state import Memory, VersionRecord
+from reshelve.protocol.traffic import Counts
+from reshelve.rollout.canary_analysis import StepOutcome, judge_canary, lone_client
 
 ByClient = Mapping[str, Mapping[int, Counts]]
 
 
 def check_versions(
-    seen: Seen, memory: Memory, fresh: Mapping[int, Counts], by_client: ByClient | None = None
+    seen: Collected, memory: Memory, fresh: Mapping[int, Counts], by_client: ByClient | None = None
 ) -> None:
     """Judge the canary, and the stable version as soon as its requests since the last judgement are enough.
 
@@ -33,7 +33,7 @@ def check_versions(
     pointer = seen.pointer
     for version, counts in fresh.items():
         callers = {name: of[version] for name, of in (by_client or {}).items() if version in of}
-        memory.versions.setdefault(version, Known()).count(counts, callers)
+        memory.versions.setdefault(version, VersionRecord()).count(counts, callers)
     if pointer.canary is not None and pointer.stable is not None and seen.step:
         _check_canary(seen, memory)
     if pointer.stable is None or pointer.stable not in memory.versions:
@@ -49,7 +49,7 @@ def check_versions(
     known.begin_anew()
 
 
-def _found(check: str, seen: Seen, memory: Memory, known: Known) -> Finding | None:
+def _found(check: str, seen: Collected, memory: Memory, known: VersionRecord) -> Finding | None:
     before = _before(seen, memory)
     trouble = CHECKS[check][0](known.window, before, seen.ranker)
     if trouble is None or (check == "rejections" and not _is_young(seen, memory)):
@@ -58,13 +58,13 @@ def _found(check: str, seen: Seen, memory: Memory, known: Known) -> Finding | No
     return _finding(seen, memory, check, trouble, lone)
 
 
-def _check_canary(seen: Seen, memory: Memory) -> None:
+def _check_canary(seen: Collected, memory: Memory) -> None:
     pointer = seen.pointer
     assert pointer.canary is not None and pointer.stable is not None
     found = judge_canary(
         seen.step.get(pointer.stable, Counts()), seen.step.get(pointer.canary, Counts()), seen.ranker.release
     )
-    if found.verdict is not Verdict.ROLL_BACK:
+    if found.verdict is not StepOutcome.ROLL_BACK:
         judged(memory, "canary", None)
         return
     lone = lone_client(seen.reports, seen.step_began, pointer.stable, pointer.canary, seen.ranker.release)
@@ -79,17 +79,17 @@ def _check_canary(seen: Seen, memory: Memory) -> None:
     judged(memory, "canary", bad)
 
 
-def _is_young(seen: Seen, memory: Memory) -> bool:
+def _is_young(seen: Collected, memory: Memory) -> bool:
     young = timedelta(hours=seen.ranker.watch.blame_hours)
     return memory.stable is not None and seen.now - memory.stable.since < young
 
 
-def _blamed(seen: Seen, memory: Memory) -> bool:
+def _blamed(seen: Collected, memory: Memory) -> bool:
     """Whether the stable version is to blame."""
     return _is_young(seen, memory) and seen.server_is_well and OVERLOAD not in memory.standing
 
 
-def _finding(seen: Seen, memory: Memory, check: str, trouble: Trouble, lone: str) -> Finding:
+def _finding(seen: Collected, memory: Memory, check: str, trouble: Trouble, lone: str) -> Finding:
     stable = seen.pointer.stable
     given: dict[str, Any] = {"check": check, "version": stable, "evidence": trouble.evidence}
     if _blamed(seen, memory) and not lone:
@@ -97,7 +97,7 @@ def _finding(seen: Seen, memory: Memory, check: str, trouble: Trouble, lone: str
     if lone:
         why = f"only the client {lone} says so"
     elif not seen.server_is_well:
-        why = "no agent says that its server is well"
+        why = "no agent reports a healthy server"
     elif OVERLOAD in memory.standing:
         why = "the servers are overloaded"
     else:
@@ -106,7 +106,7 @@ def _finding(seen: Seen, memory: Memory, check: str, trouble: Trouble, lone: str
     return Finding(condition=Condition.BAD_SERVICE, reason=reason, **given)
 
 
-def _before(seen: Seen, memory: Memory) -> Counts:
+def _before(seen: Collected, memory: Memory) -> Counts:
     """What was good before: of the version before a young one, of the old one itself."""
     previous = seen.pointer.previous
     version = previous if _blamed(seen, memory) and previous is not None else seen.pointer.stable

@@ -10,23 +10,25 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
 
-from reshelve.clickstream.verdicts import Verdict
+from reshelve.config.ranker import Ranker
+from reshelve.deployments import freeze
+from reshelve.deployments.deployment_log import read_pointer
+from reshelve.deployments.release_table import Event, ReleaseState
 from reshelve.errors import DataError
 from reshelve.monitoring import observations
 from reshelve.monitoring.act import act, planned
 from reshelve.monitoring.clicks import join_clicks
-from reshelve.monitoring.collect import Seen, collect, stable_since
+from reshelve.monitoring.collect import Collected, collect, stable_since
 from reshelve.monitoring.decisions import TABLE, Situation, decide
 from reshelve.monitoring.drift import check_drift
 from reshelve.monitoring.guard import guarded, news
-from reshelve.monitoring.memory import Memory, read_memory, settle_act, together, write_memory
 from reshelve.monitoring.observations import (
     Action,
     Condition,
-    Decision,
     Finding,
     Observation,
     VersionTraffic,
+    WatchDecision,
 )
 from reshelve.monitoring.own_probe import TESTED, doubt
 from reshelve.monitoring.server_page import since
@@ -38,19 +40,17 @@ from reshelve.monitoring.service import (
     check_season,
     check_traffic,
 )
-from reshelve.monitoring.story import tell
 from reshelve.monitoring.trouble import CHECKS
 from reshelve.monitoring.versions import check_versions
-from reshelve.rankers import Ranker
-from reshelve.serving.clicked import Joined
-from reshelve.serving.traffic import Counts
-from reshelve.store import holds
-from reshelve.store.deployments import read_pointer
+from reshelve.monitoring.watch_state import Memory, read_memory, settle_act, together, write_memory
+from reshelve.monitoring.wording import tell
+from reshelve.protocol.traffic import Counts
+from reshelve.rollout.clicked import Joined
 from reshelve.store.objects import ObjectStore, object_store
-from reshelve.store.rollout import Event, State
+from reshelve.validation.verdicts import PartitionVerdict
 
 _CLEAR_LOOKS = 2  # without its cause, before the watch lifts its own hold
-Witness = Callable[[Seen, Finding], str]
+Witness = Callable[[Collected, Finding], str]
 _HOLDING = {row.condition for row in TABLE if row.action is Action.HOLD}
 
 
@@ -64,7 +64,7 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
     """
     store, now = object_store(), now or datetime.now(UTC)
     if read_pointer(store, ranker.name) is None:
-        headline = f"{ranker.name}: nothing was ever released, there is nothing to watch yet"
+        headline = f"{ranker.name}: nothing has been released yet, so there is nothing to monitor"
         return {"ranker": ranker.name, "headline": headline, "released": False, "alert": False}
     memory, etag = read_memory(store, ranker.name)
     seen = collect(store, ranker, now)
@@ -81,7 +81,7 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
         store, ranker.name, memory, etag
     )  # before anything is done: of two looks at once, one may act
     done, happened = act(store, ranker, decision, learn_from)
-    lifted = holds.lift(store, ranker.name) if lifting else None
+    lifted = freeze.lift(store, ranker.name) if lifting else None
     decision = decision.model_copy(update={"done": done, "alert": decision.alert or begun is not None})
     observation = observation.model_copy(update={"decision": decision, "held": _held(store, ranker.name)})
     observations.write(store, observation)
@@ -95,7 +95,7 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
     )
 
 
-def judge(store: ObjectStore, seen: Seen, memory: Memory, witness: Witness | None = None) -> Observation:
+def judge(store: ObjectStore, seen: Collected, memory: Memory, witness: Witness | None = None) -> Observation:
     """What a look finds and the guarded table answers; `memory` becomes that of after the look.
 
     `witness` is asked before a version is taken back for what clients report: what it answers is why not.
@@ -135,7 +135,7 @@ def judge(store: ObjectStore, seen: Seen, memory: Memory, witness: Witness | Non
     )
 
 
-def _decided(seen: Seen, memory: Memory, witness: Witness | None) -> tuple[Decision, list[Finding]]:
+def _decided(seen: Collected, memory: Memory, witness: Witness | None) -> tuple[WatchDecision, list[Finding]]:
     """The guarded decision and what it was made of. What the witness doubts is the service's, and is decided anew."""
     while True:
         findings = sorted(memory.standing.values(), key=lambda one: list(Condition).index(one.condition))
@@ -153,7 +153,7 @@ def _decided(seen: Seen, memory: Memory, witness: Witness | None) -> tuple[Decis
         memory.standing[key] = finding.model_copy(update=changed)
 
 
-def _forget(seen: Seen, memory: Memory) -> None:
+def _forget(seen: Collected, memory: Memory) -> None:
     """What was found of a version that is nothing any more, or that is something else now, stands no longer."""
     pointer = seen.pointer
     memory.keep_versions(v for v in (pointer.stable, pointer.canary, pointer.previous) if v is not None)
@@ -165,7 +165,7 @@ def _forget(seen: Seen, memory: Memory) -> None:
             del memory.standing[key]
 
 
-def _situation(seen: Seen, memory: Memory) -> Situation:
+def _situation(seen: Collected, memory: Memory) -> Situation:
     """A rollback takes away the way back: what was before it is what somebody went back from."""
     verdict, stable = seen.verdict, memory.stable
     good = verdict is not None and verdict.usable
@@ -176,11 +176,11 @@ def _situation(seen: Seen, memory: Memory) -> Situation:
     )
 
 
-def _learn_from(verdict: Verdict | None) -> date | None:
+def _learn_from(verdict: PartitionVerdict | None) -> date | None:
     return verdict.partition if verdict is not None and verdict.usable else None
 
 
-def _lifts(seen: Seen, observation: Observation, memory: Memory) -> bool:
+def _lifts(seen: Collected, observation: Observation, memory: Memory) -> bool:
     """Whether the watch's own hold goes: its cause has been gone for a while."""
     if (
         seen.hold is None
@@ -193,23 +193,25 @@ def _lifts(seen: Seen, observation: Observation, memory: Memory) -> bool:
     return memory.suspects["hold"] >= _CLEAR_LOOKS
 
 
-def _asked_again(seen: Seen, decision: Decision, joined: date | None, memory: Memory) -> int | None:
+def _asked_again(seen: Collected, decision: WatchDecision, joined: date | None, memory: Memory) -> int | None:
     """A canary that is held for its clicks, where a day's clicks have come since the look before."""
     pointer, moved = seen.pointer, decision.action in (Action.ROLL_BACK, Action.WITHDRAW)
-    waits = pointer.state is State.CANARY and bool(pointer.held) and seen.hold is None and not moved
+    waits = pointer.state is ReleaseState.CANARY and bool(pointer.held) and seen.hold is None and not moved
     asks = seen.ranker.release.canary.clicks.max_drop is not None and memory.joined != joined
     return pointer.canary if waits and asks else None
 
 
 def _held(store: ObjectStore, ranker: str) -> str:
     try:
-        found = holds.read_hold(store, ranker)
+        found = freeze.read_hold(store, ranker)
     except DataError as error:
         return error.headline
     return "" if found is None else found.reason
 
 
-def _traffic(seen: Seen, fresh: dict[int, Counts], clicks: Sequence[Joined]) -> tuple[VersionTraffic, ...]:
+def _traffic(
+    seen: Collected, fresh: dict[int, Counts], clicks: Sequence[Joined]
+) -> tuple[VersionTraffic, ...]:
     """Of every version that serves or was asked."""
     pointer = seen.pointer
     serving = [v for v in (pointer.stable, pointer.canary, pointer.previous) if v is not None]

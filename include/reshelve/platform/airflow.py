@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reshelve.errors import TryAgainError
-from reshelve.platform.configuration import USERS, write_private
+from reshelve.files import write_private
+from reshelve.platform.configuration import USERS
 from reshelve.platform.postgres import database_url
 from reshelve.processes import guarded
 from reshelve.settings import PROJECT
@@ -63,8 +64,14 @@ def airflow_environment(machine: Machine) -> dict[str, str]:
         # After a scheduler is killed, its tasks are found and tried again within two minutes, not ten.
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "90",
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "15",
-        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        # A task whose last words come a moment before its process ends is seen to be over at the next beat, which at the
+        # default of 5 s made every third task of a night wait. Beats that fail in a row end the task: with the default of
+        # three, an API server that is started again would end every training.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "60",
+        # At the default of 30 s reading what did not change took a tenth of a core, day and night. A new ranker is to have
+        # its DAGs within a minute.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "45",
     }
 
 

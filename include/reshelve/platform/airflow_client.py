@@ -74,14 +74,20 @@ class AirflowClient:
         """Let the scheduler run the DAG."""
         self._call("PATCH", f"/dags/{dag}", {"is_paused": False})
 
-    def trigger(self, dag: str, partition: date) -> DagRun:
-        """Ask the scheduler for a run of one partition; a run of it that goes on already is taken instead."""
+    def trigger(self, dag: str, partition: date, **params: Any) -> DagRun:
+        """Ask the scheduler for a run of one partition; one that goes on already, and does as much, is taken instead."""
         key = partition.isoformat()
         for run in self.runs(dag):
-            if run.partition == key and not run.ended:
+            same = all(run.conf.get(name) in (None, value) for name, value in params.items())
+            if run.partition == key and not run.ended and same:
                 return run
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        body = {"dag_run_id": f"night__{key}__{now}", "logical_date": None, "partition_key": key}
+        body = {
+            "dag_run_id": f"night__{key}__{now}",
+            "logical_date": None,
+            "partition_key": key,
+            "conf": params,
+        }
         return _run(self._call("POST", f"/dags/{dag}/dagRuns", body))
 
     def runs(self, dag: str, limit: int = 25) -> list[DagRun]:

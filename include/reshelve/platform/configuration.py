@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from reshelve.files import write_private
 from reshelve.platform import seaweedfs
 from reshelve.settings import PROJECT, read_settings, settings
 
@@ -181,16 +182,6 @@ def read_environment_file(path: Path) -> dict[str, str]:
         if equals and key != "PATH" and not key.startswith("#"):
             found[key] = "".join(shlex.split(value))
     return found
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.touch(mode=0o600)
-    partial.write_text(text)
-    partial.rename(path)
 
 
 def _path_with_this_environment() -> str:

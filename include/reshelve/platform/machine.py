@@ -6,7 +6,6 @@ do that (`supervisor.py`).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import sys
@@ -20,16 +19,17 @@ from functools import partial
 from subprocess import Popen
 from typing import Any
 
+from reshelve.agent.readiness import unanswered
 from reshelve.errors import AlreadyRunningError, ConfigurationError, TryAgainError
+from reshelve.files import take_lock
 from reshelve.logs import logger
 from reshelve.platform import airflow, postgres, seaweedfs, serving
 from reshelve.platform.configuration import Machine, machine
 from reshelve.platform.port_checks import PORTS, address_of, check_ports, check_same_ports, taken_ports
-from reshelve.platform.services import Service, State, log_tail, memory_mib
+from reshelve.platform.services import PlatformState, Service, log_tail, memory_mib
 from reshelve.platform.supervisor import COMMAND as SUPERVISOR
 from reshelve.platform.supervisor import DELAYS, SUPERVISORS, Restarts, given_up
 from reshelve.processes import port_is_open, start, wait_until
-from reshelve.serving.readiness import unanswered
 from reshelve.settings import PROJECT, settings
 from reshelve.store import keys
 from reshelve.store.objects import ObjectStore
@@ -38,6 +38,9 @@ from reshelve.store.prepare import prepare_store
 # In the order of starting; stopped the other way round.
 SERVICES = ("postgres", "object-store", *airflow.PROCESSES, *serving.PROCESSES)
 
+_HEALTH_SECONDS = (
+    15  # an API server that draws its first pages on a busy machine answers late, but it answers
+)
 _LABEL_SECONDS = 60.0
 _FREE_BYTES_NEEDED = 2 * 2**30
 
@@ -65,7 +68,9 @@ def up() -> dict[str, Any]:
         check_ports(here, missing)
         here.write_environment_file()
         if set(missing) & set(SERVICES):  # what the supervisors start again is to have the same environment
-            _stop_all([State.read(here.home).services[name] for name in SUPERVISORS if name not in missing])
+            _stop_all(
+                [PlatformState.read(here.home).services[name] for name in SUPERVISORS if name not in missing]
+            )
             missing += [name for name in SUPERVISORS if name not in missing]
         _start_missing(here, missing, began, new_keys)
         _wait_for_health(here, began)
@@ -81,31 +86,36 @@ def down() -> None:
     here = machine()
     if not here.home.is_dir():
         return
-    _stop_all([s for name, s in State.read(here.home).services.items() if name in SUPERVISORS])  # at once
+    _stop_all(
+        [s for name, s in PlatformState.read(here.home).services.items() if name in SUPERVISORS]
+    )  # at once
     with _only_one(here):
-        state = State.read(here.home)  # one of them may have been starting the other one
+        state = PlatformState.read(here.home)  # one of them may have been starting the other one
         log = logger(stage="platform")
         _stop_all([s for name, s in state.services.items() if name not in ("postgres", "object-store")])
         if "postgres" in state.services:
             postgres.stop_postgres(state.services["postgres"])
         for service in state.services.values():
             service.stop()
-        State().write(here.home)
+        PlatformState().write(here.home)
         log.info("the platform is stopped", services=len(state.services))
 
 
 def status() -> dict[str, Any]:
-    """Every service with its state (running, dead or stopped), pid, address, start and memory; `healthy` for all.
+    """Every service with its state (running, unhealthy, dead or stopped), pid, address, start and memory; `healthy` for all.
 
-    `supervised`: what dies is started again. `restarts`: how often one was, within the last hour.
+    Unhealthy: its process lives, but its health check fails. `supervised`: what dies is started again. `restarts`: how
+    often one was, within the last hour.
     """
     here = machine()
-    state = State.read(here.home)
+    state = PlatformState.read(here.home)
     restarts, now = Restarts.read(here.home), time.time()
-    services = {name: _describe(state.services.get(name), restarts.of(name, now)) for name in SERVICES}
-    running = all(service["state"] == "running" for service in services.values())
+    checks = _checks(here)
+    services = {
+        name: _describe(state.services.get(name), restarts.of(name, now), checks[name]) for name in SERVICES
+    }
     return {
-        "healthy": running and _healthy(here),
+        "healthy": all(service["state"] == "running" for service in services.values()),
         "supervised": any(_lives(here, name) for name in SUPERVISORS),
         "home": str(here.home),
         "airflow": here.airflow_url,
@@ -144,7 +154,7 @@ def revive(names: Collection[str], seen: Mapping[str, int] | None = None) -> lis
 
 def _due(here: Machine, names: Collection[str], seen: Mapping[str, int]) -> list[str]:
     """What `revive` starts."""
-    known, restarts, now = State.read(here.home).services, Restarts.read(here.home), time.time()
+    known, restarts, now = PlatformState.read(here.home).services, Restarts.read(here.home), time.time()
 
     def dead(name: str) -> bool:
         return name in known and not known[name].lives()
@@ -206,7 +216,7 @@ def _start_process(here: Machine, name: str, command: list[str], environment: Ma
 
 def _record(here: Machine, name: str, process: Popen[bytes]) -> None:
     service = Service.of(name, process, here.logs / f"{name}.log", address_of(here, name))
-    State.read(here.home).with_service(service).write(here.home)
+    PlatformState.read(here.home).with_service(service).write(here.home)
 
 
 def _create_bucket(environment: Mapping[str, str]) -> ObjectStore:
@@ -239,7 +249,7 @@ def _wait_for_health(here: Machine, began: float) -> None:
     deadline = time.monotonic() + 300
     told = time.monotonic()
     while not _healthy(here):
-        state = State.read(here.home)
+        state = PlatformState.read(here.home)
         for name in SERVICES:
             if not state.services[name].lives():
                 log = state.services[name].log
@@ -289,13 +299,15 @@ def _checks(here: Machine) -> dict[str, bool]:
 def _airflow_health(here: Machine) -> dict[str, Any]:
     """What the API server says of Airflow's parts; empty while it does not answer."""
     try:
-        with urllib.request.urlopen(f"{here.airflow_url}/api/v2/monitor/health", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"{here.airflow_url}/api/v2/monitor/health", timeout=_HEALTH_SECONDS
+        ) as answer:
             return dict(json.load(answer))
     except (urllib.error.URLError, OSError, ValueError):
         return {}
 
 
-def _describe(service: Service | None, restarts: int) -> dict[str, Any]:
+def _describe(service: Service | None, restarts: int, healthy: bool) -> dict[str, Any]:
     if service is None:
         return {"state": "stopped"}
     if not service.lives():
@@ -304,19 +316,20 @@ def _describe(service: Service | None, restarts: int) -> dict[str, Any]:
             "state": "dead", "pid": service.pid, "log": str(service.log), "restarts": restarts, "note": note,
         }  # fmt: skip
     return {
-        "state": "running", "pid": service.pid, "address": service.address, "since": service.since,
+        "state": "running" if healthy else "unhealthy", "pid": service.pid,
+        "address": service.address, "since": service.since,
         "memory_mib": memory_mib(service), "log": str(service.log), "restarts": restarts,
     }  # fmt: skip
 
 
 def _lives(here: Machine, name: str) -> bool:
-    service = State.read(here.home).services.get(name)
+    service = PlatformState.read(here.home).services.get(name)
     return service is not None and service.lives()
 
 
 def _stop_leftovers(here: Machine, name: str) -> None:
     """End what a killed service left behind (the tasks of a scheduler), so that nothing is done twice."""
-    service = State.read(here.home).services.get(name)
+    service = PlatformState.read(here.home).services.get(name)
     if service is not None:
         logger(stage="platform").info("it died, starting it again", service=name)
         service.stop()
@@ -327,7 +340,7 @@ def _check_disk(here: Machine) -> None:
     if free < _FREE_BYTES_NEEDED:
         raise ConfigurationError(
             f"the disk is full: {free / 2**30:.1f} GB are free at {here.home}, {_FREE_BYTES_NEEDED / 2**30:g} GB are needed",
-            "make room, or set RESHELVE_HOME to a directory on another disk",
+            "free some space, or set RESHELVE_HOME to a directory on another disk",
         )
 
 
@@ -335,15 +348,8 @@ def _check_disk(here: Machine) -> None:
 def _only_one(here: Machine) -> Iterator[None]:
     """One `up` or `down` at a time for this home; the second waits for the first."""
     with (here.home / ".platform.lock").open("w") as handle:
-        deadline = time.monotonic() + 240
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise AlreadyRunningError("another command starts or stops this platform") from error
-                time.sleep(0.2)
+        if not take_lock(handle, wait_seconds=240):
+            raise AlreadyRunningError("another command starts or stops this platform")
         yield
 
 

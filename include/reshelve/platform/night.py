@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 
+from reshelve.clickstream.events import landed_prefix
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import (
     EXIT_CONFIGURATION,
     EXIT_DATA,
@@ -20,9 +23,11 @@ from reshelve.errors import (
     ReshelveError,
     TryAgainError,
 )
-from reshelve.lineage import Run
+from reshelve.lineage.results import PublishResult
+from reshelve.lineage.run import Run
 from reshelve.logs import logger
-from reshelve.pinned_night import begun
+from reshelve.pipeline.pinned_night import begun
+from reshelve.pipeline.references import load_ranker
 from reshelve.platform import machine as platform
 from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
 from reshelve.platform.configuration import machine
@@ -30,10 +35,8 @@ from reshelve.platform.progress import Display, current_losses, display
 from reshelve.platform.summary import print_summary
 from reshelve.platform.supervisor import Supervisor
 from reshelve.processes import guarded, only_one
-from reshelve.rankers import Ranker, load_ranker
 from reshelve.settings import settings
 from reshelve.store import objects
-from reshelve.store.deployments import read_pointer
 from reshelve.training.installed import need_horovod
 
 # Every committed sample ends with these two days; before them it has the history they need.
@@ -41,6 +44,7 @@ _LAST_TWO = (date(2011, 8, 30), date(2011, 8, 31))
 SAMPLE_NIGHTS = dict.fromkeys(("retail", "searches", "ads"), _LAST_TWO)
 
 MOST_MINUTES = 25
+_VERB_SECONDS = 1800.0  # on an idle machine a history of two months takes two minutes to judge
 
 
 def run(ranker: str, partition: date | None) -> None:
@@ -83,7 +87,9 @@ def _one_night(run: Run) -> AbstractContextManager[None]:
     now = datetime.now(UTC).isoformat(timespec="minutes")
     about = f"the night of {run.partition} of {run.ranker.name} began at {now} (process {os.getpid()})"
     return only_one(
-        here.home / ".night.lock", "night", f"{about}: wait for its end, or watch it at {here.airflow_url}"
+        here.home / ".night.lock",
+        "night",
+        f"{about}: wait for it to finish, or follow it at {here.airflow_url}",
     )
 
 
@@ -99,7 +105,7 @@ def _sample_night(ranker: Ranker, choose: Callable[[Sequence[date], Sequence[dat
     nights = SAMPLE_NIGHTS.get(ranker.data.source)
     if nights is None:
         raise ConfigurationError(
-            f"which night? {ranker.data.source} is no sample that comes with the project",
+            f"which night? {ranker.data.source} is not one of the project's samples",
             f"name the day: make night RANKER={ranker.name} PARTITION=YYYY-MM-DD",
         )
     return choose(nights, [day for day in nights if _is_done(Run.of(ranker, day))])
@@ -115,7 +121,7 @@ def _next(nights: Sequence[date], done: Sequence[date]) -> date:
 
 def _is_done(run: Run) -> bool:
     """Whether nothing is left to do: published and, where the gate and the ranker file say so, released."""
-    published = run.stage("publish").result()
+    published = run.stage("publish").read(PublishResult)
     if published is None:
         return False
     if not _releases(run):
@@ -124,13 +130,14 @@ def _is_done(run: Run) -> bool:
     if pointer is None or pointer.stable is None:
         return False
     # A version that was rolled back, or overtaken, stays that way.
-    return published["version"] in pointer.wanted or pointer.stable > published["version"]
+    version = published.version
+    return version is not None and (version in pointer.wanted or pointer.stable > version)
 
 
 def _releases(run: Run) -> bool:
     """Whether a finished night's version is to be released without a person's word."""
-    published, rules = run.stage("publish").required(), run.ranker.release
-    promoted = bool(published["published"]) and published["verdict"] == "promote"
+    published, rules = run.stage("publish").require(PublishResult), run.ranker.release
+    promoted = published.published and published.verdict == "promote"
     return promoted and rules.automatic and not rules.approval
 
 
@@ -141,10 +148,12 @@ def _land(ranker: Ranker, day: date) -> None:
     try:
         _verb("land", "--source", source, "--to", day.isoformat())
     except PartlyDoneError as error:
-        logger(stage="night").warning("some days hold other rows and stay as they are", why=error.headline)
-    if not any(objects.object_store().list(f"clickstream/{source}/dt={day.isoformat()}/")):
+        logger(stage="night").warning(
+            "some days already have other rows and are left unchanged", why=error.headline
+        )
+    if not any(objects.object_store().list(landed_prefix(source, day))):
         raise DataError(
-            f"{source} has no rows on {day}, so there is no night to run", "name another PARTITION"
+            f"{source} has no rows on {day}, so there is no night to run", "choose another PARTITION"
         )
     yesterday = day - timedelta(days=1)
     try:
@@ -155,10 +164,18 @@ def _land(ranker: Ranker, day: date) -> None:
 
 
 def _verb(*arguments: str) -> None:
-    """Run a verb in a process of its own (its imports are heavy). Raises what its exit code says."""
+    """Run a verb in a process of its own (its imports are heavy). Raises what its exit code says; TryAgainError where it takes too long."""
     command = [sys.executable, "-m", "reshelve.cli", *arguments, "--json"]
     environment = {**os.environ, "RESHELVE_DIE_WITH_PARENT": "1"}
-    done = subprocess.run(guarded(command), env=environment, stdout=subprocess.PIPE, check=False, timeout=900)
+    try:
+        done = subprocess.run(
+            guarded(command), env=environment, stdout=subprocess.PIPE, check=False, timeout=_VERB_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TryAgainError(
+            f"reshelve {' '.join(arguments)} did not end within {_VERB_SECONDS / 60:g} minutes",
+            "the machine may have much else to do; what was done is kept, and the same command goes on from there",
+        ) from error
     if done.returncode:
         raise _kind(done.returncode)(f"reshelve {' '.join(arguments)} failed; the reason is above")
 
@@ -176,13 +193,16 @@ def _let_the_scheduler_run(run: Run, deadline: float) -> Run:
         client.unpause(dag)
     with display() as shown:
         watch = _Watch(client, shown, run, deadline)
-        watch.until_ended(client.trigger(names[0], run.partition))
+        source = run.ranker.data.source  # what else landed that day is its own rankers' affair
+        watch.until_ended(client.trigger(names[0], run.partition, source=source))
         night = client.trigger(names[1], run.partition)
         watch.until_ended(night)
         if (id_ := client.night_of(night)) is not None:
             run = begun(name, run.partition.isoformat(), id_)
         if run.stage("publish").result() is not None and _releases(run):
-            watch.until_ended(watch.find_release(names[2], int(run.stage("publish").required()["version"])))
+            watch.until_ended(
+                watch.find_release(names[2], run.stage("publish").require(PublishResult).version or 0)
+            )
     return run
 
 
@@ -242,7 +262,7 @@ class _Watch:
             if time.monotonic() > deadline:
                 raise TryAgainError(
                     f"{what} did not end in time",
-                    problem or "run `make night` again: it goes on where it was",
+                    problem or "run `make night` again: it continues where it stopped",
                 )
             time.sleep(1)
 

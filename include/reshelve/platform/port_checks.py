@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reshelve.errors import ConfigurationError
 from reshelve.platform.configuration import Machine
-from reshelve.platform.services import State
+from reshelve.platform.services import PlatformState
 
 PORTS = {
     "postgres": ("postgres_port",),
@@ -37,7 +37,7 @@ def taken_ports(here: Machine, name: str) -> list[str]:
 
 def check_same_ports(here: Machine, missing: Sequence[str]) -> None:
     """Raises ConfigurationError where a port was changed while its service runs."""
-    for name, service in State.read(here.home).services.items():
+    for name, service in PlatformState.read(here.home).services.items():
         if name not in missing and service.address != address_of(here, name):
             raise ConfigurationError(
                 f"{name} runs on {service.address} and would have to move to {address_of(here, name)}",

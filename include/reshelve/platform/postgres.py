@@ -15,7 +15,7 @@ import psycopg2
 from psycopg2 import sql
 
 from reshelve.errors import ConfigurationError, TryAgainError
-from reshelve.platform.configuration import write_private
+from reshelve.files import write_private
 from reshelve.platform.services import Service, log_tail
 from reshelve.processes import Keep, guarded, start, stop_group, wait_until
 

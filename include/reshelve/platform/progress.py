@@ -67,7 +67,7 @@ class Lines:
         self._console.print(f"{text}  {note}".rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
-class Board:
+class LiveTable:
     """For a terminal: a table that is drawn again in place."""
 
     def __init__(self, live: Live) -> None:
@@ -97,7 +97,7 @@ def display() -> Iterator[Display]:
     console = Console(stderr=True)
     if sys.stderr.isatty():
         with Live(console=console, refresh_per_second=4) as live:
-            yield Board(live)
+            yield LiveTable(live)
     else:
         yield Lines(console)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reshelve.errors import TryAgainError
+from reshelve.files import write_private
 from reshelve.processes import Keep, free_port, port_is_open, start, stop_group, wait_until
 
 _STARTS = 3
@@ -46,10 +47,7 @@ def credentials(directory: Path) -> Credentials:
             "credentials": [{"accessKey": made.access_key, "secretKey": made.secret_key}],
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
-        partial = path.with_suffix(".partial")
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps({"identities": [identity]}))
-        partial.rename(path)
+        write_private(path, json.dumps({"identities": [identity]}))
     found = json.loads(path.read_text())["identities"][0]["credentials"][0]
     return Credentials(found["accessKey"], found["secretKey"])
 

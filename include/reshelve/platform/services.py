@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
+from reshelve.files import write_whole
 from reshelve.processes import stop_group
 
 
-class Start(BaseModel):
+class ProcessStart(BaseModel):
     """When a process began, by no clock that can be set: a pid that was reused has another start."""
 
     model_config = ConfigDict(frozen=True)
@@ -23,7 +24,7 @@ class Start(BaseModel):
     boot: str  # the kernel's name for that boot
 
     @classmethod
-    def of(cls, pid: int) -> Start:
+    def of(cls, pid: int) -> ProcessStart:
         """The start of a process that lives, or waits for its parent. Raises psutil.NoSuchProcess."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
@@ -44,7 +45,7 @@ class Service(BaseModel):
     created: float  # seconds since 1970, for people: it moves when somebody sets the clock
     log: Path
     address: str = ""
-    start: Start | None = None  # None: written down by a version that knew `created` alone
+    start: ProcessStart | None = None  # None: written down by a version that knew `created` alone
 
     @classmethod
     def of(cls, name: str, process: subprocess.Popen[bytes], log: Path, address: str = "") -> Service:
@@ -55,7 +56,7 @@ class Service(BaseModel):
             created=psutil.Process(process.pid).create_time(),
             log=log,
             address=address,
-            start=Start.of(process.pid),
+            start=ProcessStart.of(process.pid),
         )
 
     def lives(self) -> bool:
@@ -96,7 +97,7 @@ class Service(BaseModel):
         try:
             process = psutil.Process(self.pid)
             if self.start is not None:
-                same = Start.of(self.pid) == self.start
+                same = ProcessStart.of(self.pid) == self.start
             else:
                 same = abs(process.create_time() - self.created) < 0.5
             return process if same else None
@@ -104,7 +105,7 @@ class Service(BaseModel):
             return None
 
 
-class State(BaseModel):
+class PlatformState(BaseModel):
     """`<home>/platform.json`: what was started."""
 
     model_config = ConfigDict(frozen=True)
@@ -112,20 +113,18 @@ class State(BaseModel):
     services: dict[str, Service] = {}
 
     @classmethod
-    def read(cls, home: Path) -> State:
+    def read(cls, home: Path) -> PlatformState:
         """The state of the platform under `home`; empty where nothing was started."""
         path = home / "platform.json"
         return cls.model_validate_json(path.read_text()) if path.is_file() else cls()
 
     def write(self, home: Path) -> None:
         """Keep it, whole or not at all."""
-        partial = home / ".platform.json.partial"
-        partial.write_text(self.model_dump_json(indent=1))
-        partial.rename(home / "platform.json")
+        write_whole(home / "platform.json", self.model_dump_json(indent=1))
 
-    def with_service(self, service: Service) -> State:
+    def with_service(self, service: Service) -> PlatformState:
         """A copy that knows `service`."""
-        return State(services={**self.services, service.name: service})
+        return PlatformState(services={**self.services, service.name: service})
 
 
 def memory_mib(service: Service) -> int:
@@ -138,18 +137,6 @@ def memory_mib(service: Service) -> int:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it ended, or is not ours to read, between the listing and the look
     return total // 2**20
-
-
-def listeners(service: Service) -> list[tuple[str, int]]:
-    """(address, port) of every TCP socket that a service or a descendant listens on."""
-    found: list[tuple[str, int]] = []
-    for process in service.processes():
-        try:
-            sockets = process.net_connections(kind="inet")
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        found += [(s.laddr.ip, s.laddr.port) for s in sockets if s.status == psutil.CONN_LISTEN]
-    return sorted(set(found))
 
 
 def log_tail(path: Path, lines: int = 20) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reshelve.serving.local_server import CONFIG_FILE, MONITORING, MONITORING_FILE, model_list
+from reshelve.modelserver.local_server import CONFIG_FILE, MONITORING, MONITORING_FILE, model_list
 
 if TYPE_CHECKING:
     from reshelve.platform.configuration import Machine

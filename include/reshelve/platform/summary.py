@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from reshelve.clickstream.events import validated_prefix
+from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import ReshelveError
-from reshelve.lineage import STAGES, Run
+from reshelve.kinds.registry import kind_of, stages_of
+from reshelve.lineage.run import Run
 from reshelve.notation import plain
 from reshelve.platform.configuration import Machine
-from reshelve.rankers import Kind
-from reshelve.serving.reports import live_reports
-from reshelve.store.deployments import read_pointer
+from reshelve.protocol.reports import live_reports
 
 Rows = Iterator[tuple[str, str]]
 
@@ -29,7 +29,7 @@ def print_summary(run: Run, here: Machine, seconds: float) -> None:
     answer = _answer(run)
     if answer:
         request, result = answer
-        console.print(f"\nAsked for [bold]{run.ranker.name}[/]: {request}")
+        console.print(f"\nRequest for [bold]{run.ranker.name}[/]: {request}")
         for place, item in enumerate(result["items"], 1):
             console.print(f"  {place}. {item['score']:.4f}  {item['item']:<12} {item['title']}", markup=False)
     console.print("")
@@ -140,7 +140,7 @@ def _serving(run: Run) -> Rows:
 
 def _times(run: Run, seconds: float) -> Rows:
     parts = []
-    for name in STAGES:
+    for name in stages_of(run.ranker.kind):
         result = run.stage(name).result()
         if result and "seconds" in result:
             parts.append(f"{name} {result['seconds']:.0f}")
@@ -154,16 +154,14 @@ def _answer(run: Run) -> tuple[str, dict[str, Any]] | None:
         return None
     import pyarrow.parquet as pq
 
-    from reshelve.serving.predict import predict
+    from reshelve.client.predict import predict
 
     held_out = pq.read_table(
         run.stage("examples").files() / "holdout.parquet", columns=["text", "history_items"]
     )
-    asked = run.ranker.kind is not Kind.NEXT_ITEM
-    texts = [row["text"] for row in held_out.to_pylist() if asked or len(row["history_items"]) >= 2]
-    if not texts:
+    question = kind_of(run.ranker.kind).requests.demonstrate(held_out.to_pylist())
+    if question is None:
         return None
-    question = {"query": texts[0]} if asked else {"history": " ; ".join(texts[0].split(" ; ")[:3])}
     try:
         answer = predict(
             run.ranker, **{"history": None, "query": None, **question}, items=None, top=5, version=None

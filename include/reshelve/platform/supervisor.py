@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from reshelve.files import write_whole
 from reshelve.logs import configure_logs, logger
-from reshelve.platform.services import State
+from reshelve.platform.services import PlatformState
 
 SUPERVISORS = ("supervisor", "deputy")
 COMMAND = [sys.executable, "-m", "reshelve.platform.supervisor"]
@@ -52,9 +53,7 @@ class Restarts(BaseModel):
 
     def write(self, home: Path) -> None:
         """Keep them, whole or not at all."""
-        partial = home / ".restarts.json.partial"
-        partial.write_text(self.model_dump_json(indent=1))
-        partial.rename(home / "restarts.json")
+        write_whole(home / "restarts.json", self.model_dump_json(indent=1))
 
     def of(self, name: str, now: float) -> int:
         """How often a process was started again within the window."""
@@ -86,7 +85,7 @@ class Supervisor:
 
         Raises ReshelveError where it does not start: it is tried again after the next delay.
         """
-        services = State.read(self._home).services
+        services = PlatformState.read(self._home).services
         dead = [name for name, service in services.items() if not service.lives()]
         now, restarts, at = time.time(), Restarts.read(self._home), time.monotonic()
         self._dead_since = {name: self._dead_since.get(name, at) for name in dead}
@@ -139,7 +138,7 @@ def main() -> None:
     supervisor, unlisted = Supervisor(home), 0
     while unlisted < _LOOKS_UNLISTED and not stop.wait(_EVERY_SECONDS):
         try:
-            listed = {service.pid for service in State.read(home).services.values()}
+            listed = {service.pid for service in PlatformState.read(home).services.values()}
             unlisted = 0 if os.getpid() in listed else unlisted + 1
         except (OSError, ValueError) as error:
             log.error("what was started is not read", problem=str(error))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
+from reshelve.store.layout import run_folder, runs_of
 from reshelve.store.objects import ObjectStore
 from reshelve.store.versions import read_manifest
 
@@ -41,9 +42,9 @@ def report_key(store: ObjectStore, ranker: str, name: str | int) -> str | None:
         return None
     if _VERSION.fullmatch(asked):
         manifest = read_manifest(store, ranker, int(asked))
-        return None if manifest is None else f"runs/{manifest.lineage.run}/{STAGE}/{FILE}"
+        return None if manifest is None else f"{run_folder(manifest.lineage.run)}{STAGE}/{FILE}"
     found = _RUN.fullmatch(asked)
-    return f"runs/{ranker}/{found[1]}/{found[2]}/{STAGE}/{FILE}" if found else None
+    return f"{runs_of(ranker)}{found[1]}/{found[2]}/{STAGE}/{FILE}" if found else None
 
 
 def read_report(store: ObjectStore, ranker: str, name: str | int) -> bytes | None:

@@ -20,9 +20,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from reshelve.examples.common_queries import LEAST_CUSTOMERS, common_queries
-from reshelve.lineage import Run
-from reshelve.rankers import Kind
-from reshelve.training.batches import Batch, Examples, read_examples
+from reshelve.kinds.base import Explanation, Prediction
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.run import Run
+from reshelve.training.batches import Batch, TokenisedExamples, read_examples
 from reshelve.training.model import RankerModel
 
 __all__ = ["LEAST_CUSTOMERS", "Explained", "Word", "explain"]
@@ -63,105 +64,91 @@ def explain(run: Run) -> list[Explained]:
         return []
     model = RankerModel.load(train)
     tokenizer = Tokenizer.from_file(str(train / "tokenizer.json"))
-    known = read_examples(examples / "validation.parquet", run.ranker.kind)
+    known = read_examples(examples / "validation.parquet", run.ranker.kind, model.pad_id)
     shown = _may_be_shown(run, known, _looked_at(known), examples, tokenizer)
     if not len(shown):
         return []
+    how = kind_of(run.ranker.kind).explanation
     titles = pq.read_table(examples / "catalogue.parquet", columns=["title"])["title"].to_pylist()
     return [
-        _explained(model, tokenizer, known.batch(np.array([place])), answer, titles)
-        for place, answer in _chosen(model, known, shown)
+        _explained(model, tokenizer, known.batch(np.array([each.place])), each, titles, how)
+        for each in _chosen(model, known, shown, how)
     ]
 
 
-def _looked_at(known: Examples) -> np.ndarray:
+def _looked_at(known: TokenisedExamples) -> np.ndarray:
     return np.unique(np.linspace(0, len(known) - 1, min(_LOOKED_AT, len(known))).astype(np.int64))
 
 
 def _may_be_shown(
-    run: Run, known: Examples, places: np.ndarray, examples: Path, tokenizer: Tokenizer
+    run: Run, known: TokenisedExamples, places: np.ndarray, examples: Path, tokenizer: Tokenizer
 ) -> np.ndarray:
     """Those of `places` whose text says nothing of one person: titles, judged queries, and what several have asked."""
-    if run.ranker.kind is Kind.NEXT_ITEM or run.ranker.examples.labels == "judgements":
+    if kind_of(run.ranker.kind).may_show_text(run.ranker):
         return places
     common = {tuple(encoding.ids) for encoding in tokenizer.encode_batch(common_queries(examples))}
     return np.array([place for place in places if _left_ids(known, place) in common], dtype=np.int64)
 
 
-def _left_ids(known: Examples, place: int) -> tuple[int, ...]:
+def _left_ids(known: TokenisedExamples, place: int) -> tuple[int, ...]:
     """The token ids of a query, with the special tokens around it."""
     start, length = known.starts[place], known.lengths[place]
     ids = known.tokens[start : start + length]
-    if known.kind is Kind.PAIR:
+    if known.types is not None:
         ids = ids[known.types[start : start + length] == 0]
     return tuple(int(token) for token in ids)
 
 
 @torch.no_grad()
-def _chosen(model: RankerModel, known: Examples, shown: np.ndarray) -> list[tuple[int, int]]:
-    """(example, answer) by certainty, first those that came true; every answer and every question once.
-
-    The answer is a place in the catalogue; of a pair, whose question is its group, the example itself.
-    """
-    found = []
+def _chosen(
+    model: RankerModel, known: TokenisedExamples, shown: np.ndarray, how: Explanation
+) -> list[Prediction]:
+    """By certainty, first those that came true; every answer and every question once."""
+    found: list[Prediction] = []
     for places in np.array_split(shown, max(1, len(shown) // 64)):
-        batch = known.batch(places)
-        logits = model(*batch.inputs).float()
-        if known.kind is Kind.PAIR:
-            came_true = (known.labels[places] > 0.5).tolist()
-            found += list(
-                zip(torch.sigmoid(logits).tolist(), places.tolist(), places.tolist(), came_true, strict=True)
-            )
-            continue
-        chances, answers = torch.softmax(logits, dim=-1).max(dim=-1)
-        for place, answer, chance in zip(places.tolist(), answers.tolist(), chances.tolist(), strict=True):
-            wanted = known.targets[known.target_starts[place] : known.target_starts[place + 1]]
-            found.append((chance, place, answer, bool((wanted == answer).any())))
-    found.sort(key=lambda row: (-row[0], row[1]))
-    chosen: list[tuple[int, int]] = []
+        found += how.predictions(model(*known.batch(places).inputs).float(), known, places)
+    found.sort(key=lambda each: (-each.chance, each.place))
+    chosen: list[Prediction] = []
     seen: set[int] = set()
     for wanted_true in (True, False):
         taken = 0
-        for _, place, answer, came_true in found:
-            about = int(known.groups[place]) if known.kind is Kind.PAIR else answer
-            if came_true is wanted_true and about not in seen and taken < EACH:
-                seen.add(about)
-                chosen.append((place, answer))
+        for each in found:
+            if each.came_true is wanted_true and each.about not in seen and taken < EACH:
+                seen.add(each.about)
+                chosen.append(each)
                 taken += 1
     return chosen
 
 
 def _explained(
-    model: RankerModel, tokenizer: Tokenizer, batch: Batch, answer: int, titles: Sequence[str]
+    model: RankerModel,
+    tokenizer: Tokenizer,
+    batch: Batch,
+    predicted: Prediction,
+    titles: Sequence[str],
+    how: Explanation,
 ) -> Explained:
-    pair = model.form.kind is Kind.PAIR
-    with torch.no_grad():
-        logits = model(*batch.inputs).float()
-        chance = float(torch.sigmoid(logits)[0] if pair else torch.softmax(logits, dim=-1)[0, answer])
-    if pair and model.form.towers:
+    if model.form.towers:
         adds, left_over = _of_towers(model, batch)
     else:
-        target = None if pair else answer
-        adds, left_over = _integrated(model, _Score(model, batch), batch.input_ids, target)
+        score = _Score(model, batch, how)
+        adds, left_over = _integrated(model, score, batch.input_ids, how.target(predicted.answer))
     words = tuple(_words(tokenizer, batch.input_ids[0], batch.token_type_ids[0], adds))
-    if pair:
-        named, came_true = " ".join(word.text for word in words if word.part), bool(batch.labels[0] > 0.5)
-    else:
-        named, came_true = titles[answer], bool((batch.labels[1] == answer).any())
-    return Explained(named, came_true, chance, words, left_over)
+    right_text = " ".join(word.text for word in words if word.part)
+    named = how.named(predicted.answer, titles, right_text)
+    return Explained(named, predicted.came_true, predicted.chance, words, left_over)
 
 
 class _Score(torch.nn.Module):
-    """Token ids [B, T] of one example's copies → logits [B], or log probabilities [B, C] of the catalogue."""
+    """Token ids [B, T] of one example's copies → what is explained: [B], or [B, C] of the catalogue."""
 
-    def __init__(self, model: RankerModel, batch: Batch) -> None:
+    def __init__(self, model: RankerModel, batch: Batch, how: Explanation) -> None:
         super().__init__()
-        self.model, self.batch = model, batch
+        self.model, self.batch, self.how = model, batch, how
 
     def forward(self, ids: Tensor) -> Tensor:
         _, mask, types, features = (each.expand(len(ids), *each.shape[1:]) for each in self.batch.inputs)
-        logits = self.model(ids, mask, types, features).float()
-        return logits if self.model.form.kind is Kind.PAIR else F.log_softmax(logits, dim=-1)
+        return self.how.scores(self.model(ids, mask, types, features).float())
 
 
 class _Tower(torch.nn.Module):
@@ -200,8 +187,8 @@ def _integrated(
     special = torch.isin(
         ids, ids[:, [0, -1]]
     )  # the first and the last are special tokens, and so are their equals
-    baseline = torch.where(special, ids, torch.zeros_like(ids))
-    method = LayerIntegratedGradients(score, model.encoder.embeddings)
+    baseline = torch.where(special, ids, torch.full_like(ids, model.pad_id))
+    method = LayerIntegratedGradients(score, model.encoder.embedded)
     found, delta = method.attribute(
         ids, baselines=baseline, target=target, n_steps=STEPS, return_convergence_delta=True
     )

@@ -9,8 +9,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from reshelve.clickstream.verdicts import Verdict, validated_partitions
-from reshelve.lineage import STAGES, Result, Run
+from reshelve.kinds.registry import stages_of
+from reshelve.lineage.run import Result, Run
+from reshelve.validation.verdicts import PartitionVerdict, validated_partitions
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class Night:
 
     run: Run
     results: dict[str, Result]  # of the stages that are done
-    verdicts: list[Verdict] = field(default_factory=list)  # of the window's days, oldest first
+    verdicts: list[PartitionVerdict] = field(default_factory=list)  # of the window's days, oldest first
     curve: list[dict[str, Any]] = field(default_factory=list)  # the training's points
 
     @classmethod
     def read(cls, run: Run) -> Night:
         """From S3."""
-        found = {name: run.stage(name).result() for name in STAGES}
+        found = {name: run.stage(name).result() for name in stages_of(run.ranker.kind)}
         results = {name: result for name, result in found.items() if result is not None}
         data = run.ranker.data
         first = run.partition - timedelta(days=data.window_days - 1)
@@ -33,12 +34,18 @@ class Night:
             run=run,
             results=results,
             verdicts=validated_partitions(run.store, data.source, first, run.partition),
-            curve=run.store.get_json(f"{run.stage('train').prefix}/curve.json") or [],
+            curve=run.store.get_json(f"{run.stage('train').kept_prefix}/curve.json") or [],
         )
 
     def result(self, stage: str) -> Result:
         """A stage's result, empty where it was not done."""
         return self.results.get(stage, {})
+
+    @property
+    def taken_over(self) -> dict[str, str]:
+        """Stage → the run that did it, of those that were not done for this night."""
+        by = {name: str(result.get("run") or self.run.id) for name, result in self.results.items()}
+        return {name: run for name, run in by.items() if run != self.run.id}
 
     @cached_property
     def digest(self) -> str:
@@ -52,7 +59,7 @@ class Night:
         return self.result("publish").get("version")
 
     @property
-    def tonight(self) -> Verdict | None:
+    def tonight(self) -> PartitionVerdict | None:
         """The verdict on its own partition."""
         newest = self.verdicts[-1] if self.verdicts else None
         return newest if newest and newest.partition == self.run.partition else None

@@ -41,7 +41,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Facts:
+class FactTable:
     """Names and their values."""
 
     rows: Sequence[tuple[str, Cell]]
@@ -67,7 +67,7 @@ class Note:
     kind: str = "note"
 
 
-Part = Table | Figure | Facts | Words | Note
+Part = Table | Figure | FactTable | Words | Note
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Card:
+class SummaryCard:
     """One figure of the summary."""
 
     name: str
@@ -99,7 +99,7 @@ class Page:
     verdict: str
     headline: str
     reasons: Sequence[str]
-    cards: Sequence[Card]
+    cards: Sequence[SummaryCard]
     sections: Sequence[Section]
     made: str
     about: Sequence[tuple[str, str]] = field(default_factory=tuple)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 
-from reshelve.lineage import Result, Run
+from reshelve.lineage.run import Result, Run
 from reshelve.logs import logger
 from reshelve.reporting.address import FILE, STAGE, report_address, report_name
 from reshelve.reporting.night import Night
@@ -34,7 +34,10 @@ def report(run: Run) -> Result:
     with stage.lock():
         night = Night.read(run)
         if not night.results:
-            return {"made": False, "headline": f"{run.id}: no stage is done, so there is nothing to report"}
+            return {
+                "made": False,
+                "headline": f"{run.id}: no stage is finished, so there is nothing to report",
+            }
         made_of = hashlib.sha256(night.digest.encode() + templates()).hexdigest()[:16]
         found = stage.result()
         if found is not None and found.get("made_of") == made_of:
@@ -82,5 +85,5 @@ def page_of(night: Night, parts: list[Section]) -> Page:
         reasons=night.result("gate").get("reasons") or [],
         cards=cards(night),
         sections=parts,
-        made=f"Made of run {run.id}. This file needs no network.",
+        made=f"Made from run {run.id}. This file works offline.",
     )

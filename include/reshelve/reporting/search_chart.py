@@ -11,9 +11,9 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure as Drawing
 
+from reshelve.charts import ACCENT, SECOND, SOFT, draw
+from reshelve.config.tuning import Choice, LogUniform, Range
 from reshelve.notation import plain
-from reshelve.reporting.charts import ACCENT, SECOND, SOFT, draw
-from reshelve.tuning.form import Choice, LogUniform, Range
 
 _WIDTH, _HEIGHT = 9.0, 2.6  # inches
 _EDGE = 0.02  # of an axis: a value so near an end may well have wanted to go on

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reshelve.reporting.night import Night
-from reshelve.reporting.page import Card
+from reshelve.reporting.page import SummaryCard
 from reshelve.reporting.sections.lineage import machine_price, stage_seconds
-from reshelve.reporting.sections.quality import NAMES, against
+from reshelve.reporting.sections.quality import against, label
 from reshelve.reporting.words import (
     count,
     duration,
@@ -34,25 +34,25 @@ def headline(night: Night) -> str:
             else "Nothing was done."
         )
     if not published:
-        return "The gate has spoken; the version is not published yet."
+        return "The gate has decided; the version is not published yet."
     if not published.get("published"):
-        return "The gate rejected this version; nothing was published, and what serves goes on serving."
+        return "The gate rejected this version; nothing was published, and the stable version keeps serving."
     if night.verdict == "promote":
         return f"Published as version {published['version']}; it may be released."
-    return f"Published as version {published['version']}; a person decides whether it is released."
+    return f"Published as version {published['version']}; a person decides whether to release it."
 
 
-def cards(night: Night) -> list[Card]:
+def cards(night: Night) -> list[SummaryCard]:
     """The figures, as far as there are any."""
     return [*_quality(night), *_data(night), *_model(night), *_cost(night)]
 
 
-def _quality(night: Night) -> Iterator[Card]:
+def _quality(night: Night) -> Iterator[SummaryCard]:
     gate = night.result("gate")
     if not gate:
         return
     challenger = gate["challenger"]
-    yield Card(
+    yield SummaryCard(
         f"{gate['metric']} of this version",
         figure(challenger["value"]),
         f"95 % interval {interval(challenger)}",
@@ -61,11 +61,11 @@ def _quality(night: Night) -> Iterator[Card]:
     if "champion" in differences:
         found, version = differences["champion"], gate["champion"]["version"]
         mood = "good" if found["low"] > 0 else "bad" if found["high"] < 0 else ""
-        yield Card(f"Against champion {version}", signed(found["value"]), signed_interval(found), mood)
+        yield SummaryCard(f"Against champion {version}", signed(found["value"]), signed_interval(found), mood)
     elif gate.get("champion"):
-        yield Card("Against the champion", "not compared", "it is of a newer partition", "doubtful")
+        yield SummaryCard("Against the champion", "not compared", "it is of a newer partition", "doubtful")
     else:
-        yield Card("Against the champion", "none yet", "the first of its kind")
+        yield SummaryCard("Against the champion", "none yet", "the first of its kind")
     rivals = {
         name: gate["baselines"][name] for name in gate.get("differences") or {} if name in gate["baselines"]
     }
@@ -73,27 +73,29 @@ def _quality(night: Night) -> Iterator[Card]:
         best = max(rivals, key=lambda name: rivals[name])
         found = differences[best]
         mood = "good" if found["low"] > 0 else "bad" if found["high"] <= 0 else "doubtful"
-        yield Card(
-            f"Against {NAMES[best]}, the best baseline", signed(found["value"]), signed_interval(found), mood
+        yield SummaryCard(
+            f"Against {label(best)}, the best baseline", signed(found["value"]), signed_interval(found), mood
         )
 
 
-def _data(night: Night) -> Iterator[Card]:
+def _data(night: Night) -> Iterator[SummaryCard]:
     tonight = night.tonight
     if tonight:
         more = f"{count(tonight.rows_in)} rows, {count(tonight.rows_quarantined)} in quarantine"
-        yield Card("Data of the night", tonight.verdict.value, more, _DATA_MOOD[tonight.verdict.value])
+        yield SummaryCard("Data of the night", tonight.verdict.value, more, _DATA_MOOD[tonight.verdict.value])
 
 
-def _model(night: Night) -> Iterator[Card]:
+def _model(night: Night) -> Iterator[SummaryCard]:
     packaged = night.result("package")
     if packaged.get("bytes"):
         latency = packaged.get("latency_ms") or {}
         first = next(iter(latency.items()), None)
         more = f"{milliseconds(first[1])} for a request of {first[0]}" if first else ""
-        yield Card(f"Package, {packaged.get('precision', '')}", size(packaged["bytes"]), more)
+        yield SummaryCard(f"Package, {packaged.get('precision', '')}", size(packaged["bytes"]), more)
 
 
-def _cost(night: Night) -> Iterator[Card]:
+def _cost(night: Night) -> Iterator[SummaryCard]:
     seconds, price = sum(stage_seconds(night).values()), machine_price(night)
-    yield Card("Machine time", duration(seconds), f"costs {money(seconds / 3600 * price)}" if price else "")
+    yield SummaryCard(
+        "Machine time", duration(seconds), f"costs {money(seconds / 3600 * price)}" if price else ""
+    )

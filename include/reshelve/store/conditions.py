@@ -87,8 +87,8 @@ def _put(store: ObjectStore, key: str, body: bytes, header: str, **condition: An
 
 def _broken(store: ObjectStore, header: str, what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"s3://{store.bucket} does not keep conditional writes: with {header} it {what}",
-        f"two writers would both be told that they won, so nothing is written; what a store needs: {PAGE}",
+        f"s3://{store.bucket} does not support conditional writes: with {header} it {what}",
+        f"two concurrent writers would both succeed, so nothing is written; what a store needs: {PAGE}",
     )
 
 

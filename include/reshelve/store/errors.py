@@ -48,13 +48,13 @@ _REGION = (
 _BUCKET = ("NoSuchBucket", "InvalidBucketName", "BucketAlreadyExists", "TooManyBuckets", "InvalidBucketState")
 _HINTS = {
     **dict.fromkeys(
-        _ACCESS, "these credentials may not do it: the store's policy has to allow {action} there"
+        _ACCESS, "these credentials lack permission: the store's policy must allow {action} there"
     ),
     **dict.fromkeys(_KEYS, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what stands for them)"),
     **dict.fromkeys(_REGION, "check AWS_DEFAULT_REGION and AWS_ENDPOINT_URL"),
     **dict.fromkeys(_BUCKET, "check RESHELVE_BUCKET; `reshelve check-store` makes one that is missing"),
     "404": "check AWS_ENDPOINT_URL: what answers there does not speak S3",
-    **dict.fromkeys(NOT_KNOWN, f"the store does not know this call; what it needs: {PAGE}"),
+    **dict.fromkeys(NOT_KNOWN, f"the store does not support this call; what a store needs: {PAGE}"),
 }
 _AGAIN = {
     "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "RequestTimeTooSkewed",
@@ -66,7 +66,7 @@ _AGAIN = {
 _AGAIN_STATUS = {307, 404, 408, 409, 412, 416, 423, 425, 429}
 _SAY_IT_ALL = {"304", "412", "429"}
 _WAITS = {
-    "RequestTimeTooSkewed": "this host's clock is wrong: let it be set by NTP",
+    "RequestTimeTooSkewed": "this host's clock is wrong: synchronise it with NTP",
     "QuotaExceeded": "the store is full",
 }
 
@@ -169,7 +169,7 @@ def judged(said: Said, bucket: str, key: str, *, checksums: bool) -> ReshelveErr
     if about:
         hints = [f"the store refuses checksums in headers: set {CHECKSUM_SETTING}"]
     elif checksums and said.action in _SENDS_CHECKSUMS and said.code not in _BUCKET:
-        hints.append(f"should the store not know checksums in headers: set {CHECKSUM_SETTING}")
+        hints.append(f"if the store does not support checksums in headers: set {CHECKSUM_SETTING}")
     return StoreRefusedError(
         f"{_where(bucket, key)}: the store refuses {said.action}: {said.code or status}",
         "\n".join(filter(None, (said.message, *hints))),

@@ -7,6 +7,7 @@ from typing import Any
 from reshelve.logs import logger
 from reshelve.names import rankers_in
 from reshelve.store import signatures
+from reshelve.store.layout import MODELS
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.versions import sign_again
 
@@ -41,6 +42,6 @@ def sign(ranker: str, *, unsigned: bool) -> dict[str, Any]:
 
 def sign_all(store: ObjectStore) -> None:
     """Sign everything a store has from before there were keys."""
-    for ranker in rankers_in(store.folders("models/"), "models/"):
+    for ranker in rankers_in(store.folders(MODELS), MODELS):
         if done := sign_again(store, ranker, unsigned=True):
             logger(ranker=ranker).info("signed versions from before there were keys", versions=done)

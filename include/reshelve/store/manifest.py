@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from reshelve.errors import DataError
 from reshelve.names import RankerName, Version
+from reshelve.statistics.interval import Interval
+from reshelve.store.layout import models_of
 from reshelve.store.signatures import Trust, check_signature
 
 MANIFEST = "manifest.json"
@@ -39,20 +41,20 @@ def _inside(path: str) -> str:
 InsidePath = Annotated[str, AfterValidator(_inside)]
 
 
-class _Record(BaseModel):
+class _ManifestPart(BaseModel):
     """Frozen. Unknown keys are left out, so that a host with older code can still read a newer manifest."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class FileEntry(_Record):
+class FileEntry(_ManifestPart):
     """One file of a version."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=0, description="Bytes.")
 
 
-class Lineage(_Record):
+class VersionLineage(_ManifestPart):
     """Where a version comes from."""
 
     partition: date
@@ -66,21 +68,7 @@ class Lineage(_Record):
     )
 
 
-class Difference(NamedTuple):
-    """A paired difference of the gate's metric with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __neg__(self) -> Difference:
-        return Difference(-self.value, -self.high, -self.low)
-
-    def __str__(self) -> str:
-        return f"{self.value:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
-
-
-class GateVerdict(_Record):
+class GateVerdict(_ManifestPart):
     """What the gate said of these bytes.
 
     `champion` holds the paired difference to the version that served, on the same questions: figures of two nights are of two
@@ -106,16 +94,16 @@ class GateVerdict(_Record):
         name = f", set {self.question_set[:6]}" if self.question_set else ""
         return f"{self.queries:,} questions{of}{name}" if self.queries is not None else ""
 
-    def difference_to(self, version: int) -> Difference | None:
+    def difference_to(self, version: int) -> Interval | None:
         """This version minus another, question by question; None where the gate did not ask that one beside it."""
         champion = self.champion or {}
         value, low, high = (champion.get(f"difference{end}") for end in ("", "_low", "_high"))
         if champion.get("version") != version or value is None or low is None or high is None:
             return None
-        return Difference(value, low, high)
+        return Interval(value, low, high)
 
 
-class Manifest(_Record):
+class Manifest(_ManifestPart):
     """What makes a version exist."""
 
     ranker: RankerName
@@ -123,7 +111,7 @@ class Manifest(_Record):
     kind: str
     created_at: datetime
     files: dict[InsidePath, FileEntry] = Field(min_length=1)
-    lineage: Lineage
+    lineage: VersionLineage
     gate: GateVerdict
     note: str = ""
     _body: _Body = PrivateAttr(b"")
@@ -164,15 +152,15 @@ def version_number(partition: date, attempt: int) -> int:
 
 
 def partition_of(version: int) -> date:
-    """20110830001 → 2011-08-30. Raises DataError where the integer is no version."""
+    """20110830001 → 2011-08-30. Raises DataError where the integer is not a version."""
     try:
         return datetime.strptime(str(version // 1000), "%Y%m%d").replace(tzinfo=UTC).date()
     except ValueError as error:
         raise DataError(
-            f"{version} is no version", "expected YYYYMMDD and three digits of attempt"
+            f"{version} is not a version", "expected YYYYMMDD and three digits of attempt"
         ) from error
 
 
 def version_prefix(ranker: str, version: int) -> str:
     """The key prefix of a version's files."""
-    return f"models/{ranker}/{version}"
+    return f"{models_of(ranker)}{version}"

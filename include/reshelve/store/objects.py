@@ -19,6 +19,7 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 
 from reshelve.errors import ReshelveError, TryAgainError
+from reshelve.files import whole
 from reshelve.logs import logger
 from reshelve.progress import Progress
 from reshelve.settings import settings
@@ -260,16 +261,14 @@ class ObjectStore:
     ) -> None:
         """Download one object, at most `rate` bytes a second; `path` appears only when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
+        config = TransferConfig(**_TRANSFER, max_bandwidth=rate)
         try:
-            config = TransferConfig(**_TRANSFER, max_bandwidth=rate)
-            self._client.download_file(self.bucket, key, str(partial), Config=config, Callback=progress)
+            with whole(path) as partial:
+                self._client.download_file(self.bucket, key, str(partial), Config=config, Callback=progress)
         except FAULTS as error:
-            partial.unlink(missing_ok=True)
             if is_mute(error) and self.etag(key) is None:  # raises what the store says of it
                 raise TryAgainError(f"{self.uri(key)} is not there", "somebody has deleted it") from error
             raise self.trouble(error, key, "GetObject") from error
-        partial.rename(path)
 
     def upload_directory(self, directory: Path, prefix: str) -> Keys:
         """Upload every file below `directory` (names that begin with a dot are left out); returns the keys."""

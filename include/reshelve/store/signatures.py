@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.files import write_whole
 from reshelve.settings import settings
 
 SIGNATURE = "signature"
@@ -66,14 +67,14 @@ def signing_key() -> Ed25519PrivateKey:
         raise ConfigurationError(f"no private key to sign versions with: {path}", _HINT) from error
     if mode & 0o077:
         raise ConfigurationError(
-            f"{path}: others may read the private key", f"chmod 600 {path}, and think about replacing it"
+            f"{path}: other users can read the private key", f"chmod 600 {path}, and consider replacing it"
         )
     try:
         key = serialization.load_pem_private_key(text, None)
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"{path} is no private key", str(error)) from error
+        raise ConfigurationError(f"{path} is not a private key", str(error)) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path} is no Ed25519 key", _HINT)
+        raise ConfigurationError(f"{path} is not an Ed25519 key", _HINT)
     return key
 
 
@@ -85,9 +86,9 @@ def trust() -> Trust:
         try:
             key = serialization.load_pem_public_key(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"{path} is no public key", str(error)) from error
+            raise ConfigurationError(f"{path} is not a public key", str(error)) from error
         if not isinstance(key, Ed25519PublicKey):
-            raise ConfigurationError(f"{path} is no Ed25519 key", _HINT)
+            raise ConfigurationError(f"{path} is not an Ed25519 key", _HINT)
         keys[key_name(key)] = key
     if required and not keys:
         raise ConfigurationError(
@@ -100,7 +101,7 @@ def trust() -> Trust:
 def make_key_pair() -> str:
     """Make a pair: the private part with mode 0600 where there is none yet, its public part trusted; the key's name.
 
-    Raises ConfigurationError where a private key is there already: it is never written over.
+    Raises ConfigurationError where a private key already exists: it is never written over.
     """
     path = signing_key_path()
     if path.exists():
@@ -124,7 +125,7 @@ def make_key_pair() -> str:
 
 def _there_already(path: Path) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} is there already", "to replace the key, move it away first: docs/how-to/keys.md"
+        f"{path} already exists", "to replace the key, move it away first: docs/how-to/keys.md"
     )
 
 
@@ -132,9 +133,7 @@ def _trust_public(public: Ed25519PublicKey) -> None:
     directory = trusted_keys_path()
     directory.mkdir(parents=True, exist_ok=True)
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    partial = directory / f".{key_name(public)}.partial"
-    partial.write_bytes(pem)
-    partial.rename(directory / f"{key_name(public)}.pem")
+    write_whole(directory / f"{key_name(public)}.pem", pem)
 
 
 def signed(document: Mapping[str, Any], key: Ed25519PrivateKey | None) -> dict[str, Any]:

@@ -10,42 +10,31 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
-import uuid
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from reshelve.errors import DataError, TryAgainError
-from reshelve.lineage import Run, code_version
+from reshelve.files import digest_of_file
 from reshelve.logs import logger
 from reshelve.names import version_of
-from reshelve.progress import Progress
-from reshelve.store.conditions import require_conditional_writes
+from reshelve.store.layout import models_of
 from reshelve.store.manifest import (
-    ATTEMPTS,
-    CLAIM,
     MANIFEST,
     FileEntry,
-    GateVerdict,
-    Lineage,
     Manifest,
     partition_of,
     version_number,
     version_prefix,
 )
-from reshelve.store.objects import ObjectStore, PreconditionFailedError
+from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import (
     SIGNATURE,
     Trust,
     key_name,
-    key_to_sign,
     signed,
     signing_key,
     trust,
 )
-from reshelve.store.uploads import Upload, upload
 
 __all__ = [
     "Manifest",
@@ -55,7 +44,6 @@ __all__ = [
     "download_version",
     "list_versions",
     "partition_of",
-    "publish",
     "read_file",
     "read_manifest",
     "require_manifest",
@@ -67,7 +55,7 @@ __all__ = [
 
 def list_versions(store: ObjectStore, ranker: str) -> list[int]:
     """Published versions (those with a manifest), ascending."""
-    prefix = f"models/{ranker}/"
+    prefix = models_of(ranker)
     found = []
     for key, _ in store.list(prefix):
         folder, _, name = key[len(prefix) :].partition("/")
@@ -119,7 +107,9 @@ def check_uploaded(store: ObjectStore, manifest: Manifest) -> None:
 def describe_directory(directory: Path) -> dict[str, FileEntry]:
     """Relative path → digest and size of every file below `directory`."""
     return {
-        path.relative_to(directory).as_posix(): FileEntry(sha256=_sha256(path), size=path.stat().st_size)
+        path.relative_to(directory).as_posix(): FileEntry(
+            sha256=_digest_of_part(path), size=path.stat().st_size
+        )
         for path in sorted(directory.rglob("*"))
         if path.is_file() or path.is_symlink()
     }
@@ -200,140 +190,10 @@ def read_file(store: ObjectStore, manifest: Manifest, path: str) -> bytes | None
     return found.body
 
 
-def publish(run: Run) -> dict[str, Any]:
-    """Put the packaged version on S3 under the next integer of its partition, unless the gate rejected it.
-
-    The same run published before is given back. Raises TryAgainError where the stages before are not done.
-    """
-    gate = GateVerdict.model_validate(run.stage("gate").required())
-    result: dict[str, Any] = {
-        "published": False,
-        "version": None,
-        "verdict": gate.verdict,
-        "reason": "; ".join(gate.reasons),
-    }
-    if gate.verdict == "reject":
-        return result
-    manifest = _published_before(run)
-    if manifest is None:
-        manifest = _publish(run, gate)
-    return {
-        **result,
-        "published": True,
-        "version": manifest.version,
-        "uri": run.store.uri(version_prefix(run.ranker.name, manifest.version)),
-        "files": len(manifest.files),
-        "bytes": manifest.bytes,
-    }
-
-
-def _published_before(run: Run) -> Manifest | None:
-    """The manifest of this very run, where an earlier process was killed after writing it."""
-    first, last = version_number(run.partition, 0), version_number(run.partition, ATTEMPTS)
-    for version in list_versions(run.store, run.ranker.name):
-        if first < version <= last:
-            manifest = read_manifest(run.store, run.ranker.name, version)
-            if manifest is not None and manifest.lineage.run == run.id:
-                return manifest
-    return None
-
-
-def _publish(run: Run, gate: GateVerdict) -> Manifest:
-    directory = run.stage("package").files() / "version"
-    if not directory.is_dir():
-        raise DataError(f"{run.id}: stage package left no version/", f"expected a SavedModel in {directory}")
-    key = key_to_sign()  # before any byte is sent: without a key nobody would load the version
-    require_conditional_writes(run.store, f"models/{run.ranker.name}/")
-    files = describe_directory(directory)
-    version, resumed = _claim(run, files)
-    prefix = version_prefix(run.ranker.name, version)
-    todo = [Upload(directory / path, f"{prefix}/{path}", f.sha256, f.size) for path, f in files.items()]
-    progress = Progress(
-        logger(ranker=run.ranker.name, version=version), "uploading", "bytes", sum(file.size for file in todo)
-    )
-    sent = upload(run.store, todo, progress.add)
-    manifest = Manifest(
-        ranker=run.ranker.name,
-        version=version,
-        kind=run.ranker.kind,
-        created_at=datetime.now(UTC),
-        files=files,
-        lineage=_lineage(run, gate),
-        gate=gate,
-        note=run.ranker.title,
-    )
-    check_uploaded(run.store, manifest)
-    document = signed(manifest.model_dump(mode="json"), key)
-    try:
-        run.store.put_json(f"{prefix}/{MANIFEST}", document, if_absent=True)
-    except PreconditionFailedError:
-        # Only this very run resumes this integer, with these very files: the other process has published them.
-        logger(ranker=run.ranker.name).info("another publisher of this run was first", version=version)
-        return require_manifest(run.store, run.ranker.name, version)
-    logger(ranker=run.ranker.name).info(
-        "published",
-        version=version,
-        files=len(files),
-        bytes=manifest.bytes,
-        bytes_sent=sent,
-        resumed=resumed,
-    )
-    return manifest
-
-
-def _lineage(run: Run, gate: GateVerdict) -> Lineage:
-    return Lineage(
-        partition=run.partition,
-        run=run.id,
-        spec_digest=run.ranker.digest(),
-        code_version=code_version(),
-        base=run.stage("train").required().get("base"),
-        champion=(gate.champion or {}).get("version"),
-        verdicts=run.stage("examples").required().get("verdicts") or {},
-    )
-
-
-def _claim(run: Run, files: dict[str, FileEntry]) -> tuple[int, bool]:
-    """The next free integer of the partition, or the one that this very run began with these very files.
-
-    Nobody else's claim is ever taken over: the bytes under an integer are one run's for ever. Whether an earlier
-    process of the run is dead or only slow does not matter: both would write the same bytes to the same keys.
-    """
-    prefix = f"models/{run.ranker.name}/"
-    day = version_number(run.partition, 0) // 1000
-    numbers = map(version_of, run.store.folders(prefix))
-    taken = [number for number in numbers if number is not None and number // 1000 == day]
-    claim = {"run": run.id, "process": f"{os.uname().nodename}:{os.getpid()}", "token": uuid.uuid4().hex}
-    claim |= {"at": datetime.now(UTC).isoformat(), "files": _digest_of(files)}
-    for version in sorted(taken, reverse=True):
-        found = run.store.get_json(f"{prefix}{version}/{CLAIM}") or {}
-        if (found.get("run"), found.get("files")) == (claim["run"], claim["files"]):
-            logger(ranker=run.ranker.name).info("an upload that was broken off goes on", version=version)
-            return version, True
-    for attempt in range(max((v % 1000 for v in taken), default=0) + 1, ATTEMPTS + 1):
-        version = version_number(run.partition, attempt)
-        try:
-            run.store.put_json(f"{version_prefix(run.ranker.name, version)}/{CLAIM}", claim, if_absent=True)
-            return version, False
-        except PreconditionFailedError:
-            logger(ranker=run.ranker.name).info(
-                "another publisher was first, taking the next attempt", version=version
-            )
-    raise DataError(
-        f"{run.ranker.name}: partition {run.partition} has no attempt left", f"{ATTEMPTS} were made"
-    )
-
-
-def _digest_of(files: dict[str, FileEntry]) -> str:
-    lines = "".join(f"{path}\0{entry.sha256}\0{entry.size}\n" for path, entry in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
+def _digest_of_part(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
         return "0" * 64  # a link is never part of a version: make it differ from every manifest
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return digest_of_file(path)
 
 
 def sign_again(store: ObjectStore, ranker: str, *, unsigned: bool = False) -> list[int]:

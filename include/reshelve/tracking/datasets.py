@@ -39,7 +39,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Lineage:
+class RunLineage:
     """One run of a verb; `facts` are its verdict and names, never data."""
 
     inputs: Sequence[Dataset] = ()
@@ -47,7 +47,7 @@ class Lineage:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def lineage_of(verb: str, options: Mapping[str, Any], result: Mapping[str, Any]) -> Lineage:
+def lineage_of(verb: str, options: Mapping[str, Any], result: Mapping[str, Any]) -> RunLineage:
     """What a verb read and wrote, by the options it was run with and the result it printed (empty where it failed)."""
     facts = {
         key: result[key]
@@ -59,11 +59,11 @@ def lineage_of(verb: str, options: Mapping[str, Any], result: Mapping[str, Any])
         return _of_clickstream(verb, str(options.get("source", "")), day, result, facts)
     if verb in _RELEASING and ranker:
         version = str(result.get("version") or options.get("version") or "")
-        return Lineage(
+        return RunLineage(
             [Dataset(f"models/{ranker}", version)], [Dataset(f"deployments/{ranker}", version)], facts
         )
     if not ranker or (verb != "examples" and verb not in _READS):
-        return Lineage(facts=facts)
+        return RunLineage(facts=facts)
     run = str(result.get("run") or day)
 
     def workspace(stage: str, **more: Any) -> Dataset:
@@ -72,24 +72,24 @@ def lineage_of(verb: str, options: Mapping[str, Any], result: Mapping[str, Any])
     if verb == "examples":
         source = result.get("source")  # a stage that failed does not say
         read = [Dataset(f"validated/{source}", day, result.get("rows_read"))] if source else []
-        return Lineage(read, [workspace("examples", rows=result.get("train"))], facts)
+        return RunLineage(read, [workspace("examples", rows=result.get("train"))], facts)
     inputs = [workspace(stage) for stage in _READS[verb]]
     if verb == "publish" and result.get("published"):
-        return Lineage(inputs, [Dataset(f"models/{ranker}", str(result["version"]))], facts)
+        return RunLineage(inputs, [Dataset(f"models/{ranker}", str(result["version"]))], facts)
     if verb in ("publish", "track"):
-        return Lineage(inputs, [], facts)
-    return Lineage(inputs, [workspace(verb.partition(" ")[0], bytes=result.get("bytes"))], facts)
+        return RunLineage(inputs, [], facts)
+    return RunLineage(inputs, [workspace(verb.partition(" ")[0], bytes=result.get("bytes"))], facts)
 
 
 def _of_clickstream(
     verb: str, source: str, day: str, result: Mapping[str, Any], facts: Mapping[str, Any]
-) -> Lineage:
+) -> RunLineage:
     landed = f"clickstream/{source}"
     if verb == "land":
-        return Lineage([], [Dataset(landed, day, result.get("rows"))], facts)
+        return RunLineage([], [Dataset(landed, day, result.get("rows"))], facts)
     broken = [
         (str(rule.get("rule")), str(rule.get("severity")), str(rule.get("message")))
         for rule in result.get("rules") or []
     ]
     read = Dataset(landed, day, result.get("rows_in"), broken_rules=broken)
-    return Lineage([read], [Dataset(f"validated/{source}", day, result.get("rows_good"))], facts)
+    return RunLineage([read], [Dataset(f"validated/{source}", day, result.get("rows_good"))], facts)

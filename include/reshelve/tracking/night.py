@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reshelve.errors import ConfigurationError
-from reshelve.lineage import Result, Run, code_version
+from reshelve.lineage.run import Result, Run, code_version
 from reshelve.logs import logger
 from reshelve.reporting.address import FILE, STAGE
 from reshelve.reporting.night import Night

@@ -133,7 +133,7 @@ class Tracking:
         try:
             answer = self._client.request(method, path, **sent)
         except httpx.HTTPError as error:
-            raise TryAgainError(f"the MLflow server is not reached: {type(error).__name__}") from None
+            raise TryAgainError(f"the MLflow server cannot be reached: {type(error).__name__}") from None
         said = _json(answer)
         if answer.is_success:
             return said

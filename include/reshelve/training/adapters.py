@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reshelve.rankers import Adapter as AdapterForm
+from reshelve.config.ranker import Adapter as AdapterForm
 from reshelve.training.model import RankerModel
 
 _NAME = "default"
-_PRODUCTS = ["query", "key", "value", "dense"]  # every matrix product of a BERT layer
 
 
-class Adapter:
+class TrainedAdapter:
     """The adapter of one job; afterwards only it and the head have gradients."""
 
     def __init__(self, model: RankerModel, form: AdapterForm, steps: int, seed: int) -> None:
@@ -26,14 +25,16 @@ class Adapter:
         self._moments: dict[str, Tensor] = {}  # AdaLoRA's running importance of each weight
         self._masks: dict[str, Tensor] = {}  # AdaLoRA's verdict on each rank: 1 kept, 0 taken away
         if not self._adalora:
-            plain = peft.LoraConfig(r=form.rank, lora_alpha=form.alpha, target_modules=_PRODUCTS)
+            plain = peft.LoraConfig(
+                r=form.rank, lora_alpha=form.alpha, target_modules=list(model.family.adapted)
+            )
             self._tuner: Any = peft.LoraModel(model.encoder, plain, _NAME)
             return
         config = peft.AdaLoraConfig(
             init_r=form.rank + max(1, form.rank // 2),
             target_r=form.rank,
             lora_alpha=form.alpha,
-            target_modules=_PRODUCTS,
+            target_modules=list(model.family.adapted),
             total_step=steps,
             tinit=steps // 10,
             tfinal=steps // 3,
@@ -62,7 +63,7 @@ class Adapter:
         """AdaLoRA's move of ranks after `step` (1, 2, …), while the gradients are there."""
         if not self._adalora:
             return
-        device = self._model.encoder.device
+        device = next(self._model.encoder.parameters()).device
         ranks = self._ranks
         for name, _ in self._parts("lora_"):
             # The allocator makes its own tensors; ours are given to it, so that a checkpoint has a say.

@@ -23,7 +23,7 @@ class Adversary:
         self._epsilon = epsilon
         self._embedded: Tensor | None = None
         self._change: Tensor | None = None
-        model.encoder.embeddings.word_embeddings.register_forward_hook(self._pass)
+        model.encoder.words.register_forward_hook(self._pass)
 
     @contextmanager
     def attacking(self, attention_mask: Tensor) -> Iterator[None]:

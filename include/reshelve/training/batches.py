@@ -6,6 +6,7 @@ batch it would have had. Examples of like length share a batch: on real titles a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,27 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from reshelve.errors import DataError
-from reshelve.rankers import Kind
+from reshelve.kinds.registry import kind_of
 
 # Batches are sorted by length inside pools of this many, and shuffled after: like lengths together, yet any example
 # may meet any other in the next epoch.
 _POOL = 50
 _DRAW = 20110830  # seed of what validations read: one draw for all trainings and trials, so that they compare
-# next_item: how much less the target weighs than the one before it in the basket. The gate asks for the next item;
-# those further on tell about the basket too, the less the further (docs/decisions/0034).
-NEARNESS = 0.7
 
 
 @dataclass(frozen=True)
 class Batch:
     """One step of one process.
 
-    `labels`: [B] for pair. For next_item the targets' coordinates (row, item) [2, N], nearest first within a row, and
+    `labels`: [B] of pairs. Over a catalogue the targets' coordinates (row, item) [2, N], nearest first within a row, and
     `shares` [N] what each is of its row's 1.
     """
 
@@ -58,60 +55,54 @@ class Batch:
         )
 
 
-class Examples:
-    """One Parquet file of tokenised examples, kept as flat arrays: a list of lists would cost ten times the memory."""
+class TokenisedExamples(ABC):
+    """One table of tokenised examples, kept as flat arrays: a list of lists would cost ten times the memory.
 
-    def __init__(self, path: Path, kind: Kind) -> None:
-        table = pq.read_table(path)
-        self.kind = kind
-        self.tokens, self.starts = _flat(table["input_ids"])
+    `tokens` of all examples, one after another; example i has those from `starts[i]`, `lengths[i]` of them. `types` are those
+    of the tokens where an example is two texts. Examples of one of the `groups` [N] are one list: only together they order something.
+    """
+
+    types: np.ndarray | None = None
+    pad_id = 0  # fills a batch
+
+    def __init__(self, table: pa.Table) -> None:
+        self.tokens, self.starts = flat(table["input_ids"])
         self.lengths = np.diff(self.starts)
-        if kind is Kind.PAIR:
-            self.types, _ = _flat(table["token_type_ids"])
-            self.labels = table["label"].to_numpy().astype(np.float32)
-            self.groups = table["group"].to_numpy().astype(np.int64)
-            self.features = feature_matrix(table)
-        else:
-            self.targets, self.target_starts = _flat(table["targets"])
-            self.features = np.zeros((len(self.lengths), 0), dtype=np.float32)
         self.weights = table["weight"].to_numpy().astype(np.float32)
+        self.groups = np.arange(len(self.lengths))
+        self.features = np.zeros((len(self.lengths), 0), dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @cached_property
     def lists(self) -> int:
-        """How many there are: the pairs of one group are one, every other example is."""
-        return len(np.unique(self.groups)) if self.kind is Kind.PAIR else len(self)
+        """How many there are."""
+        return len(np.unique(self.groups))
 
     def orders_something(self) -> bool:
-        """pair: whether any group has two labels, so that one order of it is better than another."""
-        order = np.argsort(self.groups, kind="stable")
-        first = np.flatnonzero(np.diff(self.groups[order], prepend=-1))
-        labels = self.labels[order]
-        return bool((np.maximum.reduceat(labels, first) > np.minimum.reduceat(labels, first)).any())
+        """Whether any list has two labels, so that one order of it is better than another."""
+        return False
+
+    @abstractmethod
+    def wanted(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`labels` and `shares` of a batch of the examples `chosen`."""
 
     def batch(self, chosen: np.ndarray) -> Batch:
         """The examples `chosen` (indices), padded to the longest of them."""
         rows, width = len(chosen), int(self.lengths[chosen].max())
-        ids = np.zeros((rows, width), dtype=np.int64)
+        ids = np.full((rows, width), self.pad_id, dtype=np.int64)
         mask = np.zeros((rows, width), dtype=np.int64)
         types = np.zeros((rows, width), dtype=np.int64)
         for row, index in enumerate(chosen):
             start, length = self.starts[index], self.lengths[index]
             ids[row, :length] = self.tokens[start : start + length]
             mask[row, :length] = 1
-            if self.kind is Kind.PAIR:
+            if self.types is not None:
                 types[row, :length] = self.types[start : start + length]
-        if self.kind is Kind.PAIR:
-            labels, groups = self.labels[chosen], self.groups[chosen]
-            shares = np.zeros(0, dtype=np.float32)
-        else:
-            wanted = [self.targets[self.target_starts[i] : self.target_starts[i + 1]] for i in chosen]
-            row_of = np.repeat(np.arange(rows), [len(items) for items in wanted])
-            labels, groups = np.stack([row_of, np.concatenate(wanted)]).astype(np.int64), np.asarray(chosen)
-            shares = np.concatenate([_shares(len(items)) for items in wanted])
-        arrays = (ids, mask, types, labels, shares, self.weights[chosen], groups, self.features[chosen])
+        labels, shares = self.wanted(chosen)
+        of_examples = (self.weights[chosen], self.groups[chosen], self.features[chosen])
+        arrays = (ids, mask, types, labels, shares, *of_examples)
         return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
@@ -129,7 +120,7 @@ class Units:
     starts: np.ndarray
 
     @classmethod
-    def of(cls, examples: Examples, batch_size: int, grouped: bool) -> Units:
+    def of(cls, examples: TokenisedExamples, batch_size: int, grouped: bool) -> Units:
         """Units for batches of `batch_size` examples, of about so many where groups differ in size.
 
         A group that fills a batch alone is dealt in parts, in the order of its rows.
@@ -156,16 +147,17 @@ class Units:
         return np.concatenate(parts)
 
 
-def read_examples(path: Path, kind: Kind) -> Examples:
-    """The examples in `path`. Raises DataError where there are none or the file is not as agreed."""
+def read_examples(path: Path, kind: str, pad_id: int = 0) -> TokenisedExamples:
+    """The examples in `path`, batches of which are filled with the token `pad_id`. Raises DataError where there are none or the file is not as agreed."""
     try:
-        examples = Examples(path, kind)
+        examples = kind_of(kind).learning.read(path)
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path.name}: the examples cannot be read", str(error)) from error
     if not len(examples):
         raise DataError(
             f"{path.name}: there are no examples", "see the examples stage's counts and its window"
         )
+    examples.pad_id = pad_id
     return examples
 
 
@@ -194,17 +186,15 @@ def training_order(
 
 
 def evaluation_order(
-    examples: Examples, *, batch_size: int, processes: int, rank: int, lists: int
+    examples: TokenisedExamples, *, batch_size: int, processes: int, rank: int, lists: int
 ) -> list[np.ndarray]:
     """This process's batches over `lists` lists, like lengths together.
 
-    The lists are drawn from the whole file, the same on every call; fewer are a part of more. The groups of pair examples stay
+    The lists are drawn from the whole file, the same on every call; fewer are a part of more. The groups stay
     whole: half a shortlist would be an easier question.
     """
-    names = np.unique(examples.groups) if examples.kind is Kind.PAIR else np.arange(len(examples))
-    chosen = np.random.default_rng(_DRAW).permutation(names)[:lists]
-    if examples.kind is Kind.PAIR:
-        chosen = np.flatnonzero(np.isin(examples.groups, chosen))
+    drawn = np.random.default_rng(_DRAW).permutation(np.unique(examples.groups))[:lists]
+    chosen = np.flatnonzero(np.isin(examples.groups, drawn))
     chosen = chosen[np.argsort(examples.lengths[chosen], kind="stable")][rank::processes]
     return [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
 
@@ -223,22 +213,16 @@ def _epoch(lengths: np.ndarray, size: int, random: np.random.Generator) -> list[
     return batches
 
 
-def _shares(count: int) -> np.ndarray:
-    """Weights of a row's targets, nearest first; their sum is 1."""
-    weights = NEARNESS ** np.arange(count, dtype=np.float32)
-    return (weights / weights.sum()).astype(np.float32)
-
-
 def feature_matrix(table: pa.Table) -> np.ndarray:
     """The features of a table of pairs as float32 [N, F]; F is 0 where there are none."""
     name = "features"
     if name not in table.column_names or table[name].null_count == len(table):
         return np.zeros((len(table), 0), dtype=np.float32)
-    values, _ = _flat(table[name])
+    values, _ = flat(table[name])
     return values.astype(np.float32).reshape(len(table), -1)
 
 
-def _flat(column: object) -> tuple[np.ndarray, np.ndarray]:
+def flat(column: object) -> tuple[np.ndarray, np.ndarray]:
     """A list column as (values, starts), whatever chunks it was read in."""
     array = column.combine_chunks()  # type: ignore[attr-defined]
     offsets = array.offsets.to_numpy()

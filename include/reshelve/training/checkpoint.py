@@ -6,7 +6,6 @@ The order of examples and every random draw are functions of seed and step, so t
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from reshelve.files import whole
 from reshelve.logs import logger
-from reshelve.training.adapters import Adapter
+from reshelve.training.adapters import TrainedAdapter
 from reshelve.training.averaging import Average
 
 
 @dataclass
-class Place:
+class TrainingPosition:
     """How far a job has come. `seconds` counts all its attempts; `curve` is what its curves show so far."""
 
     step: int = 0
@@ -39,13 +39,13 @@ class Place:
 
 
 @dataclass
-class State:
+class TrainingState:
     """All that changes while a job trains, beside its place."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: Average | None = None
-    adapter: Adapter | None = None
+    adapter: TrainedAdapter | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """The live tensors, equal on every process: what is copied into one of them is there."""
@@ -58,39 +58,40 @@ class State:
         return {f"{part}.{name}": value for part, found in parts.items() for name, value in found.items()}
 
 
-def save_checkpoint(path: Path, digest: str, state: State, best: dict[str, Tensor], place: Place) -> None:
+def save_checkpoint(
+    path: Path, digest: str, state: TrainingState, best: dict[str, Tensor], place: TrainingPosition
+) -> None:
     """Write all of a job's state, and the best weights put aside, to `path`, by way of a temporary name."""
     tensors = state.tensors() | {f"best.{name}": value for name, value in best.items()}
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(
-        {name: value.cpu().contiguous() for name, value in tensors.items()},
-        partial,
-        metadata={"digest": digest, "place": json.dumps(asdict(place))},
-    )
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())  # a host that dies must not leave a name without its bytes
-    partial.rename(path)
+    with whole(path, durable=True) as partial:
+        save_file(
+            {name: value.cpu().contiguous() for name, value in tensors.items()},
+            partial,
+            metadata={"digest": digest, "place": json.dumps(asdict(place))},
+        )
 
 
-def load_checkpoint(path: Path, digest: str, state: State) -> tuple[Place, dict[str, Tensor]]:
+def load_checkpoint(
+    path: Path, digest: str, state: TrainingState
+) -> tuple[TrainingPosition, dict[str, Tensor]]:
     """Put `path`'s tensors into `state`; its place, and the best weights put aside.
 
     The place of a start, and a log line, where the file does not fit.
     """
     if not path.is_file():
-        return Place(), {}
+        return TrainingPosition(), {}
     log = logger(stage="train")
     try:
         with safe_open(path, framework="pt") as found:
             metadata = found.metadata() or {}
             if metadata.get("digest") != digest:
                 log.info("checkpoint of another spec ignored")
-                return Place(), {}
-            place = Place(**json.loads(metadata["place"]))
+                return TrainingPosition(), {}
+            place = TrainingPosition(**json.loads(metadata["place"]))
             tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        log.warning("torn checkpoint ignored", reason=str(error))
-        return Place(), {}
+        log.warning("damaged checkpoint ignored", reason=str(error))
+        return TrainingPosition(), {}
     for name, value in state.tensors().items():
         value.copy_(tensors[name])
     return place, _under("best.", tensors)

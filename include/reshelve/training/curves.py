@@ -12,15 +12,15 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from reshelve.files import write_whole
+
 # A fixed name: a resumed job goes on in the same file, and the run's files are the same on every attempt.
 _EVENTS = "events.out.tfevents.0.reshelve"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON by way of a temporary name, so that a reader sees the old or the new and nothing between."""
-    partial = path.with_name(f".{path.name.lstrip('.')}.partial")
-    partial.write_text(json.dumps(value))
-    partial.rename(path)
+    """Write JSON, whole or not at all."""
+    write_whole(path, json.dumps(value))
 
 
 class Curves:

@@ -38,11 +38,12 @@ class Gradients:
         """`passes` backward passes make a step; each loss has to be multiplied by `share`."""
         self.share = 1 / (passes * hvd.size())  # so the sum is the mean, without a walk to divide it
         self._parameters = parameters
-        self._buffers: list[_Buffer] = []
+        self._buffers: list[_GradientBuffer] = []
         self._wish = torch.zeros(1)
         if hvd.size() > 1:
             self._buffers = [
-                _Buffer(f"gradients.{number}", part, passes) for number, part in enumerate(_parts(parameters))
+                _GradientBuffer(f"gradients.{number}", part, passes)
+                for number, part in enumerate(_parts(parameters))
             ]
             self._wish = self._buffers[-1].room
 
@@ -64,7 +65,7 @@ class Gradients:
         return bool(self._wish > 0)
 
 
-class _Buffer:
+class _GradientBuffer:
     """One flat tensor whose parts are the gradients of `parameters`; its sum starts when the last pass has filled it."""
 
     def __init__(self, name: str, parameters: Sequence[Tensor], passes: int) -> None:

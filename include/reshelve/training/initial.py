@@ -10,22 +10,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from reshelve.kinds.registry import kind_of
+from reshelve.model.ranker_form import form_of
 from reshelve.training.batches import feature_matrix
-from reshelve.training.form import ModelForm, base_architecture
 from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
 from reshelve.training.spec import TrainingSpec
 
 
 def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
     """The ranker before training: on rank 0 with its first weights, elsewhere of the same shape."""
-    catalogue = _catalogue(spec.examples) if spec.kind.over_catalogue else None
-    pooling, max_length = spec.model.pooling, spec.model.max_length
+    catalogue = _catalogue(spec.examples) if kind_of(spec.kind).scores_catalogue else None
     if rank == 0 and spec.start is None:
         model = RankerModel.initialise(
             spec.base,
             kind=spec.kind,
-            pooling=pooling,
-            max_length=max_length,
+            pooling=spec.model.pooling,
+            max_length=spec.model.max_length,
             layers=spec.model.layers,
             titles=catalogue["title"] if catalogue else None,
             events=catalogue["events"] if catalogue else None,
@@ -37,16 +37,8 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
             table = pq.read_table(spec.examples / "train.parquet", columns=["features"])
             model.beside.standardise(torch.from_numpy(feature_matrix(table)))
         return model
-    form = ModelForm(
-        kind=spec.kind,
-        pooling=pooling,
-        max_length=max_length,
-        architecture=base_architecture(spec.base, max_length, spec.model.layers),
-        items=len(catalogue["title"]) if catalogue else None,
-        features=spec.features,
-        towers=spec.model.towers,
-    )
-    model = RankerModel(form)
+    items = len(catalogue["title"]) if catalogue else None
+    model = RankerModel(form_of(spec.base, spec.kind, spec.model, items=items, features=spec.features))
     return model if rank or spec.start is None else continued(model, spec.start, spec.base, catalogue)
 
 

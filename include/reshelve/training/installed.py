@@ -19,7 +19,7 @@ def need_horovod() -> None:
         raise _run_the_script("Horovod is not installed")
     folders = [Path(folder) for folder in package.submodule_search_locations or ()]
     if not any(any(folder.glob("torch/mpi_lib_v2*.so")) for folder in folders):
-        raise _run_the_script("Horovod was installed without its part for torch")
+        raise _run_the_script("Horovod was installed without torch support")
 
 
 def _run_the_script(problem: str) -> ConfigurationError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -10,24 +9,25 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError, DataError, MisfitError, ReshelveError, TryAgainError
-from reshelve.lineage import Result, Run
+from reshelve.files import take_lock
+from reshelve.lineage.results import TuneResult
+from reshelve.lineage.run import Result, Run
 from reshelve.logs import logger
+from reshelve.model.base import BaseModel
+from reshelve.model.kept_base import recorded_base
 from reshelve.processes import guarded, stop_group
-from reshelve.rankers import Ranker
 from reshelve.training import spec as names
-from reshelve.training.base import BaseModel
 from reshelve.training.installed import need_horovod
-from reshelve.training.kept_base import recorded_base
 from reshelve.training.spec import TrainingSpec, training_spec
-from reshelve.training.start import choose_start, start_files
+from reshelve.training.warm_start import choose_start, start_files
 
 _ERRORS: dict[int, type[ReshelveError]] = {
     error.exit_code: error for error in (DataError, ConfigurationError, TryAgainError)
@@ -70,8 +70,8 @@ def train(run: Run) -> Result:
 
 def tuned(run: Run) -> tuple[Ranker, dict[str, Any]]:
     """The ranker with the best values of its search, and those values; the file's own where no search was done."""
-    search = run.stage("tune").result()
-    best = dict(search["best"]) if search else {}
+    search = run.stage("tune").read(TuneResult)
+    best = dict(search.best) if search else {}
     return (run.ranker.with_values(best) if best else run.ranker), best
 
 
@@ -82,7 +82,7 @@ def checked_base(ranker: Ranker, examples: Path, run: Run) -> BaseModel:
         return recorded_base(ranker.model.base, record, run.store)
     except MisfitError as error:
         raise ConfigurationError(
-            error.headline, "the base model changed within the run; name a fixed revision in model.base"
+            error.headline, "the base model changed during the run; pin a revision in model.base"
         ) from error
 
 
@@ -132,7 +132,7 @@ def check_names() -> None:
             socket.getaddrinfo(name, None)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label of more than 63 characters
             raise ConfigurationError(
-                f"this host's name {name!r} does not resolve ({error}), and Horovod's workers meet by it",
+                f"this host's name {name!r} does not resolve ({error}), and Horovod's workers find each other by it",
                 f"add a line to /etc/hosts: 127.0.0.1 {name}",
             ) from error
 
@@ -170,7 +170,8 @@ def _failure(job: TrainingSpec, code: int, last_lines: deque[str]) -> ReshelveEr
         told = json.loads(path.read_text())
         return _ERRORS.get(told["exit_code"], TryAgainError)(told["headline"], told["detail"])
     return TryAgainError(
-        f"{job.identity}: training was cut off (a worker was killed or crashed; the launcher left with {code})",
+        f"{job.identity}: training was interrupted (a worker was killed or crashed; the launcher "
+        f"exited with {code})",
         "a retry resumes from the last checkpoint; the workers' last lines:\n" + "".join(last_lines),
     )
 
@@ -211,16 +212,9 @@ def _wait_for_earlier_workers(output: Path, seconds: float = 20) -> None:
 
     Raises TryAgainError where one does not go; workers leave within a second of their launcher.
     """
-    deadline = time.monotonic() + seconds
     with (output / names.LOCK).open("w") as alive:
-        while True:
-            try:
-                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise TryAgainError(f"{output}: a worker of an earlier attempt still runs") from error
-                time.sleep(0.1)
+        if not take_lock(alive, seconds):
+            raise TryAgainError(f"{output}: a worker of an earlier attempt is still running")
 
 
 def _without_prefix(line: str) -> str:

@@ -1,8 +1,8 @@
-"""The ranker: a BERT encoder, one pooled vector, and a head that answers for its kind.
+"""The ranker: an encoder, one pooled vector, and a head that answers for its kind.
 
-- `pair`: logit = head(pooled) + beside(features), one number per (left text, right text); with `towers`
+- pairs of texts: logit = head(pooled) + beside(features), one number per (left text, right text); with `towers`
   logit = beside(features, cos(pooled left, pooled right)).
-- `next_item`: logits = W·ReLU(h(pooled)) + b, one number per item of the catalogue.
+- over a catalogue: logits = W·ReLU(h(pooled)) + b, one number per item of the catalogue.
 
 On disk a model is `model.json` (its form) and `model.safetensors`; nothing is ever unpickled.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
@@ -21,9 +21,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.rankers import Kind
-from reshelve.training.attention import attend, register
-from reshelve.training.form import ModelForm, base_architecture, read_form
+from reshelve.files import whole
+from reshelve.kinds.registry import kind_of
+from reshelve.model.description import ModelForm, read_form, write_form
+from reshelve.model.encoders.base import Encoder
+from reshelve.model.encoders.registry import encoder_for
+from reshelve.model.ranker_form import ranker_form
+from reshelve.training.encoders.base import TorchEncoder
 
 # How many nats one typical unit of text similarity is worth against log popularity before any training.
 SIMILARITY_SCALE = 20.0
@@ -35,27 +39,21 @@ class RankerModel(nn.Module):
     """The network of one ranker, with random weights: see `load` and `initialise` for those that mean something."""
 
     def __init__(self, form: ModelForm) -> None:
-        from transformers import BertConfig, BertModel
-
         super().__init__()
         self.form = form
         width = form.architecture.hidden_size
-        # Without dropout: a night sees each example about once, and attention keeps its fast path on a CPU.
-        config = BertConfig(
-            **form.architecture.model_dump(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-        )
-        config._attn_implementation = register()
-        self.encoder = BertModel(config, add_pooling_layer=False)
+        self.family = encoder_for(form)
+        self.encoder: TorchEncoder = self.family.build_torch(form.architecture)
         columns = len(form.features) + form.towers
         self.beside = Beside(columns) if columns else None
         if form.towers:
             assert self.beside
             self.beside.read_cosine()
-        elif form.kind is Kind.PAIR:
+        elif not kind_of(form.kind).scores_catalogue:
             self.head = nn.Linear(width, 1)
         else:
             if not form.items:
-                raise DataError("the catalogue is empty", "a next_item ranker needs items to choose from")
+                raise DataError("the catalogue is empty", f"a {form.kind} ranker needs items to choose from")
             self.hidden = nn.Linear(width, 2 * width)
             self.items = nn.Linear(2 * width, form.items)
 
@@ -66,27 +64,34 @@ class RankerModel(nn.Module):
         token_type_ids: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Tensor:
-        """Token ids [B, T] → logits [B] (pair, with `features` [B, F] where it reads any) or [B, C] (next_item)."""
+        """Token ids [B, T] → logits: [B] of pairs, [B, C] over the catalogue.
+
+        `token_type_ids` [B, T]: 1 for tokens of a pair's second text, which towers need; `features` [B, F] where the form
+        names any.
+        """
         if self.form.towers and self.beside is not None and token_type_ids is not None:
             columns = [self._cosine(input_ids, attention_mask, token_type_ids)[:, None]]
             if self.form.features and features is not None:
                 columns.insert(0, features)
             return self.beside(torch.cat(columns, dim=1))
         pooled = self.pooled(input_ids, attention_mask, token_type_ids)
-        if self.form.kind is Kind.PAIR:
+        if self.form.items is None:
             logits = self.head(pooled).squeeze(-1)
             return logits if self.beside is None else logits + self.beside(features)
         return self.items(torch.relu(self.hidden(pooled)))
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills a batch."""
+        return self.family.pad_id(self.form.architecture)
 
     def pooled(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Token ids [B, T] → one vector per text [B, H]: the first token's state, or the mean of the real tokens'."""
         if self.form.pooling == "cls":
-            return self._first_state(input_ids, attention_mask, token_type_ids)
-        states: Tensor = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-        ).last_hidden_state
+            return self.encoder.first_state(input_ids, attention_mask, token_type_ids)
+        states = self.encoder.states(input_ids, attention_mask, token_type_ids)
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
@@ -109,42 +114,6 @@ class RankerModel(nn.Module):
         one, other = (self.pooled(ids, present.to(attention_mask.dtype)).float() for ids, present in texts)
         return F.cosine_similarity(one, other, dim=1)
 
-    @property
-    def _layers(self) -> Any:
-        return self.encoder.encoder.layer
-
-    def _first_state(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None
-    ) -> Tensor:
-        """The first token's last state [B, H].
-
-        The last layer is worked out for that token alone: keys and values of the others are all that it reads of them,
-        which spares most of one layer in six (docs/decisions/0084).
-        """
-        before, last = self._layers[:-1], self._layers[-1]
-        states = self.encoder.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
-        allowed: Tensor | None = attention_mask.bool()[
-            :, None, None, :
-        ]  # of every head and every reading token
-        if attention_mask.device.type == "cpu" and bool(attention_mask.all()):
-            allowed = None  # asking an accelerator would wait for it
-        for layer in before:
-            states = layer(states, allowed)
-        attention, first = last.attention.self, states[:, :1]
-
-        def heads(values: Tensor) -> Tensor:
-            return values.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-
-        read = attend(
-            heads(attention.query(first)),
-            heads(attention.key(states)),
-            heads(attention.value(states)),
-            allowed,
-            attention.scaling,
-        )
-        mixed = last.attention.output(read.transpose(1, 2).flatten(2), first)
-        return last.feed_forward_chunk(mixed)[:, 0]
-
     @classmethod
     def load(cls, directory: Path) -> RankerModel:
         """The model saved in `directory`, in evaluation mode. Raises DataError where the files do not fit each other."""
@@ -160,19 +129,16 @@ class RankerModel(nn.Module):
         directory.mkdir(parents=True, exist_ok=True)
         weights = self.state_dict() if weights is None else weights
         tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        partial = directory / ".model.safetensors.partial"
-        save_file(tensors, partial)
-        partial.rename(directory / "model.safetensors")
-        partial = directory / ".model.json.partial"
-        partial.write_text(self.form.model_dump_json(indent=1))
-        partial.rename(directory / "model.json")
+        with whole(directory / "model.safetensors") as partial:
+            save_file(tensors, partial)
+        write_form(directory, self.form)
 
     @classmethod
     def initialise(
         cls,
         base: Path,
         *,
-        kind: Kind,
+        kind: str,
         pooling: Literal["cls", "mean"],
         max_length: int,
         layers: int | None = None,
@@ -187,25 +153,26 @@ class RankerModel(nn.Module):
         pair: a small random head. next_item: `titles` and `events` (counts) of the catalogue, in the order of its
         indices, make the logits at step 0 exactly `scale · pooled·E + log popularity`, where E are the normalised
         embeddings of the titles: hidden = [I; -I] and W = [E, -E], because relu(x) - relu(-x) = x.
-        Raises ConfigurationError for an encoder that is no BERT.
+        Raises ConfigurationError for an encoder that is not known.
         """
-        form = ModelForm(
+        form = ranker_form(
+            base,
             kind=kind,
             pooling=pooling,
             max_length=max_length,
-            architecture=base_architecture(base, max_length, layers),
-            items=len(titles or ()) if kind.over_catalogue else None,
+            layers=layers,
+            items=len(titles or ()) if kind_of(kind).scores_catalogue else None,
             features=features,
             towers=towers,
         )
         torch.manual_seed(seed)
         model = cls(form)
-        model.encoder.load_state_dict(_encoder_weights(base, set(model.encoder.state_dict())))
+        model.encoder.load_state_dict(_encoder_weights(base, model.family, set(model.encoder.state_dict())))
         model.eval()
         with torch.no_grad():
             if towers:
                 pass  # the cosine of pretrained vectors says something before any training
-            elif kind is Kind.PAIR:
+            elif form.items is None:
                 model.head.weight.normal_(std=0.02)
                 model.head.bias.zero_()
             else:
@@ -288,15 +255,15 @@ def embed(model: RankerModel, base: Path, texts: Sequence[str], batch: int = 128
     )  # like lengths together: little padding
     with torch.no_grad():
         for chosen in _slices(order, batch):
-            input_ids, mask = pad([tokens[index] for index in chosen])
+            input_ids, mask = pad([tokens[index] for index in chosen], model.pad_id)
             vectors[chosen] = model.pooled(input_ids, mask)
     return vectors
 
 
-def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Ragged token ids → (ids [B, T], attention mask [B, T]), T being the longest row."""
     longest = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
     for place, row in enumerate(rows):
         ids[place, : len(row)] = torch.as_tensor(row)
@@ -309,21 +276,15 @@ def _slices(values: list[int], size: int) -> Iterator[list[int]]:
         yield values[start : start + size]
 
 
-def _encoder_weights(base: Path, wanted: set[str]) -> dict[str, Tensor]:
+def _encoder_weights(base: Path, encoder: Encoder, wanted: set[str]) -> dict[str, Tensor]:
     """The encoder's tensors out of the base's safetensors, whatever heads and prefixes they were saved with."""
     tensors: dict[str, Tensor] = {}
     for path in sorted(base.glob("*.safetensors")):
         try:
             tensors.update(load_file(path))
         except (OSError, SafetensorError) as error:
-            raise ConfigurationError(f"model.base: {path} is no safetensors file", str(error)) from error
-    found = {name.removeprefix("bert."): value for name, value in tensors.items()}
-    found = {  # the names of TensorFlow's time
-        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-            "LayerNorm.beta", "LayerNorm.bias"
-        ): value.float()
-        for name, value in found.items()
-    }
+            raise ConfigurationError(f"model.base: {path} is not a safetensors file", str(error)) from error
+    found = {encoder.own_name(name): value.float() for name, value in tensors.items()}
     missing = sorted(wanted - set(found))
     if missing:
         raise ConfigurationError(

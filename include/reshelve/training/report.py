@@ -10,21 +10,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from reshelve.kinds.registry import kind_of
 from reshelve.logs import logger
 from reshelve.training import spec as names
-from reshelve.training.checkpoint import Place
+from reshelve.training.checkpoint import TrainingPosition
 from reshelve.training.curves import Curves, write_json
 from reshelve.training.device import wait_for_device
-from reshelve.training.losses import METRICS
 from reshelve.training.spec import TrainingSpec
 
 REPORT_SECONDS = 3.0  # a person who waits sees something move
 
 
-class Reporter:
+class TrainingReporter:
     """Keeps time and losses; on rank 0 also says so: log lines, `.progress.json`, curves."""
 
-    def __init__(self, spec: TrainingSpec, steps: int, place: Place, quiet: bool) -> None:
+    def __init__(self, spec: TrainingSpec, steps: int, place: TrainingPosition, quiet: bool) -> None:
         self._spec, self._steps, self._place, self._quiet = spec, steps, place, quiet
         self._first_step, self._first_examples = place.step, place.examples
         self._losses: list[Tensor] = []  # tensors: reading one waits for the accelerator
@@ -98,7 +98,7 @@ class Reporter:
         self._saved = time.monotonic()
         return True
 
-    def place(self, step: int) -> Place:
+    def place(self, step: int) -> TrainingPosition:
         """What a checkpoint at `step` has to remember."""
         points = self._curves.points if self._curves else []
         return replace(
@@ -113,7 +113,7 @@ class Reporter:
     def result(self, step: int, last: dict[str, float], device: str) -> dict[str, object]:
         """The job's result, for the stage's."""
         losses = [point["loss"] for point in (self._curves.points if self._curves else []) if "loss" in point]
-        metric = METRICS[self._spec.kind]
+        metric = kind_of(self._spec.kind).learning.metric
         return {
             "digest": self._spec.digest(),
             "loss": losses[-1],
@@ -137,7 +137,7 @@ class Reporter:
             "device": device,
         }
 
-    def __enter__(self) -> Reporter:
+    def __enter__(self) -> TrainingReporter:
         return self
 
     def __exit__(self, *failure: object) -> None:

@@ -6,9 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from reshelve.forms import Form
-from reshelve.memory.columns import feature_columns
-from reshelve.rankers import Kind, Model, Ranker, Training
+from reshelve.config.kind_names import KindName
+from reshelve.config.ranker import Model, Ranker, Training
+from reshelve.config.yaml_models import Form
+from reshelve.features.columns import feature_columns
 
 # Names inside a job's directory. They begin with a dot, so they are never uploaded with a stage.
 SPEC = ".spec.json"
@@ -23,7 +24,7 @@ class TrainingSpec(Form):
     """One training job: a night's training, or one trial of its search."""
 
     identity: str  # the run (and trial) it belongs to: a checkpoint of another identity is never resumed
-    kind: Kind
+    kind: KindName
     model: Model
     training: Training
     base: Path  # the resolved base model

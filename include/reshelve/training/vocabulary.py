@@ -12,38 +12,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reshelve.training.batches import Examples
+from reshelve.training.batches import TokenisedExamples
 from reshelve.training.model import RankerModel
-
-TABLE = "encoder.embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The base's tokens that are in use, ascending; token 0, which pads, always is."""
+    """The base's tokens that are in use, ascending; the one that pads always is, at place `pad_id`."""
 
     used: np.ndarray
+    pad_id: int
 
     @classmethod
-    def of(cls, *files: Examples) -> Vocabulary:
+    def of(cls, *files: TokenisedExamples) -> Vocabulary:
         """Every token of the examples."""
-        return cls(np.unique(np.concatenate([[0], *(examples.tokens for examples in files)])))
+        pads = [examples.pad_id for examples in files]
+        used = np.unique(np.concatenate([pads, *(examples.tokens for examples in files)]))
+        return cls(used, int(np.searchsorted(used, pads[0])))
 
-    def renumber(self, examples: Examples) -> None:
+    def renumber(self, examples: TokenisedExamples) -> None:
         """Name the tokens by their place among those in use."""
-        examples.tokens = np.searchsorted(self.used, examples.tokens)
+        examples.tokens, examples.pad_id = np.searchsorted(self.used, examples.tokens), self.pad_id
 
     def shrink(self, model: RankerModel) -> Tensor:
         """Leave only the rows in use in the model; gives the whole table, for `whole`."""
-        table: Tensor = model.encoder.embeddings.word_embeddings.weight.detach()
+        table = model.encoder.words.weight.detach()
         rows = table[torch.from_numpy(self.used)].clone()
-        model.encoder.embeddings.word_embeddings = nn.Embedding.from_pretrained(
-            rows, freeze=False, padding_idx=0
-        )
+        model.encoder.replace_words(nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=self.pad_id))
         return table
 
-    def whole(self, weights: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
-        """`weights` with the rows in use put back among the others."""
-        table = table.clone()
-        table[torch.from_numpy(self.used)] = weights[TABLE].to(table.device, table.dtype)
-        return {**weights, TABLE: table}
+    def whole(self, model: RankerModel, weights: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
+        """The `weights` of `model` with the rows in use put back among the others."""
+        name, table = f"{model.family.words}.weight", table.clone()
+        table[torch.from_numpy(self.used)] = weights[name].to(table.device, table.dtype)
+        return {**weights, name: table}

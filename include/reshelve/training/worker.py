@@ -26,22 +26,29 @@ from torch import Tensor
 
 from reshelve.errors import ConfigurationError, ReshelveError, of_the_disk
 from reshelve.logs import configure_logs, logger
+from reshelve.model.ranker_form import base_pad_id
 from reshelve.processes import die_with_parent, end_with
 from reshelve.training import spec as names
-from reshelve.training.adapters import Adapter, plain_weights
+from reshelve.training.adapters import TrainedAdapter, plain_weights
 from reshelve.training.adversary import Adversary
 from reshelve.training.averaging import Average
 from reshelve.training.batches import Batch, Units, read_examples, steps_per_epoch, training_order
-from reshelve.training.checkpoint import Place, State, begin_optimizer, load_checkpoint, save_checkpoint
+from reshelve.training.best_checkpoint import Keeper
+from reshelve.training.checkpoint import (
+    TrainingPosition,
+    TrainingState,
+    begin_optimizer,
+    load_checkpoint,
+    save_checkpoint,
+)
 from reshelve.training.curves import write_json
 from reshelve.training.device import Device, choose_device
 from reshelve.training.distillation import Teacher
 from reshelve.training.gradients import Gradients, prefer_settings
 from reshelve.training.initial import build_model
-from reshelve.training.keeping import Keeper
 from reshelve.training.losses import losses, weighted_mean
 from reshelve.training.model import RankerModel
-from reshelve.training.report import Reporter
+from reshelve.training.report import TrainingReporter
 from reshelve.training.spec import TrainingSpec
 from reshelve.training.validation import lists_to_read, nothing_to_order, validate
 from reshelve.training.vocabulary import Vocabulary
@@ -58,8 +65,9 @@ def train(spec: TrainingSpec) -> None:
     log = logger(stage="train")
 
     # Data. Every process reads the (small) files and takes its own share of each batch.
-    examples = read_examples(spec.examples / "train.parquet", spec.kind)
-    validation = read_examples(spec.examples / "validation.parquet", spec.kind)
+    pad_id = base_pad_id(spec.base)
+    examples = read_examples(spec.examples / "train.parquet", spec.kind, pad_id)
+    validation = read_examples(spec.examples / "validation.parquet", spec.kind, pad_id)
     vocabulary = Vocabulary.of(examples, validation)
     vocabulary.renumber(examples)
     vocabulary.renumber(validation)
@@ -75,7 +83,9 @@ def train(spec: TrainingSpec) -> None:
     model = build_model(spec, rank)
     table = vocabulary.shrink(model)
     adapter = (
-        Adapter(model, training.adapter, steps, training.seed) if training.adapter.kind != "none" else None
+        TrainedAdapter(model, training.adapter, steps, training.seed)
+        if training.adapter.kind != "none"
+        else None
     )
     model = model.to(device.torch_device).train()
     teacher = Teacher(spec, vocabulary, device) if spec.teacher else None
@@ -87,8 +97,8 @@ def train(spec: TrainingSpec) -> None:
     # Resume. Rank 0 reads the checkpoint; everyone takes over its weights, its optimizer and its place.
     checkpoint = spec.output / names.CHECKPOINT
     average = Average(model, training.average_decay) if training.average == "ema" else None
-    state = State(model, optimizer, average, adapter)
-    place, best = load_checkpoint(checkpoint, spec.digest(), state) if rank == 0 else (Place(), {})
+    state = TrainingState(model, optimizer, average, adapter)
+    place, best = load_checkpoint(checkpoint, spec.digest(), state) if rank == 0 else (TrainingPosition(), {})
     hvd.broadcast_parameters(state.tensors(), root_rank=0)
     step = int(hvd.broadcast(torch.tensor(place.step), root_rank=0, name="step"))
     if rank == 0 and step:
@@ -106,7 +116,7 @@ def train(spec: TrainingSpec) -> None:
     )
     parts = training.validations + 1
     validate_at = {round(steps * part / parts) for part in range(1, parts)} if spec.save else set()
-    with Reporter(spec, steps, place, quiet=rank != 0) as report:
+    with TrainingReporter(spec, steps, place, quiet=rank != 0) as report:
 
         def validated() -> dict[str, float]:
             with report.not_counted():
@@ -173,7 +183,7 @@ def train(spec: TrainingSpec) -> None:
                 "lower training.learning_rate or head_learning_rate",
             )
         if spec.save:
-            model.save(spec.output, vocabulary.whole(weights, table))
+            model.save(spec.output, vocabulary.whole(model, weights, table))
         more = {"processes": processes, "rank_difference": drift, "cpu_seconds": round(cpu, 3)}
         more |= {"step_seconds": round(seconds, 3), "kept": kept, "stopped_by": stopped}
         write_json(spec.output / names.RESULT, report.result(step, found, str(device)) | more)
@@ -205,7 +215,7 @@ def backward(
     device: Device,
     share: float,
     adversary: Adversary | None,
-    adapter: Adapter | None,
+    adapter: TrainedAdapter | None,
     teacher: Teacher | None = None,
 ) -> Tensor:
     """Add `share` of the batch's gradient, and as much of its adversarial one, to what is there; gives its loss."""

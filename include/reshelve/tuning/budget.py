@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reshelve.tuning.form import Search
-from reshelve.tuning.plan import Standing
+from reshelve.config.tuning import Search
+from reshelve.tuning.standing import Standing
 
 MAX_MINUTES, MAX_COST = "search.max_minutes", "search.max_cost"
 

@@ -8,12 +8,12 @@ if never stopped.
 from __future__ import annotations
 
 from reshelve.errors import ConfigurationError
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
 from reshelve.store.objects import PreconditionFailedError
 from reshelve.tuning.trial import Trial
 
 
-class History:
+class TrialHistory:
     """The trials of one run."""
 
     def __init__(self, run: Run) -> None:
@@ -33,12 +33,12 @@ class History:
         document = self._store.get_json(keys[-1]) if keys else None
         if document is None:
             raise ConfigurationError(
-                f"there is no trial {identifier}", "expected an id that `reshelve tune ask` gave"
+                f"there is no trial {identifier}", "expected an id returned by `reshelve tune ask`"
             )
         return Trial.model_validate(document)
 
     def add(self, trial: Trial) -> None:
-        """Record a new trial; one that is there already stays as it is: two askers get the same trials."""
+        """Record a new trial; one that already exists stays as it is: two askers get the same trials."""
         try:
             self._store.put_json(self._key(trial), trial.model_dump(mode="json"), if_absent=True)
         except PreconditionFailedError:

@@ -7,10 +7,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from reshelve.lineage import Run
+from reshelve.config.ranker import Ranker
+from reshelve.config.tuning import SERVED
+from reshelve.features.columns import feature_columns
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.run import Run
 from reshelve.logs import logger
-from reshelve.rankers import Ranker
-from reshelve.tuning.form import SERVED
+from reshelve.model.description import ModelForm
+from reshelve.model.ranker_form import form_of
 
 
 def latency_ms(run: Run, values: dict[str, Any]) -> float:
@@ -33,24 +37,21 @@ def latency_ms(run: Run, values: dict[str, Any]) -> float:
 def measure(run: Run, ranker: Ranker, examples: Path) -> float:
     """Build a model of the ranker's shape with weights drawn at random (they cost what trained ones do), compress, time."""
     from reshelve.compression.rounding import request_milliseconds
-    from reshelve.packaging.batches import example_rows
-    from reshelve.packaging.trained import ModelDocument, TrainedModel
-    from reshelve.training.form import ModelForm, base_architecture
+    from reshelve.export.batches import example_rows
+    from reshelve.model.trained import TrainedModel
     from reshelve.training.launch import checked_base
     from reshelve.training.model import RankerModel
 
-    model = ranker.model
-    base = checked_base(ranker, examples, run).path
-    items = pq.read_metadata(examples / "catalogue.parquet").num_rows
-    form = ModelForm(
-        kind=ranker.kind,
-        pooling=model.pooling,
-        max_length=model.max_length,
-        architecture=base_architecture(base, model.max_length, model.layers),
-        items=items if ranker.kind.over_catalogue else None,
-        towers=model.towers,
-    )
+    form = measured_form(ranker, checked_base(ranker, examples, run).path, examples)
     tensors = {name: tensor.numpy() for name, tensor in RankerModel(form).state_dict().items()}
-    trained = TrainedModel(ModelDocument.model_validate(form.model_dump(mode="json")), tensors)
+    trained = TrainedModel(form, tensors)
     rows = example_rows(examples / "train.parquet", 32)
     return request_milliseconds(trained, rows, ranker.compression.steps)
+
+
+def measured_form(ranker: Ranker, base: Path, examples: Path) -> ModelForm:
+    """What the ranker would train on that base and those examples."""
+    catalogue = pq.read_metadata(examples / "catalogue.parquet").num_rows
+    items = catalogue if kind_of(ranker.kind).scores_catalogue else None
+    columns = feature_columns(ranker.examples.features)
+    return form_of(base, ranker.kind, ranker.model, items=items, features=columns)

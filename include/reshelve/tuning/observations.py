@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reshelve.forms import Form
+from reshelve.config.yaml_models import Form
 from reshelve.tuning.trial import Draws, Status, Trial
 
 
-class Observation(Form):
+class TrialObservation(Form):
     """A point and its loss; None where the trial failed."""
 
     draws: Draws
     loss: float | None
 
 
-def observations(trials: Sequence[Trial]) -> list[Observation]:
+def observations(trials: Sequence[Trial]) -> list[TrialObservation]:
     """What one night has to tell: every trial at the first rung, where all of them were, by id.
 
     A loss is relative: (loss - best) / |best|, so 0 is the night's best. Trials that the budget stopped tell nothing.
@@ -29,7 +29,7 @@ def observations(trials: Sequence[Trial]) -> list[Observation]:
     best = min(losses, default=0.0)
     unit = abs(best) or 1.0
     return [
-        Observation(draws=trial.draws, loss=None if trial.loss is None else (trial.loss - best) / unit)
+        TrialObservation(draws=trial.draws, loss=None if trial.loss is None else (trial.loss - best) / unit)
         for trial in first
         if trial.status in (Status.DONE, Status.FAILED)
     ]

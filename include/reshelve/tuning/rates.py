@@ -7,8 +7,8 @@ best in a small share are too high for the whole, so small budgets choose the wr
 
 from __future__ import annotations
 
-from reshelve.rankers import Ranker
-from reshelve.tuning.form import Search
+from reshelve.config.ranker import Ranker
+from reshelve.config.tuning import Search
 
 _HIGHEST = 1.0  # the form's own limit; nothing trains above it anyway
 

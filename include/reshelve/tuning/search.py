@@ -13,24 +13,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from reshelve.config.tuning import Search
+from reshelve.config.waves import rungs, wave_count
 from reshelve.errors import ReshelveError, TryAgainError
-from reshelve.lineage import Result, Run
+from reshelve.lineage.results import TuneResult
+from reshelve.lineage.run import Result, Run
 from reshelve.logs import logger
 from reshelve.store.errors import StoreRefusedError
 from reshelve.training.installed import need_horovod
 from reshelve.training.launch import JobStoppedError, check_names, checked_base, run_job, threads_each
 from reshelve.training.spec import training_spec
-from reshelve.training.start import choose_start, start_files
+from reshelve.training.warm_start import choose_start, start_files
 from reshelve.tuning.budget import MAX_COST, MAX_MINUTES, Left, cost, left
-from reshelve.tuning.form import Search
-from reshelve.tuning.history import History
+from reshelve.tuning.history import TrialHistory
 from reshelve.tuning.latency import latency_ms
 from reshelve.tuning.observations import observations
-from reshelve.tuning.past import Past, best_of, past, remember
-from reshelve.tuning.plan import Standing, elapsed, rungs, standing, wave_count
+from reshelve.tuning.past_nights import PastNights, best_of, past, remember
 from reshelve.tuning.rates import at_share
-from reshelve.tuning.space import hyperopt_space, plain_values
-from reshelve.tuning.suggest import suggest
+from reshelve.tuning.standing import Standing, elapsed, standing
 from reshelve.tuning.trial import Status, Trial
 
 # A trial whose workers were killed is tried again once; then it counts as failed, and the search goes on.
@@ -53,10 +53,13 @@ def ask(run: Run) -> Result:
     """The ids to evaluate next, `search.parallel` at most; an empty list when the search is over.
 
     Trials that were asked and not yet evaluated are given again. Asking twice gives the same ids. No wave starts
-    once `search.max_minutes` of evaluating or `search.max_cost` are spent.
+    once `search.max_minutes` of evaluating or `search.max_cost` are spent, and none of a search that is told.
     """
+    closed = run.stage("tune").read(TuneResult)
+    if closed is not None:  # by this run, or by another that asked the same
+        return {"trials": [], "finished": closed.trials}
     form = run.ranker.search
-    history = History(run)
+    history = TrialHistory(run)
     trials = history.trials()
     at = standing(form, trials)
     asked: list[int] = []
@@ -80,7 +83,7 @@ def ask(run: Run) -> Result:
     }
 
 
-def proposals(form: Search, before: Past, at: Standing, trials: Sequence[Trial]) -> list[Trial]:
+def proposals(form: Search, before: PastNights, at: Standing, trials: Sequence[Trial]) -> list[Trial]:
     """The trials of the wave that are not known yet. A function of its arguments alone."""
     known = {(trial.id, trial.rung): trial for trial in trials}
     missing = [identifier for identifier in at.ids if (identifier, at.wave.rung) not in known]
@@ -94,6 +97,10 @@ def proposals(form: Search, before: Past, at: Standing, trials: Sequence[Trial])
         ]
     observed = [*before.observed, *observations(at.finished)]
     seen = tuple(sorted({trial.id for trial in at.finished}))
+    # Only who asks for new trials waits for Hyperopt and SciPy, which take longer to import than all the rest.
+    from reshelve.tuning.space import hyperopt_space, plain_values
+    from reshelve.tuning.suggest import suggest
+
     space = hyperopt_space(form)
     taken = [trial.draws for trial in at.finished if trial.rung == 0]
     found = []
@@ -114,7 +121,7 @@ def evaluate(run: Run, trial: int) -> Result:
     counts as stopped. Raises TryAgainError where its workers were killed for the first time (a retry resumes),
     ConfigurationError for an id that was never asked, and where Horovod is not installed or the host does not know its name.
     """
-    history = History(run)
+    history = TrialHistory(run)
     with run.stage(f"tune-trial-{trial}").lock():
         found = history.trial(trial)
         if found.status is Status.ASKED:
@@ -139,13 +146,13 @@ def tell(run: Run) -> Result:
     `best` is empty and training uses the file's own values. Raises TryAgainError where all trials failed.
     """
     form = run.ranker.search
-    trials = History(run).trials()
+    trials = TrialHistory(run).trials()
     best = best_of(trials)
     at = standing(form, trials)
     ended = _ended(form, at, trials)
     if best is None and form.trials and form.space and ended not in (MAX_MINUTES, MAX_COST):
         reasons = "\n".join(f"trial {trial.id}: {trial.reason or trial.status.value}" for trial in trials)
-        raise TryAgainError(f"{run.id}: no trial of the search succeeded", reasons or "none was evaluated")
+        raise TryAgainError(f"{run.id}: no tuning trial succeeded", reasons or "none was evaluated")
     if best:
         remember(run, trials)
     return {
@@ -205,7 +212,7 @@ def _timed(run: Run, trial: Trial) -> Trial:
     return trial.model_copy(update={"latency_ms": latency_ms(run, trial.values)})
 
 
-def _evaluate(run: Run, history: History, trial: Trial) -> Trial:
+def _evaluate(run: Run, history: TrialHistory, trial: Trial) -> Trial:
     log = logger(stage="tune", trial=trial.id)
     form = run.ranker.search
     at = standing(form, history.trials())

@@ -7,7 +7,7 @@ from typing import Any
 
 from hyperopt import hp, space_eval
 
-from reshelve.tuning.form import Choice, LogUniform, Search
+from reshelve.config.tuning import Choice, LogUniform, Search
 from reshelve.tuning.trial import Draws
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from hyperopt import tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK, Domain, trials_from_docs
 
-from reshelve.tuning.form import Choice, Search
-from reshelve.tuning.observations import Observation
+from reshelve.config.tuning import Choice, Search
+from reshelve.tuning.observations import TrialObservation
 from reshelve.tuning.space import hyperopt_space
 from reshelve.tuning.trial import Draws
 
@@ -24,7 +24,7 @@ _STARTUP_SHARE, _STARTUP_MOST, _STARTUP_LEAST = 0.25, 10, 2
 
 
 def suggest(
-    search: Search, identifier: int, observed: Sequence[Observation], taken: Iterable[Draws] = ()
+    search: Search, identifier: int, observed: Sequence[TrialObservation], taken: Iterable[Draws] = ()
 ) -> Draws:
     """The draws of trial `identifier`, given what was observed, the oldest first: the last 25 weigh most.
 
@@ -48,7 +48,7 @@ def _not_taken(search: Search, identifier: int, draws: Draws, taken: Iterable[Dr
     return draws
 
 
-def _proposed(search: Search, identifier: int, observed: Sequence[Observation]) -> Draws:
+def _proposed(search: Search, identifier: int, observed: Sequence[TrialObservation]) -> Draws:
     domain = Domain(_never, hyperopt_space(search))
     documents = [_document(number, observation, domain) for number, observation in enumerate(observed)]
     history = trials_from_docs(documents, validate=False)
@@ -63,7 +63,7 @@ def _proposed(search: Search, identifier: int, observed: Sequence[Observation]) 
     }
 
 
-def _document(number: int, observation: Observation, domain: Any) -> dict[str, Any]:
+def _document(number: int, observation: TrialObservation, domain: Any) -> dict[str, Any]:
     """An observation in Hyperopt's form. One without a loss weighs as the worst possible."""
     loss = observation.loss
     misc = {

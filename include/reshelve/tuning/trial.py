@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from reshelve.forms import Form
+from reshelve.config.yaml_models import Form
 
 Draws = dict[str, float | int]  # Hyperopt's own values: for a choice the index of the option
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from reshelve import errors
-from reshelve.lineage import parse_partition
+from reshelve.lineage.run import parse_partition
 from reshelve.verbs.options import (
     AsJson,
     Partition,
@@ -24,43 +24,43 @@ app = typer.Typer()
 def land(
     source: Source,
     first: Annotated[
-        str | None, typer.Option("--from", help="First day to land; default: the first there is.")
+        str | None, typer.Option("--from", help="First day to land; default: the earliest.")
     ] = None,
-    last: Annotated[
-        str | None, typer.Option("--to", help="Last day to land; default: the last there is.")
-    ] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last day to land; default: the latest.")] = None,
     partition: Annotated[
         str | None,
         typer.Option(
             "--partition",
             "-p",
-            help="One day as its night lands it: with the rows that came late for the neighbour_days before it.",
+            help="One day, as its night lands it: with late rows of the neighbour_days before it.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Map and judge one day (default: the first) and land nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Map and validate one day (default: the earliest) without landing it."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Map a source's raw files onto clickstream partitions and land them on S3.
+    """Map a source's raw files to clickstream partitions and land them on S3.
 
-    Exit 73 where some days hold other rows already, or rows stand in the files of another day, and all others are
-    landed; 65 where a day that was tried would be stopped; 75 where the mapping tells files by {date} and none has been delivered for the day."""
+    Exit 73 if some days already hold other rows, or rows are in the files of another day, and all others are landed; 65 if a dry run's day would be stopped; 75 if the mapping's files have a {date} and none has arrived for the day."""
     if partition and (first or last):
         raise errors.ConfigurationError("--partition is one day: give it, or --from and --to")
     if dry_run:
         if last:
             raise errors.ConfigurationError("--dry-run tries one day: give --partition or --from, not --to")
-        tried = call("reshelve.clickstream.trial:try_day", source, day(partition or first))
+        tried = call("reshelve.landing.trial:try_day", source, day(partition or first))
         show(tried, as_json, f"tried: {source}")
         if tried["verdict"] == "stop":
             raise errors.DataError(str(tried["headline"]))
         return
     try:
         if partition:
-            result = call("reshelve.clickstream.landing:land_day", source, parse_partition(partition))
+            result = call("reshelve.landing.land:land_day", source, parse_partition(partition))
         else:
-            result = call("reshelve.clickstream.landing:land", source, day(first), day(last))
+            result = call("reshelve.landing.land:land", source, day(first), day(last))
     except errors.PartlyDoneError as error:
         show(error.result, as_json, f"land: {source}")
         raise
@@ -79,11 +79,11 @@ def validate(
     last: Annotated[str | None, typer.Option("--to", help="Last of several days.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a partition with Great Expectations; quarantine bad rows; exit 65 on a stop verdict."""
+    """Validate a partition with Great Expectations; quarantine bad rows; exit 65 if the verdict is stop."""
     if partition:
-        result = call("reshelve.clickstream.validation:validate", source, parse_partition(partition))
+        result = call("reshelve.validation.validate:validate", source, parse_partition(partition))
     else:
-        result = call("reshelve.clickstream.validation:validate_range", source, day(first), day(last))
+        result = call("reshelve.validation.validate:validate_range", source, day(first), day(last))
     show(result, as_json, f"verdict: {source}")
     if result["verdict"] == "stop":
         raise errors.DataError(str(result["headline"]))
@@ -95,15 +95,15 @@ def release_quarantine(
     partition: Partition,
     rules: Annotated[
         list[str],
-        typer.Option("--rule", help="A quarantine rule whose rows are good after all; may be repeated."),
+        typer.Option("--rule", help="The quarantine rule whose rows to restore; may be repeated."),
     ],
-    by: Annotated[str, typer.Option(help="Who asks, for the record.")] = "cli",
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    by: Annotated[str, typer.Option(help="Who requests this; recorded.")] = "cli",
+    reason: Annotated[str, typer.Option(help="The reason; recorded.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Merge quarantined rows into the good rows of a new verdict; exit 65 where that verdict is stop."""
+    """Restore quarantined rows as good rows of a new verdict; exit 65 if that verdict is stop."""
     result = call(
-        "reshelve.clickstream.releases:release_quarantine",
+        "reshelve.validation.waivers:release_quarantine",
         source, parse_partition(partition), rules, by=by, reason=reason,
     )  # fmt: skip
     show(result, as_json, f"verdict: {source}")
@@ -113,20 +113,20 @@ def release_quarantine(
 
 @app.command()
 def verdict(source: Source, partition: Partition, as_json: AsJson = False) -> None:
-    """The verdict on a partition: exit 65 where it is stop, 75 while it has landed and is not judged yet."""
-    show(call("reshelve.clickstream.readiness:readiness", source, parse_partition(partition)), as_json)
+    """Show the verdict on a partition: exit 65 if it is stop, 75 if the partition has landed but is not validated yet."""
+    show(call("reshelve.validation.readiness:readiness", source, parse_partition(partition)), as_json)
 
 
 @app.command()
 def expire(
     source: Source,
-    dry_run: Annotated[bool, typer.Option(help="Say what would go and delete nothing.")] = True,
+    dry_run: Annotated[bool, typer.Option(help="Show what would be deleted, and delete nothing.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Delete the days that a source keeps no longer (`keep_days`): landed rows, verdicts, good and quarantined rows.
+    """Delete a source's days older than `keep_days`: landed rows, verdicts, good and quarantined rows.
 
-    Exit 75 or 78 where something of them stayed."""
-    result = call("reshelve.clickstream.expiry:expire", source, dry_run=dry_run)
+    Exit 75 or 78 if something could not be deleted."""
+    result = call("reshelve.validation.expiry:expire", source, dry_run=dry_run)
     show(result, as_json, f"expire: {source}")
     if "left" in result:
         headline, _, detail = result["problem"].partition("\n")

@@ -11,17 +11,17 @@ from reshelve.logs import logger
 from reshelve.verbs.options import AsJson, Source, call, show
 
 new_app = typer.Typer(
-    help="Write a first mapping file or ranker file from a look at the data.", no_args_is_help=True
+    help="Draft a mapping file or ranker file by inspecting the data.", no_args_is_help=True
 )
 app = typer.Typer()
 app.add_typer(new_app, name="new")
 
-Force = Annotated[bool, typer.Option("--force", help="Write over the file that is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 
 @new_app.command("source")
 def new_source(
-    name: Annotated[str, typer.Argument(help="What to call it: small letters, digits and _.")],
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and _.")],
     files: Annotated[
         str,
         typer.Option(
@@ -29,37 +29,37 @@ def new_source(
         ),
     ],
     catalogue: Annotated[
-        str | None, typer.Option(help="The product list, likewise, where the events have no titles.")
+        str | None, typer.Option(help="The files of the product list, if the events have no titles.")
     ] = None,
     file_format: Annotated[
-        str | None, typer.Option("--format", help="csv, json or parquet; default: told by the files' names.")
+        str | None, typer.Option("--format", help="csv, json or parquet; default: from the file names.")
     ] = None,
     force: Force = False,
-    check: Annotated[bool, typer.Option(help="Map and judge the first day; nothing is landed.")] = True,
+    check: Annotated[bool, typer.Option(help="Map and validate the first day without landing it.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Write include/clickstreams/NAME.yaml from a look at raw files, with a comment on every guess, and try it on the first day.
+    """Inspect raw files and write include/clickstreams/NAME.yaml, with a comment on every guess; then try it on the first day.
 
-    The file stays where the try fails: mend it, then `reshelve land --source NAME --dry-run`."""
-    result = call("reshelve.clickstream.new_source:new_source", name, files, catalogue, file_format, force)
-    _show_tried(result, check, "reshelve.clickstream.trial:try_day", name, as_json)
+    If the try fails, the file is kept: fix it, then run `reshelve land --source NAME --dry-run`."""
+    result = call("reshelve.landing.new_source:new_source", name, files, catalogue, file_format, force)
+    _show_tried(result, check, "reshelve.landing.trial:try_day", name, as_json)
 
 
 @new_app.command("ranker")
 def new_ranker(
-    name: Annotated[str, typer.Argument(help="What to call it: small letters, digits and _.")],
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and _.")],
     source: Source,
     kind: Annotated[
         str | None,
         typer.Option(help="search, next_item or pair; default: what the source's events allow."),
     ] = None,
     force: Force = False,
-    check: Annotated[bool, typer.Option(help="Read the file as a night would.")] = True,
+    check: Annotated[bool, typer.Option(help="Check the file as a night would.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Write include/rankers/NAME.yaml from a look at a source's events, with a comment on every choice."""
+    """Inspect a source's events and write include/rankers/NAME.yaml, with a comment on every choice."""
     result = call("reshelve.examples.new_ranker:new_ranker", name, source, kind, force)
-    _show_tried(result, check, "reshelve.rankers:load_ranker", name, as_json)
+    _show_tried(result, check, "reshelve.pipeline.references:load_ranker", name, as_json)
 
 
 def _show_tried(result: dict[str, Any], check: bool, path: str, name: str, as_json: bool) -> None:
@@ -74,7 +74,7 @@ def _show_tried(result: dict[str, Any], check: bool, path: str, name: str, as_js
         except ReshelveError as error:
             failed = error
             result = {**result, "check": error.headline}
-            logger(stage="new").error("the try failed; the file is kept to be mended", file=result["file"])
+            logger(stage="new").error("the try failed; fix the file, which was kept", file=result["file"])
     check_result = result.get("check")
     if as_json or not isinstance(check_result, dict):
         show(result, as_json)

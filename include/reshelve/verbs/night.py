@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from reshelve.kinds.registry import kind_names, kind_of
 from reshelve.verbs.options import (
     AsJson,
     Begun,
@@ -39,9 +40,9 @@ def _stage(stage: str, work: str, does: str, name: str = "", of: typer.Typer = a
 
 @app.command()
 def begin(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
-    """Pin a night: with `--run` its stages read the ranker file, and run the code, of now, whatever changes meanwhile."""
+    """Pin a night: stages started with its `--run` id use the ranker file and code of this moment, whatever changes later."""
     run = run_of(ranker, partition, values)
-    show(call("reshelve.pinned_night:begin", run, overrides(values)), as_json, f"begin: {run.id}")
+    show(call("reshelve.pipeline.pinned_night:begin", run, overrides(values)), as_json, f"begin: {run.id}")
 
 
 _stage(
@@ -52,7 +53,7 @@ _stage(
 
 
 tune_app = typer.Typer(
-    help="Search hyperparameters with Hyperopt: run, or ask, evaluate and tell.", no_args_is_help=True
+    help="Tune hyperparameters with Hyperopt: run, or ask, evaluate and tell.", no_args_is_help=True
 )
 app.add_typer(tune_app, name="tune")
 
@@ -60,7 +61,7 @@ app.add_typer(tune_app, name="tune")
 _stage(
     "tune",
     "reshelve.tuning.search:search",
-    "The whole search in this process: ask, evaluate and tell until the budget is spent.",
+    "Tune in this process: ask, evaluate and tell until the budget is spent.",
     name="run",
     of=tune_app,
 )
@@ -74,20 +75,22 @@ def tune_ask(
     begun: Begun = None,
     as_json: AsJson = False,
 ) -> None:
-    """The next trials to evaluate: {"trials": [0, 1], …}; an empty list when the search is over."""
-    show(call("reshelve.tuning.search:ask", run_of(ranker, partition, values, begun)), as_json)
+    """The next trials to evaluate: {"trials": [0, 1], …}; an empty list once tuning is over."""
+    run = run_of(ranker, partition, values, begun)
+    call("reshelve.pipeline.reuse:take_over", run, "tune")
+    show(call("reshelve.tuning.search:ask", run), as_json)
 
 
 @tune_app.command("evaluate")
 def tune_evaluate(
     ranker: RankerName,
     partition: Partition,
-    trial: Annotated[int, typer.Option("--trial", help="An id given by ask.", min=0)],
+    trial: Annotated[int, typer.Option("--trial", help="An id returned by `ask`.", min=0)],
     values: Values = None,
     begun: Begun = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train one trial on its budget and record its loss."""
+    """Train one trial for its budget and record its loss."""
     run = run_of(ranker, partition, values, begun)
     show(call("reshelve.tuning.search:evaluate", run, trial), as_json, f"trial {trial}: {run.id}")
 
@@ -95,7 +98,7 @@ def tune_evaluate(
 _stage(
     "tune",
     "reshelve.tuning.search:tell",
-    "Close the search with the trials evaluated so far: the best values, for train.",
+    "End tuning with the trials evaluated so far: the best values, for training.",
     name="tell",
     of=tune_app,
 )
@@ -108,38 +111,37 @@ _stage(
 )
 
 
-_stage(
-    "blend",
-    "reshelve.memory.stage:blend",
-    "Search rankers: weigh what the shop remembers of its searches and what the transformer reads.",
-)
+for kind in kind_names():
+    for own in kind_of(kind).stages:
+        _stage(own.name, own.work, own.does)
 
 
 _stage(
     "compress",
     "reshelve.compression.compress:compress",
-    "Quantize the trained model, and say what it cost in agreement.",
+    "Try the ranker file's compression steps; keep those that are measurably faster and as accurate.",
 )
 
 
 _stage(
     "package",
-    "reshelve.packaging.package:package",
-    "Build the SavedModel that takes strings, with its warm-up requests.",
+    "reshelve.export.package:package",
+    "Build a SavedModel that takes strings, with warm-up requests.",
 )
 
 
 _stage(
     "gate",
     "reshelve.evaluation.gate:gate",
-    "Judge the packaged bytes beside baselines and champion: promote, hold or reject.",
+    "Evaluate the packaged version against the baselines and the champion: promote, hold or reject.",
 )
 
 
 _stage(
     "publish",
-    "reshelve.store.versions:publish",
-    "Put the packaged version on S3 under the next integer; its manifest, written last, makes it exist.",
+    "reshelve.pipeline.publish:publish",
+    "Publish the packaged version on S3 under the next number; it exists once its manifest, "
+    "written last, is there.",
 )
 
 
@@ -151,7 +153,7 @@ def report(
     begun: Begun = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the night's report, one HTML file beside the run on S3, of whatever is done."""
+    """Build the night's report from the finished stages: one HTML file, stored with the run on S3."""
     run = run_of(ranker, partition, values, begun)
     show(call("reshelve.reporting.report:report", run), as_json, f"report: {run.id}")
 
@@ -177,6 +179,6 @@ def plan(
     begun: Begun = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a night would do, what it would reuse, its minutes and cost from past nights; writes nothing."""
+    """Show what a night would do and reuse, with its time and cost estimated from past nights; writes nothing."""
     run = run_of(ranker, partition, values, begun)
-    show(call("reshelve.planning.plan:plan", run), as_json, f"plan: {run.id}")
+    show(call("reshelve.pipeline.plan:plan", run), as_json, f"plan: {run.id}")

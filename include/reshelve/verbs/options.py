@@ -12,12 +12,13 @@ import typer
 import yaml
 
 from reshelve import errors
-from reshelve.blocks import block, lines, width_of
-from reshelve.lineage import Run, parse_partition, run_stage
+from reshelve.config.ranker import ranker_names
+from reshelve.deployments.deployment_log import deployed_rankers
+from reshelve.lineage.run import Run, parse_partition
 from reshelve.names import require_ranker
-from reshelve.pinned_night import go_on
-from reshelve.rankers import load_ranker, ranker_names
-from reshelve.store.deployments import deployed_rankers
+from reshelve.pipeline.pinned_night import go_on
+from reshelve.pipeline.references import load_ranker
+from reshelve.result_text import block, lines, width_of
 from reshelve.store.objects import object_store
 
 RankerName = Annotated[str, typer.Option("--ranker", "-r", help="A file in include/rankers/, without .yaml.")]
@@ -29,7 +30,7 @@ Begun = Annotated[
     str | None,
     typer.Option(
         "--run",
-        help="Go on with a night as `reshelve begin` pinned it: its id, or the 12 digits at the end of that.",
+        help="Continue a night pinned by `reshelve begin`: its id, or the 12 digits at the end of it.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
@@ -72,9 +73,7 @@ def run_of(ranker: str, partition: str, values: list[str] | None, begun: str | N
     """The run of a ranker file, with `--set`, on a day; or one that has begun, as it did. Raises ConfigurationError."""
     if begun is not None:
         if values:
-            raise errors.ConfigurationError(
-                "--set with --run", "a night goes on with the values it began with"
-            )
+            raise errors.ConfigurationError("--set with --run", "a night keeps the values it began with")
         return go_on(require_ranker(ranker), partition, begun)
     return Run.of(load_ranker(ranker, overrides(values)), parse_partition(partition))
 
@@ -106,9 +105,10 @@ def run_verb(
     begun: str | None,
     as_json: bool,
 ) -> None:
-    """Run one stage, `module:function` of a Run, unless its result is there, and show it."""
+    """Run one stage, `module:function` of a Run, unless its result is there or another run of the day has made it; show it."""
     run = run_of(ranker, partition, values, begun)
-    show(run_stage(run, name, lambda work: call(path, work)), as_json, f"{name}: {run.id}")
+    result = call("reshelve.pipeline.reuse:do_stage", run, name, lambda run: call(path, run))
+    show(result, as_json, f"{name}: {run.id}")
 
 
 def day(text: str | None) -> date | None:

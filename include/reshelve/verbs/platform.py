@@ -20,29 +20,29 @@ app = typer.Typer()
 
 @app.command("check-store")
 def check_store(as_json: AsJson = False) -> None:
-    """Make the bucket where it is missing, and prove that the object store keeps what releases rely on; exit 78 if not."""
+    """Create the bucket if missing, and check that the object store supports the conditional writes that releases need; otherwise exit 78."""
     show(call("reshelve.store.prepare:check_store"), as_json)
 
 
-platform_app = typer.Typer(help="The platform of one machine: up, down, status, night.", no_args_is_help=True)
+platform_app = typer.Typer(help="The local platform: up, down, status, run, night.", no_args_is_help=True)
 app.add_typer(platform_app, name="platform")
 
 
 @platform_app.command("up")
 def platform_up() -> None:
-    """Start PostgreSQL, SeaweedFS, Airflow's four processes, the model server and its agent; what dies is started again."""
+    """Start PostgreSQL, SeaweedFS, Airflow's four processes, the model server and its agent; processes that die are restarted."""
     call("reshelve.platform.machine:up")
 
 
 @platform_app.command("down")
 def platform_down() -> None:
-    """Stop everything that `up` started, by process group."""
+    """Stop everything that `up` started."""
     call("reshelve.platform.machine:down")
 
 
 @platform_app.command("status")
 def platform_status(as_json: AsJson = False) -> None:
-    """What runs, where, and since when; exit 75 unless all of it is healthy."""
+    """Show what runs, where and since when; exit 75 unless everything is healthy."""
     found = call("reshelve.platform.machine:status")
     services = found.pop("services")
     lines = {
@@ -63,7 +63,7 @@ def platform_run(
         str | None, typer.Option("--partition", "-p", help="Default: the sample's first night.")
     ] = None,
 ) -> None:
-    """Start the platform and run the first night; again, show the newest night that was run."""
+    """Start the platform and run the first night; if that is done, show the newest night."""
     call("reshelve.platform.night:run", ranker, day(partition))
 
 
@@ -74,5 +74,5 @@ def platform_night(
         str | None, typer.Option("--partition", "-p", help="Default: the sample's next night.")
     ] = None,
 ) -> None:
-    """Land a partition, let the scheduler run its night, show progress and a summary."""
+    """Land a partition, have the scheduler run its night, and show progress and a summary."""
     call("reshelve.platform.night:night", ranker, day(partition))

@@ -19,13 +19,13 @@ app = typer.Typer()
 
 @app.command()
 def agent(
-    models: Annotated[str, typer.Option(help="The directory the model server watches.")],
+    models: Annotated[str, typer.Option(help="The model server's directory of versions.")],
     server: Annotated[str, typer.Option(help="gRPC address of the model server.")] = "127.0.0.1:8500",
     name: Annotated[str, typer.Option(help="This agent's name in its reports.")] = "local",
-    every: Annotated[float, typer.Option(help="Seconds between looks at the pointer.", min=0.1)] = 1.0,
+    every: Annotated[float, typer.Option(help="Seconds between reads of the pointer.", min=0.1)] = 1.0,
 ) -> None:
-    """Run beside a model server: copy, verify, load, label and report what the pointers say."""
-    call("reshelve.serving.agent:run_agent", models=models, server=server, name=name, every=every)
+    """Run next to a model server: copy, verify, load and label the versions that the pointers name, and report."""
+    call("reshelve.agent.agent:run_agent", models=models, server=server, name=name, every=every)
 
 
 @app.command("model-server")
@@ -34,13 +34,13 @@ def model_server(
     grpc: Annotated[str, typer.Option(help="gRPC address.")] = "127.0.0.1:8500",
     rest: Annotated[str, typer.Option(help="REST address.")] = "127.0.0.1:8501",
 ) -> None:
-    """The local model server: TensorFlow Serving's gRPC and REST API over real SavedModels."""
-    call("reshelve.serving.model_server:serve", models=models, grpc_address=grpc, rest_address=rest)
+    """Run the local model server: TensorFlow Serving's gRPC and REST API for SavedModels."""
+    call("reshelve.modelserver.model_server:serve", models=models, grpc_address=grpc, rest_address=rest)
 
 
 @app.command()
 def gateway(
-    listen: Annotated[str, typer.Option(help="Address to answer on, with TLS.")] = "127.0.0.1:8443",
+    listen: Annotated[str, typer.Option(help="Address to listen on, with TLS.")] = "127.0.0.1:8443",
     server: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,17 +50,17 @@ def gateway(
     ] = None,
     certificate: Annotated[
         Path | None,
-        typer.Option(help="PEM chain of this host. Default: one signed by itself, for localhost."),
+        typer.Option(help="PEM certificate chain. Default: a self-signed certificate for localhost."),
     ] = None,
     key: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds for one request, second tries included.", min=0.05, max=60)
+        float, typer.Option(help="Seconds for one request, retries included.", min=0.05, max=60)
     ] = 1.0,
-    every: Annotated[float, typer.Option(help="Seconds between looks at the pointers.", min=0.1)] = 1.0,
+    every: Annotated[float, typer.Option(help="Seconds between reads of the pointers.", min=0.1)] = 1.0,
 ) -> None:
-    """For callers in other languages: nginx with TLS and a token, whose shares follow the pointers."""
+    """Run the HTTPS gateway for other languages: nginx with TLS and tokens, with canary shares from the pointers."""
     call(
-        "reshelve.serving.gateway:run_gateway",
+        "reshelve.gateway.gateway:run_gateway",
         listen=listen, servers=server or [], certificate=certificate, key=key, timeout=timeout, every=every,
     )  # fmt: skip
 
@@ -73,16 +73,16 @@ app.add_typer(keys_app, name="keys")
 
 @keys_app.command("make")
 def keys_make(
-    if_missing: Annotated[bool, typer.Option(help="Keep a private key that is there.")] = False,
+    if_missing: Annotated[bool, typer.Option(help="Keep an existing private key.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key pair: the private part (mode 0600) signs what is published here, the public part is trusted here."""
+    """Create a key pair: the private key (mode 0600) signs versions published here, the public key is trusted here."""
     show(call("reshelve.store.keys:make", if_missing=if_missing), as_json)
 
 
 @keys_app.command("show")
 def keys_show(as_json: AsJson = False) -> None:
-    """Which key signs here, and which are trusted."""
+    """Show the signing key and the trusted keys."""
     show(call("reshelve.store.keys:describe"), as_json)
 
 
@@ -90,9 +90,9 @@ def keys_show(as_json: AsJson = False) -> None:
 def keys_sign(
     ranker: RankerName,
     unsigned: Annotated[
-        bool, typer.Option(help="Also versions that were never signed: the bucket is believed, once.")
+        bool, typer.Option(help="Also sign versions that were never signed: trusts the bucket, once.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sign published versions with the present key, as keys are replaced."""
+    """Sign published versions with the current key, when keys are rotated."""
     show(call("reshelve.store.keys:sign", ranker, unsigned=unsigned), as_json)

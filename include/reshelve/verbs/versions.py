@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from reshelve import errors
-from reshelve.blocks import width_of
-from reshelve.pinned_night import rules_of
-from reshelve.rankers import load_ranker
+from reshelve.config.ranker import read_ranker
+from reshelve.pipeline.pinned_night import rules_of
+from reshelve.result_text import width_of
 from reshelve.store.objects import object_store
 from reshelve.verbs.options import (
     AsJson,
@@ -28,14 +28,15 @@ IfSequence = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Only while the newest move of the pointer is this one (the number in `reshelve log`); else exit 65.",
+        help="Only if this is still the newest move of the pointer (its number in `reshelve log`); "
+        "otherwise exit 65.",
     ),
 ]
 Night = Annotated[
     str | None,
     typer.Option(
         "--run",
-        help="The night, by its id, whose ranker file says how it is released; default: the file as it is now.",
+        help="The id of the night whose pinned ranker file sets the release rules; default: the current file.",
     ),
 ]
 
@@ -44,24 +45,26 @@ Night = Annotated[
 def release(
     ranker: RankerName,
     version: Annotated[int, typer.Option("--version", "-v", help="A published version.")],
-    by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
-    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
-    allow_older: Annotated[bool, typer.Option(help="Let an older partition replace a newer one.")] = False,
+    by: Annotated[str, typer.Option(help="Who requests this; recorded in the deployment log.")] = "cli",
+    reason: Annotated[str, typer.Option(help="The reason; recorded in the deployment log.")] = "",
+    allow_older: Annotated[
+        bool, typer.Option(help="Allow a version of an older partition to replace a newer one.")
+    ] = False,
     allow_held: Annotated[bool, typer.Option(help="Release a version that the gate held.")] = False,
     until_approval: Annotated[
         bool,
-        typer.Option(help="End well (exit 0) where the release waits for a person, who is asked elsewhere."),
+        typer.Option(help="Exit 0 once the release waits for approval, which is requested elsewhere."),
     ] = False,
     resume: Annotated[
-        bool, typer.Option(help="Go on with a release; one that was taken back meanwhile ends (exit 65).")
+        bool, typer.Option(help="Continue a release; exit 65 if it was withdrawn meanwhile.")
     ] = False,
     if_sequence: IfSequence = None,
     night: Night = None,
     as_json: AsJson = False,
 ) -> None:
-    """Roll a published version out: load beside, probe, shadow, canary, promote; exit 65 rolled back, 75 held."""
+    """Roll out a published version: load, probe, shadow, canary, promote; exit 65 if rolled back, 75 if held."""
     result = call(
-        "reshelve.serving.release:release",
+        "reshelve.rollout.release:release",
         rules_of(ranker, night),
         version,
         by=by,
@@ -85,16 +88,16 @@ def _show_release(result: dict[str, Any], as_json: bool, until_approval: bool = 
 @app.command()
 def approve(
     ranker: RankerName,
-    version: Annotated[int, typer.Option("--version", "-v", help="The version that waits.")],
-    by: Annotated[str, typer.Option(help="Who approves, for the deployment log.")],
-    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    version: Annotated[int, typer.Option("--version", "-v", help="The version waiting for approval.")],
+    by: Annotated[str, typer.Option(help="Who approves; recorded in the deployment log.")],
+    reason: Annotated[str, typer.Option(help="The reason; recorded in the deployment log.")] = "",
     if_sequence: IfSequence = None,
     night: Night = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a release that waits for a person go on, and promote it."""
+    """Approve a waiting release: promote its version."""
     result = call(
-        "reshelve.serving.release:approve",
+        "reshelve.rollout.release:approve",
         rules_of(ranker, night), version, by=by, reason=reason, if_sequence=if_sequence,
     )  # fmt: skip
     _show_release(result, as_json)
@@ -105,16 +108,16 @@ def withdraw(
     ranker: RankerName,
     version: Annotated[
         int | None,
-        typer.Option("--version", "-v", help="Only where this version is being released; default: any."),
+        typer.Option("--version", "-v", help="Only if this version is being released; default: any."),
     ] = None,
-    by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
-    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
+    by: Annotated[str, typer.Option(help="Who requests this; recorded in the deployment log.")] = "cli",
+    reason: Annotated[str, typer.Option(help="The reason; recorded in the deployment log.")] = "",
     if_sequence: IfSequence = None,
     as_json: AsJson = False,
 ) -> None:
-    """End the release under way; the stable version serves on."""
+    """Withdraw the release under way; the stable version keeps serving."""
     result = call(
-        "reshelve.serving.going_back:withdraw",
+        "reshelve.rollout.roll_back:withdraw",
         known_name(ranker), version=version, by=by, reason=reason, if_sequence=if_sequence,
     )  # fmt: skip
     show(result, as_json)
@@ -122,8 +125,8 @@ def withdraw(
 
 @app.command()
 def log(ranker: RankerName, as_json: AsJson = False) -> None:
-    """The deployment log: every move with who, why and on what evidence; exit 65 where it explains nothing."""
-    found = call("reshelve.serving.status:history", ranker)
+    """Show the deployment log: every move with author, reason and evidence; exit 65 if it is not a valid sequence."""
+    found = call("reshelve.console.status:history", ranker)
     if as_json:
         show(found, True)
     for entry in [] if as_json else found["entries"]:
@@ -136,21 +139,23 @@ def log(ranker: RankerName, as_json: AsJson = False) -> None:
 def rollback(
     ranker: RankerName,
     to: Annotated[
-        int | None, typer.Option("--to", help="The version to go back to; default: the previous one.")
+        int | None, typer.Option("--to", help="The version to roll back to; default: the previous one.")
     ] = None,
-    by: Annotated[str, typer.Option(help="Who asks, for the deployment log.")] = "cli",
-    reason: Annotated[str, typer.Option(help="Why, for the deployment log.")] = "",
-    dry_run: Annotated[bool, typer.Option(help="Say what would happen and change nothing.")] = False,
+    by: Annotated[str, typer.Option(help="Who requests this; recorded in the deployment log.")] = "cli",
+    reason: Annotated[str, typer.Option(help="The reason; recorded in the deployment log.")] = "",
+    dry_run: Annotated[bool, typer.Option(help="Show what would happen, and change nothing.")] = False,
     resume: Annotated[
         bool,
-        typer.Option(help="A try before this one may have gone back already: then only wait for agents."),
+        typer.Option(
+            help="An earlier attempt may have rolled back already; if so, only wait for the agents."
+        ),
     ] = False,
     if_sequence: IfSequence = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve the previous version again, in seconds, without training and without Airflow."""
     result = call(
-        "reshelve.serving.going_back:rollback",
+        "reshelve.rollout.roll_back:rollback",
         known_name(ranker), to=to, by=by, reason=reason, dry_run=dry_run, resume=resume, if_sequence=if_sequence,
     )  # fmt: skip
     show(result, as_json)
@@ -160,23 +165,23 @@ def rollback(
 def predict(
     ranker: RankerName,
     history: Annotated[
-        str | None, typer.Option(help="next_item: bought item titles, newest first, separated by ' ; '.")
+        str | None, typer.Option(help="next_item: titles of the history, newest first, separated by ' ; '.")
     ] = None,
     query: Annotated[str | None, typer.Option(help="search, pair: what the customer typed.")] = None,
     items: Annotated[
         list[str] | None,
         typer.Option(
-            "--item", help="search, pair: item ids to order; default: the catalogue, or a shortlist."
+            "--item", help="search, pair: item ids to rank; default: the catalogue, or a shortlist."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, max=1000, help="How many items to answer.")] = 5,
-    version: Annotated[int | None, typer.Option(help="Ask one version instead of the stable one.")] = None,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="How many items to return.")] = 5,
+    version: Annotated[int | None, typer.Option(help="Query this version instead of the stable one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the model server for a ranked answer."""
+    """Query the model server for a ranked answer."""
     result = call(
-        "reshelve.serving.predict:predict",
-        load_ranker(ranker, references=False), history=history, query=query, items=items, top=top, version=version,
+        "reshelve.client.predict:predict",
+        read_ranker(ranker), history=history, query=query, items=items, top=top, version=version,
     )  # fmt: skip
     if as_json:
         show(result, True)
@@ -192,23 +197,25 @@ def evaluate(
     source: Source,
     ranker: Annotated[
         str | None,
-        typer.Option("--ranker", "-r", help="Whose version; needed where several have that number."),
+        typer.Option(
+            "--ranker", "-r", help="The version's ranker; needed if several rankers have that version number."
+        ),
     ] = None,
     first: Annotated[
         str | None,
         typer.Option(
-            "--from", help="First day to ask about; default: the newest, as many as the gate holds out."
+            "--from", help="First day to evaluate; default: the newest days, as many as the gate holds out."
         ),
     ] = None,
     last: Annotated[
-        str | None, typer.Option("--to", help="Last day to ask about; default: the newest.")
+        str | None, typer.Option("--to", help="Last day to evaluate; default: the newest.")
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help="map@5, recall@20, mrr, …; default: the ranker file's.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a published version on validated days of any source: metrics with intervals, beside baselines; no verdict."""
+    """Evaluate a published version on validated days of any source: metrics with intervals, compared with baselines; no verdict."""
     found = call(
         "reshelve.evaluation.evaluate:evaluate",
         version, source, ranker, day(first), day(last), metric,
@@ -224,12 +231,12 @@ def status(
     ranker: Annotated[str | None, typer.Option("--ranker", "-r", help="One ranker; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What serves, where, since when, and whether it is well; exit 65 where something of a ranker is damaged."""
-    found = call("reshelve.serving.status:status", ranker)
+    """Show what serves, where, since when, and its health; exit 65 if stored data of a ranker is damaged."""
+    found = call("reshelve.console.status:status", ranker)
     if as_json:
         show(found, True)
     else:
-        page = call("reshelve.serving.status_page:page", object_store(), found, width_of(sys.stdout))
+        page = call("reshelve.console.status_page:page", object_store(), found, width_of(sys.stdout))
         sys.stdout.write("\n".join(page) + "\n")
     damaged = {name: one["problem"] for name, one in found.items() if "problem" in one}
     if damaged:
@@ -240,12 +247,12 @@ def status(
 @app.command()
 def housekeeping(
     ranker: RankerName,
-    dry_run: Annotated[bool, typer.Option(help="Say what would go and delete nothing.")] = True,
+    dry_run: Annotated[bool, typer.Option(help="Show what would be deleted, and delete nothing.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Delete old versions and old work; never what is stable, previous, canary or newest."""
+    """Delete old versions and runs; never the stable, previous, canary or newest version."""
     show(
-        call("reshelve.store.retention:clean", load_ranker(ranker, references=False), dry_run=dry_run),
+        call("reshelve.pipeline.retention:clean", read_ranker(ranker), dry_run=dry_run),
         as_json,
         f"housekeeping: {ranker}",
     )

@@ -64,9 +64,9 @@ def editor(
     try:
         whose, sequence, page = _serializer(ranker).loads(token, max_age=_FORM_SECONDS)
     except (BadSignature, TypeError, ValueError) as error:  # the latter: signed by an earlier release of ours
-        raise _not_ours("the form is too old or is not ours; open the page again") from error
+        raise _not_ours("the form is too old or invalid; reload the page") from error
     if whose != user.get_id():
-        raise _not_ours("the form was made for somebody else; open the page again")
+        raise _not_ours("the form belongs to another user; reload the page")
     return Shown(user, int(sequence), str(page))
 
 

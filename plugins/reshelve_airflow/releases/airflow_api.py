@@ -6,6 +6,7 @@ So Airflow checks the same permissions once more, writes its audit log, and know
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -14,10 +15,13 @@ from fastapi import HTTPException, Request, status
 
 _CREDENTIALS = ("authorization", "cookie")
 _SECONDS = 30.0
+# Airflow 3.3.2 fails a task that is answered before its scheduler has heard that the asking process ended. Its retry asks
+# anew, and the answer is lost. The scheduler hears within a turn of its loop, a second or two on a busy machine.
+_HEARD = timedelta(seconds=5)
 
 
 async def start_dag(request: Request, dag: str, run: str, conf: dict[str, Any], note: str) -> None:
-    """Ask for the run of a DAG with this id; one that is there already is the first click's.
+    """Ask for the run of a DAG with this id; one that already exists is the first click's.
 
     Raises HTTPException with Airflow's own words where it is refused.
     """
@@ -74,10 +78,15 @@ async def is_working(request: Request, dag: str, version: int) -> bool:
 
 
 async def _asking(request: Request, dag: str) -> list[dict[str, Any]]:
-    """The tasks of `dag` that wait for a person."""
+    """The tasks of `dag` that wait for a person, long enough to be answered."""
     waiting = "hitlDetails?response_received=false&state=awaiting_input"
     found = await _call(request, "GET", f"/dags/{quote(dag)}/dagRuns/~/{waiting}")
-    return [detail["task_instance"] for detail in found["hitl_details"]]
+    heard = datetime.now(UTC) - _HEARD
+    return [
+        detail["task_instance"]
+        for detail in found["hitl_details"]
+        if datetime.fromisoformat(detail["created_at"]) <= heard
+    ]
 
 
 async def _version(request: Request, there: str) -> Any:

@@ -15,12 +15,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.deployments.freeze import require_no_hold
+from reshelve.deployments.release_table import ReleaseState
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
-from reshelve.serving.going_back import require_way_back
-from reshelve.store.deployments import Pointer
-from reshelve.store.holds import require_no_hold
+from reshelve.rollout.roll_back import require_way_back
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import State
 from reshelve_airflow.releases import airflow_api
 from reshelve_airflow.releases.access import Editor, RankerName, Shown, form_token, may_act, reader
 from reshelve_airflow.releases.bound import Bound, StalePageError, require_unmoved, require_version
@@ -28,11 +28,13 @@ from reshelve_airflow.releases.bucket import board
 from reshelve_airflow.releases.contents import overview, ranker_page
 from reshelve_airflow.releases.pages import STYLE, THEME, render
 
-Reason = Annotated[str, Form(min_length=3, max_length=500, description="Why, for the deployment log.")]
+Reason = Annotated[
+    str, Form(min_length=3, max_length=500, description="The reason; recorded in the deployment log.")
+]
 SourceName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Clickstream source.")]
 Version = Annotated[int, Form(ge=1, le=99_999_999_999)]
 
-_PATIENCE = 10  # seconds, for a run that is about to ask
+_PATIENCE = 20  # seconds, for a run that is about to ask, or has only just asked
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -89,7 +91,7 @@ def report(
 @app.get("/validation/{source}/{day}/{name}", response_class=HTMLResponse)
 def validation(source: SourceName, day: date, name: Literal["report.html", "data_docs.html"]) -> Response:
     """What the verdict on a day says, as it was made: on one page, or by Great Expectations' own words."""
-    from reshelve.clickstream.verdicts import validation_page
+    from reshelve.validation.verdicts import validation_page
 
     return _made_page(validation_page(board().store, source, day, name), f"{name} of {source} {day}")
 
@@ -133,9 +135,9 @@ async def release(
 async def approve(
     request: Request, shown: Editor, seen: Bound, ranker: RankerName, version: Version, reason: Reason
 ) -> Response:
-    """Let a release that waits for a person go on."""
+    """Approve a waiting release."""
     require_version(seen, version)
-    if seen.state is not State.APPROVAL:
+    if seen.state is not ReleaseState.APPROVAL:
         raise StalePageError(
             ranker, f"version {version} does not wait for a person: it is {seen.state.value}"
         )
@@ -189,7 +191,7 @@ async def _refuse(check: Callable[..., None], seen: Pointer, *asked: Any, **how:
 
 
 def _require_releasable(store: ObjectStore, seen: Pointer, version: int, **how: bool) -> None:
-    from reshelve.serving.release import require_releasable  # takes a second: not in the event loop
+    from reshelve.rollout.release import require_releasable  # takes a second: not in the event loop
 
     require_releasable(store, seen, version, **how)
 
@@ -213,19 +215,20 @@ async def _decide(
     waiting = f"release_{ranker}"
     # Whoever went past a run between having come to the question and asking it would leave it waiting.
     for _ in range(_PATIENCE):
+        # Looked at first: a run that comes to its question between the two looks is then answered, or waited for.
+        about_to_ask = seen.state is ReleaseState.APPROVAL and await airflow_api.is_working(
+            request, waiting, version
+        )
         run = await airflow_api.answer_waiting(request, waiting, version, seen.sequence, option, reason)
         if run is not None:
             return _back(request, ranker, waiting, run)
-        about_to_ask = seen.state is State.APPROVAL and await airflow_api.is_working(
-            request, waiting, version
-        )
         if not about_to_ask:
             conf = {"ranker": ranker, "version": version, "reason": reason}
             return await _start(request, shown, seen, dag, conf)
         await asyncio.sleep(1)
         await run_in_threadpool(require_unmoved, ranker, shown)
     raise HTTPException(
-        409, f"{waiting} is about to ask for this answer; go back and try again in a few seconds"
+        409, f"{waiting} is not ready for this answer yet; go back and try again in a few seconds"
     )
 
 
@@ -259,18 +262,21 @@ def _page(request: Request, template: str, status: int = 200, **context: Any) ->
 
 _TITLES = {
     401: "Log in first",
-    403: "You may look, not act",
+    403: "You may look but not act",
     404: "There is no such page",
     409: "Not now",
-    422: "That was not understood",
-    500: "Something that is stored is damaged",
+    422: "The request is invalid",
+    500: "Stored data is damaged",
     503: "The object store does not answer",
 }
 
 
 @app.exception_handler(StalePageError)
 def _stale(request: Request, error: StalePageError) -> Response:
-    words = f"The pointer has moved since the page was drawn: {error.detail}. Nothing was started: reload and look again."
+    words = (
+        f"The pointer has moved since the page was loaded: {error.detail}. Nothing was started: "
+        "reload the page and decide again."
+    )
     back = f"{request.scope.get('root_path', '')}/releases/{error.ranker}"
     return _message(request, error.status_code, words, title="This page is out of date", back=back)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException, status
 
-from reshelve.store.deployments import Pointer, moved_since, read_pointer
+from reshelve.deployments.deployment_log import Pointer, moved_since, read_pointer
 from reshelve_airflow.releases.access import Editor, RankerName, Shown
 from reshelve_airflow.releases.bucket import board
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 
+from reshelve.config.ranker import ranker_names
+from reshelve.console.health import counted, health
+from reshelve.console.release_reader import AgentRow, Deployment, ReleaseReader, VersionRow
 from reshelve.errors import DataError
-from reshelve.rankers import ranker_names
-from reshelve.serving.board import AgentRow, Board, Deployment, VersionRow
-from reshelve.serving.health import counted, health
 from reshelve_airflow.releases.pages import ago
 from reshelve_airflow.releases.traffic import LOOKS, Curves, curves, decisions
 from reshelve_airflow.releases.trend import NIGHTS, trend
@@ -32,13 +32,13 @@ class Card:
     against: str
 
 
-def overview(board: Board) -> dict[str, Any]:
+def overview(board: ReleaseReader) -> dict[str, Any]:
     """Every ranker that has a file or was ever released."""
     names = sorted({*ranker_names(), *board.rankers()})
     return {"rankers": [_summary_or_problem(board, name) for name in names]}
 
 
-def ranker_page(board: Board, ranker: str, page: int, newest: int | None) -> dict[str, Any]:
+def ranker_page(board: ReleaseReader, ranker: str, page: int, newest: int | None) -> dict[str, Any]:
     """Everything about one ranker. Raises HTTPException 404 where there is none of that name."""
     if ranker not in ranker_names() and ranker not in board.rankers():
         raise HTTPException(404, f"no ranker {ranker}")
@@ -56,7 +56,7 @@ def ranker_page(board: Board, ranker: str, page: int, newest: int | None) -> dic
     }
 
 
-def _summary_or_problem(board: Board, ranker: str) -> dict[str, Any]:
+def _summary_or_problem(board: ReleaseReader, ranker: str) -> dict[str, Any]:
     """A damaged object of one ranker is said on its card, and no reason to show no other one."""
     try:
         return {"problem": "", **_summary(board, ranker)}
@@ -64,7 +64,7 @@ def _summary_or_problem(board: Board, ranker: str) -> dict[str, Any]:
         return {"problem": error.headline, "ranker": ranker}
 
 
-def _summary(board: Board, ranker: str) -> dict[str, Any]:
+def _summary(board: ReleaseReader, ranker: str) -> dict[str, Any]:
     deployment = board.deployment(ranker)
     looks = board.looks(ranker, LOOKS)
     reports = [agent.report for agent in deployment.agents]
@@ -104,8 +104,8 @@ def _against_stable(row: VersionRow, wanted: Sequence[VersionRow]) -> str:
         turned = stable.manifest.gate.difference_to(row.version)
         found = None if turned is None else -turned
     if found is None:
-        return f"never measured against {stable.version} on the same questions"
-    return f"{found} against {stable.version}, on the same questions"
+        return f"never compared with {stable.version} on the same questions"
+    return f"{found.signed} against {stable.version}, on the same questions"
 
 
 def _serving(deployment: Deployment) -> list[AgentRow]:

@@ -26,5 +26,5 @@ def warmed(app: ASGIApp) -> ASGIApp:
         compile_templates()
         overview(board())
     except Exception as error:  # noqa: BLE001  whatever is wrong with our pages, Airflow has to start
-        log.warning("the Releases page has nothing to show yet: %s: %s", type(error).__name__, error)
+        log.warning("the Releases page could not be prepared yet: %s: %s", type(error).__name__, error)
     return app

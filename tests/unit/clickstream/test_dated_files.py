@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from reshelve.cli import app
 from reshelve.clickstream.dated_files import Span, by_day, path_of, problem
 from reshelve.clickstream.events import landed_prefix
-from reshelve.clickstream.landing import land, land_day
-from reshelve.clickstream.sources import load_source
 from reshelve.errors import ConfigurationError, DataError, NotDeliveredError, PartlyDoneError
+from reshelve.landing.land import land, land_day
+from reshelve.raw.sources import load_source
 from reshelve.store.objects import ObjectStore
 
 HEADER = "seen,visit,sku,q\n"
@@ -71,9 +71,9 @@ def deliver(directory: Path, day: date, *seen: str) -> None:
         pytest.param("raw-{date:%Y%m}.csv", {}, "does not tell a day", id="a month"),
         pytest.param("raw-{date:%Q}.csv", {}, "%Q in {date:%Q} is none of", id="no directive"),
         pytest.param("raw-{date:YYYYMMDD}.csv", {}, "does not tell a day", id="another tongue"),
-        pytest.param("raw-*.csv", {"neighbour_days": 1}, "only where `files` has a {date}", id="no date"),
+        pytest.param("raw-*.csv", {"neighbour_days": 1}, "only if `files` has a {date}", id="no date"),
         pytest.param(
-            "raw-*.csv", {"wait_minutes": 5}, "only where `files` has a {date}", id="nothing to wait for"
+            "raw-*.csv", {"wait_minutes": 5}, "only if `files` has a {date}", id="nothing to wait for"
         ),
     ],
 )
@@ -118,9 +118,7 @@ def test_rows_of_another_day_are_counted_and_the_day_lands(
     deliver(tmp_path, D1, "2026-01-01 09:00:00")
     deliver(tmp_path, D2, "2026-01-02 09:00:00", "2026-01-01 23:59:59")
     land_day("shop", D1)
-    with pytest.raises(
-        PartlyDoneError, match="1 rows of 2026-01-01 stand in the files of other days"
-    ) as told:
+    with pytest.raises(PartlyDoneError, match="1 rows of 2026-01-01 are in the files of other days") as told:
         land_day("shop", D2)
     assert told.value.result["elsewhere"] == {"2026-01-01": 1}
     assert (told.value.result["partitions"], told.value.result["rows"]) == (1, 1)
@@ -153,9 +151,7 @@ def test_rows_that_came_too_late_are_counted_by_whichever_night_reads_them(
         deliver(tmp_path, day, f"{day} 09:00:00")
         land_day("shop", day)
     deliver(tmp_path, D3, "2026-01-03 09:00:00", "2026-01-01 23:59:59")
-    with pytest.raises(
-        PartlyDoneError, match="1 rows of 2026-01-01 stand in the files of other days"
-    ) as told:
+    with pytest.raises(PartlyDoneError, match="1 rows of 2026-01-01 are in the files of other days") as told:
         land_day("shop", D3)
     assert told.value.result["elsewhere"] == {"2026-01-01": 1}
     assert (told.value.result["partitions"], told.value.result["refused"]) == (2, [])
@@ -175,7 +171,7 @@ def test_a_day_that_holds_other_rows_is_bad_data_and_its_neighbours_are_not(
     assert [one["day"] for one in told.value.result["refused"]] == ["2026-01-01"]
     deliver(tmp_path, D1, "2026-01-01 09:00:00")
     deliver(tmp_path, D2, "2026-01-02 10:00:00")
-    with pytest.raises(DataError, match="2026-01-02 is landed already with other rows") as told_of_today:
+    with pytest.raises(DataError, match="2026-01-02 has already landed with other rows") as told_of_today:
         land_day("shop", D2)
     assert not isinstance(told_of_today.value, PartlyDoneError)
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.clickstream.events import EVENT_SCHEMA
-from reshelve.clickstream.judgement import Judgement
-from reshelve.clickstream.rules import load_rules
-from reshelve.clickstream.verdicts import Verdict
 from reshelve.errors import ConfigurationError
+from reshelve.validation.partition_check import PartitionCheck
+from reshelve.validation.rules import load_rules
+from reshelve.validation.verdicts import PartitionVerdict
 
 DAY = date(2026, 3, 2)
 MORNING = datetime(2026, 3, 2, 9)
@@ -66,13 +66,13 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return files
 
 
-def judge(engine: str, files: list[Path], directory: Path) -> tuple[Verdict, dict[str, bytes]]:
+def judge(engine: str, files: list[Path], directory: Path) -> tuple[PartitionVerdict, dict[str, bytes]]:
     """The verdict, and the bytes of its files."""
     out = directory / engine
     out.mkdir()
     products = directory / f"{engine}.parquet"
     pq.write_table(pa.table({"item_id": [f"i{n}" for n in range(5)], "title": ["Lamp"] * 5}), products)
-    verdict = Judgement(
+    verdict = PartitionCheck(
         "shop", DAY, load_rules(), directory / f"{engine}.duckdb", out, products, engine=engine
     ).judge(files)
     return verdict, {path.name: path.read_bytes() for path in out.iterdir()}
@@ -103,5 +103,5 @@ def test_every_engine_says_the_same(
 
 
 def test_an_engine_nobody_knows_is_refused(landed: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="'oracle' is no validation engine"):
+    with pytest.raises(ConfigurationError, match="'oracle' is not a validation engine"):
         judge("oracle", landed, tmp_path)

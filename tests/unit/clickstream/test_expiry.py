@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.clickstream.expiry import expire
-from reshelve.clickstream.landing import land
-from reshelve.clickstream.releases import release_quarantine
-from reshelve.clickstream.validation import validate_range
-from reshelve.clickstream.verdicts import validated_partitions
+from reshelve.landing.land import land
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.expiry import expire
+from reshelve.validation.validate import validate_range
+from reshelve.validation.verdicts import validated_partitions
+from reshelve.validation.waivers import release_quarantine
 
 TODAY = datetime.now(UTC).date()
 RawSource = Callable[..., Path]

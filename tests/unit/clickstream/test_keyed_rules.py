@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reshelve.clickstream import quarantine
 from reshelve.clickstream.database import database
-from reshelve.clickstream.engine import DuckDBEngine
 from reshelve.clickstream.events import EVENT_SCHEMA
-from reshelve.clickstream.rules import RuleFile
+from reshelve.validation import quarantine
+from reshelve.validation.engine import DuckDBEngine
+from reshelve.validation.rules import RuleFile
 
 NOON = datetime(2026, 3, 2, 12)
 Marked = Callable[..., list[int]]
@@ -125,8 +125,27 @@ def test_an_item_that_the_catalogue_lacks_breaks(rows_breaking: Marked) -> None:
     assert rows_breaking({"check": "in_catalogue"}, rows, products=["i", "j"]) == [1]
 
 
+@pytest.mark.parametrize(
+    ("products", "broken"),
+    [
+        pytest.param(["i"], [2], id="a list that has one of them"),
+        pytest.param([], [1, 2], id="no list"),
+    ],
+)
+def test_an_item_is_titled_by_its_event_or_by_the_product_list(
+    rows_breaking: Marked, products: list[str], broken: list[int]
+) -> None:
+    rows = [
+        {"item_id": "x", "item_title": "CUP"},
+        {"item_id": "i"},
+        {"item_id": "x"},
+        {"item_id": None},
+    ]
+    assert rows_breaking({"check": "titled"}, rows, products=products) == broken
+
+
 def test_an_event_received_too_late_breaks(tmp_path: Path) -> None:
-    from reshelve.clickstream.row_rules import Late
+    from reshelve.validation.row_rules import Late
 
     rule = Late(name="late", description="d", severity="warn", check="late", max_hours=48)
     path = tmp_path / "p.parquet"

@@ -16,9 +16,9 @@ import pytest
 
 from reshelve.clickstream.database import connect
 from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, landed_prefix
-from reshelve.clickstream.landing import land
 from reshelve.clickstream.privacy import protect
 from reshelve.errors import ConfigurationError, DataError, PartlyDoneError
+from reshelve.landing.land import land
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
 
@@ -66,7 +66,7 @@ def test_other_rows_for_a_landed_day_are_refused(store: ObjectStore, raw_source:
     key = landed_prefix("shop", date(2011, 8, 1)) + "part-0.parquet"
     before = store.etag(key)
     raw_source(CSV.replace("teapot", "kettle"))
-    with pytest.raises(DataError, match="2011-08-01 is landed already with other rows") as told:
+    with pytest.raises(DataError, match="2011-08-01 has already landed with other rows") as told:
         land("shop")
     assert store.etag(key) == before
 
@@ -89,7 +89,7 @@ def test_a_refused_day_keeps_no_other_from_landing(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 73, done.stderr
-    assert "reshelve: shop: 2011-08-01 is landed already with other rows" in done.stderr
+    assert "reshelve: shop: 2011-08-01 has already landed with other rows" in done.stderr
     assert "the other 1 days of shop are landed" in done.stderr
     said = json.loads(done.stdout)
     assert (said["partitions"], said["rows"]) == (1, 1)
@@ -102,7 +102,7 @@ def test_where_every_day_is_refused_the_data_is_bad(raw_source: Callable[..., Pa
     raw_source(CSV)
     land("shop")
     raw_source(CSV.replace("cup", "mug").replace("teapot", "kettle"))
-    with pytest.raises(DataError, match="landed already with other rows") as caught:
+    with pytest.raises(DataError, match="already landed with other rows") as caught:
         land("shop")
     assert not isinstance(caught.value, PartlyDoneError)
 
@@ -144,7 +144,7 @@ def test_rows_without_a_day_are_counted(raw_source: Callable[..., Path]) -> None
 
 
 def test_days_the_wrong_way_round_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="first day 2011-08-02 is after the last 2011-08-01"):
+    with pytest.raises(ConfigurationError, match="first day 2011-08-02 is after the last day 2011-08-01"):
         land("retail", date(2011, 8, 2), date(2011, 8, 1))
 
 

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.clickstream.events import EVENT_SCHEMA
-from reshelve.clickstream.judgement import Judgement
-from reshelve.clickstream.rules import load_rules
-from reshelve.clickstream.verdicts import Verdict
 from reshelve.errors import ReshelveError
+from reshelve.validation.partition_check import PartitionCheck
+from reshelve.validation.rules import load_rules
+from reshelve.validation.verdicts import PartitionVerdict
 
 DAY = date(2011, 8, 1)
 SHIPPED = load_rules()
@@ -192,7 +192,7 @@ def test_there_are_a_hundred() -> None:
     assert len(CASES) >= 100
 
 
-def assert_nothing_lost(verdict: Verdict, out: Path) -> None:
+def assert_nothing_lost(verdict: PartitionVerdict, out: Path) -> None:
     assert verdict.rows_in == verdict.rows_good + verdict.rows_quarantined
     assert "Traceback" not in verdict.headline
     if verdict.usable:
@@ -218,7 +218,7 @@ def test_a_malformed_partition_ends_in_a_verdict_or_a_clear_error(tmp_path: Path
         (tmp_path / name).write_bytes(content)
         files.append(tmp_path / name)
     try:
-        verdict = Judgement("retail", DAY, RULES, tmp_path / "p.duckdb", out).judge(files)
+        verdict = PartitionCheck("retail", DAY, RULES, tmp_path / "p.duckdb", out).judge(files)
     except ReshelveError as error:
         assert error.headline
         return

@@ -17,15 +17,15 @@ import pytest
 from reshelve.clickstream.database import connect
 from reshelve.clickstream.days import day_limits
 from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
-from reshelve.clickstream.landing import land
-from reshelve.clickstream.mapping import map_catalogue, map_events
-from reshelve.clickstream.row_rules import Expression
-from reshelve.clickstream.rules import load_rules
-from reshelve.clickstream.sources import load_source
-from reshelve.clickstream.trial import try_day
-from reshelve.clickstream.validation import validate
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.landing.land import land
+from reshelve.landing.mapping import map_catalogue, map_events
+from reshelve.landing.trial import try_day
+from reshelve.raw.sources import load_source
 from reshelve.settings import settings
+from reshelve.validation.row_rules import Expression
+from reshelve.validation.rules import load_rules
+from reshelve.validation.validate import validate
 
 EVENING = "2024-03-09T23:30:00-08:00"  # the ninth in Los Angeles, the tenth in UTC
 Write = Callable[..., Path]

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from reshelve.clickstream.database import connect
-from reshelve.clickstream.drift import stability
-from reshelve.clickstream.measured_rules import (
+from reshelve.validation.drift import stability
+from reshelve.validation.measured_rules import (
     Drift,
-    Facts,
     MeasuredRule,
     NewItemShare,
     NoNewColumns,
+    PartitionFacts,
     QuantileShift,
     RowCountTrend,
     TypeShare,
 )
-from reshelve.clickstream.profile import Profile, histograms, profile_query, quantile
+from reshelve.validation.profile import Profile, histograms, profile_query, quantile
 
 MONDAY = date(2026, 3, 2)
 SAID: dict[str, Any] = {"name": "r", "description": "d", "severity": "warn"}
@@ -39,7 +39,7 @@ def weeks(rows: dict[int, int], **histograms: dict[str, int]) -> tuple[Profile, 
     )
 
 
-def broken(rule: MeasuredRule, facts: Facts) -> bool | None:
+def broken(rule: MeasuredRule, facts: PartitionFacts) -> bool | None:
     """None: the rule says nothing."""
     found = rule.measured(facts)
     if found is None:
@@ -66,7 +66,7 @@ def test_rows_are_compared_with_the_same_weekday(
     rows: int, history: dict[int, int], expected: bool | None
 ) -> None:
     rule = RowCountTrend(**SAID, check="row_count_trend", weeks=4)
-    assert broken(rule, Facts(profile(MONDAY, rows), 0, weeks(history))) is expected
+    assert broken(rule, PartitionFacts(profile(MONDAY, rows), 0, weeks(history))) is expected
 
 
 @pytest.mark.parametrize(
@@ -81,22 +81,24 @@ def test_rows_are_compared_with_the_same_weekday(
 )
 def test_a_share_is_broken_only_beyond_chance(clicks: int, rows: int, expected: bool | None) -> None:
     rule = TypeShare(**SAID, check="type_share", event_type="click", min=0.02, max=0.1)
-    facts = Facts(profile(MONDAY, rows, event_type={"click": clicks, "impression": rows - clicks}), 0)
+    facts = PartitionFacts(
+        profile(MONDAY, rows, event_type={"click": clicks, "impression": rows - clicks}), 0
+    )
     assert broken(rule, facts) is expected
 
 
 def test_new_items_are_told_once_there_is_a_past() -> None:
     rule = NewItemShare(**SAID, check="new_item_share", max=0.2, least_days=3)
     past = weeks({1: 10, 2: 10, 3: 10})
-    assert broken(rule, Facts(profile(MONDAY), 0, past, item_rows=1000, new_rows=150)) is False
-    assert broken(rule, Facts(profile(MONDAY), 0, past, item_rows=1000, new_rows=300)) is True
-    assert broken(rule, Facts(profile(MONDAY), 0, past[:2], item_rows=1000, new_rows=300)) is None
+    assert broken(rule, PartitionFacts(profile(MONDAY), 0, past, item_rows=1000, new_rows=150)) is False
+    assert broken(rule, PartitionFacts(profile(MONDAY), 0, past, item_rows=1000, new_rows=300)) is True
+    assert broken(rule, PartitionFacts(profile(MONDAY), 0, past[:2], item_rows=1000, new_rows=300)) is None
 
 
 def test_a_column_nobody_told_of_is_named() -> None:
     rule = NoNewColumns(**SAID, check="no_new_columns")
-    assert broken(rule, Facts(profile(MONDAY), 0, extra_columns=("received_time",))) is False
-    found = rule.measured(Facts(profile(MONDAY), 0, extra_columns=("colour", "shade")))
+    assert broken(rule, PartitionFacts(profile(MONDAY), 0, extra_columns=("received_time",))) is False
+    found = rule.measured(PartitionFacts(profile(MONDAY), 0, extra_columns=("colour", "shade")))
     assert found is not None
     assert (found.value, found.said) == (2, "new columns: colour, shade")
 
@@ -111,12 +113,14 @@ def prices(count: int, shift: int, seed: int) -> dict[str, int]:
 def test_drift_is_found_by_its_size_and_never_invented(count: int) -> None:
     rule = Drift(**SAID, check="drift", column="price", max=0.1)
     past = tuple(profile(MONDAY - timedelta(days=n), price=prices(2000, 0, n)) for n in range(1, 8))
-    same = [Facts(profile(MONDAY, price=prices(count, 0, seed)), 0, past) for seed in range(100, 110)]
+    same = [
+        PartitionFacts(profile(MONDAY, price=prices(count, 0, seed)), 0, past) for seed in range(100, 110)
+    ]
     assert not any(broken(rule, facts) for facts in same)
     assert (
-        broken(rule, Facts(profile(MONDAY, price=prices(count, 16, 1)), 0, past)) is True
+        broken(rule, PartitionFacts(profile(MONDAY, price=prices(count, 16, 1)), 0, past)) is True
     )  # twice the price
-    assert broken(rule, Facts(profile(MONDAY, price=prices(100, 16, 1)), 0, past)) is None
+    assert broken(rule, PartitionFacts(profile(MONDAY, price=prices(100, 16, 1)), 0, past)) is None
 
 
 def test_the_index_of_few_rows_is_large_by_chance_alone() -> None:
@@ -131,7 +135,7 @@ def test_the_index_of_few_rows_is_large_by_chance_alone() -> None:
 def test_a_quantile_that_doubles_or_halves_is_told(shift: int, expected: bool) -> None:
     rule = QuantileShift(**SAID, check="quantile_shift", column="price", max_ratio=2)
     past = (profile(MONDAY - timedelta(days=1), price=prices(5000, 0, 1)),)
-    assert broken(rule, Facts(profile(MONDAY, price=prices(5000, shift, 2)), 0, past)) is expected
+    assert broken(rule, PartitionFacts(profile(MONDAY, price=prices(5000, shift, 2)), 0, past)) is expected
 
 
 def test_a_quantile_of_bins_is_exact_to_half_a_bin() -> None:

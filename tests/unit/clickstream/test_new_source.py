@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from reshelve.cli import app
-from reshelve.clickstream.column_kinds import look_at
-from reshelve.clickstream.column_roles import event_types
 from reshelve.clickstream.database import connect
-from reshelve.clickstream.mapping import map_events
-from reshelve.clickstream.new_source import new_source
-from reshelve.clickstream.sources import load_source
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.examples.new_ranker import new_ranker
-from reshelve.rankers import load_ranker
+from reshelve.landing.column_roles import event_types
+from reshelve.landing.mapping import map_events
+from reshelve.landing.new_source import new_source
+from reshelve.landing.trial import try_day
+from reshelve.pipeline.references import load_ranker
+from reshelve.raw.column_kinds import look_at
+from reshelve.raw.sources import load_source
 from reshelve.settings import settings
 
 GERMAN = "Zeitpunkt;Sitzung;Kundennr;Aktion;Artikelnummer;Artikelbezeichnung;Suchbegriff;Menge;Einzelpreis;Land;intern\n"
@@ -64,7 +66,9 @@ def test_a_german_export_is_understood(here: Path) -> None:
         "event_time": "Zeitpunkt", "session_id": "Sitzung", "user_id": "Kundennr", "event_type": "Aktion", "item_id": "Artikelnummer",
         "item_title": "Artikelbezeichnung", "query": "Suchbegriff", "quantity": "Menge", "price": "Einzelpreis", "segment": "Land",
     }  # fmt: skip
-    assert told["not_understood"] == ["Aktion: Newsletter geöffnet: left out by `rows`"]
+    assert told["not_understood"] == [
+        "Aktion: Newsletter geöffnet: left out: no impression, click, cart, purchase or return"
+    ]
     text = (here / "sources" / "laden.yaml").read_text(encoding="utf-8")
     assert '"Aktion"' in text and "export_{date:%Y%m%d}.csv" in text and '# not used: "intern"' in text
     assert "K-1" not in text, "customers stay out of a file that is shared"
@@ -85,7 +89,7 @@ def test_a_file_that_is_there_is_written_over_only_when_told(here: Path) -> None
     path = here / "sources" / "laden.yaml"
     path.write_text("name: mine\n")
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match="is there already"):
+        with pytest.raises(ConfigurationError, match="already exists"):
             new_source("laden", pattern)
         assert path.read_text() == "name: mine\n"
     new_source("laden", pattern, force=True)
@@ -149,6 +153,56 @@ def test_what_cannot_be_told_is_said(here: Path) -> None:
         new_source("other", f"{here}/none-*.csv")
 
 
+NAMELESS = "Zeit;Sitzung;Aktion;Objekt;Menge\n"
+
+
+def furniture(here: Path) -> dict[str, Any]:
+    """What is told of an export whose item column has no telling name, beside the product list that has its ids."""
+    rows = [
+        f"05.01.2026 09:00:{n:02};S{n // 4};{'Seitenaufruf;;' if n % 4 == 0 else f'Produktansicht;{n:04};1'}"
+        for n in range(60)
+    ]
+    (here / "a.csv").write_text(NAMELESS + "\n".join(rows) + "\n")
+    products = "\n".join(f"{n};{n:04};Stuhl {n};{n / 10}" for n in range(80))
+    (here / "products.csv").write_text(f"Zeile;Code;Text;Gewicht\n{products}\n")
+    return new_source("shop", f"{here}/a.csv", f"{here}/products.csv")
+
+
+def test_the_product_list_tells_which_column_holds_the_items(here: Path) -> None:
+    told = furniture(here)
+    assert told["columns"]["item_id"] == "Objekt"
+    listed = load_source("shop").catalogue
+    assert listed and (listed.item_id, listed.title) == ('"Code"', '"Text"')
+    assert {row["item_id"] for row in events(here, "shop")} == {f"{n:04}" for n in range(60) if n % 4}
+
+
+def test_a_kind_of_event_that_names_no_item_is_left_out(here: Path) -> None:
+    assert "Aktion: Seitenaufruf: left out: names no item" in furniture(here)["not_understood"]
+    assert {row["event_type"] for row in events(here, "shop")} == {"click"}
+
+
+def test_an_item_column_that_is_not_found_is_the_first_thing_to_say(here: Path) -> None:
+    (here / "a.csv").write_text("Zeit;Sitzung;Objekt;Bezeichnung\n05.01.2026 09:00:00;s;0412;Tasse\n")
+    told = new_source("shop", f"{here}/a.csv")
+    assert any("item_id" in doubt and "Objekt" in doubt for doubt in told["not_understood"])
+
+
+def test_ids_that_the_product_list_does_not_have_are_said(here: Path) -> None:
+    rows = "\n".join(f"05.01.2026 09:00:{n:02};s;{n:04}" for n in range(60))
+    (here / "a.csv").write_text(f"Zeit;Sitzung;ArtNr\n{rows}\n")
+    products = "\n".join(f"X{n};Stuhl {n}" for n in range(80))
+    (here / "products.csv").write_text(f"ArtNr;Bezeichnung\n{products}\n")
+    told = new_source("shop", f"{here}/a.csv", f"{here}/products.csv")
+    assert told["columns"]["item_id"] == "ArtNr"
+    assert "ArtNr: 0% of its values are in the product list (ArtNr)" in told["not_understood"]
+
+
+def test_titles_of_the_product_list_count_in_the_try(here: Path) -> None:
+    furniture(here)
+    tried = try_day("shop")
+    assert tried["products"] == 80 and not [said for said in tried["broken"] if "title" in said]
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "made"),
     [
@@ -204,11 +258,11 @@ def test_a_ranker_is_drafted_from_what_the_source_allows(here: Path) -> None:
     assert ranker.data.events == {"click": 1.0, "cart": 3.0, "purchase": 5.0}
     document = yaml.safe_load((here / "rankers" / "suche.yaml").read_text())
     assert document["gates"]["metric"] == "map@5" and told["days"] == 3 and told["not_understood"] == []
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="already exists"):
         new_ranker("suche", "laden")
     assert new_ranker("k", "laden", "next_item")["kind"] == "next_item"
     assert load_ranker("k").gates.metric == "recall@20"
-    with pytest.raises(ConfigurationError, match="--kind shelf: expected search"):
+    with pytest.raises(ConfigurationError, match="--kind shelf: expected next_item, pair, search"):
         new_ranker("x", "laden", "shelf")
 
 
@@ -217,6 +271,23 @@ def test_a_source_that_a_ranker_cannot_learn_from_is_named(here: Path, raw: Call
     with pytest.raises(ConfigurationError, match="nothing for a search ranker") as told:
         new_ranker("x", "shop", "search")
     assert "2 click" in str(told.value)
+
+
+def test_what_is_bought_and_never_looked_at_is_taken_for_no_product(
+    here: Path, raw: Callable[..., str]
+) -> None:
+    rows = "".join(
+        f"0{day}.01.2026,{n},v{n},Cup,{kind}\n0{day}.01.2026,POST,v{n},Postage,kauf\n"
+        for day in (5, 6, 7)
+        for n in range(5)
+        for kind in ("klick", "kauf")
+    )
+    new_source("shop", raw(f"date,sku,visit,title,aktion\n{rows}"))
+    told = new_ranker("x", "shop", "next_item")
+    exclude = load_ranker("x").data.exclude
+    assert exclude.items == ("POST",)
+    assert told["next"] == "make night RANKER=x PARTITION=2026-01-07"
+    assert any("POST: bought and never looked at" in doubt for doubt in told["not_understood"])
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from structlog.testing import capture_logs
 
 from reshelve.clickstream.database import connect
 from reshelve.clickstream.events import EVENT_SCHEMA
-from reshelve.clickstream.landed import open_landed
-from reshelve.clickstream.mapping import map_catalogue, map_events
-from reshelve.clickstream.sources import load_source
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.landing.mapping import map_catalogue, map_events
+from reshelve.raw.sources import load_source
 from reshelve.settings import settings as project_settings
+from reshelve.validation.landed import open_landed
 
 Content = str | bytes
 HEAD = "seen,visit,sku,q\n"
@@ -350,9 +350,9 @@ def test_a_float_that_is_no_integer_makes_floats_of_integers_and_says_so(
     [
         pytest.param("csv", "{sample_size: 5}", 4, "options.sample_size: no option of csv", id="of another format"),
         pytest.param("jsonl", "\n  header: false", 5, "options.header: no option of json", id="no header in JSON"),
-        pytest.param("parquet", "\n  encoding: utf-8\n", 5, "options.encoding: no option of parquet", id="no encoding"),
-        pytest.param("csv", "\n  encoding: klingon", 5, "options.encoding: .*no encoding", id="no encoding of this world"),
-        pytest.param("csv", "\n  types: {sku: NUMMER}", 5, "options.types: .*'NUMMER' is no type", id="no type"),
+        pytest.param("parquet", "\n  encoding: utf-8\n", 5, "options.encoding: no option of parquet", id="not an encoding"),
+        pytest.param("csv", "\n  encoding: klingon", 5, "options.encoding: .*not an encoding", id="no encoding of this world"),
+        pytest.param("csv", "\n  types: {sku: NUMMER}", 5, "options.types: .*'NUMMER' is not a DuckDB type", id="no type"),
         pytest.param("csv", "\n  delimeter: x", 5, r"options.delimeter: .*expected one of: comment, delimiter", id="misspelt"),
     ],
 )  # fmt: skip
@@ -444,7 +444,7 @@ def test_rows_that_are_left_out_are_counted_and_named(mapped: Mapped, name: str,
         f"line {line}" for line in (3, 5)
     ]
     mapped.write({name: content}, "options: {max_rejects: 1}")
-    with pytest.raises(DataError, match=r"options\.max_rejects: 2 rows cannot be read, 1 may be left out"):
+    with pytest.raises(DataError, match=r"options\.max_rejects: 2 unreadable rows, at most 1 may be skipped"):
         mapped.rows("item_id")
 
 

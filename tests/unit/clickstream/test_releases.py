@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.clickstream.events import landed_prefix, validated_prefix
-from reshelve.clickstream.readiness import readiness
-from reshelve.clickstream.releases import release_quarantine
-from reshelve.clickstream.validation import validate
-from reshelve.clickstream.verdicts import Verdict, read_verdict
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.readiness import readiness
+from reshelve.validation.validate import validate
+from reshelve.validation.verdicts import PartitionVerdict, read_verdict
+from reshelve.validation.waivers import release_quarantine
 
 DAY = date(2011, 8, 1)
 Events = Callable[..., pa.Table]
@@ -30,7 +30,7 @@ Land = Callable[..., None]
 Read = Callable[[str], pa.Table]
 
 
-def stored(store: ObjectStore) -> Verdict:
+def stored(store: ObjectStore) -> PartitionVerdict:
     found = read_verdict(store, "retail", DAY)
     assert found is not None
     return found
@@ -59,7 +59,7 @@ def test_a_released_quarantine_is_merged_and_both_verdicts_stay(
 def test_only_quarantine_rules_of_a_judged_day_are_released(events: Events, land_bytes: Land) -> None:
     with pytest.raises(DataError, match="has no verdict"):
         release_quarantine("retail", DAY, ["item_known"])
-    with pytest.raises(ConfigurationError, match="title_known is no quarantine rule of retail"):
+    with pytest.raises(ConfigurationError, match="title_known is not a quarantine rule of retail"):
         release_quarantine("retail", DAY, ["title_known"])
 
 
@@ -69,7 +69,7 @@ def test_a_late_file_reopens_the_verdict(store: ObjectStore, events: Events, lan
     assert readiness("retail", DAY)["rows_good"] == 40
     late = events(50).slice(40)
     land_bytes(late, "part-1.parquet")
-    with pytest.raises(TryAgainError, match="files came or changed after it was validated"):
+    with pytest.raises(TryAgainError, match="files arrived or changed after it was validated"):
         readiness("retail", DAY)
     again = validate("retail", DAY)
     assert (again["rows_in"], again["rows_good"], again["reused"]) == (50, 50, False)
@@ -141,7 +141,7 @@ def slow(self, path, key, progress=None):
     if key.endswith("{until}"):
         time.sleep(600)
 ObjectStore.upload_file = slow
-from reshelve.clickstream.validation import validate
+from reshelve.validation.validate import validate
 validate("retail", date(2011, 8, 1))
 """
 

@@ -10,9 +10,9 @@ from datetime import date, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from reshelve.clickstream.validation import validate
-from reshelve.clickstream.verdicts import validation_page
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.validate import validate
+from reshelve.validation.verdicts import validation_page
 
 DAY = date(2011, 8, 1)
 Events = Callable[..., pa.Table]
@@ -97,9 +97,7 @@ def test_the_days_before_are_drawn(store: ObjectStore, events: Events, land_byte
     assert "<svg" not in page(store, "report.html")  # the first day has nothing before it
     html = page(store, "report.html", DAY + timedelta(days=3))
     assert html.count("<svg") == 1
-    assert (
-        "3 usable days before, 40 in the median, and of this one, last: 60, of which 2 are held back" in html
-    )
+    assert "3 usable earlier days (median 40) and, last, of this day: 60, of which 2 are quarantined" in html
     assert all(f"{day:02d} Aug" in html for day in (1, 2, 3, 4))
 
 

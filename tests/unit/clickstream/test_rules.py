@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.clickstream.rules import RowRule, Severity, load_rules
 from reshelve.errors import ConfigurationError
 from reshelve.settings import PROJECT, settings
+from reshelve.validation.rules import RowRule, Severity, load_rules
 
 SHIPPED = (PROJECT / "include" / "expectations" / "clickstream.yaml").read_text()
 
@@ -40,7 +40,7 @@ def test_the_shipped_rules_load() -> None:
         pytest.param("weeks: 5", "weeks: 1", "weeks: 1", "expected at most weeks (1)", id="never asked"),
         pytest.param("max: 0.3", "max: 0.3\n    least_days: 29", "least_days", "at most the 28 days", id="more days than weeks have"),
         pytest.param("price: [DOUBLE, FLOAT]", "price: []", "price: []", "at least 1", id="a column of no type"),
-        pytest.param("severity: quarantine\n    check: not_null", "severity: quarantine\n    tolerate: 0.1\n    check: not_null", "tolerate: 0.1", "sets aside every row", id="tolerates what it sets aside"),
+        pytest.param("severity: quarantine\n    check: not_null", "severity: quarantine\n    tolerate: 0.1\n    check: not_null", "tolerate: 0.1", "quarantines every row", id="tolerates what it sets aside"),
     ],
 )  # fmt: skip
 def test_a_wrong_rule_names_its_line(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.clickstream.landing import land
-from reshelve.clickstream.sources import load_source
 from reshelve.errors import ConfigurationError
+from reshelve.landing.land import land
+from reshelve.raw.sources import load_source
 from reshelve.settings import settings
 
 CSV = "seen,visit,sku,q\n2011-08-01 09:00:00,v1,11,teapot\n2011-08-03 10:00:00,v2,12,cup\n"
@@ -21,7 +21,7 @@ def test_the_shipped_sources_load(name: str) -> None:
 
 
 def test_an_unknown_source_lists_the_known() -> None:
-    with pytest.raises(ConfigurationError, match="'retial' is no clickstream source") as caught:
+    with pytest.raises(ConfigurationError, match="'retial' is not a clickstream source") as caught:
         load_source("retial")
     assert "mobile_search, retail" in caught.value.detail
 

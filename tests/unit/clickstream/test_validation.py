@@ -15,27 +15,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reshelve.clickstream import quarantine
 from reshelve.clickstream.database import database
-from reshelve.clickstream.engine import DuckDBEngine
 from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
-from reshelve.clickstream.rules import load_rules
-from reshelve.clickstream.validation import validate, validate_range
-from reshelve.clickstream.verdicts import (
-    Decision,
-    Verdict,
+from reshelve.store.objects import ObjectStore
+from reshelve.validation import quarantine
+from reshelve.validation.engine import DuckDBEngine
+from reshelve.validation.rules import load_rules
+from reshelve.validation.validate import validate, validate_range
+from reshelve.validation.verdicts import (
+    PartitionDecision,
+    PartitionVerdict,
     read_verdict,
     validated_partitions,
     verdict_key,
 )
-from reshelve.store.objects import ObjectStore
 
 DAY = date(2011, 8, 1)
 RULES = load_rules()
 
 
 def good_rows_key(result: dict[str, Any]) -> str:
-    return Verdict.model_validate({k: v for k, v in result.items() if k != "reused"}).file("good.parquet")
+    return PartitionVerdict.model_validate({k: v for k, v in result.items() if k != "reused"}).file(
+        "good.parquet"
+    )
 
 
 def quarantine_key(result: dict[str, Any]) -> str:
@@ -62,7 +64,7 @@ def assert_stopped(store: ObjectStore, result: dict[str, Any]) -> None:
     assert not store.exists(good_rows_key(result))
     verdict = read_verdict(store, "retail", DAY)
     assert verdict is not None
-    assert verdict.verdict is Decision.STOP
+    assert verdict.verdict is PartitionDecision.STOP
     assert not verdict.usable
     assert store.exists(landed_prefix("retail", DAY) + "part-0.parquet")
 
@@ -147,7 +149,7 @@ def test_many_titles_missing_is_a_warning_and_all_rows_are_used(events: Events, 
     land_bytes(events(40, {row: {"item_title": None} for row in range(4)}))
     result = validate("retail", DAY)
     assert (result["verdict"], result["rows_good"]) == ("warn", 40)
-    assert "warning: 4 of 40 rows: item_title is missing" in result["headline"]
+    assert "warning: 4 of 40 rows: the item has a title neither" in result["headline"]
 
 
 def test_too_many_bad_rows_stop_the_day_and_are_kept_for_inspection(
@@ -172,8 +174,8 @@ def unreadable(table: pa.Table) -> dict[str, tuple[pa.Table | bytes, str]]:
         "missing column": (table.drop_columns(["item_id", "price"]), "columns missing: item_id, price"),
         "no rows": (table.slice(0, 0), "the partition has 0 rows: fewer than 1 rows"),
         "0 bytes": (b"", "part-0.parquet is empty (0 bytes)"),
-        "truncated": (whole[: len(whole) // 2], "part-0.parquet is no whole Parquet file"),
-        "no Parquet": (b"event_id,item_id\n1,2\n", "part-0.parquet is no whole Parquet file"),
+        "truncated": (whole[: len(whole) // 2], "part-0.parquet is not a complete Parquet file"),
+        "no Parquet": (b"event_id,item_id\n1,2\n", "part-0.parquet is not a complete Parquet file"),
         "damaged inside": (bytes(damaged), "part-0.parquet"),
     }
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reshelve.compression.form import Int8
-from reshelve.compression.int8 import ActivationRanges, QuantizedModel, quantize, smoothing_scales
 from reshelve.compression.measure import agreement
-from reshelve.packaging.graph import FloatLayers
-from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.trained import Architecture, ModelDocument, TrainedModel
-from reshelve.rankers import Kind
+from reshelve.config.compression import Int8
+from reshelve.export.layers import FloatLayers
+from reshelve.export.precisions.int8_layers import Int8Layers
+from reshelve.model.description import Architecture, ModelForm
+from reshelve.model.int8 import ActivationRanges, QuantizedModel, quantize, smoothing_scales
+from reshelve.model.trained import TrainedModel
 
 WIDTH, INNER, ITEMS = 32, 64, 50
 LAYER = "encoder.encoder.layer.0"
@@ -44,9 +44,7 @@ def model() -> TrainedModel:
         max_position_embeddings=16,
     )  # fmt: skip
     return TrainedModel(
-        ModelDocument(
-            kind=Kind.NEXT_ITEM, pooling="mean", max_length=16, architecture=architecture, items=ITEMS
-        ),
+        ModelForm(kind="next_item", pooling="mean", max_length=16, architecture=architecture, items=ITEMS),
         tensors,
     )
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
-from reshelve.compression.judge import (
+from reshelve.compression.measure import Agreement
+from reshelve.compression.measured_step import (
     AFTER,
     BEFORE,
-    Judgement,
+    StepMeasurement,
+    bootstrap_of_median_ratio,
     in_turn,
-    ratio_of_medians,
     shown,
     verdict,
 )
-from reshelve.compression.measure import Agreement
-from reshelve.evaluation.bootstrap import Interval
-from reshelve.rankers import Kind
+from reshelve.config.compression import Distil, Int8
+from reshelve.statistics.bootstrap import Interval
 
 FASTER, SLOWER, OPEN = Interval(0.6, 0.55, 0.65), Interval(1.2, 1.1, 1.3), Interval(0.98, 0.9, 1.05)
 EQUAL, WORSE, WIDE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, -0.01), Interval(0.02, -0.05, 0.1)
@@ -29,11 +27,11 @@ EQUAL, WORSE, WIDE = Interval(0.0, -0.004, 0.004), Interval(-0.02, -0.04, -0.01)
     [
         ("int8", 0.99, FASTER, EQUAL, True, "0.60 of the time before (0.55 to 0.65)"),
         ("int8", 0.90, FASTER, EQUAL, False, "agreement 0.900 is below 0.95"),
-        ("int8", 0.99, SLOWER, EQUAL, False, "not measured faster: 1.20 of the time"),
-        ("int8", 0.99, OPEN, EQUAL, False, "not measured faster"),
-        ("int8", 0.99, FASTER, WORSE, False, "it has surely lost"),
+        ("int8", 0.99, SLOWER, EQUAL, False, "not significantly faster: 1.20 of the time"),
+        ("int8", 0.99, OPEN, EQUAL, False, "not significantly faster"),
+        ("int8", 0.99, FASTER, WORSE, False, "it dropped significantly"),
         ("int8", 0.99, FASTER, WIDE, True, "0.60 of the time before"),
-        ("distil", 0.99, FASTER, WIDE, False, "may have lost more than 0.01"),
+        ("distil", 0.99, FASTER, WIDE, False, "may have dropped by more than 0.01"),
         ("distil", 0.80, FASTER, EQUAL, True, "quality +0.0000"),
         ("int8", None, FASTER, EQUAL, False, "agreement cannot be told"),
         ("int8", 0.99, FASTER, None, True, "quality cannot be told: too few held-out questions"),
@@ -57,16 +55,17 @@ def test_the_verdict_says_why(
     step: str, spearman: float | None, ratio: Interval, difference: Interval | None, kept: bool, words: str
 ) -> None:
     either = {BEFORE: 2, AFTER: 1}
-    found = Judgement(either, dict(either), ratio, difference, Agreement(spearman, spearman))
-    stays, reason = verdict(step, found, min_agreement=0.95, tolerance=0.01)
+    found = StepMeasurement(either, dict(either), ratio, difference, Agreement(spearman, spearman))
+    criterion = {"int8": Int8, "distil": Distil}[step].criterion
+    stays, reason = verdict(criterion, found, min_agreement=0.95, tolerance=0.01)
     assert stays is kept and words in reason
-    document = shown(found, Kind.PAIR)
+    document = shown(found, "pair")
     assert (document["agreement"], document["quality"] is None) == (spearman, difference is None)
 
 
 def test_load_on_the_machine_cancels_in_the_rounds_ratios() -> None:
     load = np.random.default_rng(1).lognormal(0, 1, 40)
-    found = ratio_of_medians(list(10 * load), list(7 * load))
+    found = bootstrap_of_median_ratio(list(10 * load), list(7 * load))
     assert found.value == pytest.approx(0.7) and found.low == pytest.approx(0.7)
 
 
@@ -75,9 +74,7 @@ def test_versions_are_asked_in_turn_until_the_ratio_is_plain() -> None:
 
     def ask(name: str, number: int) -> float:
         asked.append(name)
-        begin = time.perf_counter()
-        time.sleep(0.004 if name == BEFORE else 0.001)
-        return (time.perf_counter() - begin) * 1000
+        return (4.0 if name == BEFORE else 1.0) + 0.1 * (number % 3)
 
     times = in_turn(ask, {BEFORE: [], AFTER: []})
     assert len(times[BEFORE]) == len(times[AFTER]) == 20, "four times faster needs no more rounds"

@@ -10,23 +10,25 @@ import tensorflow as tf
 
 from reshelve.compression.calibration import calibrate
 from reshelve.compression.distil import kept_layers, thinned
-from reshelve.compression.int8 import ActivationRanges, quantize
 from reshelve.compression.low_rank import factorised, split
 from reshelve.compression.measure import scorer
 from reshelve.compression.prune import pruned
-from reshelve.packaging.batches import padded
-from reshelve.packaging.bf16_layers import Bf16Layers
-from reshelve.packaging.graph import FloatLayers
-from reshelve.packaging.int8_layers import Int8Layers
-from reshelve.packaging.tokenizer import Batch
-from reshelve.packaging.trained import Architecture, ModelDocument, TrainedModel
-from reshelve.rankers import Kind
+from reshelve.export.batches import padded
+from reshelve.export.layers import FloatLayers
+from reshelve.export.precisions.bf16 import Bf16Layers
+from reshelve.export.precisions.int8_layers import Int8Layers
+from reshelve.export.tokenizer import TokenBatch
+from reshelve.model.description import Architecture, ModelForm
+from reshelve.model.int8 import ActivationRanges, quantize
+from reshelve.model.trained import TrainedModel
+
+pytestmark = pytest.mark.slow  # computes in TensorFlow
 
 LAYERS, WIDTH, INNER, HEADS = 3, 32, 64, 4
 PRODUCTS = ("qkv", "attention_output", "intermediate", "output")
 
 
-def rows_of(count: int) -> Batch:
+def rows_of(count: int) -> TokenBatch:
     random = np.random.default_rng(4)
     rows = [random.integers(1, 100, 4 + n % 8).tolist() for n in range(count)]
     return padded([(row, [0] * (len(row) // 2) + [1] * (len(row) - len(row) // 2)) for row in rows])
@@ -42,7 +44,7 @@ def model() -> TrainedModel:
     )  # fmt: skip
     random = np.random.default_rng(3)
     encoder = BertModel(
-        BertConfig(**shape.model_dump(exclude={"head_width"})), add_pooling_layer=False
+        BertConfig(**shape.model_dump(exclude={"head_width", "pad_token_id"})), add_pooling_layer=False
     ).state_dict()
     tensors = {
         f"encoder.{name}": random.normal(0, 0.25, t.shape).astype(np.float32) for name, t in encoder.items()
@@ -53,9 +55,7 @@ def model() -> TrainedModel:
         "head.weight": random.normal(0, 0.5, (1, WIDTH)).astype("f"),
         "head.bias": np.zeros(1, "f"),
     }
-    return TrainedModel(
-        ModelDocument(kind=Kind.PAIR, pooling="cls", max_length=16, architecture=shape), tensors
-    )
+    return TrainedModel(ModelForm(kind="pair", pooling="cls", max_length=16, architecture=shape), tensors)
 
 
 @pytest.fixture(scope="module")

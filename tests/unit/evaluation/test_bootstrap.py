@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reshelve.evaluation.bootstrap import Interval, bootstrap
+from reshelve.statistics.bootstrap import bootstrap
+from reshelve.statistics.interval import Interval
 
 
 def names(count: int) -> list[str]:

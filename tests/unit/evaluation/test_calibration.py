@@ -15,9 +15,8 @@ from reshelve.evaluation.calibration import (
     predictions,
     reliability,
 )
-from reshelve.evaluation.scoring import Answers
+from reshelve.evaluation.scoring import RankedAnswers
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.rankers import Kind
 
 NAN = math.nan
 ROWS = st.lists(
@@ -111,11 +110,11 @@ ASKED = [
     HoldoutQuery("1", "red lamp", ["lamp"], 2.0, "c1", candidates=["lamp", "cup", "new"]),
     HoldoutQuery("2", "cup", ["tea"], 1.0, "c2", candidates=["cup"]),
 ]
-ANSWERS = Answers([["cup", "lamp", "new"], ["cup"]], [[0.6, 0.3, NAN], [0.2]], 0)
+ANSWERS = RankedAnswers([["cup", "lamp", "new"], ["cup"]], [[0.6, 0.3, NAN], [0.2]], 0)
 
 
 def test_a_pair_ranker_predicts_each_candidate_and_nothing_of_an_item_without_a_score():
-    found = predictions(ANSWERS, ASKED, Kind.PAIR)
+    found = predictions(ANSWERS, ASKED, "pair")
     assert found.probability.tolist() == [0.6, 0.3, 0.2]
     assert found.outcome.tolist() == [False, True, False]
     assert found.weight.tolist() == [2, 2, 1]
@@ -123,18 +122,18 @@ def test_a_pair_ranker_predicts_each_candidate_and_nothing_of_an_item_without_a_
 
 
 def test_a_next_item_ranker_predicts_its_first_item():
-    found = predictions(ANSWERS, ASKED, Kind.NEXT_ITEM)
+    found = predictions(ANSWERS, ASKED, "next_item")
     assert found.probability.tolist() == [0.6, 0.2]
     assert not found.outcome.any()
 
 
 def test_a_score_that_is_no_probability_predicts_nothing():
-    logits = Answers([["cup", "lamp", "new"]], [[3.5, 1.0, -0.5]], 0)
-    assert predictions(logits, ASKED[:1], Kind.PAIR).probability.tolist() == [1.0]
+    logits = RankedAnswers([["cup", "lamp", "new"]], [[3.5, 1.0, -0.5]], 0)
+    assert predictions(logits, ASKED[:1], "pair").probability.tolist() == [1.0]
 
 
 def test_no_score_at_all_is_no_calibration():
-    broken = predictions(Answers([["cup"]], [[NAN]], 1), ASKED[:1], Kind.PAIR)
+    broken = predictions(RankedAnswers([["cup"]], [[NAN]], 1), ASKED[:1], "pair")
     assert len(broken) == 0
     assert expected_calibration_error(broken, 1) is None
     assert reliability(broken) == []

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from reshelve.cli import app
 from reshelve.clickstream.events import EVENT_SCHEMA, validated_prefix
-from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.evaluation.evaluate import evaluate
 from reshelve.evaluation.evaluation_page import page
+from reshelve.pipeline.publish import publish
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
-from reshelve.store.versions import publish
+from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 from .test_gate import ITEMS, package_model, run_of
 
@@ -46,7 +46,9 @@ def validated(store: ObjectStore, source: str, day: date, baskets: list[list[str
     body = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), body)
     store.put(validated_prefix(source, day) + "good.parquet", body.getvalue())
-    said = Verdict(verdict=Decision.PASS, headline="", source=source, partition=day, digest=f"d{day}")
+    said = PartitionVerdict(
+        verdict=PartitionDecision.PASS, headline="", source=source, partition=day, digest=f"d{day}"
+    )
     store.put_json(verdict_key(source, day), said.result())
 
 
@@ -95,7 +97,7 @@ def test_a_version_is_scored_on_any_source(published: int, store: ObjectStore) -
     assert alone["value"]["low"] < alone["value"]["value"] < 1, "one basket holds what the version never saw"
     shown = "\n".join(page(alone))
     assert f"shelf version {published} on elsewhere, 2012-01-01" in shown
-    assert "1 questions have no answer" in shown and "No day before these" in shown
+    assert "1 questions have no relevant item" in shown and "No earlier day is validated" in shown
 
     path = settings().rankers_dir / "shelf.yaml"
     document = yaml.safe_load(path.read_text())

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from reshelve.config.kind_names import kind_names
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Advance, Offer, Promote, move_pointer
+from reshelve.deployments.release_table import Event, ReleaseState
 from reshelve.errors import DataError
 from reshelve.evaluation.gate import gate
-from reshelve.evaluation.scoring import kind_of, order
+from reshelve.evaluation.scoring import answers_as, order
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import EVENTS, HOLDOUT, HoldoutQuery, write_rows
 from reshelve.examples.readers import for_compression
-from reshelve.lineage import Run
-from reshelve.rankers import Kind, Ranker
-from reshelve.store.deployments import Advance, Offer, Promote, move_pointer
-from reshelve.store.rollout import Event, State
-from reshelve.store.versions import publish
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish
 
 DAY = date(2011, 8, 30)
 ITEMS = [f"i{number:02}" for number in range(30)]
@@ -88,7 +89,7 @@ def serve(run: Run) -> int:
     """Publish the run's version and make it the champion."""
     run.stage("gate").commit({"verdict": "promote", "reasons": []})
     version = publish(run)["version"]
-    loaded, probed = (Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)
+    loaded, probed = (Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)
     way = (Offer(version), Advance(version, *loaded), Advance(version, *probed), Promote(version))
     for change in way:
         move_pointer(run.store, "shelf", change, by="test", reason="")
@@ -155,11 +156,11 @@ def test_a_champion_of_another_kind_is_not_compared(store, tmp_path):
     assert any("no version of this kind serves yet" in reason for reason in result["reasons"])
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", kind_names())
 def test_a_version_says_its_kind(tmp_path, kind):
     (tmp_path / "assets.extra").mkdir()
-    (tmp_path / "assets.extra" / "reshelve.json").write_text(json.dumps({"kind": kind.value}))
-    assert kind_of(tmp_path) is kind
+    (tmp_path / "assets.extra" / "reshelve.json").write_text(json.dumps({"kind": kind}))
+    assert answers_as(tmp_path) == kind
 
 
 @pytest.mark.parametrize("body", [None, "{", "{}", '{"kind": "oracle"}'])
@@ -168,7 +169,7 @@ def test_a_version_that_does_not_say_its_kind_is_bad_data(tmp_path, body):
     if body is not None:
         (tmp_path / "assets.extra" / "reshelve.json").write_text(body)
     with pytest.raises(DataError, match=r"reshelve\.json: the version's description cannot be read"):
-        kind_of(tmp_path)
+        answers_as(tmp_path)
 
 
 def test_ties_unknown_items_and_broken_scores_help_nobody():

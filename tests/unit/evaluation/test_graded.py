@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reshelve.evaluation.graded import rmse, spearman
+from reshelve.evaluation.graded import rmse
 from reshelve.evaluation.metrics import ndcg_of_gains
 from reshelve.examples.titles import TextIndex, words
+from reshelve.statistics.correlation import spearman
 
 NUMBERS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3)), min_size=1, max_size=20)
 

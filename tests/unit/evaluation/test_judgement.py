@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.judgement import Evidence, judge
 from reshelve.evaluation.metrics import Metric, reported
-from reshelve.evaluation.scoring import Answers
-from reshelve.evaluation.slices import Known
+from reshelve.evaluation.scoring import RankedAnswers
+from reshelve.evaluation.slices import Familiarity
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.rankers import Ranker, load_ranker
+from reshelve.pipeline.references import load_ranker
 
 ITEMS = ["old", "fresh", "spare"]
 # 30 customers want the old item and 40 the fresh one, under a query that is known and one that is not.
@@ -24,12 +25,12 @@ ASKED = [
                  candidates=ITEMS)
     for n in range(70)
 ]  # fmt: skip
-KNOWN = Known(queries={"known": 0.0}, items={"old": 0.0, "spare": 0.9}, settled={"old", "spare"})
+KNOWN = Familiarity(queries={"known": 0.0}, items={"old": 0.0, "spare": 0.9}, settled={"old", "spare"})
 OLD_FIRST, FRESH_FIRST = ["old", "fresh", "spare"], ["fresh", "old", "spare"]
 
 
-def answering(*lists: list[str]) -> Answers:
-    return Answers(list(lists), [[0.5, 0.25, 0.25]] * len(lists), 0)
+def answering(*lists: list[str]) -> RankedAnswers:
+    return RankedAnswers(list(lists), [[0.5, 0.25, 0.25]] * len(lists), 0)
 
 
 FRIEND_OF_THE_OLD = answering(*[OLD_FIRST] * 70)
@@ -37,7 +38,7 @@ FRIEND_OF_THE_NEW = answering(*[FRESH_FIRST] * 70)
 FRIEND_OF_ALL = answering(*[OLD_FIRST] * 30, *[FRESH_FIRST] * 40)
 
 
-def evidence(challenger: Answers, champion: Answers | None) -> Evidence:
+def evidence(challenger: RankedAnswers, champion: RankedAnswers | None) -> Evidence:
     answers = {"challenger": challenger} | ({"champion": champion} if champion else {})
     return Evidence(
         held=HeldOut(ASKED, reported(Metric("recall", 1), whole_lists=True), seed=1),
@@ -118,7 +119,9 @@ def test_a_better_mean_does_not_pay_for_a_slice():
 def test_a_challenger_that_is_better_everywhere_is_promoted():
     result = judge(ranker(), evidence(FRIEND_OF_ALL, FRIEND_OF_THE_OLD))
     assert result["verdict"] == "promote"
-    assert "no slice is surely worse than the champion by more than 0.05 (6 looked at)" in result["reasons"]
+    assert (
+        "no slice is significantly worse than the champion by more than 0.05 (6 checked)" in result["reasons"]
+    )
 
 
 def test_calibration_of_every_version_is_reported_and_held_to_its_bound():
@@ -148,7 +151,7 @@ def test_lists_that_no_order_can_answer_better_are_counted_and_left_out():
         HoldoutQuery(f"one {n}", "known", ["old"], 1.0, f"one {n}", candidates=["old"]) for n in range(30)
     ]
     held = HeldOut(ASKED + single, reported(Metric("auc"), whole_lists=True), seed=1)
-    answers = Answers(
+    answers = RankedAnswers(
         [*FRIEND_OF_THE_OLD.ranked, *[["old"]] * 30], [*FRIEND_OF_THE_OLD.scores, *[[0.25]] * 30], 0
     )
     popular = [*[["spare", "old", "fresh"]] * 70, *[["old"]] * 30]

@@ -127,7 +127,7 @@ def test_a_metric_is_read_from_its_name():
     assert [str(metric) for metric in reported(Metric("map", 5))] == ["map@5", "recall@5", "mrr@5", "ndcg@5"]
     assert (str(Metric.parse("mrr")), str(Metric.parse("auc"))) == ("mrr", "auc")
     for wrong in ("auc@5", "map", "map@0", "map@x"):
-        with pytest.raises(ConfigurationError, match="is no metric"):
+        with pytest.raises(ConfigurationError, match="is not a metric"):
             Metric.parse(wrong)
 
 

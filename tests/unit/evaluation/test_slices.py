@@ -8,18 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reshelve.evaluation.slices import Known, enough, labels, masks, tier
+from reshelve.evaluation.slices import Familiarity, enough, labels, masks, tier
 from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import EVENTS, HoldoutQuery, write_rows
-from reshelve.examples.past import Past
-from reshelve.rankers import Kind
 
 NOW = date(2011, 8, 30)
 ITEMS = ["lamp", "cup", "tea", "bag"]
 
 
 @pytest.fixture
-def past(tmp_path: Path) -> Past:
+def past(tmp_path: Path) -> EventCounts:
     def event(days_ago: int, item: str, query: str | None) -> dict:
         at = datetime(2011, 8, 30) - timedelta(days=days_ago)
         return {"event_time": at, "event_type": "click", "user_id": None, "session_id": "s", "query": query,
@@ -34,7 +33,7 @@ def past(tmp_path: Path) -> Past:
     ]
     write_rows(tmp_path / "events.parquet", EVENTS, sorted(events, key=lambda row: row["event_time"]))
     catalogue = Catalogue(ITEMS, ITEMS, [1] * 4, [1] * 4)
-    return Past(tmp_path / "events.parquet", catalogue, {"click": 1.0}, NOW, tmp_path / "spill")
+    return EventCounts(tmp_path / "events.parquet", catalogue, {"click": 1.0}, NOW, tmp_path / "spill")
 
 
 def search(text: str, chosen: str) -> HoldoutQuery:
@@ -59,13 +58,13 @@ def test_what_the_past_knew(past):
     ],
 )  # fmt: skip
 def test_the_slices_of_a_search(past, query, expected):
-    assert labels(query, Kind.PAIR, Known.of(past, [query], Kind.PAIR)) == expected
+    assert labels(query, "pair", Familiarity.of(past, [query], "pair")) == expected
 
 
 def test_the_newest_item_of_a_history_stands_for_its_query(past):
     def asked(*history: str) -> set[str]:
         query = HoldoutQuery("q", "text", ["tea"], 1.0, "c", history_items=list(history))
-        found = labels(query, Kind.NEXT_ITEM, Known.of(past, [query], Kind.NEXT_ITEM))
+        found = labels(query, "next_item", Familiarity.of(past, [query], "next_item"))
         return {name for name in found if name.startswith("query")}
 
     assert asked("cup", "lamp") == {"query/torso", "query/seen"}
@@ -74,10 +73,10 @@ def test_the_newest_item_of_a_history_stands_for_its_query(past):
 
 
 def test_categories_and_segments_are_slices():
-    known = Known({}, {}, ITEMS, {"lamp": "light"})
+    known = Familiarity({}, {}, ITEMS, {"lamp": "light"})
     query = HoldoutQuery("q", "bright", ["lamp", "cup"], 1.0, "c", segment="France")
     assert {"category/light", "segment/France"} == {
-        name for name in labels(query, Kind.PAIR, known) if name.startswith(("category", "segment"))
+        name for name in labels(query, "pair", known) if name.startswith(("category", "segment"))
     }
 
 
@@ -87,7 +86,7 @@ def test_only_the_commonest_names_of_a_shop_become_slices():
 
 
 def test_new_and_rare_items(past):
-    known = Known.of(past, [], Kind.NEXT_ITEM)
+    known = Familiarity.of(past, [], "next_item")
     assert known.new([*ITEMS, "hat"]) == {"bag", "hat"}
     assert known.rare([*ITEMS, "hat"]) == {"bag", "tea", "hat"}
 

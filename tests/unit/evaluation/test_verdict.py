@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from reshelve.evaluation.bootstrap import Interval
-from reshelve.evaluation.verdict import Champion, Comparison, Verdict, decide
+from reshelve.evaluation.verdict import Champion, Comparison, GateOutcome, decide
+from reshelve.statistics.bootstrap import Interval
 
 BETTER, UNSURE, WORSE = Interval(0.05, 0.02, 0.08), Interval(0.01, -0.02, 0.04), Interval(-0.05, -0.08, -0.02)
 EQUAL = Interval(0.0, 0.0, 0.0)
@@ -35,65 +35,84 @@ def judged(
 @pytest.mark.parametrize(
     ("case", "verdict", "reason"),
     [
-        pytest.param({}, Verdict.PROMOTE, "no version of this kind serves yet", id="first-night"),
-        pytest.param({"baseline": UNSURE}, Verdict.HOLD, "not shown to be better", id="unsure-of-baseline"),
-        pytest.param({"baseline": WORSE}, Verdict.REJECT, "no better than the baseline", id="below-baseline"),
+        pytest.param({}, GateOutcome.PROMOTE, "no version of this kind serves yet", id="first-night"),
         pytest.param(
-            {"baseline": EQUAL}, Verdict.REJECT, "no better than the baseline", id="the-baseline-itself"
-        ),
-        pytest.param({"champion": BETTER}, Verdict.PROMOTE, "better than the champion", id="beats-champion"),
-        pytest.param(
-            {"champion": EQUAL}, Verdict.PROMOTE, "within 0.01 of the champion", id="equals-champion"
-        ),
-        pytest.param({"champion": SLIGHTLY_WORSE}, Verdict.PROMOTE, "within 0.01", id="within-tolerance"),
-        pytest.param(
-            {"champion": SURELY_WITHIN}, Verdict.PROMOTE, "within 0.01", id="worse-within-tolerance"
+            {"baseline": UNSURE}, GateOutcome.HOLD, "not shown to be better", id="unsure-of-baseline"
         ),
         pytest.param(
-            {"champion": UNSURE}, Verdict.HOLD, "may be worse than the champion", id="unsure-of-champion"
+            {"baseline": WORSE}, GateOutcome.REJECT, "no better than the baseline", id="below-baseline"
         ),
-        pytest.param({"champion": WORSE}, Verdict.REJECT, "worse than the champion", id="below-champion"),
-        pytest.param({"newer": True}, Verdict.HOLD, "newer partition", id="champion-of-a-newer-partition"),
-        pytest.param({"broken": 3}, Verdict.REJECT, "3 answers hold a score", id="not-a-number"),
+        pytest.param(
+            {"baseline": EQUAL}, GateOutcome.REJECT, "no better than the baseline", id="the-baseline-itself"
+        ),
+        pytest.param(
+            {"champion": BETTER}, GateOutcome.PROMOTE, "better than the champion", id="beats-champion"
+        ),
+        pytest.param(
+            {"champion": EQUAL}, GateOutcome.PROMOTE, "within 0.01 of the champion", id="equals-champion"
+        ),
+        pytest.param({"champion": SLIGHTLY_WORSE}, GateOutcome.PROMOTE, "within 0.01", id="within-tolerance"),
+        pytest.param(
+            {"champion": SURELY_WITHIN}, GateOutcome.PROMOTE, "within 0.01", id="worse-within-tolerance"
+        ),
+        pytest.param(
+            {"champion": UNSURE}, GateOutcome.HOLD, "may be worse than the champion", id="unsure-of-champion"
+        ),
+        pytest.param({"champion": WORSE}, GateOutcome.REJECT, "worse than the champion", id="below-champion"),
+        pytest.param(
+            {"newer": True}, GateOutcome.HOLD, "newer partition", id="champion-of-a-newer-partition"
+        ),
+        pytest.param({"broken": 3}, GateOutcome.REJECT, "3 answers have a score", id="not-a-number"),
         pytest.param(
             {"champion": BETTER, "slices": {"item/new": SURELY_BAD, "query/tail": BETTER}},
-            Verdict.REJECT,
+            GateOutcome.REJECT,
             "slice item/new is worse than the champion by more than 0.05",
             id="one-slice-pays",
         ),
         pytest.param(
             {"champion": BETTER, "slices": {"item/new": PERHAPS_BAD, "query/tail": BETTER}},
-            Verdict.PROMOTE,
-            "no slice is surely worse than the champion by more than 0.05 (2 looked at)",
+            GateOutcome.PROMOTE,
+            "no slice is significantly worse than the champion by more than 0.05 (2 checked)",
             id="a-slice-in-doubt",
         ),
         pytest.param(
             {"champion": BETTER, "slices": {"item/new": SURELY_BAD}, "slice_tolerance": None},
-            Verdict.PROMOTE,
+            GateOutcome.PROMOTE,
             "better than the champion",
             id="slices-only-reported",
         ),
         pytest.param(
-            {"error": Interval(0.08, 0.05, 0.12)}, Verdict.PROMOTE, "calibrated within 0.1", id="calibrated"
+            {"error": Interval(0.08, 0.05, 0.12)},
+            GateOutcome.PROMOTE,
+            "calibrated within 0.1",
+            id="calibrated",
         ),
         pytest.param(
             {"error": Interval(0.12, 0.09, 0.2)},
-            Verdict.HOLD,
+            GateOutcome.HOLD,
             "may not be calibrated",
             id="unsure-of-calibration",
         ),
         pytest.param(
             {"error": Interval(0.2, 0.15, 0.3)},
-            Verdict.REJECT,
+            GateOutcome.REJECT,
             "not calibrated within 0.1",
             id="not-calibrated",
         ),
-        pytest.param({"error": NO_SCORES}, Verdict.HOLD, "could be measured on", id="nothing-to-calibrate"),
         pytest.param(
-            {"baseline": UNSURE, "champion": WORSE}, Verdict.REJECT, "not shown", id="the-worst-part-decides"
+            {"error": NO_SCORES}, GateOutcome.HOLD, "could be measured on", id="nothing-to-calibrate"
         ),
         pytest.param(
-            {"baseline": WORSE, "champion": BETTER}, Verdict.REJECT, "no better", id="champion-below-baseline"
+            {"baseline": UNSURE, "champion": WORSE},
+            GateOutcome.REJECT,
+            "not shown",
+            id="the-worst-part-decides",
+        ),
+        pytest.param(
+            {"baseline": WORSE, "champion": BETTER},
+            GateOutcome.REJECT,
+            "no better",
+            id="champion-below-baseline",
         ),
     ],
 )
@@ -124,4 +143,4 @@ def test_without_slices_or_a_bound_nothing_is_said_of_them():
 
 
 def test_nothing_to_beat_is_still_a_verdict():
-    assert decide(metric="map@5", baselines=[], champion=None, tolerance=0.0).verdict is Verdict.PROMOTE
+    assert decide(metric="map@5", baselines=[], champion=None, tolerance=0.0).verdict is GateOutcome.PROMOTE

@@ -18,11 +18,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, validated_prefix
-from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
-from reshelve.lineage import Run
-from reshelve.rankers import Ranker
+from reshelve.config.ranker import Ranker
+from reshelve.lineage.run import Run
+from reshelve.model.base import resolve_base
 from reshelve.store.objects import ObjectStore
-from reshelve.training.base import resolve_base
+from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 FIRST = date(2011, 8, 1)
 Rows = list[dict[str, Any]]
@@ -38,10 +38,10 @@ class Shop:
     days: dict[date, Rows] = field(default_factory=dict)
     runs: int = 0
 
-    def write(self, day: date, rows: Rows, verdict: Decision = Decision.PASS) -> None:
+    def write(self, day: date, rows: Rows, verdict: PartitionDecision = PartitionDecision.PASS) -> None:
         """One validated partition."""
         self.days[day] = rows
-        said = Verdict(
+        said = PartitionVerdict(
             verdict=verdict, headline="said by the test", source="shop", partition=day, digest=f"d{day}"
         )
         if said.usable:

@@ -11,6 +11,7 @@ from reshelve.examples.build import build_examples
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import read_holdout, read_rows
 from reshelve.examples.tokens import load_tokenizer
+from reshelve.pipeline.reuse import do_stage
 
 
 def at(day) -> datetime:
@@ -163,3 +164,17 @@ def test_blanks_that_were_validated_before_belong_to_no_basket(shop, day_of):
     build_examples(run)
     holdout = read_holdout(run.stage("examples").directory / "holdout.parquet")
     assert [(tuple(query.history_items), query.relevant) for query in holdout] == [(("a",), ["q"])]
+
+
+def test_another_run_of_the_day_takes_examples_over_until_what_they_are_made_of_changes(trading_shop, day_of):
+    first = trading_shop.run("next_item", day_of(5))
+    second, third = (
+        replace(first, ranker=first.ranker.with_values({"owner": owner}))
+        for owner in ("others", "more others")
+    )
+    made = do_stage(first, "examples", build_examples)
+    assert do_stage(second, "examples", build_examples) == {**made, "reused": True}
+    assert (second.stage("examples").files() / "train.parquet").is_file()
+    trading_shop.products({"i3": "another title"})
+    again = do_stage(third, "examples", build_examples)
+    assert (again["reused"], again["run"]) == (False, third.id)

@@ -8,11 +8,11 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from reshelve.config.ranker import Exclude
 from reshelve.examples.build import build_examples
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.exclude import leave_out
 from reshelve.examples.formats import read_holdout
-from reshelve.rankers import Exclude
 
 LINES = [
     *[("FEE-1", "Postage", "service")] * 2, ("FEE-1", "WHITE MUG", "kitchen"),

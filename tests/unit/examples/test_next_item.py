@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reshelve.examples.next_item import QUESTIONS_PER_BASKET, Line, ask
+from reshelve.kinds.next_item.baskets import QUESTIONS_PER_BASKET, Line, ask
 
 START = datetime(2011, 8, 1, 9)
 

@@ -4,10 +4,10 @@ from datetime import date
 
 import pytest
 
-from reshelve.clickstream.verdicts import Decision
+from reshelve.config.ranker import Data
 from reshelve.errors import DataError
 from reshelve.examples.partitions import choose_partitions, split_by_time
-from reshelve.rankers import Data
+from reshelve.validation.verdicts import PartitionDecision
 
 
 def days(*numbers: int) -> tuple[date, ...]:
@@ -30,7 +30,7 @@ def test_a_window_without_training_days_says_what_is_needed():
 
 def test_the_window_ends_with_the_partition_and_leaves_stopped_days_out(shop, day_of):
     for number in range(8):
-        shop.write(day_of(number), [], Decision.STOP if number == 4 else Decision.WARN)
+        shop.write(day_of(number), [], PartitionDecision.STOP if number == 4 else PartitionDecision.WARN)
     split = choose_partitions(shop.run("next_item", day_of(6), window_days=6))
     assert split.days == tuple(day_of(n) for n in (1, 2, 3, 5, 6))
     assert split.excluded == {day_of(4): "stop"}
@@ -45,6 +45,6 @@ def test_a_missing_partition_is_bad_data(shop, day_of):
 
 def test_a_stopped_partition_blocks_the_night_with_its_headline(shop, day_of):
     for number in range(5):
-        shop.write(day_of(number), [], Decision.STOP if number == 4 else Decision.PASS)
+        shop.write(day_of(number), [], PartitionDecision.STOP if number == 4 else PartitionDecision.PASS)
     with pytest.raises(DataError, match=r"2011-08-05 of shop was stopped\nsaid by the test"):
         choose_partitions(shop.run("next_item", day_of(4)))

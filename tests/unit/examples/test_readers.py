@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from reshelve.config.ranker import Ranker
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.readers import for_compression, for_gate, to_draw
-from reshelve.rankers import Ranker
 
 
 def ranker(**values) -> Ranker:

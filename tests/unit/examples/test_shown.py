@@ -12,8 +12,8 @@ import pytest
 from reshelve.errors import DataError
 from reshelve.examples.build import build_examples
 from reshelve.examples.formats import read_holdout
-from reshelve.lineage import Run
-from reshelve.memory.columns import BEHAVIOUR, feature_columns
+from reshelve.features.columns import BEHAVIOUR, feature_columns
+from reshelve.lineage.run import Run
 
 from .conftest import Shop, day
 

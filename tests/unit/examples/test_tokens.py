@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reshelve.examples.tokens import encode, load_tokenizer
+from reshelve.model.base import resolve_base
 from reshelve.store.objects import ObjectStore
-from reshelve.training.base import resolve_base
 
 
 def test_a_special_token_typed_by_a_customer_stays_text(store: ObjectStore) -> None:

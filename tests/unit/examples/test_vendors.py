@@ -15,12 +15,12 @@ import duckdb
 import pytest
 
 from reshelve.clickstream.events import landed_prefix, validated_prefix
-from reshelve.clickstream.landing import land
-from reshelve.clickstream.validation import validate
-from reshelve.clickstream.verdicts import Decision, Verdict, verdict_key
 from reshelve.examples.build import build_examples
+from reshelve.landing.land import land
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.validate import validate
+from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 from .conftest import Shop
 
@@ -77,7 +77,9 @@ def as_validated(store: ObjectStore, source: str, day: date) -> None:
     """What validation leaves of a day without faults, without its seconds: one day of each source is judged for real."""
     (part,) = (store.get(key) for key, _ in store.list(landed_prefix(source, day)))
     assert part is not None
-    said = Verdict(verdict=Decision.PASS, headline="", source=source, partition=day, digest=f"d{day}")
+    said = PartitionVerdict(
+        verdict=PartitionDecision.PASS, headline="", source=source, partition=day, digest=f"d{day}"
+    )
     store.put(validated_prefix(source, day) + "good.parquet", part.body)
     store.put_json(verdict_key(source, day), said.result())
 

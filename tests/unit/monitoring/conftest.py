@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reshelve.monitoring.collect import Seen
-from reshelve.monitoring.memory import Memory, Stable
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import AgentSeen
-from reshelve.rankers import Ranker
-from reshelve.store.deployments import Pointer
+from reshelve.monitoring.watch_state import Memory, Stable
 
 NOON = datetime(2011, 8, 30, 12, tzinfo=UTC)
 OLD, NEW = 20110828001, 20110829001
@@ -32,16 +32,18 @@ def ranker() -> Ranker:
 
 
 @pytest.fixture
-def see(ranker: Ranker) -> Callable[..., Seen]:
+def see(ranker: Ranker) -> Callable[..., Collected]:
     """`see(minutes)`: a look so long after noon at NEW, which came after OLD, with an agent that is well."""
 
-    def made(minutes: float = 0, rules: dict[str, object] | None = None, **values: object) -> Seen:
+    def made(minutes: float = 0, rules: dict[str, object] | None = None, **values: object) -> Collected:
         pointer = Pointer(
             ranker="recommend", sequence=8, stable=NEW, previous=OLD, moved_at=NOON - timedelta(hours=1)
         )
         agent = AgentSeen(agent="a", live=True, age_seconds=3, stable=NEW)
         given = {"pointer": pointer, "agents": (agent,), **values}
-        return Seen(ranker=ranker.with_values(rules or {}), now=NOON + timedelta(minutes=minutes), **given)  # type: ignore[arg-type]
+        return Collected(
+            ranker=ranker.with_values(rules or {}), now=NOON + timedelta(minutes=minutes), **given
+        )  # type: ignore[arg-type]
 
     return made
 

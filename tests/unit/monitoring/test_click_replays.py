@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reshelve.serving.form import CanaryClicks
-from reshelve.serving.request_log import table
+from reshelve.client.request_log import table
+from reshelve.config.rollout import CanaryClicks
 from reshelve.settings import PROJECT
 
 pytestmark = pytest.mark.slow

@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.clickstream.events import EVENT_SCHEMA, validated_prefix
-from reshelve.clickstream.verdicts import Decision, Verdict, read_verdict, verdict_key
+from reshelve.client.request_log import requests_prefix
+from reshelve.deployments.deployment_log import Entry, Pointer
+from reshelve.deployments.release_table import Plan, ReleaseState
 from reshelve.monitoring.clicks import join_clicks
-from reshelve.monitoring.collect import Seen
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.decisions import Situation, decide
-from reshelve.monitoring.memory import Memory
 from reshelve.monitoring.observations import Action, Condition, Finding
-from reshelve.serving.clicked import Joined
-from reshelve.serving.request_log import requests_prefix
-from reshelve.store.deployments import Entry, Pointer
+from reshelve.monitoring.watch_state import Memory
+from reshelve.rollout.clicked import Joined
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Plan, State
+from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, read_verdict, verdict_key
 
 DAY = date(2011, 8, 29)
 OLD, NEW = 20110828001, 20110829001  # as in conftest
@@ -53,7 +53,7 @@ def log(store: ObjectStore, rows: list[tuple[datetime, str, int]], day: date = D
 def judged(
     store: ObjectStore,
     clicks: list[tuple[datetime, str, str]],
-    decision: Decision = Decision.PASS,
+    decision: PartitionDecision = PartitionDecision.PASS,
     day: date = DAY,
 ) -> None:
     """The validated partition: clicks of (time, session, item)."""
@@ -65,12 +65,12 @@ def judged(
         [dict.fromkeys(EVENT_SCHEMA.names) | event for event in events], EVENT_SCHEMA
     )
     store.put(f"{validated_prefix('retail', day)}x/good.parquet", parquet(table))
-    verdict = Verdict(verdict=decision, headline="", source="retail", partition=day, folder="x/")
+    verdict = PartitionVerdict(verdict=decision, headline="", source="retail", partition=day, folder="x/")
     store.put_json(verdict_key("retail", day), verdict.result())
 
 
 def test_only_what_was_shown_and_clicked_in_time_counts(
-    store: ObjectStore, see: Callable[..., Seen], memory: Memory
+    store: ObjectStore, see: Callable[..., Collected], memory: Memory
 ) -> None:
     late = datetime(2011, 8, 29, 23, 50)
     log(store, [(NOON, "a", OLD), (NOON, "b", OLD), (NOON, "c", OLD), (NOON, "d", NEW), (late, "e", NEW)])
@@ -102,8 +102,13 @@ def released(store: ObjectStore, *moves: tuple[str, float, dict[str, Any]]) -> P
     return pointer
 
 
-OFFERED: dict[str, Any] = {"stable": OLD, "canary": NEW, "plan": Plan(shares=(0.3,)), "state": State.LOADING}
-CANARY = {**OFFERED, "state": State.CANARY, "share": 0.3, "step": 1}
+OFFERED: dict[str, Any] = {
+    "stable": OLD,
+    "canary": NEW,
+    "plan": Plan(shares=(0.3,)),
+    "state": ReleaseState.LOADING,
+}
+CANARY = {**OFFERED, "state": ReleaseState.CANARY, "share": 0.3, "step": 1}
 BEFORE = ("promote", -24, {"stable": OLD})
 UNDER_WAY = (BEFORE, ("offer", 9.9, OFFERED), ("probed", 10, CANARY))
 PROMOTED = (*UNDER_WAY, ("promote", 20, {"stable": NEW, "previous": OLD}))
@@ -124,7 +129,7 @@ def click_each(
 
 
 def looked(
-    store: ObjectStore, see: Callable[..., Seen], memory: Memory, moves: tuple[Any, ...]
+    store: ObjectStore, see: Callable[..., Collected], memory: Memory, moves: tuple[Any, ...]
 ) -> tuple[Finding | None, dict[str, float]]:
     pointer = released(store, *moves)
     seen = see(pointer=pointer, verdict=read_verdict(store, "retail", DAY))
@@ -142,7 +147,7 @@ def looked(
 )
 def test_a_version_that_is_clicked_less_by_sessions_that_could_have_got_either(
     store: ObjectStore,
-    see: Callable[..., Seen],
+    see: Callable[..., Collected],
     memory: Memory,
     moves: Any,
     condition: Condition,
@@ -160,7 +165,7 @@ def test_a_version_that_is_clicked_less_by_sessions_that_could_have_got_either(
 
 
 def test_one_that_is_clicked_as_much_is_left_alone(
-    store: ObjectStore, see: Callable[..., Seen], memory: Memory
+    store: ObjectStore, see: Callable[..., Collected], memory: Memory
 ) -> None:
     rows = asks(2000, OLD) + asks(900, NEW)
     log(store, rows)
@@ -168,7 +173,9 @@ def test_one_that_is_clicked_as_much_is_left_alone(
     assert looked(store, see, memory, PROMOTED)[0] is None
 
 
-def test_night_is_not_compared_with_day(store: ObjectStore, see: Callable[..., Seen], memory: Memory) -> None:
+def test_night_is_not_compared_with_day(
+    store: ObjectStore, see: Callable[..., Collected], memory: Memory
+) -> None:
     """Released at 04:00 without a canary, and nights are clicked more: pooled, the new version loses 60 % of its clicks."""
     rows = asks(2000, OLD, datetime(2011, 8, 29, 2)) + asks(2000, NEW, datetime(2011, 8, 29, 9))
     log(store, rows)
@@ -183,7 +190,7 @@ def test_night_is_not_compared_with_day(store: ObjectStore, see: Callable[..., S
 
 
 def test_a_canary_by_night_is_not_compared_with_stable_by_day(
-    store: ObjectStore, see: Callable[..., Seen], memory: Memory
+    store: ObjectStore, see: Callable[..., Collected], memory: Memory
 ) -> None:
     """It had its share from 10:00 to 20:00: what stable got at night, and itself after, has no part in it."""
     night, evening = datetime(2011, 8, 29, 2), datetime(2011, 8, 29, 21)
@@ -195,7 +202,7 @@ def test_a_canary_by_night_is_not_compared_with_stable_by_day(
 
 
 def test_all_days_of_a_release_are_judged_together(
-    store: ObjectStore, see: Callable[..., Seen], memory: Memory
+    store: ObjectStore, see: Callable[..., Collected], memory: Memory
 ) -> None:
     """Neither of two days alone is sure."""
     tomorrow = DAY + timedelta(days=1)
@@ -216,7 +223,7 @@ def test_all_days_of_a_release_are_judged_together(
 
 
 def test_a_part_that_cannot_be_read_does_not_stop_the_watch(
-    store: ObjectStore, see: Callable[..., Seen], memory: Memory
+    store: ObjectStore, see: Callable[..., Collected], memory: Memory
 ) -> None:
     store.put(f"{requests_prefix('recommend', DAY)}part.parquet", b"damaged")
     judged(store, [])
@@ -225,10 +232,12 @@ def test_a_part_that_cannot_be_read_does_not_stop_the_watch(
 
 
 def test_clicks_of_a_stopped_day_are_not_believed(
-    store: ObjectStore, see: Callable[..., Seen], memory: Memory
+    store: ObjectStore, see: Callable[..., Collected], memory: Memory
 ) -> None:
     log(store, [(NOON, "a", NEW)])
-    judged(store, [], Decision.STOP)
-    newer = Verdict(verdict=Decision.PASS, headline="", source="retail", partition=DAY + timedelta(days=1))
+    judged(store, [], PartitionDecision.STOP)
+    newer = PartitionVerdict(
+        verdict=PartitionDecision.PASS, headline="", source="retail", partition=DAY + timedelta(days=1)
+    )
     assert join_clicks(store, see(verdict=newer), memory) == (None, (), {})
     assert memory.joined == DAY

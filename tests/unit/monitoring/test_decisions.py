@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reshelve.monitoring.decisions import TABLE, Need, Row, Situation, decide
+from reshelve.monitoring.decisions import TABLE, DecisionRow, Requirement, Situation, decide
 from reshelve.monitoring.observations import Action, Condition, Finding
 
 ALL = Situation(way_back=True, good_data=True, newer_data=True)
@@ -43,7 +43,7 @@ def test_each_condition_leads_to_its_action(
 
 
 def test_every_row_is_asked_for_above() -> None:
-    def answer(condition: Condition, situation: Situation) -> Row:
+    def answer(condition: Condition, situation: Situation) -> DecisionRow:
         return next(row for row in TABLE if row.condition is condition and situation.has(row.need))
 
     reached = {answer(*param.values[:2]) for param in EXPECTED}
@@ -61,9 +61,11 @@ def test_the_first_row_decides(upper: int) -> None:
     """Everything that the rows below are about is found too."""
     row = TABLE[upper]
     below = [finding(one.condition) for one in reversed(TABLE[upper:])]
-    met = {Need.WAY_BACK: "way_back", Need.GOOD_DATA: "good_data", Need.NEWER_DATA: "newer_data"}.get(
-        row.need
-    )
-    situation = Situation(**({met: True, "good_data": row.need is not Need.WAY_BACK} if met else {}))
+    met = {
+        Requirement.WAY_BACK: "way_back",
+        Requirement.GOOD_DATA: "good_data",
+        Requirement.NEWER_DATA: "newer_data",
+    }.get(row.need)
+    situation = Situation(**({met: True, "good_data": row.need is not Requirement.WAY_BACK} if met else {}))
     found = decide(below, situation)
     assert (found.condition, found.action) == (row.condition, row.action)

@@ -19,11 +19,11 @@ from reshelve.monitoring.observations import (
     Action,
     AgentSeen,
     Condition,
-    Decision,
     Finding,
     Observation,
     Role,
     VersionTraffic,
+    WatchDecision,
 )
 from reshelve.processes import free_port, start, stop_group, wait_until
 from reshelve.store.objects import ObjectStore, impatient_store
@@ -43,7 +43,7 @@ def keep(store: ObjectStore, minutes: int, requests: int = 100, held: str = "") 
             agents=(AgentSeen(agent="a", live=False, age_seconds=300, memory_bytes=1024),),
             measured={"shift_of_scores": 0.1},
             findings=(found,),
-            decision=Decision(condition=Condition.BAD_VERSION, action=Action.ROLL_BACK, reason="so", done="rolled back"),
+            decision=WatchDecision(condition=Condition.BAD_VERSION, action=Action.ROLL_BACK, reason="so", done="rolled back"),
             held=held,
         ),
     )  # fmt: skip

@@ -9,18 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reshelve.config.watch import Guard
 from reshelve.monitoring.decisions import Situation, decide
-from reshelve.monitoring.form import Guard
 from reshelve.monitoring.guard import guarded, news
-from reshelve.monitoring.memory import Act, Memory
-from reshelve.monitoring.observations import Action, Condition, Decision, Finding
+from reshelve.monitoring.observations import Action, Condition, Finding, WatchDecision
+from reshelve.monitoring.watch_state import Act, Memory
 
 NOON = datetime(2011, 8, 30, 12, tzinfo=UTC)
 EVERYTHING = Situation(way_back=True, good_data=True, newer_data=True)
 
 
-def decision(action: Action = Action.ROLL_BACK, cause: str = "bad version: errors 3") -> Decision:
-    return Decision(condition=Condition.BAD_VERSION, action=action, reason="because", cause=cause, version=3)
+def decision(action: Action = Action.ROLL_BACK, cause: str = "bad version: errors 3") -> WatchDecision:
+    return WatchDecision(
+        condition=Condition.BAD_VERSION, action=action, reason="because", cause=cause, version=3
+    )
 
 
 def act(
@@ -33,15 +35,15 @@ def act(
     ("rules", "acts", "words"),
     [
         pytest.param(Guard(), [], "", id="nothing was done yet"),
-        pytest.param(Guard(acts=("hold",)), [], "does not let", id="the ranker file forbids it"),
-        pytest.param(Guard(), [act(59)], "has to show", id="within the cool-down"),
+        pytest.param(Guard(acts=("hold",)), [], "does not allow", id="the ranker file forbids it"),
+        pytest.param(Guard(), [act(59)], "must take effect", id="within the cool-down"),
         pytest.param(Guard(), [act(61)], "", id="after the cool-down"),
         pytest.param(Guard(), [act(61), act(300), act(1400)], "3 automatic actions", id="enough for a day"),
         pytest.param(Guard(), [act(61), act(300), act(1441)], "", id="the first of three is a day old"),
         pytest.param(
             Guard(),
             [act(5000, cause="bad version: errors 3")],
-            "once for this cause",
+            "already done for this cause",
             id="never twice for one cause",
         ),
         pytest.param(Guard(), [act(1, settled=False)], "under way", id="another look is acting"),

@@ -8,23 +8,25 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from reshelve.clickstream.verdicts import Decision, Verdict
-from reshelve.monitoring.collect import Seen
+from reshelve.config.watch import Season
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.drift import check_drift
-from reshelve.monitoring.form import Season
-from reshelve.monitoring.memory import Hour, Memory
 from reshelve.monitoring.observations import AgentSeen, Condition
 from reshelve.monitoring.season import oddness
 from reshelve.monitoring.service import check_agents, check_data, check_lateness, check_season, check_traffic
-from reshelve.serving.traffic import Counts
+from reshelve.monitoring.watch_state import Hour, Memory
+from reshelve.protocol.traffic import Counts
+from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict
 
 NOON = datetime(2011, 8, 30, 12, tzinfo=UTC)
 OLD, NEW = 20110828001, 20110829001  # as in conftest
 DAY = date(2011, 8, 29)
 
 
-def verdict(decision: Decision) -> Verdict:
-    return Verdict(verdict=decision, headline="half the rows are gone", source="retail", partition=DAY)
+def verdict(decision: PartitionDecision) -> PartitionVerdict:
+    return PartitionVerdict(
+        verdict=decision, headline="half the rows are gone", source="retail", partition=DAY
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def verdict(decision: Decision) -> Verdict:
         ),
     ],
 )
-def test_agents(see: Callable[..., Seen], memory: Memory, agent: AgentSeen, words: str) -> None:
+def test_agents(see: Callable[..., Collected], memory: Memory, agent: AgentSeen, words: str) -> None:
     check_agents(see(agents=(agent,)), memory)
     assert " ".join(finding.reason for finding in memory.standing.values()).find(words) >= 0
     assert bool(memory.standing) == bool(words)
@@ -57,15 +59,20 @@ def test_agents(see: Callable[..., Seen], memory: Memory, agent: AgentSeen, word
     assert not memory.standing, "it is well again"
 
 
-def test_no_agent_at_all(see: Callable[..., Seen], memory: Memory) -> None:
+def test_no_agent_at_all(see: Callable[..., Collected], memory: Memory) -> None:
     check_agents(see(agents=()), memory)
     assert [one.condition for one in memory.standing.values()] == [Condition.DEAD_AGENT]
 
 
-def test_only_a_stop_is_broken_data(see: Callable[..., Seen], memory: Memory) -> None:
-    for decision in (Decision.PASS, Decision.WARN, Decision.STOP, Decision.PASS):
+def test_only_a_stop_is_broken_data(see: Callable[..., Collected], memory: Memory) -> None:
+    for decision in (
+        PartitionDecision.PASS,
+        PartitionDecision.WARN,
+        PartitionDecision.STOP,
+        PartitionDecision.PASS,
+    ):
         check_data(see(verdict=verdict(decision)), memory)
-        assert ("data" in memory.standing) is (decision is Decision.STOP)
+        assert ("data" in memory.standing) is (decision is PartitionDecision.STOP)
     check_data(see(), memory)
     assert not memory.standing, "nothing was ever validated"
 
@@ -77,15 +84,24 @@ def test_only_a_stop_is_broken_data(see: Callable[..., Seen], memory: Memory) ->
         pytest.param(5, {}, {"partition"}, id="the partition is due"),
         pytest.param(9, {}, {"partition", "night"}, id="the night is due too"),
         pytest.param(
-            9, {"yesterday": verdict(Decision.PASS)}, {"night"}, id="the partition came, the night did not"
+            9,
+            {"yesterday": verdict(PartitionDecision.PASS)},
+            {"night"},
+            id="the partition came, the night did not",
         ),
-        pytest.param(9, {"yesterday": verdict(Decision.PASS), "night_done": True}, set(), id="all is done"),
-        pytest.param(9, {"yesterday": verdict(Decision.STOP)}, set(), id="a stopped partition has no night"),
-        pytest.param(9, {"yesterday": verdict(Decision.MISSING)}, set(), id="nor has one that never landed"),
+        pytest.param(
+            9, {"yesterday": verdict(PartitionDecision.PASS), "night_done": True}, set(), id="all is done"
+        ),
+        pytest.param(
+            9, {"yesterday": verdict(PartitionDecision.STOP)}, set(), id="a stopped partition has no night"
+        ),
+        pytest.param(
+            9, {"yesterday": verdict(PartitionDecision.MISSING)}, set(), id="nor has one that never landed"
+        ),
     ],
 )
 def test_lateness(
-    see: Callable[..., Seen], memory: Memory, hour: int, values: dict[str, object], late: set[str]
+    see: Callable[..., Collected], memory: Memory, hour: int, values: dict[str, object], late: set[str]
 ) -> None:
     rules = {"watch.partition_by": 4, "watch.night_by": 8}
     check_lateness(see((hour - 12) * 60, rules, **values), memory)
@@ -94,7 +110,7 @@ def test_lateness(
     assert not memory.standing, "without an hour nothing is late"
 
 
-def test_silence_after_traffic_is_no_traffic(see: Callable[..., Seen], memory: Memory) -> None:
+def test_silence_after_traffic_is_no_traffic(see: Callable[..., Collected], memory: Memory) -> None:
     for minutes in (-20, -10, 0):
         check_traffic(see(minutes), memory, {NEW: Counts(requests=80)})
         memory.at = NOON + timedelta(minutes=minutes)
@@ -109,18 +125,18 @@ def test_silence_after_traffic_is_no_traffic(see: Callable[..., Seen], memory: M
     assert not memory.standing
 
 
-def test_a_night_without_customers_is_no_incident(see: Callable[..., Seen], memory: Memory) -> None:
+def test_a_night_without_customers_is_no_incident(see: Callable[..., Collected], memory: Memory) -> None:
     for number, requests in enumerate((80, 50, 30, 0, 0, 400, 0, 90, 60, 0)):
         memory.at = NOON + timedelta(minutes=10 * number)
         check_traffic(see(10 * (number + 1)), memory, {NEW: Counts(requests=requests)} if requests else {})
         assert not memory.standing
 
 
-def test_silence_at_a_time_that_never_was_silent(see: Callable[..., Seen], memory: Memory) -> None:
+def test_silence_at_a_time_that_never_was_silent(see: Callable[..., Collected], memory: Memory) -> None:
     memory.hours = [Hour(at=NOON - timedelta(weeks=weeks), requests=900) for weeks in range(4, 0, -1)]
     memory.last_requests, memory.asked_at = [3, 90, 3], NOON - timedelta(minutes=10)
     check_traffic(see(1), memory, {})
-    assert "at least 165 were to be expected" in memory.standing["traffic"].reason
+    assert "at least 165 were expected" in memory.standing["traffic"].reason
 
 
 def hours_of(weeks: int, seed: int = 1) -> list[Hour]:
@@ -142,7 +158,7 @@ def test_a_quiet_month_has_nothing_out_of_the_ordinary() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.1, 4.0])
-def test_two_odd_hours_are_told(see: Callable[..., Seen], memory: Memory, factor: float) -> None:
+def test_two_odd_hours_are_told(see: Callable[..., Collected], memory: Memory, factor: float) -> None:
     hours = hours_of(5)
     memory.hours = hours[:-12]  # until Sunday noon
     start = hours[-12].at
@@ -174,7 +190,7 @@ QUERIES = [
 ]
 
 
-def test_what_customers_ask_may_vary_and_not_shift(see: Callable[..., Seen], memory: Memory) -> None:
+def test_what_customers_ask_may_vary_and_not_shift(see: Callable[..., Collected], memory: Memory) -> None:
     for look in range(6):
         check_drift(see(10 * look), memory, {NEW: asked(QUERIES, 0.5, look)})
         assert not memory.standing
@@ -188,7 +204,7 @@ def test_what_customers_ask_may_vary_and_not_shift(see: Callable[..., Seen], mem
     assert not memory.standing, "it is as it was"
 
 
-def test_scores_are_compared_with_the_versions_own(see: Callable[..., Seen], memory: Memory) -> None:
+def test_scores_are_compared_with_the_versions_own(see: Callable[..., Collected], memory: Memory) -> None:
     for look, scores in enumerate((0.5, 0.5, 0.9, 0.9)):
         check_drift(see(10 * look), memory, {NEW: asked(QUERIES, scores, look)})
     assert [(one.condition, one.check) for one in memory.standing.values()] == [
@@ -196,13 +212,13 @@ def test_scores_are_compared_with_the_versions_own(see: Callable[..., Seen], mem
     ]
 
 
-def test_few_answers_make_no_drift(see: Callable[..., Seen], memory: Memory) -> None:
+def test_few_answers_make_no_drift(see: Callable[..., Collected], memory: Memory) -> None:
     check_drift(see(), memory, {NEW: asked(QUERIES, 0.5, 1)})
     assert check_drift(see(10), memory, {NEW: asked(["other"], 0.9, 2, count=300)}) == {}
     assert not memory.standing
 
 
-def test_a_shift_is_over_once_a_version_came_after_it(see: Callable[..., Seen], memory: Memory) -> None:
+def test_a_shift_is_over_once_a_version_came_after_it(see: Callable[..., Collected], memory: Memory) -> None:
     other = [f"a {query} for a large garden party" for query in QUERIES]
     for look, words in enumerate((QUERIES, other, other, other)):
         check_drift(see(10 * look), memory, {NEW: asked(words, 0.5, look)})

@@ -7,21 +7,21 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reshelve.clickstream.verdicts import Decision as DataDecision
-from reshelve.clickstream.verdicts import Verdict as DataVerdict
-from reshelve.monitoring.collect import Seen
-from reshelve.monitoring.memory import Known, Memory
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.deployments.release_table import ReleaseState
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import Condition, Finding
-from reshelve.monitoring.own_probe import Answers, _contradiction, doubt
+from reshelve.monitoring.own_probe import ProbeAnswers, _contradiction, doubt
 from reshelve.monitoring.service import check_overload
 from reshelve.monitoring.versions import check_versions
 from reshelve.monitoring.watch import judge
-from reshelve.rankers import Ranker
-from reshelve.serving.judge import Verdict, judge_canary
-from reshelve.serving.traffic import BUSY, Counts, TrafficReport
-from reshelve.store.deployments import Pointer
+from reshelve.monitoring.watch_state import Memory, VersionRecord
+from reshelve.protocol.traffic import BUSY, Counts, TrafficReport
+from reshelve.rollout.canary_analysis import StepOutcome, judge_canary
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import State
+from reshelve.validation.verdicts import PartitionDecision as DataDecision
+from reshelve.validation.verdicts import PartitionVerdict as DataVerdict
 
 OLD, NEW = 20110828001, 20110829001  # as in conftest
 NOON = datetime(2011, 8, 30, 12, tzinfo=UTC)
@@ -40,7 +40,7 @@ def counts(good: int, failed: int = 0, rejected: int = 0, busy: int = 0, millise
     return made
 
 
-def judged(seen: Seen, memory: Memory, by_client: dict[str, Counts]) -> dict[str, Finding]:
+def judged(seen: Collected, memory: Memory, by_client: dict[str, Counts]) -> dict[str, Finding]:
     total = Counts()
     for one in by_client.values():
         total = total.plus(one)
@@ -51,35 +51,35 @@ def judged(seen: Seen, memory: Memory, by_client: dict[str, Counts]) -> dict[str
 
 @pytest.mark.parametrize("malformed", [25, 500, 5000])
 def test_malformed_bodies_are_nobodys_failure(
-    see: Callable[..., Seen], memory: Memory, malformed: int
+    see: Callable[..., Collected], memory: Memory, malformed: int
 ) -> None:
     """25 of them took a version back once, with nothing else asked."""
     assert not judged(see(), memory, {"gateway": counts(0, rejected=malformed)})
     assert not judged(see(), memory, {"gateway": counts(200, rejected=malformed)})
 
 
-def test_rejected_requests_do_not_thin_failures(see: Callable[..., Seen], memory: Memory) -> None:
+def test_rejected_requests_do_not_thin_failures(see: Callable[..., Collected], memory: Memory) -> None:
     """Of the requests that fit 6 % fail, whatever else callers send."""
     standing = judged(see(), memory, {"gateway": counts(940, failed=60, rejected=20_000)})
     assert standing["errors"].condition is Condition.BAD_VERSION and "4.3%" in standing["errors"].reason
 
 
 def test_a_new_version_that_rejects_what_the_one_before_answered_is_asked_about(
-    see: Callable[..., Seen], memory: Memory
+    see: Callable[..., Collected], memory: Memory
 ) -> None:
-    memory.versions[OLD] = Known(baseline=counts(2000, rejected=40))
+    memory.versions[OLD] = VersionRecord(baseline=counts(2000, rejected=40))
     assert not judged(see(), memory.model_copy(deep=True), {"gateway": counts(490, rejected=10)})
     standing = judged(see(), memory, {"gateway": counts(400, rejected=100)})
     assert standing["rejections"].condition is Condition.BAD_VERSION
     assert "HTTP 400" in standing["rejections"].reason
 
 
-def test_overload_is_no_versions_fault(see: Callable[..., Seen], memory: Memory) -> None:
+def test_overload_is_no_versions_fault(see: Callable[..., Collected], memory: Memory) -> None:
     """Refusals, the requests that gave up for them, and the slowness beside them."""
-    memory.versions = {OLD: Known(baseline=counts(2000)), NEW: Known(baseline=counts(2000))}
+    memory.versions = {OLD: VersionRecord(baseline=counts(2000)), NEW: VersionRecord(baseline=counts(2000))}
     standing = judged(see(), memory, {"gateway": counts(400, busy=100, milliseconds=60)})
     assert standing["overload"].condition is Condition.BAD_SERVICE
-    assert "want of a free thread" in standing["overload"].reason
+    assert "all threads are busy" in standing["overload"].reason
     assert "errors" not in standing
     assert standing["latency"].condition is Condition.BAD_SERVICE
     assert "overloaded" in standing["latency"].reason
@@ -90,7 +90,9 @@ def test_overload_is_no_versions_fault(see: Callable[..., Seen], memory: Memory)
 @pytest.mark.parametrize(
     ("refusals", "found"), [pytest.param(30, False, id="may be chance"), pytest.param(90, True, id="surely")]
 )
-def test_a_share_of_refusals(see: Callable[..., Seen], memory: Memory, refusals: int, found: bool) -> None:
+def test_a_share_of_refusals(
+    see: Callable[..., Collected], memory: Memory, refusals: int, found: bool
+) -> None:
     few = counts(500).model_copy(update={"refusals": refusals})
     assert ("overload" in judged(see(), memory, {"gateway": few})) is found
 
@@ -108,22 +110,22 @@ def test_a_share_of_refusals(see: Callable[..., Seen], memory: Memory, refusals:
     ],
 )  # fmt: skip
 def test_one_client_decides_nothing_alone(
-    see: Callable[..., Seen], memory: Memory, clients: dict[str, Counts], bad: bool, lone: str
+    see: Callable[..., Collected], memory: Memory, clients: dict[str, Counts], bad: bool, lone: str
 ) -> None:
     finding = judged(see(), memory, clients)["errors"]
     assert (finding.condition is Condition.BAD_VERSION) is bad
     assert ("only the client" in finding.reason) is bool(lone) and lone in finding.reason
 
 
-def test_one_slow_client_decides_nothing_alone(see: Callable[..., Seen], memory: Memory) -> None:
-    memory.versions[OLD] = Known(baseline=counts(2000))
+def test_one_slow_client_decides_nothing_alone(see: Callable[..., Collected], memory: Memory) -> None:
+    memory.versions[OLD] = VersionRecord(baseline=counts(2000))
     two = {"a": counts(500, milliseconds=50), "b": counts(500)}
     finding = judged(see(), memory, two)["latency"]
     assert finding.condition is Condition.BAD_SERVICE and "only the client a" in finding.reason
 
 
-def test_one_client_withdraws_no_canary(see: Callable[..., Seen], memory: Memory) -> None:
-    pointer = Pointer(ranker="recommend", sequence=9, stable=OLD, canary=NEW, state=State.CANARY, share=0.1, step=1,
+def test_one_client_withdraws_no_canary(see: Callable[..., Collected], memory: Memory) -> None:
+    pointer = Pointer(ranker="recommend", sequence=9, stable=OLD, canary=NEW, state=ReleaseState.CANARY, share=0.1, step=1,
                       moved_at=NOON)  # fmt: skip
 
     def report(client: str, failed: int) -> TrafficReport:
@@ -151,12 +153,12 @@ def test_one_client_withdraws_no_canary(see: Callable[..., Seen], memory: Memory
 @pytest.mark.parametrize(
     ("canary", "stable", "verdict"),
     [
-        pytest.param(counts(300, rejected=60), counts(900, rejected=180), Verdict.PROMOTE, id="callers' own meet both"),
-        pytest.param(counts(300, rejected=60), counts(900), Verdict.ROLL_BACK, id="only the canary rejects"),
-        pytest.param(counts(300, busy=30), counts(900), Verdict.PROMOTE, id="busy is no error of the canary"),
+        pytest.param(counts(300, rejected=60), counts(900, rejected=180), StepOutcome.PROMOTE, id="callers' own meet both"),
+        pytest.param(counts(300, rejected=60), counts(900), StepOutcome.ROLL_BACK, id="only the canary rejects"),
+        pytest.param(counts(300, busy=30), counts(900), StepOutcome.PROMOTE, id="busy is no error of the canary"),
     ],
 )  # fmt: skip
-def test_a_canarys_rejections(ranker: Ranker, canary: Counts, stable: Counts, verdict: Verdict) -> None:
+def test_a_canarys_rejections(ranker: Ranker, canary: Counts, stable: Counts, verdict: StepOutcome) -> None:
     assert judge_canary(stable, canary, ranker.release).verdict is verdict
 
 
@@ -185,19 +187,19 @@ BOTH = Finding(condition=Condition.BAD_CANARY, check="canary", version=NEW, reas
 def test_what_contradicts_a_report(
     ranker: Ranker, finding: Finding, version: Counts, beside: Counts, contradicted: bool
 ) -> None:
-    told = Answers(version=version, beside=beside)
+    told = ProbeAnswers(version=version, beside=beside)
     assert bool(_contradiction(told, finding, ranker)) is contradicted
 
 
 def test_what_is_doubted_does_not_keep_others_from_being_done(
-    see: Callable[..., Seen], memory: Memory, store: ObjectStore
+    see: Callable[..., Collected], memory: Memory, store: ObjectStore
 ) -> None:
     """A forged report would otherwise hide every other condition behind an alert."""
     report = TrafficReport(client="a", at=NOON, counts={8: {NEW: counts(0, 500)}})
     memory.clients = {"a": {}}
     asked: list[Finding] = []
 
-    def witness(seen: Seen, finding: Finding) -> str:
+    def witness(seen: Collected, finding: Finding) -> str:
         asked.append(finding)
         return "it says otherwise"
 
@@ -211,6 +213,6 @@ def test_what_is_doubted_does_not_keep_others_from_being_done(
 
 
 def test_a_version_that_cannot_be_asked_is_not_taken_back(
-    see: Callable[..., Seen], store: ObjectStore
+    see: Callable[..., Collected], store: ObjectStore
 ) -> None:
-    assert "could not ask it itself" in doubt(store, see(servers=("127.0.0.1:1",)), BAD)
+    assert "could not query it itself" in doubt(store, see(servers=("127.0.0.1:1",)), BAD)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from reshelve.monitoring.collect import Seen
-from reshelve.monitoring.memory import Known, Memory
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.deployments.release_table import ReleaseState
+from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import AgentSeen, Condition, Finding
 from reshelve.monitoring.versions import check_versions
-from reshelve.serving.traffic import Counts
-from reshelve.store.deployments import Pointer
-from reshelve.store.rollout import State
+from reshelve.monitoring.watch_state import Memory, VersionRecord
+from reshelve.protocol.traffic import Counts
 
 NOON = datetime(2011, 8, 30, 12, tzinfo=UTC)
 OLD, NEW = 20110828001, 20110829001  # as in conftest
@@ -28,7 +28,7 @@ def counts(requests: int, failed: int = 0, milliseconds: float = 10.0) -> Counts
     return made
 
 
-def found(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, Finding]:
+def found(seen: Collected, memory: Memory, fresh: dict[int, Counts]) -> dict[str, Finding]:
     check_versions(seen, memory, fresh)
     return memory.standing
 
@@ -44,7 +44,7 @@ def found(seen: Seen, memory: Memory, fresh: dict[int, Counts]) -> dict[str, Fin
         pytest.param(99, 4, False, id="fewer than are needed"),
     ],
 )
-def test_errors(see: Callable[..., Seen], memory: Memory, requests: int, failed: int, bad: bool) -> None:
+def test_errors(see: Callable[..., Collected], memory: Memory, requests: int, failed: int, bad: bool) -> None:
     standing = found(see(), memory, {NEW: counts(requests, failed)})
     assert ("errors" in standing) is bad
     if bad:
@@ -52,8 +52,8 @@ def test_errors(see: Callable[..., Seen], memory: Memory, requests: int, failed:
         assert "TooSlowError" in standing["errors"].reason
 
 
-def test_requests_of_several_looks_are_judged_together(see: Callable[..., Seen], memory: Memory) -> None:
-    memory.versions[OLD] = Known(baseline=counts(2000))
+def test_requests_of_several_looks_are_judged_together(see: Callable[..., Collected], memory: Memory) -> None:
+    memory.versions[OLD] = VersionRecord(baseline=counts(2000))
     for minutes in (0, 10):
         assert not found(see(minutes), memory, {NEW: counts(40, milliseconds=20)})
     assert "latency" in found(see(20), memory, {NEW: counts(40, milliseconds=20)})
@@ -69,14 +69,16 @@ def test_requests_of_several_looks_are_judged_together(see: Callable[..., Seen],
     ],
 )
 def test_a_new_version_is_compared_with_the_one_before(
-    see: Callable[..., Seen], memory: Memory, slower: float, requests: int, bad: bool
+    see: Callable[..., Collected], memory: Memory, slower: float, requests: int, bad: bool
 ) -> None:
-    memory.versions[OLD] = Known(baseline=counts(2000))
+    memory.versions[OLD] = VersionRecord(baseline=counts(2000))
     standing = found(see(), memory, {NEW: counts(requests, milliseconds=10 * slower)})
     assert ("latency" in standing) is bad
 
 
-def test_what_nobody_can_compare_is_held_to_the_limit_alone(see: Callable[..., Seen], memory: Memory) -> None:
+def test_what_nobody_can_compare_is_held_to_the_limit_alone(
+    see: Callable[..., Collected], memory: Memory
+) -> None:
     slow = {NEW: counts(500, milliseconds=90)}
     assert not found(see(), memory.model_copy(deep=True), slow)
     standing = found(see(rules={"watch.max_p95_ms": 80}), memory, slow)
@@ -93,14 +95,14 @@ def test_what_nobody_can_compare_is_held_to_the_limit_alone(see: Callable[..., S
         pytest.param(
             1,
             {"agents": (AgentSeen(agent="a", live=True, age_seconds=1, error="the model server is away"),)},
-            "no agent says",
+            "no agent reports",
             id="nor is one whose server is away",
         ),
-        pytest.param(1, {"agents": ()}, "no agent says", id="nor one whose agents are dead"),
+        pytest.param(1, {"agents": ()}, "no agent reports", id="nor one whose agents are dead"),
     ],
 )
 def test_the_service_is_blamed(
-    see: Callable[..., Seen], memory: Memory, hours: float, agents: dict[str, Any], words: str
+    see: Callable[..., Collected], memory: Memory, hours: float, agents: dict[str, Any], words: str
 ) -> None:
     assert memory.stable is not None
     memory.stable.since = NOON - timedelta(hours=hours)
@@ -108,7 +110,7 @@ def test_the_service_is_blamed(
     assert standing["errors"].condition is Condition.BAD_SERVICE and words in standing["errors"].reason
 
 
-def test_it_is_well_again(see: Callable[..., Seen], memory: Memory) -> None:
+def test_it_is_well_again(see: Callable[..., Collected], memory: Memory) -> None:
     assert "errors" in found(see(), memory, {NEW: counts(200, 50)})
     assert "errors" in found(see(10), memory, {NEW: counts(50)}), "too few to take it back"
     assert "errors" not in found(see(20), memory, {NEW: counts(100)})
@@ -116,14 +118,14 @@ def test_it_is_well_again(see: Callable[..., Seen], memory: Memory) -> None:
 
 
 def test_a_canary_is_compared_with_the_stable_version_of_the_same_time(
-    see: Callable[..., Seen], memory: Memory
+    see: Callable[..., Collected], memory: Memory
 ) -> None:
     pointer = Pointer(
         ranker="recommend",
         sequence=9,
         stable=OLD,
         canary=NEW,
-        state=State.CANARY,
+        state=ReleaseState.CANARY,
         share=0.1,
         step=1,
         moved_at=NOON,

@@ -43,6 +43,7 @@ def test_no_two_machines_share_a_secret() -> None:
         assert getattr(one, field) != getattr(other, field)
 
 
+@pytest.mark.slow
 def test_a_shell_reads_the_environment_file_as_we_do(home: Path) -> None:
     machine = Machine(home)
     machine.write_environment_file()
@@ -54,6 +55,7 @@ def test_a_shell_reads_the_environment_file_as_we_do(home: Path) -> None:
     assert shell["AWS_ENDPOINT_URL"] == "http://127.0.0.1:8333"
 
 
+@pytest.mark.slow
 def test_a_shell_that_reads_the_file_finds_the_commands_and_keeps_its_own(home: Path) -> None:
     machine = Machine(home)
     machine.write_environment_file()

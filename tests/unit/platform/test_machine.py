@@ -14,9 +14,11 @@ import pytest
 from reshelve.errors import ConfigurationError
 from reshelve.platform import machine, postgres, seaweedfs
 from reshelve.platform.configuration import Ports
-from reshelve.platform.services import Service, State
+from reshelve.platform.services import PlatformState, Service
 from reshelve.processes import free_port, stop_group
 from reshelve.settings import settings
+
+pytestmark = pytest.mark.slow  # starts processes
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_a_port_in_use_is_named_with_the_setting_that_changes_it(home: Path) -> 
             machine.up()
     assert "a port is in use" in raised.value.headline
     assert f"port {port} (api-server): set RESHELVE_AIRFLOW_PORT" in raised.value.detail
-    assert State.read(home).services == {}
+    assert PlatformState.read(home).services == {}
 
 
 def test_a_full_disk_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +56,7 @@ def test_a_port_does_not_move_under_a_running_service(home: Path) -> None:
     service = Service(
         name="api-server", pid=me.pid, created=me.create_time(), log=home / "log", address="127.0.0.1:1"
     )
-    State(services={"api-server": service}).write(home)
+    PlatformState(services={"api-server": service}).write(home)
     with pytest.raises(ConfigurationError, match="would have to move") as raised:
         machine.up()
     assert "make stop" in raised.value.detail
@@ -68,7 +70,7 @@ def test_what_is_started_anew_gets_supervisors_with_the_same_environment(
     home.mkdir()
     for name in (*machine.SERVICES, *machine.SUPERVISORS):
         machine._start_process(here, name, ["sleep", "60"], {})
-    before = State.read(home).services
+    before = PlatformState.read(home).services
     before["agent"].stop()
 
     def start_missing(_: object, names: list[str], *__: object, **___: object) -> None:

@@ -8,19 +8,20 @@ import os
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
 from rich.console import Console
 
 from reshelve.errors import AlreadyRunningError, ConfigurationError, DataError, TryAgainError
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
+from reshelve.pipeline.references import load_ranker
 from reshelve.platform import night
 from reshelve.platform.airflow_client import AirflowClient, DagRun, Task
 from reshelve.platform.progress import Lines, current_losses
 from reshelve.platform.supervisor import Supervisor
 from reshelve.processes import free_port
-from reshelve.rankers import load_ranker
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 
@@ -174,6 +175,65 @@ def test_the_second_night_at_once_is_told_of_the_first(store: ObjectStore) -> No
         pass
 
 
+@pytest.mark.parametrize(
+    ("conf", "taken"),
+    [
+        pytest.param({}, True, id="one of all sources"),
+        pytest.param({"source": "retail"}, True, id="one of this source"),
+        pytest.param({"source": "searches"}, False, id="one of another source"),
+    ],
+)
+def test_a_run_of_the_day_is_taken_where_it_reads_the_source(conf: dict[str, str], taken: bool) -> None:
+    asked: list[Any] = []
+
+    class Airflow(AirflowClient):
+        def _call(self, method: str, path: str, body: Any = None, **missing: Any) -> Any:
+            run = {"dag_id": "clickstream", "state": "running", "partition_key": FIRST.isoformat()}
+            if body is None:
+                return {"dag_runs": [{**run, "dag_run_id": "there", "conf": conf}]}
+            asked.append(body)
+            return {**run, **body}
+
+    found = Airflow("http://127.0.0.1:1", "admin", "x").trigger("clickstream", FIRST, source="retail")
+    assert (found.id == "there") is taken
+    assert [body["conf"] for body in asked] == ([] if taken else [{"source": "retail"}])
+
+
+def test_a_verb_that_takes_too_long_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(night, "_VERB_SECONDS", 0.05)
+    with pytest.raises(TryAgainError, match="reshelve status did not end within") as raised:
+        night._verb("status")
+    assert "goes on from there" in raised.value.detail
+
+
 def test_airflow_away_may_be_tried_again() -> None:
     with pytest.raises(TryAgainError, match="does not answer"):
         AirflowClient(f"http://127.0.0.1:{free_port()}", "admin", "x").runs("clickstream")
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "taken"),
+    [
+        pytest.param({"source": "retail"}, True, id="about the same source"),
+        pytest.param({}, True, id="about every source"),
+        pytest.param({"source": "ads"}, False, id="about another"),
+    ],
+)
+def test_a_run_that_goes_on_is_taken_where_it_judges_the_same_source(
+    goes_on: dict[str, str], taken: bool
+) -> None:
+    class Airflow(AirflowClient):
+        def _call(self, method: str, path: str, body: Any = None, **missing: Any) -> Any:
+            run = {
+                "dag_id": "clickstream",
+                "dag_run_id": "before",
+                "state": "running",
+                "partition_key": str(FIRST),
+            }
+            if method == "GET":
+                return {"dag_runs": [run | {"conf": goes_on}]}
+            return run | body
+
+    run = Airflow("http://127.0.0.1:1", "admin", "x").trigger("clickstream", FIRST, source="retail")
+    assert (run.id == "before") == taken
+    assert taken or run.conf == {"source": "retail"}

@@ -12,6 +12,8 @@ import pytest
 
 from reshelve.settings import PROJECT
 
+pytestmark = pytest.mark.slow  # starts processes
+
 TOOLS = (
     "bash",
     "dirname",

@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reshelve.platform.services import Service, State, listeners, memory_mib
-from reshelve.processes import free_port, start, wait_until
+from reshelve.platform.services import PlatformState, Service, memory_mib
+from reshelve.processes import start, wait_until
+
+pytestmark = pytest.mark.slow  # starts processes
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 WITH_CHILD = [
@@ -81,7 +83,7 @@ def test_a_list_by_an_older_version_is_read(tmp_path: Path) -> None:
     try:
         older = service.model_dump(mode="json", exclude={"start"})
         (tmp_path / "platform.json").write_text(json.dumps({"services": {"one": older}}))
-        assert State.read(tmp_path).services["one"].lives()
+        assert PlatformState.read(tmp_path).services["one"].lives()
     finally:
         service.stop()
 
@@ -105,20 +107,7 @@ def test_stop_kills_what_ignores_the_request(tmp_path: Path) -> None:
     assert not service.lives()
 
 
-def test_listeners_are_seen(tmp_path: Path) -> None:
-    port = free_port()
-    listen = (
-        f"import socket, time; s = socket.socket(); s.bind(('127.0.0.1', {port})); s.listen(); time.sleep(60)"
-    )
-    service = started([sys.executable, "-c", listen], tmp_path / "log")
-    try:
-        wait_until(lambda: bool(listeners(service)), 10, "the listener")
-        assert listeners(service) == [("127.0.0.1", port)]
-    finally:
-        service.stop()
-
-
 def test_the_state_survives(tmp_path: Path) -> None:
     service = Service(name="one", pid=1, created=time.time(), log=tmp_path / "log", address="127.0.0.1:1")
-    State.read(tmp_path).with_service(service).write(tmp_path)
-    assert State.read(tmp_path).services == {"one": service}
+    PlatformState.read(tmp_path).with_service(service).write(tmp_path)
+    assert PlatformState.read(tmp_path).services == {"one": service}

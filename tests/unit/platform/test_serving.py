@@ -1,4 +1,4 @@
-"""The model server of one machine comes up where nothing was ever released, with its metrics page."""
+"""The model server of one machine comes up where nothing has been released, with its metrics page."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
+from reshelve.pipeline.references import load_ranker
 from reshelve.platform.configuration import Machine
 from reshelve.platform.summary import print_summary
-from reshelve.rankers import load_ranker
-from reshelve.serving.reports import Report, Serving, write_report
+from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.store.objects import ObjectStore
 
 DAY = date(2011, 8, 30)

@@ -20,10 +20,12 @@ from botocore.exceptions import EndpointConnectionError
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.platform import machine, postgres, supervisor
 from reshelve.platform.configuration import Ports
-from reshelve.platform.services import Service, State
+from reshelve.platform.services import PlatformState, Service
 from reshelve.platform.supervisor import DELAYS, SUPERVISORS, WINDOW_SECONDS, Restarts, Supervisor
 from reshelve.processes import free_port, port_is_open, start, wait_until
 from reshelve.settings import settings
+
+pytestmark = pytest.mark.slow  # starts processes
 
 NOW = 1_000_000.0
 
@@ -70,40 +72,40 @@ def dead_service(home: Path, name: str) -> Service:
 def test_what_has_died_too_often_is_left_alone_and_status_says_so(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    State().with_service(dead_service(home, "agent")).write(home)
+    PlatformState().with_service(dead_service(home, "agent")).write(home)
     Restarts().with_restart(["agent"], time.time()).model_copy(
         update={"made": {"agent": (time.time(),) * len(DELAYS)}}
     ).write(home)
-    before, watch = State.read(home), Supervisor(home)
-    assert watch.look() == watch.look() == [] and State.read(home) == before
+    before, watch = PlatformState.read(home), Supervisor(home)
+    assert watch.look() == watch.look() == [] and PlatformState.read(home) == before
     found = machine.status()["services"]["agent"]
     assert found["state"] == "dead" and "was started again 5 times within an hour" in found["note"]
 
 
 def test_what_has_just_died_is_left_to_whoever_killed_it(home: Path) -> None:
-    State().with_service(dead_service(home, "agent")).write(home)
+    PlatformState().with_service(dead_service(home, "agent")).write(home)
     assert Supervisor(home).look() == []
 
 
 def test_what_was_stopped_meanwhile_is_not_started(home: Path) -> None:
     """A supervisor that saw a death, and then waited for `down` to let go of the platform."""
-    State().write(home)
+    PlatformState().write(home)
     assert machine.revive(["agent", "model-server"]) == []
-    assert State.read(home).services == {} and Restarts.read(home) == Restarts()
+    assert PlatformState.read(home).services == {} and Restarts.read(home) == Restarts()
 
 
 def test_what_the_other_one_has_just_tried_is_not_tried_again_at_once(home: Path) -> None:
-    State().with_service(dead_service(home, "agent")).write(home)
+    PlatformState().with_service(dead_service(home, "agent")).write(home)
     seen = {"agent": 0}  # then waited for the lock, while the other one's try failed
     Restarts().with_restart(["agent"], time.time()).write(home)
-    before, tried = State.read(home), Restarts.read(home)
+    before, tried = PlatformState.read(home), Restarts.read(home)
     assert machine.revive(["agent"], seen) == []
-    assert (State.read(home), Restarts.read(home)) == (before, tried)
+    assert (PlatformState.read(home), Restarts.read(home)) == (before, tried)
 
 
 def test_a_dead_database_is_taken_along_until_it_was_given_up(home: Path) -> None:
     for name in ("scheduler", "agent", "postgres"):
-        State.read(home).with_service(dead_service(home, name)).write(home)
+        PlatformState.read(home).with_service(dead_service(home, name)).write(home)
     here = machine.machine()
     assert machine._due(here, ["scheduler"], {}) == ["scheduler", "postgres"]
     assert machine._due(here, ["agent"], {}) == ["agent"]
@@ -113,14 +115,14 @@ def test_a_dead_database_is_taken_along_until_it_was_given_up(home: Path) -> Non
 
 def test_nothing_is_started_where_its_port_is_held(home: Path) -> None:
     """What holds it may be the very process that was taken for dead."""
-    State().with_service(dead_service(home, "object-store")).write(home)
-    before = State.read(home)
+    PlatformState().with_service(dead_service(home, "object-store")).write(home)
+    before = PlatformState.read(home)
     with (
         socket.create_server(("127.0.0.1", machine.machine().ports.s3_port)),
         pytest.raises(ConfigurationError, match="in use by another program"),
     ):
         machine.revive(["object-store"])
-    assert State.read(home) == before
+    assert PlatformState.read(home) == before
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_nothing_is_started_where_its_port_is_held(home: Path) -> None:
 def test_whatever_goes_wrong_a_supervisor_looks_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    State().with_service(dead_service(home, "agent")).write(home)
+    PlatformState().with_service(dead_service(home, "agent")).write(home)
 
     def fails(*_: object) -> None:
         raise error
@@ -152,7 +154,7 @@ def test_a_database_that_is_away_is_tried_again() -> None:
 
 
 def of(home: Path, name: str) -> Service:
-    return State.read(home).services[name]
+    return PlatformState.read(home).services[name]
 
 
 def back(home: Path, name: str, old: Service) -> bool:
@@ -174,7 +176,7 @@ def test_a_dead_process_comes_back_and_so_does_a_dead_supervisor(home: Path) -> 
     assert of(home, "deputy") == deputy and machine.status()["supervised"]
     assert Restarts.read(home).of("object-store", time.time()) == 1, "two supervisors, one restart"
 
-    processes = [p for service in State.read(home).services.values() for p in service.processes()]
+    processes = [p for service in PlatformState.read(home).services.values() for p in service.processes()]
     machine.down()
     left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert left == [] and not machine.status()["supervised"]

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from reshelve.clickstream.rules import Severity
-from reshelve.clickstream.verdicts import BrokenRule, Decision, Verdict, verdict_key
+from reshelve.config.ranker import Ranker
 from reshelve.evaluation.comparison import HeldOut
 from reshelve.evaluation.judgement import Evidence, judge
 from reshelve.evaluation.metrics import Metric, reported
-from reshelve.evaluation.scoring import Answers
-from reshelve.evaluation.slices import Known
+from reshelve.evaluation.scoring import RankedAnswers
+from reshelve.evaluation.slices import Familiarity
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.lineage import Run
-from reshelve.rankers import Kind, Ranker
+from reshelve.lineage.run import Run
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.rules import Severity
+from reshelve.validation.verdicts import BrokenRule, PartitionDecision, PartitionVerdict, verdict_key
 
 DAY = date(2011, 8, 30)
 ITEMS = ["old", "fresh", "spare"]
@@ -27,7 +27,7 @@ OLD_FIRST, FRESH_FIRST = ["old", "fresh", "spare"], ["fresh", "old", "spare"]
 CHAMPION = 20110829001
 
 
-def ranker_of(kind: Kind, **values: Any) -> Ranker:
+def ranker_of(kind: str, **values: Any) -> Ranker:
     """A ranker of a kind, with a search and a price."""
     document: dict[str, Any] = {
         "name": "shelf", "title": "A shelf & <more>", "kind": kind, "data": {"source": "shop", "window_days": 5},
@@ -44,18 +44,18 @@ def judged(ranker: Ranker, challenger: list[str], champion: list[str] | None) ->
     """The gate's own report: 30 customers want the old item, 40 the fresh one."""
     asked = [
         HoldoutQuery(str(n), "known" if n < 30 else "strange", ["old" if n < 30 else "fresh"], 1.0, str(n),
-                     candidates=ITEMS if ranker.kind is Kind.PAIR else [], segment="here" if n % 2 else "there")
+                     candidates=ITEMS if ranker.kind == "pair" else [], segment="here" if n % 2 else "there")
         for n in range(70)
     ]  # fmt: skip
 
-    def answers(first: list[str]) -> Answers:
-        return Answers([first] * 70, [[0.5, 0.3, 0.2]] * 70, 0)
+    def answers(first: list[str]) -> RankedAnswers:
+        return RankedAnswers([first] * 70, [[0.5, 0.3, 0.2]] * 70, 0)
 
     evidence = Evidence(
         held=HeldOut(asked, reported(Metric("recall", 1), whole_lists=True), seed=1),
         answers={"challenger": answers(challenger)} | ({"champion": answers(champion)} if champion else {}),
         baselines={name: [["spare", "old", "fresh"]] * 70 for name in ("popularity", "bm25", "cooccurrence")},
-        known=Known(queries={"known": 0.0}, items={"old": 0.0, "spare": 0.9}, settled={"old", "spare"}),
+        known=Familiarity(queries={"known": 0.0}, items={"old": 0.0, "spare": 0.9}, settled={"old", "spare"}),
         catalogue=Catalogue(ITEMS, ITEMS, [1] * 3, [1] * 3),
         champion=CHAMPION if champion else None,
     )
@@ -77,7 +77,7 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
     """`make_night(kind, challenger=…, champion=…, without=[stages])`: a run whose stages are done."""
 
     def make(
-        kind: Kind = Kind.NEXT_ITEM,
+        kind: str = "next_item",
         *,
         challenger: list[str] = FRESH_FIRST,
         champion: list[str] | None = None,
@@ -92,8 +92,8 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
             broken = BrokenRule(
                 rule="price_possible", severity=Severity.QUARANTINE, failed_rows=7, message="7 <rows>"
             )
-            verdict = Verdict(
-                verdict=Decision.WARN if back == 0 else Decision.PASS, headline="fine", source="shop", partition=day,
+            verdict = PartitionVerdict(
+                verdict=PartitionDecision.WARN if back == 0 else PartitionDecision.PASS, headline="fine", source="shop", partition=day,
                 rows_in=1000, rows_good=993, rows_quarantined=7, rules=(broken,), digest=f"d{back}",
             )  # fmt: skip
             store.put_json(verdict_key("shop", day), verdict.result())
@@ -142,7 +142,7 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
             "publish": {"published": gate["verdict"] != "reject", "verdict": gate["verdict"], "reason": "",
                         "version": 20110830001 if gate["verdict"] != "reject" else None, "uri": "s3://b/models/x"},
         }  # fmt: skip
-        if kind is not Kind.SEARCH:
+        if kind != "search":
             del results["blend"]
         for name, result in results.items():
             if name not in without:

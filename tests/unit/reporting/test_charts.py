@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reshelve.reporting.charts import Interval, curves, forest, partitions
+from reshelve.charts import ForestRow, curves, forest, partitions
+from reshelve.config.tuning import Choice, LogUniform, Uniform
 from reshelve.reporting.search_chart import axes_of, axis_of, parallel
-from reshelve.tuning.form import Choice, LogUniform, Uniform
 
 _WIDE = 0.55  # of a letter's height: the average width of a letter
 
@@ -75,7 +75,7 @@ def assert_legible(svg: str) -> list[str]:
 @pytest.mark.parametrize("spread", [0.004, 0.05, 0.6])
 def test_names_of_bounds_do_not_cover_each_other(tolerance: float, spread: float, wide: bool) -> None:
     rows = [
-        Interval(f"− {name}", place * spread, (place - 0.3) * spread, (place + 0.3) * spread)
+        ForestRow(f"− {name}", place * spread, (place - 0.3) * spread, (place + 0.3) * spread)
         for name, place in (("champion", 0.1), ("popularity", 0.9), ("BM25", 0.7), ("chosen together", -0.4))
     ]
     said = assert_legible(

@@ -18,9 +18,8 @@ import httpx
 import pytest
 
 from reshelve.errors import ConfigurationError, TryAgainError
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
 from reshelve.processes import guarded, stop_group
-from reshelve.rankers import Kind
 from reshelve.reporting.night import Night
 from reshelve.settings import settings
 from reshelve.tracking.night import curve, figures, metric_name, params, tags, track
@@ -111,7 +110,7 @@ def test_a_server_that_fails_is_an_error_without_its_password(status: int, error
 
 def test_a_server_that_is_away_is_an_error_without_its_password() -> None:
     with (
-        pytest.raises(TryAgainError, match="not reached") as told,
+        pytest.raises(TryAgainError, match="cannot be reached") as told,
         Tracking.open(f"http://ana:{SECRET}@127.0.0.1:9/") as away,
     ):
         away.experiment("reshelve/shelf")
@@ -197,7 +196,7 @@ def test_a_night_is_in_the_real_mlflow_once_and_whole(make_night, name_server, s
         sent = {"params": asked} if method == "GET" else {"json": asked}
         return httpx.request(method, f"{server}/api/2.0/mlflow/{path}", timeout=30, **sent).json()
 
-    run: Run = make_night(Kind.NEXT_ITEM, champion=OLD_FIRST)
+    run: Run = make_night("next_item", champion=OLD_FIRST)
     run.store.put(f"{run.prefix}/report/report.html", b"<title>a report</title>")
     published = {"published": True, "version": 20110830001, "verdict": "promote", "uri": "s3://b/models/x"}
     run.stage("publish").commit(published)
@@ -243,7 +242,7 @@ def test_a_night_is_in_the_real_mlflow_once_and_whole(make_night, name_server, s
 def test_a_night_that_ended_early_is_there_as_failed_and_goes_on(
     make_night, name_server, server: str
 ) -> None:
-    run = make_night(Kind.PAIR, without=("gate", "publish"))
+    run = make_night("pair", without=("gate", "publish"))
     name_server(server)
     found = track(run)
     asked = {"run_id": found["mlflow_run"]}

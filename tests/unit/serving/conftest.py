@@ -21,14 +21,14 @@ from typing import Any
 
 import pytest
 
+from reshelve.agent.admin import ServerAdmin
+from reshelve.config.ranker import Ranker
 from reshelve.errors import TryAgainError
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish as publish_run
 from reshelve.processes import free_port, start, stop_group, wait_until
-from reshelve.rankers import Ranker
-from reshelve.serving import protocol
-from reshelve.serving.admin import ServerAdmin
-from reshelve.serving.model_config import parse
-from reshelve.store import versions
+from reshelve.protocol import messages
+from reshelve.protocol.model_config import parse
 from reshelve.store.objects import ObjectStore, object_store
 
 ITEMS = [{"item": f"i{n}", "title": f"title {n}", "events": 10 - n} for n in range(5)]
@@ -74,7 +74,7 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {name: root / name for name in offsets}
     command = [sys.executable, "-c", _BUILD, *(f"{found[name]}={offset}" for name, offset in offsets.items())]
     subprocess.run(command, check=True, capture_output=True, timeout=400)
-    requests = [("serving_default", protocol.to_tensor([f"title {n}"])) for n in range(3)]
+    requests = [("serving_default", messages.to_tensor([f"title {n}"])) for n in range(3)]
     for path in found.values():
         lines = "".join(json.dumps(item) + "\n" for item in ITEMS)
         (path / "assets.extra").mkdir()
@@ -87,7 +87,7 @@ def warm_up_file(requests: list[tuple[str, Any]]) -> bytes:
     """A TFRecord of PredictionLog without TensorFlow: its checksums are CRC-32C, masked."""
     body = b""
     for signature, history in requests:
-        log = protocol.prediction_log_pb2.PredictionLog()
+        log = messages.prediction_log_pb2.PredictionLog()
         log.predict_log.request.model_spec.name = "recommend"
         log.predict_log.request.model_spec.signature_name = signature
         log.predict_log.request.inputs["history"].CopyFrom(history)
@@ -153,7 +153,7 @@ def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) 
         else:  # built once, and only where a test loads it: TensorFlow costs many seconds
             shutil.copytree(request.getfixturevalue("saved_models")[model], directory)
         if loads_with:  # what its warm-up asks: "sleep 5" loads for five seconds, "kill" ends the server
-            asked = [("serving_default", protocol.to_tensor([loads_with]))]
+            asked = [("serving_default", messages.to_tensor([loads_with]))]
             (directory / "assets.extra" / "tf_serving_warmup_requests").write_bytes(warm_up_file(asked))
         if ballast:
             (directory / "assets.extra" / "ballast").write_bytes(bytes(ballast))
@@ -161,7 +161,7 @@ def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) 
         run.stage("examples").commit({"verdicts": {}})
         run.stage("train").commit({"base": None})
         run.stage("gate").commit({"verdict": verdict, "reasons": ["measured"]})
-        return int(versions.publish(run)["version"])
+        return int(publish_run(run)["version"])
 
     return made
 

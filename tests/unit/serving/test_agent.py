@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from reshelve.agent import agent as agent_module
+from reshelve.agent.agent import Agent, run_agent
+from reshelve.deployments.deployment_log import pointer_key, read_log
 from reshelve.errors import AlreadyRunningError, ConfigurationError, TryAgainError
 from reshelve.processes import free_port, wait_until
-from reshelve.serving import agent as agent_module
-from reshelve.serving import pointers as pointers_module
-from reshelve.serving.agent import Agent, run_agent
-from reshelve.serving.model_config import ModelEntry, parse_message, read_config, write_config
-from reshelve.serving.reports import Report, live_reports, read_reports, write_report
-from reshelve.store.deployments import pointer_key, read_log
+from reshelve.protocol import pointers as pointers_module
+from reshelve.protocol.model_config import ModelEntry, parse_message, read_config, write_config
+from reshelve.protocol.reports import Report, live_reports, read_reports, write_report
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import signed, signing_key
@@ -102,7 +102,7 @@ def test_it_copies_and_reports_while_the_server_is_away(
     assert (models / "recommend" / str(version) / "saved_model.pb").read_bytes() == b"graph"
     report = the_report(store)
     assert report.sequence == 4 and report.serving.available == ()
-    assert report.error is not None and "is not there" in report.error
+    assert report.error is not None and "cannot be reached" in report.error
 
 
 def test_at_its_start_it_keeps_what_verifies_and_removes_the_rest(

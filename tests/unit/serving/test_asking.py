@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reshelve.client.asking import Answer, Target, VersionedRequest, ask
 from reshelve.errors import ReshelveError
-from reshelve.serving.asking import Answer, Question, Target, ask
-from reshelve.serving.server_errors import (
+from reshelve.protocol.server_errors import (
     BusyError,
     NothingServesError,
     RequestRefusedError,
@@ -35,7 +35,7 @@ class Scripted:
         self.asked: list[str] = []
         self.timeouts: list[float] = []
 
-    def once(self, question: Question, timeout: float) -> Answer:
+    def once(self, question: VersionedRequest, timeout: float) -> Answer:
         self.asked.append(str(question))
         self.timeouts.append(timeout)
         said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
@@ -51,7 +51,7 @@ class Absent(Scripted):
         super().__init__(ANSWER)
         self.has = has
 
-    def once(self, question: Question, timeout: float) -> Answer:
+    def once(self, question: VersionedRequest, timeout: float) -> Answer:
         answer = super().once(question, timeout)
         if str(question) not in self.has:
             raise NothingServesError("not here")
@@ -65,7 +65,7 @@ def asked(
     absence: float = 0.0,
     refused: Callable[[], None] = lambda: None,
 ) -> Answer:
-    question = Question("recommend", {"history": ["x"]}, "serving_default")
+    question = VersionedRequest("recommend", {"history": ["x"]}, "serving_default")
     return ask(servers, targets, question, timeout, absence=absence, refused=refused)
 
 
@@ -114,7 +114,7 @@ def test_time_spent_on_refusals_is_no_slowness() -> None:
     class Late(Scripted):
         """Refuses for most of the time, then does not answer in what is left."""
 
-        def once(self, question: Question, timeout: float) -> Answer:
+        def once(self, question: VersionedRequest, timeout: float) -> Answer:
             if timeout > 0.2:
                 time.sleep(timeout - 0.15)
                 raise BusyError("full")

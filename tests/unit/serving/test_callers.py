@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,37 +19,35 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
+from tests.planted import build_graphs
 
-from reshelve.errors import ReshelveError, TryAgainError
-from reshelve.processes import free_port, wait_until
-from reshelve.rankers import Ranker
-from reshelve.serving.catalogue import Item
-from reshelve.serving.client import (
+from reshelve.client.client import (
     NothingServesError,
     RankingClient,
     RequestRefusedError,
     ServerAwayError,
     serves,
 )
-from reshelve.serving.judge import Verdict
-from reshelve.serving.model_config import ModelEntry, write_config
-from reshelve.serving.probe import Questions, probe
-from reshelve.serving.recorded import Recorded
-from reshelve.serving.routing import Caller
-from reshelve.serving.shadow import shadow
-from reshelve.serving.traffic import Counts
-from reshelve.store.deployments import Advance, Offer, Pointer, Revert, move_pointer
+from reshelve.client.routing import Caller
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Advance, Offer, Pointer, Revert, move_pointer
+from reshelve.deployments.release_table import Event, Plan, ReleaseState
+from reshelve.errors import ReshelveError, TryAgainError
+from reshelve.processes import free_port, wait_until
+from reshelve.protocol.model_config import ModelEntry, write_config
+from reshelve.protocol.traffic import Counts
+from reshelve.protocol.version_items import Item
+from reshelve.rollout.canary_analysis import StepOutcome
+from reshelve.rollout.probe import ProbeQuestions, probe
+from reshelve.rollout.recorded import Recorded
+from reshelve.rollout.shadow import shadow
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Event, Plan, State
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from planted import build_graphs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 THREADS = 3
 ONE, TWO = 20110830001, 20110831001
-QUESTIONS = Questions([Item(f"i{n}", f"title {n}", 9 - n) for n in range(5)])
+QUESTIONS = ProbeQuestions([Item(f"i{n}", f"title {n}", 9 - n) for n in range(5)])
 FINE, FAILS = {"history": ["title 1"]}, {"history": ["title 1 ; customer 5"]}
 
 
@@ -167,7 +164,7 @@ def test_a_busy_server_fails_nobody_and_its_refusals_are_counted(
             assert probe(ranker, TWO, host.grpc, QUESTIONS, timeout=240).problem is None
             rules = ranker.with_values({"release.shadow": {"requests": 20}, "release.max_latency_ratio": 50})
             recorded = [Recorded("serving_default", {"history": np.array(["title 1"])})]
-            assert shadow(rules, ONE, TWO, [host.grpc], recorded).verdict is Verdict.PROMOTE
+            assert shadow(rules, ONE, TWO, [host.grpc], recorded).verdict is StepOutcome.PROMOTE
     assert customers.failed == []
     found = counted(caller)[TWO]
     assert found.refusals > 0 and sum(answer.refusals for answer in answers) > 0
@@ -287,12 +284,12 @@ def test_what_is_asked_where_a_version_is_missing(
 def canary(store: ObjectStore, version: int) -> None:
     """Every second session gets it."""
 
-    def on(event: Event, state: State) -> None:
+    def on(event: Event, state: ReleaseState) -> None:
         move_pointer(store, "recommend", Advance(version, event, state), by="test", reason="")
 
     move_pointer(store, "recommend", Offer(version, Plan(shares=(0.5,))), by="test", reason="")
-    on(Event.LOADED, State.LOADING)
-    on(Event.PROBED, State.PROBING)
+    on(Event.LOADED, ReleaseState.LOADING)
+    on(Event.PROBED, ReleaseState.PROBING)
 
 
 def test_whose_error_a_rejected_request_is(
@@ -340,13 +337,13 @@ def test_a_label_that_comes_a_moment_late_is_waited_for(
     store: ObjectStore, two_versions: Pointer, served: Serve, graphs: dict[str, Path]
 ) -> None:
     """Right after its start a server may not know its labels."""
-    from reshelve.serving.admin import ServerAdmin
+    from reshelve.agent.admin import ServerAdmin
 
     host = served({ONE: graphs["good"], TWO: graphs["good"]})
     admin = ServerAdmin(host.grpc)
     entry = ModelEntry("recommend", host.models / "recommend", frozenset({ONE, TWO}), {"stable": TWO})
     with Caller("recommend", [host.grpc]) as blind, Customers(blind, FINE).asking(2) as customers:
-        assert not serves(host.grpc, "recommend", label="stable"), "the label is there already"
+        assert not serves(host.grpc, "recommend", label="stable"), "the label already exists"
         admin.reload([entry])
         customers.wait_for(10)
     admin.close()

@@ -13,25 +13,30 @@ import pytest
 
 from reshelve.clickstream.events import EVENT_SCHEMA, validated_prefix
 from reshelve.clickstream.privacy import Key, pseudonym
-from reshelve.clickstream.verdicts import Decision, verdict_key
-from reshelve.clickstream.verdicts import Verdict as PartitionVerdict
+from reshelve.client.request_log import Logged, requests_prefix, table
+from reshelve.client.routing import meant_version
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Entry, Pointer, pointer_key
+from reshelve.deployments.release_table import Plan, ReleaseState
 from reshelve.monitoring.watch import look
-from reshelve.rankers import Ranker
-from reshelve.serving.judge import Finding, Verdict
-from reshelve.serving.request_log import Logged, requests_prefix, table
-from reshelve.serving.routing import meant_version
-from reshelve.serving.stages import STAGES, Work
-from reshelve.serving.traffic import Meter, write_traffic
-from reshelve.store.deployments import Entry, Pointer, pointer_key
+from reshelve.protocol.traffic import Meter, write_traffic
+from reshelve.rollout.canary_analysis import StepAnalysis, StepOutcome
+from reshelve.rollout.steps import STAGES, Work
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Plan, State
+from reshelve.validation.verdicts import PartitionDecision, verdict_key
+from reshelve.validation.verdicts import PartitionVerdict as PartitionVerdict
 
 YESTERDAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
 NOON = YESTERDAY + timedelta(hours=12)
 OLD, NEW = 20110828001, 20110829001
 KEYS = (Key(YESTERDAY.date(), "the-secret-of-the-shop"),)
-OFFERED: dict[str, Any] = {"stable": OLD, "canary": NEW, "plan": Plan(shares=(0.5,)), "state": State.LOADING}
-CANARY = {**OFFERED, "state": State.CANARY, "share": 0.5, "step": 1}
+OFFERED: dict[str, Any] = {
+    "stable": OLD,
+    "canary": NEW,
+    "plan": Plan(shares=(0.5,)),
+    "state": ReleaseState.LOADING,
+}
+CANARY = {**OFFERED, "state": ReleaseState.CANARY, "share": 0.5, "step": 1}
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def parquet(made: pa.Table) -> bytes:
     return body.getvalue()
 
 
-def validate(store: ObjectStore, decision: Decision = Decision.PASS) -> None:
+def validate(store: ObjectStore, decision: PartitionDecision = PartitionDecision.PASS) -> None:
     found = PartitionVerdict(
         verdict=decision,
         headline="",
@@ -112,8 +117,8 @@ def validate(store: ObjectStore, decision: Decision = Decision.PASS) -> None:
     store.put_json(verdict_key("retail", NOON.date()), found.result())
 
 
-def step(store: ObjectStore, ranker: Ranker, pointer: Pointer) -> Finding:
-    return STAGES[State.CANARY].work(Work(store, ranker, NEW, pointer))
+def step(store: ObjectStore, ranker: Ranker, pointer: Pointer) -> StepAnalysis:
+    return STAGES[ReleaseState.CANARY].work(Work(store, ranker, NEW, pointer))
 
 
 def test_a_canary_waits_for_its_clicks_and_then_goes_back(
@@ -121,19 +126,21 @@ def test_a_canary_waits_for_its_clicks_and_then_goes_back(
 ) -> None:
     customers(4000, {OLD: 4, NEW: 10})
     before = step(store, ranker, under_way)
-    assert before.verdict is Verdict.HOLD
+    assert before.verdict is StepOutcome.HOLD
     assert (
         "too few sessions: 0 sessions" in before.reason
         and f"not known yet: the clicks of {NOON.date()}" in before.reason
     )
-    validate(store, Decision.STOP)
-    assert step(store, ranker, under_way).verdict is Verdict.HOLD, "clicks of a stopped day are not believed"
+    validate(store, PartitionDecision.STOP)
+    assert step(store, ranker, under_way).verdict is StepOutcome.HOLD, (
+        "clicks of a stopped day are not believed"
+    )
     validate(store)
     found = step(store, ranker, under_way)
-    assert found.verdict is Verdict.ROLL_BACK and "click-through lower by" in found.reason
+    assert found.verdict is StepOutcome.ROLL_BACK and "click-through lower by" in found.reason
     assert found.evidence["clicks"]["drop"][0] > 0.4 and found.evidence["requests"]["canary"] == 3000
     unasked = ranker.with_values({"release.canary.clicks.max_drop": None})
-    assert step(store, unasked, under_way).verdict is Verdict.PROMOTE, "off by default"
+    assert step(store, unasked, under_way).verdict is StepOutcome.PROMOTE, "off by default"
 
 
 def test_a_canary_that_may_lose_clicks_is_held_and_goes_on_when_it_has_waited(
@@ -142,11 +149,11 @@ def test_a_canary_that_may_lose_clicks_is_held_and_goes_on_when_it_has_waited(
     customers(4000, {OLD: 4, NEW: 4})
     validate(store)
     found = step(store, ranker, under_way)
-    assert found.verdict is Verdict.HOLD and "inconclusive: click-through lower by" in found.reason
+    assert found.verdict is StepOutcome.HOLD and "inconclusive: click-through lower by" in found.reason
     waited = ranker.with_values({"release.canary.clicks.wait_hours": 0.5})
-    assert step(store, waited, under_way).verdict is Verdict.PROMOTE
+    assert step(store, waited, under_way).verdict is StepOutcome.PROMOTE
     many = {"release.canary.clicks.wait_hours": 0.5, "release.canary.clicks.min_sessions": 5000}
-    assert step(store, ranker.with_values(many), under_way).verdict is Verdict.HOLD, "time is no evidence"
+    assert step(store, ranker.with_values(many), under_way).verdict is StepOutcome.HOLD, "time is no evidence"
 
 
 def test_the_watch_has_a_held_canary_asked_again_when_its_clicks_come(

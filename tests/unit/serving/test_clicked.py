@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.clickstream.events import EVENT_SCHEMA
-from reshelve.evaluation.stratified import Arm, Stratum
-from reshelve.rankers import Ranker
-from reshelve.serving.clicked import ClickedDay, Joined, join_files
-from reshelve.serving.concurrent import Window
+from reshelve.config.ranker import Ranker
+from reshelve.rollout.clicked import ClickedDay, Joined, join_files
+from reshelve.rollout.concurrent import Window
+from reshelve.statistics.stratified import Arm, Stratum
 
 DAY = date(2011, 8, 29)
 NOON = datetime(2011, 8, 29, 12)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.planted import build_graphs
 
-from reshelve.serving import server_errors
-from reshelve.serving.model_config import ModelEntry, write_config
+from reshelve.protocol import server_errors
+from reshelve.protocol.model_config import ModelEntry, write_config
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from planted import build_graphs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from reshelve.serving.concurrent import Window, release_windows, windows
-from reshelve.store.deployments import Entry, Pointer
+from reshelve.deployments.deployment_log import Entry, Pointer
+from reshelve.deployments.release_table import Plan, ReleaseState
+from reshelve.rollout.concurrent import Window, release_windows, windows
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Plan, State
 
 OLD, NEW = 20110828001, 20110829001
 NIGHT = datetime(2011, 8, 29, 4, tzinfo=UTC)
 PLAN = Plan(shares=(0.05, 0.25))
-OFFERED: dict[str, Any] = {"stable": OLD, "canary": NEW, "plan": PLAN, "state": State.LOADING}
-FIRST = {**OFFERED, "state": State.CANARY, "share": 0.05, "step": 1}
-SECOND = {**OFFERED, "state": State.CANARY, "share": 0.25, "step": 2}
-WAITS = {**SECOND, "state": State.APPROVAL}
+OFFERED: dict[str, Any] = {"stable": OLD, "canary": NEW, "plan": PLAN, "state": ReleaseState.LOADING}
+FIRST = {**OFFERED, "state": ReleaseState.CANARY, "share": 0.05, "step": 1}
+SECOND = {**OFFERED, "state": ReleaseState.CANARY, "share": 0.25, "step": 2}
+WAITS = {**SECOND, "state": ReleaseState.APPROVAL}
 OVER: dict[str, Any] = {"stable": NEW, "previous": OLD}
 
 

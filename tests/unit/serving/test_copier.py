@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.serving.copier import Copier
-from reshelve.serving.disk import Disk
+from reshelve.agent.copier import Copier
+from reshelve.agent.disk import Disk
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import signed, signing_key

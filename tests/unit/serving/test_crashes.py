@@ -17,19 +17,19 @@ from typing import Any
 
 import pytest
 
+from reshelve.agent.admin import ServerRefusedError
+from reshelve.agent.agent import Agent
+from reshelve.agent.placeholder import PLACEHOLDER
+from reshelve.agent.reloading import Reloads
+from reshelve.agent.server_plan import Observed, VersionState
+from reshelve.client.client import ServerAwayError
+from reshelve.deployments.deployment_log import move_pointer, read_pointer
+from reshelve.deployments.moves import Advance, Change, Offer, Promote, Revert, Withdraw
+from reshelve.deployments.release_table import Event
+from reshelve.deployments.release_table import ReleaseState as Stage
 from reshelve.processes import wait_until
-from reshelve.serving.admin import RefusedError
-from reshelve.serving.agent import Agent
-from reshelve.serving.client import ServerAwayError
-from reshelve.serving.model_config import ModelEntry, parse
-from reshelve.serving.placeholder import PLACEHOLDER
-from reshelve.serving.plan import Observed, State
-from reshelve.serving.reloading import Reloads
-from reshelve.store.changes import Advance, Change, Offer, Promote, Revert, Withdraw
-from reshelve.store.deployments import move_pointer, read_pointer
+from reshelve.protocol.model_config import ModelEntry, parse
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Event
-from reshelve.store.rollout import State as Stage
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -45,7 +45,7 @@ class Server:
 
     def __init__(self, killers: set[int]) -> None:
         self.killers, self.lives = killers, False
-        self.states: dict[str, dict[int, State]] = {}
+        self.states: dict[str, dict[int, VersionState]] = {}
         self.labels: dict[str, dict[str, int]] = {}
 
     def start(self, models: Path) -> None:
@@ -58,7 +58,7 @@ class Server:
                 assert (entry.base_path / str(version)).is_dir(), (
                     f"the file names {version}, which is not there"
                 )
-        self.states = {e.name: dict.fromkeys(e.versions, State.AVAILABLE) for e in entries.values()}
+        self.states = {e.name: dict.fromkeys(e.versions, VersionState.AVAILABLE) for e in entries.values()}
         self.labels = {e.name: dict(e.labels) for e in entries.values()}
         self.lives = True
 
@@ -66,25 +66,25 @@ class Server:
         self._must_live()
         states = dict(self.states.get(ranker, {}))
         placeholder = states.pop(PLACEHOLDER, None)
-        return Observed(states, self.labels.get(ranker, {}), {}, placeholder is State.AVAILABLE)
+        return Observed(states, self.labels.get(ranker, {}), {}, placeholder is VersionState.AVAILABLE)
 
     def reload(self, entries: Iterable[ModelEntry], timeout: float, others: Any = ()) -> None:
         self._must_live()
         told = {entry.name: entry for entry in entries}
         for entry in told.values():
             for version in entry.labels.values():
-                if self.states.get(entry.name, {}).get(version) is not State.AVAILABLE:
-                    raise RefusedError("refused", f"label of {version}")
+                if self.states.get(entry.name, {}).get(version) is not VersionState.AVAILABLE:
+                    raise ServerRefusedError("refused", f"label of {version}")
         self.labels = {name: dict(entry.labels) for name, entry in told.items()}
         for name in {*self.states, *told}:
             states = self.states.setdefault(name, {})
             wanted = told[name].versions if name in told else frozenset()
-            for version in wanted - {v for v, s in states.items() if s is not State.END}:
+            for version in wanted - {v for v, s in states.items() if s is not VersionState.END}:
                 if version in self.killers:
                     self.lives = False
                     raise ServerAwayError("ended", str(version))
-                states[version] = State.AVAILABLE
-            states.update(dict.fromkeys(set(states) - wanted, State.END))
+                states[version] = VersionState.AVAILABLE
+            states.update(dict.fromkeys(set(states) - wanted, VersionState.END))
 
     def _must_live(self) -> None:
         if not self.lives:
@@ -235,7 +235,7 @@ def test_a_disk_that_takes_nothing_keeps_no_rollback_away(
     for change in [*_released(one), *_released(two)]:
         move_pointer(store, "recommend", change, by="test", reason="")
         version = change.version  # type: ignore[attr-defined]
-        rounds_until(lambda v=version: server.states.get("recommend", {}).get(v) is State.AVAILABLE)  # type: ignore[misc]
+        rounds_until(lambda v=version: server.states.get("recommend", {}).get(v) is VersionState.AVAILABLE)  # type: ignore[misc]
     rounds_until(lambda: is_stable(two))
 
     def full(*_: Any) -> None:

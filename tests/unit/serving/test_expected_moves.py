@@ -6,13 +6,8 @@ from typing import Any
 
 import pytest
 
-from reshelve.errors import DataError, TryAgainError
-from reshelve.rankers import Ranker, load_ranker
-from reshelve.serving import fleet
-from reshelve.serving.going_back import rollback, withdraw
-from reshelve.serving.release import approve, release
-from reshelve.serving.reports import Report, Serving, write_report
-from reshelve.store.deployments import (
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import (
     Advance,
     MovedError,
     Offer,
@@ -22,8 +17,14 @@ from reshelve.store.deployments import (
     read_log,
     read_pointer,
 )
+from reshelve.deployments.release_table import Event, Plan, ReleaseState
+from reshelve.errors import DataError, TryAgainError
+from reshelve.pipeline.references import load_ranker
+from reshelve.protocol.reports import Report, Serving, write_report
+from reshelve.rollout import fleet
+from reshelve.rollout.release import approve, release
+from reshelve.rollout.roll_back import rollback, withdraw
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Event, Plan, State
 from reshelve.store.signatures import signed, signing_key
 
 ONE, TWO, THREE, FOUR = 20110828001, 20110829001, 20110830001, 20110831001
@@ -62,10 +63,10 @@ def now(store: ObjectStore) -> Pointer:
 def to_approval(store: ObjectStore, version: int) -> Pointer:
     """A release of a version that waits for a person."""
     move_pointer(store, NAME, Offer(version, Plan(approval=True)), by="night", reason="test")
-    for event, state in ((Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)):
+    for event, state in ((Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)):
         move_pointer(store, NAME, Advance(version, event, state), by="night", reason="test")
     pointer = now(store)
-    assert pointer.state is State.APPROVAL
+    assert pointer.state is ReleaseState.APPROVAL
     return pointer
 
 
@@ -117,7 +118,7 @@ def test_an_approval_that_was_cut_off_is_finished_by_its_retry(shop: ObjectStore
     seen = to_approval(shop, FOUR).sequence
     with pytest.raises(TryAgainError, match="no serving agent"):
         approve(ranker, FOUR, by="anna", if_sequence=seen)
-    assert now(shop).state is State.READY
+    assert now(shop).state is ReleaseState.READY
     write_agent(shop, FOUR)
     assert approve(ranker, FOUR, by="anna", if_sequence=seen)["state"] == "promoted"
     assert now(shop).stable == FOUR

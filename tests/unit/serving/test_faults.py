@@ -20,13 +20,13 @@ from typing import Any
 
 import pytest
 
+from reshelve.client.client import RankingClient
+from reshelve.deployments.deployment_log import pointer_key, problems, read_log, read_pointer, settle
 from reshelve.errors import ReshelveError
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, start, stop_group, wait_until
-from reshelve.serving.client import RankingClient
-from reshelve.serving.reports import live_reports
+from reshelve.protocol.reports import live_reports
 from reshelve.store import objects, signatures
-from reshelve.store.deployments import pointer_key, problems, read_log, read_pointer, settle
 from reshelve.store.versions import download_version, list_versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.platform, pytest.mark.timeout(1200)]
@@ -36,13 +36,14 @@ _PUBLISH = """
 import sys
 from datetime import date
 from pathlib import Path
-from reshelve.lineage import Run
-from reshelve.rankers import load_ranker
-from reshelve.store import uploads, versions
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish
+from reshelve.store import uploads
+from reshelve.pipeline.references import load_ranker
 from reshelve.store.objects import object_store
 uploads.PART_BYTES = 5 * 1024 * 1024
 run = Run(load_ranker("recommend"), date.fromisoformat(sys.argv[1]), object_store(), Path(sys.argv[2]))
-versions.publish(run)
+publish(run)
 """
 
 
@@ -142,8 +143,8 @@ class World:
 
     def package(self) -> list[str]:
         """A new night's version, ready to be published; every other night's scores twice as high."""
-        from reshelve.lineage import Run
-        from reshelve.rankers import load_ranker
+        from reshelve.lineage.run import Run
+        from reshelve.pipeline.references import load_ranker
 
         model = self.dice.choice(sorted(FIRST_SCORE))
         day = date(2011, 8, 1 + self.day % 28).replace(year=2011 + self.day // 28)

@@ -10,7 +10,6 @@ import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import date
@@ -20,27 +19,25 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.shops import TOKEN, Shop, open_shop
 
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.deployments.release_table import ReleaseState
 from reshelve.errors import ConfigurationError
+from reshelve.gateway import edge, inner
+from reshelve.gateway import gateway as gateway_module
+from reshelve.gateway.certificate import self_signed
+from reshelve.gateway.configuration import Gateway
+from reshelve.gateway.counts import Counter, attempts
+from reshelve.gateway.nginx import Nginx
 from reshelve.names import is_ranker
 from reshelve.processes import free_port, wait_until
-from reshelve.rankers import Ranker
-from reshelve.serving import gateway as gateway_module
-from reshelve.serving import gateway_edge, gateway_inner
-from reshelve.serving.certificate import self_signed
-from reshelve.serving.gateway_config import Gateway
-from reshelve.serving.gateway_count import Counter, attempts
-from reshelve.serving.gateway_nginx import Nginx
-from reshelve.serving.going_back import rollback
-from reshelve.serving.release import release
-from reshelve.serving.traffic import read_traffic
+from reshelve.protocol.traffic import read_traffic
+from reshelve.rollout.release import release
+from reshelve.rollout.roll_back import rollback
 from reshelve.settings import settings
-from reshelve.store.deployments import Pointer
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import State
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from shops import TOKEN, Shop, open_shop
 
 FIRST, SECOND = date(2011, 8, 30), date(2011, 8, 31)
 
@@ -69,11 +66,11 @@ def test_no_name_but_a_rankers_is_ever_written(name: str, canary: bool) -> None:
     """Also where a pointer came by without being parsed; nothing else in the configuration depends on it."""
     values = {"canary": 3, "share": 0.5} if canary else {}
     hostile = Pointer.model_construct(ranker=name, sequence=1, stable=2, previous=1, served=(), **values)
-    found = gateway_inner.render(gateway(), {name: hostile, "other": Pointer(ranker="other", stable=5)})
+    found = inner.render(gateway(), {name: hostile, "other": Pointer(ranker="other", stable=5)})
     if is_ranker(name) and name != "other":
         assert f"location = /v1/models/{name}:predict {{" in found
     else:
-        assert found == gateway_inner.render(gateway(), {"other": Pointer(ranker="other", stable=5)})
+        assert found == inner.render(gateway(), {"other": Pointer(ranker="other", stable=5)})
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.0001, 0.5, 0.99999, 1.0])
@@ -81,17 +78,17 @@ def test_nginx_takes_every_pointer_that_can_be(tmp_path: Path, share: float) -> 
     """One that it refused would keep all rankers as they were."""
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
-    state = {"canary": 3, "state": State.CANARY, "share": share, "step": 1}
+    state = {"canary": 3, "state": ReleaseState.CANARY, "share": share, "step": 1}
     known = {
         "first": Pointer(ranker="first", sequence=10**20, stable=2, previous=1, **state),
         "second": Pointer(ranker="second", stable=1, **state),
         "third": Pointer(ranker="third", stable=99_991_231_999),
         "z" * 41: Pointer(ranker="z" * 41),
-        "fourth": Pointer(ranker="fourth", canary=3, state=State.LOADING),
+        "fourth": Pointer(ranker="fourth", canary=3, state=ReleaseState.LOADING),
     }
     made = gateway(tmp_path)
     made.empty.mkdir()
-    made.inner_configuration.write_text(gateway_inner.render(made, known))
+    made.inner_configuration.write_text(inner.render(made, known))
     checked = Nginx(made.inner_configuration, made.inner_pid, made.empty)._command(made.inner_configuration)
     found = subprocess.run([*checked, "-t"], capture_output=True, text=True, timeout=30, check=False)
     assert found.returncode == 0, found.stderr
@@ -100,8 +97,8 @@ def test_nginx_takes_every_pointer_that_can_be(tmp_path: Path, share: float) -> 
 @pytest.mark.parametrize("path", ["/home/a shop", "/home/a;b", '/home/"', "/home/a\nb", "/home/{a}", "/home/$host", "home", "/home/é"])  # fmt: skip
 @pytest.mark.parametrize("part", ["certificate", "key", "directory"])
 def test_paths_that_cannot_stand_in_a_configuration(part: str, path: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot stand in nginx's configuration"):
-        gateway_edge.render(gateway(**{part: Path(path)}))
+    with pytest.raises(ConfigurationError, match="cannot be used in nginx's configuration"):
+        edge.render(gateway(**{part: Path(path)}))
 
 
 @pytest.mark.parametrize(
@@ -164,9 +161,9 @@ def test_a_strange_line_is_no_request(status: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        pytest.param("", "no token", id="none"),
-        pytest.param("short", "token 1 cannot be one", id="too short"),
-        pytest.param(f'{TOKEN},"; return 200; #{TOKEN}', "token 2 cannot be one", id="nginx's own language"),
+        pytest.param("", "has no tokens", id="none"),
+        pytest.param("short", "token 1 is invalid", id="too short"),
+        pytest.param(f'{TOKEN},"; return 200; #{TOKEN}', "token 2 is invalid", id="nginx's own language"),
     ],
 )
 def test_tokens_that_are_none(monkeypatch: pytest.MonkeyPatch, value: str, problem: str) -> None:

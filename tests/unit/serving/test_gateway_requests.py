@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.shops import TOKEN, Shop, Told, open_shop, scripted_server
 
+from reshelve.deployments.deployment_log import Pointer, pointer_key
+from reshelve.deployments.release_table import ReleaseState
 from reshelve.processes import wait_until
-from reshelve.serving.traffic import Counts, read_traffic
-from reshelve.store.deployments import Pointer, pointer_key
+from reshelve.protocol.traffic import Counts, read_traffic
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import State
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from shops import TOKEN, Shop, Told, open_shop, scripted_server
 
 pytestmark = pytest.mark.slow
 OLD, STABLE, NEW = 20110828001, 20110829001, 20110830001
@@ -115,7 +112,7 @@ def test_what_a_canary_refuses_and_the_stable_version_answers(
     shop: Shop, store: ObjectStore, server: Told
 ) -> None:
     server.says(NEW, [200])
-    point(store, canary=NEW, state=State.CANARY, share=0.9999, step=1)
+    point(store, canary=NEW, state=ReleaseState.CANARY, share=0.9999, step=1)
     wait_until(lambda: shop.ask()[2] == NEW, 10, "the canary")
     wait_until(lambda: counted(store, NEW).requests > 0, 10, "its counts")
     for canary, stable, status, errors, rejected in (

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from reshelve.deployments.deployment_log import (
+    Change,
+    MovedError,
+    Offer,
+    Revert,
+    Withdraw,
+    move_pointer,
+    pointer_key,
+)
 from reshelve.errors import ConfigurationError
-from reshelve.serving.fleet import wait_for_agents
-from reshelve.serving.reports import Report, Serving, write_report
+from reshelve.protocol.reports import Report, Serving, write_report
+from reshelve.rollout.fleet import wait_for_agents
 from reshelve.settings import settings
-from reshelve.store.deployments import Change, MovedError, Offer, Revert, Withdraw, move_pointer, pointer_key
 from reshelve.store.objects import ObjectStore
 from reshelve.verbs.options import known_name
 
@@ -33,7 +41,7 @@ def test_a_ranker_whose_file_is_wrong_or_gone_is_known_while_it_is_deployed(
         assert known_name("recommend") == "recommend"
         with pytest.raises(ConfigurationError, match="no ranker 'recomend'"):
             known_name("recomend")
-        with pytest.raises(ConfigurationError, match="is no ranker's name"):
+        with pytest.raises(ConfigurationError, match="is not a valid ranker name"):
             known_name("../recommend")
     finally:
         settings.cache_clear()

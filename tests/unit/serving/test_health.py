@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reshelve.serving.health import Level, health
-from reshelve.serving.reports import Report, Serving
-from reshelve.store.deployments import Pointer
+from reshelve.console.health import Level, health
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.protocol.reports import Report, Serving
 
 POINTER = Pointer(ranker="recommend", sequence=1, stable=20110830001)
 

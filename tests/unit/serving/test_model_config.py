@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reshelve.errors import DataError
-from reshelve.serving.model_config import ModelEntry, parse, read_config, write_config
+from reshelve.protocol.model_config import ModelEntry, parse, read_config, write_config
 
 
 def test_the_text_is_what_tensorflow_serving_reads(tmp_path: Path) -> None:

@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reshelve.serving.model_config import ModelEntry
-from reshelve.serving.plan import (
+from reshelve.agent.server_plan import (
     Observed,
-    State,
+    VersionState,
     choose_loads,
-    fulfilled,
     missing,
     must_reload,
     next_entry,
@@ -22,10 +20,11 @@ from reshelve.serving.plan import (
     start_entry,
     wanted_labels,
 )
-from reshelve.store.deployments import Pointer
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.protocol.model_config import ModelEntry
 
 BASE = Path("/models/recommend")
-AVAILABLE, LOADING, END = State.AVAILABLE, State.LOADING, State.END
+AVAILABLE, LOADING, END = VersionState.AVAILABLE, VersionState.LOADING, VersionState.END
 
 
 def pointer(stable: int | None = None, previous: int | None = None, canary: int | None = None) -> Pointer:
@@ -201,7 +200,7 @@ def test_a_server_that_lost_what_it_was_told_is_told_again(observed: Observed, e
 def test_files_stay_while_anybody_may_read_them() -> None:
     """1 is stable, 2 unloads, 4 is listed, 6 was copied a moment ago; 3 has ended and nobody knows 5."""
     local = frozenset({1, 2, 3, 4, 5, 6})
-    observed = Observed({1: AVAILABLE, 2: State.UNLOADING, 3: END})
+    observed = Observed({1: AVAILABLE, 2: VersionState.UNLOADING, 3: END})
     assert removable(pointer(1, canary=6), observed, entry({1, 4}), local) == {3, 5}
 
 
@@ -209,7 +208,7 @@ class Server:
     """A model server after the rules of TensorFlow Serving: loads later, refuses labels of unloaded versions."""
 
     def __init__(self) -> None:
-        self.states: dict[int, State] = {}
+        self.states: dict[int, VersionState] = {}
         self.labels: dict[str, int] = {}
 
     def observe(self) -> Observed:
@@ -302,7 +301,7 @@ def test_any_history_ends_at_the_pointer_and_stable_never_falls_out(events: list
         copy()
         round_()
         server.load_one()
-    assert fulfilled(wanted, server.observe())
+    assert wanted.wanted <= server.observe().available
     assert server.labels == wanted_labels(wanted)
     assert server.observe().held <= wanted.wanted
     assert local == wanted.wanted

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from reshelve.client.client import RankingClient, ServerAwayError
+from reshelve.client.predict import predict, shortlist
+from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.kinds.registry import kind_of
 from reshelve.processes import free_port
-from reshelve.rankers import Kind, Ranker
-from reshelve.serving.catalogue import Item, _parse
-from reshelve.serving.client import RankingClient, ServerAwayError
-from reshelve.serving.predict import predict, shortlist
-from reshelve.serving.probe import probe_inputs
+from reshelve.protocol.version_items import Item, _parse
 
 ITEMS = [
     Item("a", "red paper lantern", 5),
@@ -64,11 +64,11 @@ def test_without_a_known_word_the_shortlist_is_what_is_wanted(query: str) -> Non
 
 
 def test_a_probe_asks_for_what_the_version_must_know() -> None:
-    assert probe_inputs(Kind.NEXT_ITEM, ITEMS) == {
+    assert kind_of("next_item").requests.probe(ITEMS) == {
         "history": ["garden gnome ; blue paper plates ; red paper lantern"]
     }
-    assert probe_inputs(Kind.SEARCH, ITEMS) == {"query": ["garden gnome"]}
-    assert probe_inputs(Kind.PAIR, ITEMS) == {"query": ["garden gnome"], "item": ["c", "b", "a", "d"]}
+    assert kind_of("search").requests.probe(ITEMS) == {"query": ["garden gnome"]}
+    assert kind_of("pair").requests.probe(ITEMS) == {"query": ["garden gnome"], "item": ["c", "b", "a", "d"]}
 
 
 @pytest.mark.parametrize(

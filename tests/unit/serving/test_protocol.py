@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from reshelve.serving.protocol import from_tensor, to_tensor
+from reshelve.protocol.messages import from_tensor, to_tensor
 
 _numbers = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.bool_])
 
@@ -40,8 +40,9 @@ def test_other_types_are_refused() -> None:
         to_tensor(np.array([1j]))
 
 
+@pytest.mark.slow
 def test_clients_and_agents_start_without_tensorflow() -> None:
-    modules = "reshelve.serving.agent, reshelve.serving.release, reshelve.serving.predict"
+    modules = "reshelve.agent.agent, reshelve.rollout.release, reshelve.client.predict"
     check = f"import sys, {modules}; sys.exit(int('tensorflow' in sys.modules or 'torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], timeout=120).returncode == 0
 
@@ -50,7 +51,7 @@ def test_clients_and_agents_start_without_tensorflow() -> None:
 def test_tensorflow_imported_later_is_the_real_one_and_shares_the_messages() -> None:
     check = """
 import numpy as np
-from reshelve.serving.protocol import from_tensor, to_tensor
+from reshelve.protocol.messages import from_tensor, to_tensor
 import tensorflow as tf
 assert tf.make_ndarray(to_tensor(["é", "b"])).tolist() == ["é".encode(), b"b"]
 assert from_tensor(tf.make_tensor_proto(tf.constant(["é"]))).tolist() == ["é"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from reshelve.agent.readiness import unanswered
 from reshelve.processes import wait_until
-from reshelve.serving.readiness import unanswered
-from reshelve.serving.release import release
+from reshelve.rollout.release import release
 from reshelve.settings import PROJECT
 
 

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.clickstream.privacy import mask, protect, pseudonym, pseudonym_keys
+from reshelve.client import request_log
+from reshelve.client.request_log import RequestLog, requests_prefix, sampled
+from reshelve.client.routing import _sent
+from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError
-from reshelve.rankers import Ranker
-from reshelve.serving import request_log
-from reshelve.serving.recorded import logged_requests
-from reshelve.serving.request_log import RequestLog, requests_prefix, sampled
-from reshelve.serving.routing import _sent
+from reshelve.rollout.recorded import logged_requests
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, impatient_store
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from reshelve.serving.json_text import shown
-from reshelve.serving.rest_answers import from_answer
-from reshelve.serving.rest_json import parse_body, signature_name, to_inputs
-from reshelve.serving.runtime import meta_graph_pb2, tensor_pb2, tensor_util, types_pb2
-from reshelve.serving.saved_model_file import read_meta_graph
-from reshelve.serving.servables import Answer
-from reshelve.serving.serving_error import ServingError
-from reshelve.serving.tensors import to_array, to_proto
+from reshelve.modelserver.json_text import shown
+from reshelve.modelserver.rest_answers import from_answer
+from reshelve.modelserver.rest_json import parse_body, signature_name, to_inputs
+from reshelve.modelserver.runtime import meta_graph_pb2, tensor_pb2, tensor_util, types_pb2
+from reshelve.modelserver.saved_model_file import read_meta_graph
+from reshelve.modelserver.servables import PredictOutputs
+from reshelve.modelserver.serving_error import ServingError
+from reshelve.modelserver.tensors import to_array, to_proto
 
 FLOATS = arrays.arrays(np.float32, arrays.array_shapes(min_dims=1, max_dims=3, max_side=4))
 
@@ -33,7 +33,7 @@ def test_floats_survive_a_proto(array: np.ndarray) -> None:
 @settings(max_examples=60, deadline=None)
 @given(FLOATS)
 def test_floats_survive_json_to_the_last_bit(array: np.ndarray) -> None:
-    answer = Answer("serving_default", {"y": array}, {"y": types_pb2.DT_FLOAT})
+    answer = PredictOutputs("serving_default", {"y": array}, {"y": types_pb2.DT_FLOAT})
     for row_form, key in ((True, "predictions"), (False, "outputs")):
         read = np.array(json.loads(from_answer(answer, row_form))[key], np.float32)
         np.testing.assert_array_equal(read, array)

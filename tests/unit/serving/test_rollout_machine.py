@@ -8,18 +8,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from reshelve.errors import ReshelveError
-from reshelve.serving.model_config import ModelEntry
-from reshelve.serving.plan import (
+from reshelve.agent.server_plan import (
     Observed,
-    State,
+    VersionState,
     choose_loads,
     missing,
     must_reload,
     next_entry,
     removable,
 )
-from reshelve.store.deployments import (
+from reshelve.deployments.deployment_log import (
     Advance,
     Approve,
     Change,
@@ -31,8 +29,10 @@ from reshelve.store.deployments import (
     Withdraw,
     problems,
 )
-from reshelve.store.rollout import TABLE, Event, Plan
-from reshelve.store.rollout import State as Release
+from reshelve.deployments.release_table import TABLE, Event, Plan
+from reshelve.deployments.release_table import ReleaseState as Release
+from reshelve.errors import ReshelveError
+from reshelve.protocol.model_config import ModelEntry
 
 BASE = Path("/models/recommend")
 VERSIONS = (1, 2, 3, 4)
@@ -51,7 +51,7 @@ class Host:
     """A model server after the rules of TensorFlow Serving, with the agent's disk."""
 
     def __init__(self) -> None:
-        self.states: dict[int, State] = {}
+        self.states: dict[int, VersionState] = {}
         self.labels: dict[str, int] = {}
         self.local: set[int] = set()
         self.seen = Pointer(ranker="recommend")
@@ -67,8 +67,8 @@ class Host:
 
     def load(self) -> None:
         for version, state in self.states.items():
-            if state is State.LOADING:
-                self.states[version] = State.AVAILABLE
+            if state is VersionState.LOADING:
+                self.states[version] = VersionState.AVAILABLE
                 return
 
     def round(self) -> None:
@@ -94,13 +94,15 @@ class Host:
         versions = told.versions if told else frozenset()
         labels = dict(told.labels) if told else {}
         for version in labels.values():
-            assert self.states.get(version) is State.AVAILABLE, "a label on a version that is not loaded"
+            assert self.states.get(version) is VersionState.AVAILABLE, (
+                "a label on a version that is not loaded"
+            )
         self.labels = labels
         for version in versions:
-            if self.states.get(version) in (None, State.END):
-                self.states[version] = State.LOADING
+            if self.states.get(version) in (None, VersionState.END):
+                self.states[version] = VersionState.LOADING
         for version in set(self.states) - versions:
-            self.states[version] = State.END
+            self.states[version] = VersionState.END
 
 
 class Rollout(RuleBasedStateMachine):
@@ -231,7 +233,7 @@ class Rollout(RuleBasedStateMachine):
             assert set(host.labels) <= {"stable", "canary"}
             for version in host.labels.values():
                 assert version != FORGED
-                assert host.states.get(version) is State.AVAILABLE
+                assert host.states.get(version) is VersionState.AVAILABLE
 
     @invariant()
     def the_previous_version_stays_loaded(self) -> None:

@@ -12,12 +12,12 @@ import pytest
 from google.protobuf import text_format
 from grpc import StatusCode
 
-from reshelve.serving.protocol import model_server_config_pb2
-from reshelve.serving.servable_manager import ServableManager
-from reshelve.serving.server_core import ServerCore
-from reshelve.serving.server_options import ServerOptions
-from reshelve.serving.serving_error import ServingError
-from reshelve.serving.text_proto import read_config, read_metrics_path
+from reshelve.modelserver.servable_manager import ServableManager
+from reshelve.modelserver.server_core import ServerCore
+from reshelve.modelserver.server_options import ServerOptions
+from reshelve.modelserver.serving_error import ServingError
+from reshelve.modelserver.text_proto import read_config, read_metrics_path
+from reshelve.protocol.messages import model_server_config_pb2
 
 
 class Loads:

@@ -11,26 +11,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reshelve.client.client import Answer
+from reshelve.client.routing import Caller, meant_version, session_place, wants_canary
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Pointer
+from reshelve.deployments.release_table import Plan, ReleaseState
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.rankers import Kind, Ranker
-from reshelve.serving import protocol, recorded
-from reshelve.serving.client import Answer
-from reshelve.serving.judge import Verdict
-from reshelve.serving.routing import Caller, meant_version, session_place, wants_canary
-from reshelve.serving.shadow import Compared, agreement, judge_shadow
-from reshelve.store.deployments import Pointer
+from reshelve.kinds.registry import kind_of
+from reshelve.protocol import messages
+from reshelve.rollout import recorded
+from reshelve.rollout.canary_analysis import StepOutcome
+from reshelve.rollout.shadow import Compared, judge_shadow
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Plan, State
 from reshelve.store.versions import describe_directory
 
 VERSION = 20110830001
 
 
 def record(text: str) -> bytes:
-    log = protocol.prediction_log_pb2.PredictionLog()
+    log = messages.prediction_log_pb2.PredictionLog()
     log.predict_log.request.model_spec.signature_name = "serving_default"
-    log.predict_log.request.inputs["history"].CopyFrom(protocol.to_tensor([text]))
+    log.predict_log.request.inputs["history"].CopyFrom(messages.to_tensor([text]))
     body = log.SerializeToString()
     return len(body).to_bytes(8, "little") + bytes(4) + body + bytes(4)
 
@@ -103,15 +105,15 @@ def compared(ratio: float, agreement: float = 0.9, refused: int = 0, spread: flo
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        pytest.param(compared(1.0), Verdict.PROMOTE, id="alike"),
-        pytest.param(compared(1.0, refused=1), Verdict.ROLL_BACK, id="one request is refused"),
-        pytest.param(compared(1.0, agreement=0.3), Verdict.ROLL_BACK, id="other answers"),
-        pytest.param(compared(2.5), Verdict.ROLL_BACK, id="slower for sure"),
-        pytest.param(compared(1.5, spread=0.6), Verdict.HOLD, id="who knows"),
-        pytest.param(Compared(40), Verdict.HOLD, id="the stable version answered nothing"),
+        pytest.param(compared(1.0), StepOutcome.PROMOTE, id="alike"),
+        pytest.param(compared(1.0, refused=1), StepOutcome.ROLL_BACK, id="one request is refused"),
+        pytest.param(compared(1.0, agreement=0.3), StepOutcome.ROLL_BACK, id="other answers"),
+        pytest.param(compared(2.5), StepOutcome.ROLL_BACK, id="slower for sure"),
+        pytest.param(compared(1.5, spread=0.6), StepOutcome.HOLD, id="who knows"),
+        pytest.param(Compared(40), StepOutcome.HOLD, id="the stable version answered nothing"),
     ],
 )
-def test_a_shadow_is_judged(found: Compared, verdict: Verdict) -> None:
+def test_a_shadow_is_judged(found: Compared, verdict: StepOutcome) -> None:
     judged = judge_shadow(found, ranker())
     assert judged.verdict is verdict, judged
 
@@ -123,24 +125,24 @@ def answer(**outputs: Any) -> Answer:
 def test_agreement_is_what_two_orders_share() -> None:
     items = [f"i{n}" for n in range(20)]
     old, new = answer(item=[items]), answer(item=[items[5:] + items[:5]])
-    assert agreement(Kind.NEXT_ITEM, old, old) == 1
-    assert agreement(Kind.NEXT_ITEM, old, new) == 0.5
-    assert agreement(
-        Kind.PAIR, answer(score=[1.0, 2.0, 3.0]), answer(score=[0.1, 0.2, 0.9])
+    assert kind_of("next_item").requests.agreement(old, old) == 1
+    assert kind_of("next_item").requests.agreement(old, new) == 0.5
+    assert kind_of("pair").requests.agreement(
+        answer(score=[1.0, 2.0, 3.0]), answer(score=[0.1, 0.2, 0.9])
     ) == pytest.approx(1)
-    assert agreement(
-        Kind.PAIR, answer(score=[1.0, 2.0, 3.0]), answer(score=[3.0, 2.0, 1.0])
+    assert kind_of("pair").requests.agreement(
+        answer(score=[1.0, 2.0, 3.0]), answer(score=[3.0, 2.0, 1.0])
     ) == pytest.approx(-1)
-    assert agreement(Kind.PAIR, answer(score=[1.0]), answer(score=[1.0])) is None
+    assert kind_of("pair").requests.agreement(answer(score=[1.0]), answer(score=[1.0])) is None
     ordered, flat = answer(score=[1.0, 2.0]), answer(score=[1.0, 1.0])
-    assert agreement(Kind.PAIR, flat, ordered) is None, "there was no order to keep"
-    assert agreement(Kind.PAIR, ordered, flat) == 0, "the order is lost"
-    assert agreement(Kind.NEXT_ITEM, answer(item=[[]]), answer(item=[items])) is None
+    assert kind_of("pair").requests.agreement(flat, ordered) is None, "there was no order to keep"
+    assert kind_of("pair").requests.agreement(ordered, flat) == 0, "the order is lost"
+    assert kind_of("next_item").requests.agreement(answer(item=[[]]), answer(item=[items])) is None
 
 
 def pointer(share: float, canary: int = 2) -> Pointer:
     return Pointer(
-        ranker="recommend", sequence=4, stable=1, canary=canary, share=share, state=State.CANARY, step=1,
+        ranker="recommend", sequence=4, stable=1, canary=canary, share=share, state=ReleaseState.CANARY, step=1,
         plan=Plan(shares=(share,)),
     )  # fmt: skip
 

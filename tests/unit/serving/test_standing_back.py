@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reshelve.serving.standing_back import idle, stand_back
+from reshelve.modelserver.load_priority import idle, stand_back
 
 CAPABILITIES = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
 needs_the_way_back = pytest.mark.skipif(
@@ -83,10 +83,11 @@ def test_who_does_not_stand_back_is_never_idle(niceness: int | None) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.slow
 def test_where_the_class_cannot_be_left_it_is_not_entered() -> None:
     code = """if True:
         import os, resource
-        from reshelve.serving.standing_back import idle, stand_back
+        from reshelve.modelserver.load_priority import idle, stand_back
         resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
         os.setuid(65534)
         def work():

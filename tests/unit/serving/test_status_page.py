@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from reshelve.rankers import ranker_names
-from reshelve.serving.reports import Report, Serving, write_report
-from reshelve.serving.status import status
-from reshelve.serving.status_page import page
-from reshelve.store.deployments import Advance, Offer, move_pointer, read_log
+from reshelve.config.ranker import ranker_names
+from reshelve.console.status import status
+from reshelve.console.status_page import page
+from reshelve.deployments.deployment_log import Advance, Offer, move_pointer, read_log
+from reshelve.deployments.release_table import Event, ReleaseState
+from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Event, State
 from reshelve.store.signatures import signed, signing_key
 
 OLD, NEW, NEXT = 20110829001, 20110830001, 20110831001
@@ -37,7 +37,11 @@ def released(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStore
         make_stable(store, "recommend", version)
     move_pointer(store, "recommend", Offer(NEXT), by="anna", reason="the new season")
     move_pointer(
-        store, "recommend", Advance(NEXT, Event.LOADED, State.LOADING), by="anna", reason="the new season"
+        store,
+        "recommend",
+        Advance(NEXT, Event.LOADED, ReleaseState.LOADING),
+        by="anna",
+        reason="the new season",
     )
     return store
 
@@ -107,7 +111,7 @@ def test_a_damaged_entry_of_the_log_hides_nothing_of_what_serves(released: Objec
 
 
 def test_without_a_report_nothing_is_claimed(released: ObjectStore) -> None:
-    assert shown(released)[0] == "recommend: no agent reports: what serves is not known"
+    assert shown(released)[0] == "recommend: no agent reports: it is unknown what serves"
 
 
 def test_the_verb_shows_every_ranker(store: ObjectStore) -> None:

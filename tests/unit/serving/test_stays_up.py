@@ -21,15 +21,15 @@ from typing import Any
 import grpc
 import pytest
 
+from reshelve.client.client import RankingClient
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Offer, move_pointer, read_pointer
 from reshelve.errors import ReshelveError
 from reshelve.processes import start, wait_until
-from reshelve.rankers import Ranker
-from reshelve.serving import protocol
-from reshelve.serving.client import RankingClient
-from reshelve.serving.going_back import rollback
-from reshelve.serving.release import release
-from reshelve.serving.reports import live_reports
-from reshelve.store.deployments import Offer, move_pointer, read_pointer
+from reshelve.protocol import messages
+from reshelve.protocol.reports import live_reports
+from reshelve.rollout.release import release
+from reshelve.rollout.roll_back import rollback
 from reshelve.store.objects import ObjectStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -49,13 +49,13 @@ def asked_all_the_time(host: Any, clients: int = 1, ranker: str = "recommend") -
     """Callers who follow no pointer and try nothing again; what each request came to is counted."""
     found: Counter[str] = Counter()
     stop = threading.Event()
-    request = protocol.predict_pb2.PredictRequest()
+    request = messages.predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.version_label = ranker, "stable"
-    request.inputs["history"].CopyFrom(protocol.to_tensor(["title 1"] * 64))
+    request.inputs["history"].CopyFrom(messages.to_tensor(["title 1"] * 64))
 
     def ask() -> None:
         with grpc.insecure_channel(host.grpc) as channel:
-            stub = protocol.prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            stub = messages.prediction_service_pb2_grpc.PredictionServiceStub(channel)
             while not stop.is_set():
                 try:
                     stub.Predict(request, timeout=10)

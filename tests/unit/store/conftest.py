@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.misbehaving import Misbehaving, misbehaving
 
-from reshelve.lineage import Run
-from reshelve.rankers import load_ranker
+from reshelve.lineage.run import Run
+from reshelve.pipeline.references import load_ranker
 from reshelve.settings import settings
 from reshelve.store import objects
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from misbehaving import Misbehaving, misbehaving
 
 Verb = Callable[..., "subprocess.CompletedProcess[str]"]
 

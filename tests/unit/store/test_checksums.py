@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.misbehaving import (
+    Misbehaving,
+    Request,
+    conditional,
+    many_deletions,
+    misbehaving,
+    says,
+    with_checksums,
+)
 
-from misbehaving import Misbehaving, Request, conditional, many_deletions, misbehaving, says, with_checksums
 from reshelve.errors import ConfigurationError
-from reshelve.lineage import Run
-from reshelve.serving.certificate import self_signed
+from reshelve.gateway.certificate import self_signed
+from reshelve.lineage.run import Run
 from reshelve.store import uploads, versions
 from reshelve.store.conditions import require_conditional_writes
 from reshelve.store.objects import ObjectStore

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.misbehaving import Misbehaving, conditional, ignores, says
 
-from misbehaving import Misbehaving, conditional, ignores, says
+from reshelve.deployments import deployment_log
+from reshelve.deployments.deployment_log import Offer, deployed_rankers, move_pointer
 from reshelve.errors import ConfigurationError, TryAgainError
-from reshelve.lineage import Run
-from reshelve.rankers import load_ranker
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish
+from reshelve.pipeline.references import load_ranker
+from reshelve.pipeline.retention import clean
 from reshelve.settings import settings
-from reshelve.store import conditions, deployments, signatures, versions
+from reshelve.store import conditions, signatures, versions
 from reshelve.store.conditions import AGENTS_PREFIX, require_conditional_writes
-from reshelve.store.deployments import Offer, deployed_rankers, move_pointer
 from reshelve.store.objects import ObjectStore
-from reshelve.store.retention import clean
 
 PUBLISH = ("publish", "--ranker", "recommend", "--partition", "2011-08-30", "--json")
 
@@ -136,19 +138,19 @@ def test_four_publishers_on_a_store_that_ignores_conditions_publish_nothing(
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(publish, range(4)))
     assert [one.returncode for one in done] == [78] * 4, done[0].stderr
-    assert f"s3://{store.bucket} does not keep conditional writes" in done[0].stderr
+    assert f"s3://{store.bucket} does not support conditional writes" in done[0].stderr
     assert keys_of(store, "models/") == []
 
 
 def test_no_pointer_is_moved_on_a_store_that_ignores_conditions(
     unruly: Misbehaving, through: ObjectStore, store: ObjectStore, packaged: Run
 ) -> None:
-    version = versions.publish(packaged)["version"]
+    version = publish(packaged)["version"]
     unruly.add(ignores("if-none-match"))
-    with pytest.raises(ConfigurationError, match="does not keep conditional writes"):
+    with pytest.raises(ConfigurationError, match="does not support conditional writes"):
         move_pointer(through, "recommend", Offer(version), by="test", reason="")
     assert keys_of(store, "deployments/") == []
-    assert deployments.read_pointer(store, "recommend") is None
+    assert deployment_log.read_pointer(store, "recommend") is None
 
 
 def test_the_platform_and_compose_ask_before_anything_else(
@@ -167,7 +169,7 @@ def test_an_agent_does_not_start_on_a_store_that_ignores_conditions(
 ) -> None:
     unruly.add(ignores("if-none-match"))
     done = reshelve("agent", "--models", str(tmp_path / "models"), "--server", "127.0.0.1:1", "--name", "a")
-    assert done.returncode == 78 and "does not keep conditional writes" in done.stderr, done.stderr
+    assert done.returncode == 78 and "does not support conditional writes" in done.stderr, done.stderr
 
 
 def test_an_agent_does_not_start_with_nothing_to_serve_where_the_store_refuses_it(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.misbehaving import Misbehaving, keeps, many_deletions, says
 
-from misbehaving import Misbehaving, keeps, many_deletions, says
+from reshelve.deployments.freeze import hold, lift
 from reshelve.errors import ConfigurationError, TryAgainError
+from reshelve.pipeline.retention import _delete_version
 from reshelve.store import puts
-from reshelve.store.holds import hold, lift
 from reshelve.store.objects import ObjectStore
-from reshelve.store.retention import _delete_version
 
 OLD = datetime.now(UTC).date() - timedelta(days=90)
 

@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
-from reshelve.store import deployments
-from reshelve.store.deployments import (
+from reshelve.deployments import deployment_log
+from reshelve.deployments.deployment_log import (
     Advance,
     Approve,
     Change,
@@ -30,8 +29,9 @@ from reshelve.store.deployments import (
     settle,
     step_began,
 )
+from reshelve.deployments.release_table import ACTIVE, TABLE, Event, Plan, ReleaseState
+from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import ACTIVE, TABLE, Event, Plan, State
 from reshelve.store.signatures import signed, signing_key
 
 ONE, TWO, THREE, NEVER = 20110828001, 20110829001, 20110830001, 20110831001
@@ -66,7 +66,7 @@ def move_and_die(store: ObjectStore, change: Change, ranker: str = "recommend") 
 
 
 MakeStable = Callable[..., Pointer]
-LOADED, PROBED = (Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)
+LOADED, PROBED = (Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)
 
 
 def test_a_release_is_an_entry_per_state_and_keeps_the_way_back(
@@ -90,24 +90,24 @@ def test_the_whole_way_with_shadow_shares_and_a_person(store: ObjectStore) -> No
     move(store, Offer(ONE, plan))
     seen = []
     for event, state, step in (
-        (Event.LOADED, State.LOADING, 0),
-        (Event.PROBED, State.PROBING, 0),
-        (Event.AGREED, State.SHADOW, 0),
-        (Event.PASSED, State.CANARY, 1),
-        (Event.PASSED, State.CANARY, 2),
+        (Event.LOADED, ReleaseState.LOADING, 0),
+        (Event.PROBED, ReleaseState.PROBING, 0),
+        (Event.AGREED, ReleaseState.SHADOW, 0),
+        (Event.PASSED, ReleaseState.CANARY, 1),
+        (Event.PASSED, ReleaseState.CANARY, 2),
     ):
         found = move(store, Advance(ONE, event, state, step, {"requests": step}))
         seen.append((found.state, found.share))
     assert seen == [
-        (State.PROBING, 0),
-        (State.SHADOW, 0),
-        (State.CANARY, 0.05),
-        (State.CANARY, 0.5),
-        (State.APPROVAL, 0.5),
+        (ReleaseState.PROBING, 0),
+        (ReleaseState.SHADOW, 0),
+        (ReleaseState.CANARY, 0.05),
+        (ReleaseState.CANARY, 0.5),
+        (ReleaseState.APPROVAL, 0.5),
     ]
     with pytest.raises(TryAgainError, match="is not ready"):
         move(store, Promote(ONE))
-    assert move(store, Approve(ONE)).state is State.READY
+    assert move(store, Approve(ONE)).state is ReleaseState.READY
     assert move(store, Approve(ONE)).sequence == 7  # twice is once
     assert move(store, Promote(ONE)).stable == ONE
     log = read_log(store, "recommend")
@@ -120,10 +120,10 @@ def test_a_hold_is_written_down_once_and_is_part_of_its_step(store: ObjectStore)
     move(store, Advance(ONE, *LOADED))
     began = move(store, Advance(ONE, *PROBED)).sequence
     for text in ("too few requests", "too few requests", "inconclusive"):
-        held = move(store, Advance(ONE, Event.HOLD, State.CANARY, 1, held=text))
+        held = move(store, Advance(ONE, Event.HOLD, ReleaseState.CANARY, 1, held=text))
     assert (held.sequence, held.held, held.share) == (began + 2, "inconclusive", 0.1)
     assert step_began(store, held) == began
-    assert move(store, Advance(ONE, Event.PASSED, State.CANARY, 1)).held == ""
+    assert move(store, Advance(ONE, Event.PASSED, ReleaseState.CANARY, 1)).held == ""
     assert problems(read_log(store, "recommend")) == []
 
 
@@ -151,7 +151,7 @@ def test_a_log_that_skips_a_state_explains_nothing(store: ObjectStore) -> None:
     move(store, Offer(ONE))
     log = read_log(store, "recommend")
     jumped = log[0].pointer.model_copy(
-        update={"sequence": 2, "stable": ONE, "canary": None, "state": State.IDLE}
+        update={"sequence": 2, "stable": ONE, "canary": None, "state": ReleaseState.IDLE}
     )
     assert problems([*log, Entry(sequence=2, action="promote", pointer=jumped)])
 
@@ -160,10 +160,10 @@ def test_every_state_has_a_way_out_and_every_row_is_reached() -> None:
     for state in ACTIVE:
         leads = {row.event for row in TABLE if row.state is state}
         assert {Event.WITHDRAW, Event.ROLLBACK} < leads, state
-    reached = {State.IDLE}
-    for _ in State:
+    reached = {ReleaseState.IDLE}
+    for _ in ReleaseState:
         reached |= {row.then for row in TABLE if row.state in reached}
-    assert reached == set(State)
+    assert reached == set(ReleaseState)
 
 
 def test_nothing_released_is_no_pointer(store: ObjectStore) -> None:
@@ -192,7 +192,7 @@ def test_a_rollback_wins_over_a_release_under_way(store: ObjectStore, make_stabl
         make_stable(store, "recommend", version)
     move(store, Offer(THREE))
     move(store, Revert(ONE))
-    with pytest.raises(DataError, match=f"{THREE} is not being released any more"):
+    with pytest.raises(DataError, match=f"{THREE} is no longer being released"):
         move(store, Promote(THREE))
     pointer = read_pointer(store, "recommend")
     assert pointer is not None and (pointer.stable, pointer.previous, pointer.canary) == (ONE, TWO, None)
@@ -203,7 +203,7 @@ def test_only_published_versions_can_serve(store: ObjectStore) -> None:
     with pytest.raises(DataError, match="is not published"):
         move(store, Offer(NEVER))
     for version in (NEVER, ONE):
-        with pytest.raises(DataError, match="never was stable"):
+        with pytest.raises(DataError, match="was never stable"):
             move(store, Revert(version))
     assert read_log(store, "recommend") == []
 
@@ -219,7 +219,7 @@ def test_the_next_mover_finishes_what_a_killed_one_began(store: ObjectStore) -> 
     assert read_pointer(store, "recommend") is None
     assert move(store, Advance(ONE, *LOADED)).sequence == 2
     pointer = read_pointer(store, "recommend")
-    assert pointer is not None and (pointer.state, pointer.canary) == (State.PROBING, ONE)
+    assert pointer is not None and (pointer.state, pointer.canary) == (ReleaseState.PROBING, ONE)
 
 
 def test_a_lost_pointer_is_rebuilt_from_the_log(store: ObjectStore, make_stable: MakeStable) -> None:
@@ -275,7 +275,7 @@ _version = st.sampled_from((ONE, TWO, THREE))
 _plan = st.builds(
     Plan, shadow=st.booleans(), shares=st.sampled_from([(), (0.1,), (0.1, 0.5)]), approval=st.booleans()
 )
-_way = st.sampled_from([(row.event, row.state) for row in TABLE if row.state is not State.IDLE])
+_way = st.sampled_from([(row.event, row.state) for row in TABLE if row.state is not ReleaseState.IDLE])
 _changes = st.one_of(
     st.builds(Offer, _version, _plan),
     st.builds(lambda v, way, step: Advance(v, *way, step), _version, _way, st.integers(0, 2)),
@@ -298,11 +298,15 @@ def machine(store: ObjectStore) -> type[RuleBasedStateMachine]:
             at, version = self.state, self.state.canary
             if version is None:
                 return None
-            if at.state is State.READY:
+            if at.state is ReleaseState.READY:
                 return Promote(version)
-            if at.state is State.APPROVAL:
+            if at.state is ReleaseState.APPROVAL:
                 return Approve(version)
-            events = {State.LOADING: Event.LOADED, State.PROBING: Event.PROBED, State.SHADOW: Event.AGREED}
+            events = {
+                ReleaseState.LOADING: Event.LOADED,
+                ReleaseState.PROBING: Event.PROBED,
+                ReleaseState.SHADOW: Event.AGREED,
+            }
             return Advance(version, events.get(at.state, Event.PASSED), at.state, at.step)
 
         @rule(change=_changes)
@@ -385,7 +389,7 @@ def test_the_log_explains_the_pointer_whatever_happens(store: ObjectStore) -> No
 def test_the_pointer_is_what_its_readers_expect(store: ObjectStore) -> None:
     publish_manifests(store)
     move(store, Offer(ONE))
-    assert set(store.get_json(deployments.pointer_key("recommend"))) == {
+    assert set(store.get_json(deployment_log.pointer_key("recommend"))) == {
         "ranker", "sequence", "stable", "previous", "canary", "share", "state", "step", "plan", "held", "served",
         "moved_at", "by", "reason",
     }  # fmt: skip
@@ -394,4 +398,4 @@ def test_the_pointer_is_what_its_readers_expect(store: ObjectStore) -> None:
 def test_a_pointer_from_before_there_were_states_is_read() -> None:
     old = {"ranker": "recommend", "sequence": 3, "stable": ONE, "canary": TWO, "share": 0.0}
     found = Pointer.model_validate(old)
-    assert (found.state, found.plan, found.way_back) == (State.LOADING, Plan(), {ONE})
+    assert (found.state, found.plan, found.way_back) == (ReleaseState.LOADING, Plan(), {ONE})

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.misbehaving import Fault, Misbehaving, Reply, anything, cuts_bodies, loses_answers, says
 
-from misbehaving import Fault, Misbehaving, Reply, anything, cuts_bodies, loses_answers, says
+from reshelve.client.routing import Caller
+from reshelve.deployments import leases
 from reshelve.errors import ConfigurationError, ReshelveError, TryAgainError
-from reshelve.lineage import Run
+from reshelve.lineage.run import Run
 from reshelve.monitoring.exporter import Looks
 from reshelve.processes import stop_group
-from reshelve.serving.pointers import Pointers
-from reshelve.serving.routing import Caller
+from reshelve.protocol.pointers import Pointers
 from reshelve.settings import settings
-from reshelve.store import clients, leases
+from reshelve.store import clients
 from reshelve.store.objects import ObjectStore, StoreRefusedError
 from reshelve.store.uploads import Upload, upload
-from reshelve.tuning.history import History
+from reshelve.tuning.history import TrialHistory
 from reshelve.tuning.search import ask, evaluate
 from reshelve.tuning.trial import Status
 
@@ -191,7 +192,7 @@ def test_a_wrong_setting_is_a_wrong_configuration(
         done = reshelve("rollback", "--ranker", "recommend", "--dry-run")
     assert done.returncode == 78, done.stderr
     assert names in done.stderr and "Traceback" not in done.stderr
-    assert "nothing was ever released" not in done.stderr
+    assert "nothing has been released" not in done.stderr
 
 
 def test_https_to_a_store_that_speaks_http_is_a_wrong_setting(
@@ -285,7 +286,7 @@ def test_a_refusal_says_nothing_of_a_trial(
     with pytest.raises(StoreRefusedError, match="examples"):
         evaluate(run, first)
     unruly.faults.remove(refusal)
-    assert History(run).trial(first).status is Status.ASKED
+    assert TrialHistory(run).trial(first).status is Status.ASKED
 
 
 @pytest.mark.slow

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 
+from reshelve.deployments.deployment_log import pointer_key
+from reshelve.deployments.leases import abandoned, lease_key, working
+from reshelve.deployments.pointer import Pointer
+from reshelve.deployments.release_table import Plan, ReleaseState
 from reshelve.errors import TryAgainError
+from reshelve.processes import wait_until
 from reshelve.settings import settings
-from reshelve.store.deployments import pointer_key
-from reshelve.store.leases import abandoned, lease_key, working
 from reshelve.store.objects import ObjectStore
-from reshelve.store.pointer import Pointer
-from reshelve.store.rollout import Plan, State
 
 LEASE = 2.0
 VERSION = 20110830001
 CANARY = Pointer(
-    ranker="recommend", sequence=4, stable=20110829001, canary=VERSION, share=0.1, state=State.CANARY, step=1,
+    ranker="recommend", sequence=4, stable=20110829001, canary=VERSION, share=0.1, state=ReleaseState.CANARY, step=1,
     plan=Plan(shares=(0.1,)),
 )  # fmt: skip
 
@@ -29,14 +29,23 @@ def _short(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
 
 
+def age(store: ObjectStore, key: str) -> float:
+    """Seconds, by the store's own clock."""
+    found = store.get(key)
+    assert found is not None, key
+    return found.age
+
+
 def test_a_release_lives_as_long_as_its_process_gives_signs(store: ObjectStore) -> None:
     store.put_json(pointer_key("recommend"), CANARY.model_dump(mode="json"))
     with pytest.raises(KeyboardInterrupt), working(store, "recommend", VERSION, "test"):
-        time.sleep(2 * LEASE)
+        wait_until(
+            lambda: age(store, pointer_key("recommend")) > 2 * LEASE, 30, "a pointer older than a lease"
+        )
         assert abandoned(store, CANARY) is None
         raise KeyboardInterrupt  # as dead as killed: the last sign stays
     assert abandoned(store, CANARY) is None, "a retry has as long as a lease"
-    time.sleep(LEASE + 2)
+    wait_until(lambda: abandoned(store, CANARY) is not None, 30, "the end of the lease")
     quiet = abandoned(store, CANARY)
     assert quiet is not None and quiet > LEASE
 
@@ -50,9 +59,9 @@ def test_a_release_that_ended_in_order_leaves_no_sign(store: ObjectStore) -> Non
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"canary": None, "state": State.IDLE, "share": 0.0}, id="nothing under way"),
+        pytest.param({"canary": None, "state": ReleaseState.IDLE, "share": 0.0}, id="nothing under way"),
         pytest.param({"held": "too few requests"}, id="held"),
-        pytest.param({"state": State.APPROVAL}, id="waits for a person"),
+        pytest.param({"state": ReleaseState.APPROVAL}, id="waits for a person"),
     ],
 )
 def test_what_nobody_works_on_on_purpose_is_not_abandoned(
@@ -60,9 +69,8 @@ def test_what_nobody_works_on_on_purpose_is_not_abandoned(
 ) -> None:
     pointer = CANARY.model_copy(update=changes)
     store.put_json(pointer_key("recommend"), pointer.model_dump(mode="json"))
-    time.sleep(LEASE + 2)
+    wait_until(lambda: abandoned(store, CANARY) is not None, 30, "a silence that of a canary is abandonment")
     assert abandoned(store, pointer) is None
-    assert abandoned(store, CANARY) is not None, "the same silence of a canary is"
 
 
 def test_signs_go_on_after_the_store_was_away(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,5 +85,4 @@ def test_signs_go_on_after_the_store_was_away(store: ObjectStore, monkeypatch: p
 
     monkeypatch.setattr(store, "put_json", away)
     with working(store, "recommend", VERSION, "test"):
-        time.sleep(LEASE)
-    assert len(tried) > 3
+        wait_until(lambda: len(tried) > 3, 30, "signs after the one that failed")

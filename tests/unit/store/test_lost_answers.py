@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.misbehaving import Misbehaving, Request, conditional_on, loses_answers, says
 
-from misbehaving import Misbehaving, Request, conditional_on, loses_answers, says
+from reshelve.deployments import deployment_log, freeze
+from reshelve.deployments.deployment_log import Offer, move_pointer, read_log, read_pointer
 from reshelve.errors import TryAgainError
-from reshelve.lineage import Run
-from reshelve.store import deployments, holds, puts, uploads, versions
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish
+from reshelve.store import puts, uploads, versions
 from reshelve.store.conditions import require_conditional_writes
-from reshelve.store.deployments import Offer, move_pointer, read_log, read_pointer
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
 from reshelve.store.uploads import Upload, upload
 
@@ -90,7 +92,7 @@ def test_of_many_writers_of_equal_bytes_one_wins_though_answers_are_lost(
 def test_a_move_of_the_pointer_survives_every_lost_answer(
     unruly: Misbehaving, through: ObjectStore, store: ObjectStore, packaged: Run
 ) -> None:
-    version = versions.publish(packaged)["version"]
+    version = publish(packaged)["version"]
     unruly.add(loses_answers(conditional_on("/log/")))
     unruly.add(loses_answers(conditional_on("pointer.json")))
     moved = move_pointer(through, "recommend", Offer(version), by="test", reason="")
@@ -98,15 +100,15 @@ def test_a_move_of_the_pointer_survives_every_lost_answer(
     assert read_pointer(store, "recommend") == moved
     unruly.add(loses_answers(conditional_on("/log/")))
     unruly.add(loses_answers(conditional_on("pointer.json")))
-    back = move_pointer(through, "recommend", deployments.Withdraw(version), by="test", reason="")
+    back = move_pointer(through, "recommend", deployment_log.Withdraw(version), by="test", reason="")
     assert read_pointer(store, "recommend") == back
     assert len(read_log(store, "recommend")) == 2
 
 
 def test_a_hold_survives_a_lost_answer(unruly: Misbehaving, through: ObjectStore) -> None:
     unruly.add(loses_answers(conditional_on("hold.json")))
-    made = holds.hold(through, "recommend", by="anna", reason="an audit")
-    assert holds.read_hold(through, "recommend") == made
+    made = freeze.hold(through, "recommend", by="anna", reason="an audit")
+    assert freeze.read_hold(through, "recommend") == made
 
 
 @pytest.mark.slow

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from reshelve.rankers import Ranker
-from reshelve.store import retention
-from reshelve.store.deployments import Offer, Revert, move_pointer
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Offer, Revert, move_pointer
+from reshelve.pipeline import retention
+from reshelve.pipeline.retention import clean
+from reshelve.processes import wait_until
 from reshelve.store.objects import ObjectStore
-from reshelve.store.retention import clean
 from reshelve.store.signatures import signed, signing_key
 from reshelve.store.versions import list_versions
 
@@ -134,7 +135,7 @@ def test_reports_of_callers_that_ended_go(
         store.put(key, b"{}")
     assert clean(ranker, dry_run=False)["reports"] == []
     monkeypatch.setattr(retention, "_SILENT", timedelta(0))
-    time.sleep(1.1)  # S3 counts seconds
-    assert clean(ranker, dry_run=True)["reports"] == keys
+    seen = functools.partial(clean, ranker, dry_run=True)
+    wait_until(lambda: seen()["reports"] == keys, 10, "a second: S3 counts those")
     assert clean(ranker, dry_run=False)["reports"] == keys
     assert [key for key, _ in store.list("")] == ["deployments/recommend/hold.json"]

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from reshelve.agent.agent import run_agent
+from reshelve.agent.disk import Disk
+from reshelve.deployments.deployment_log import Offer, move_pointer
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.serving.agent import run_agent
-from reshelve.serving.disk import Disk
 from reshelve.settings import settings
 from reshelve.store import keys, signatures, versions
-from reshelve.store.deployments import Offer, move_pointer
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import make_key_pair, signed, signing_key, signing_key_path, trust
@@ -60,11 +60,11 @@ def test_the_private_key_is_its_owners_alone_and_never_written_over(store: Objec
     path = signing_key_path()
     assert path.stat().st_mode & 0o777 == 0o600
     before = path.read_bytes()
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="already exists"):
         make_key_pair()
     assert path.read_bytes() == before and len(trust().keys) == 1
     path.chmod(0o640)
-    with pytest.raises(ConfigurationError, match="others may read"):
+    with pytest.raises(ConfigurationError, match="other users can read"):
         signing_key()
 
 

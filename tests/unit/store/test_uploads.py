@@ -133,11 +133,11 @@ from datetime import date
 from pathlib import Path
 from reshelve.store import uploads
 uploads.PART_BYTES = 5 * 1024 * 1024
-from reshelve.lineage import Run
-from reshelve.rankers import load_ranker
-from reshelve.store import versions
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish
+from reshelve.pipeline.references import load_ranker
 from reshelve.store.objects import object_store
-print(versions.publish(Run(load_ranker("recommend"), date(2011, 8, 30), object_store(), Path(sys.argv[1])))["version"])
+print(publish(Run(load_ranker("recommend"), date(2011, 8, 30), object_store(), Path(sys.argv[1])))["version"])
 """
 
 
@@ -147,8 +147,8 @@ def test_a_publisher_killed_again_and_again_publishes_one_whole_version(
 ) -> None:
     from datetime import date
 
-    from reshelve.lineage import Run
-    from reshelve.rankers import load_ranker
+    from reshelve.lineage.run import Run
+    from reshelve.pipeline.references import load_ranker
     from reshelve.store import versions
 
     run = Run(load_ranker("recommend"), date(2011, 8, 30), store, tmp_path / "work")

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError, TryAgainError
-from reshelve.lineage import Run
-from reshelve.rankers import Ranker
+from reshelve.lineage.run import Run
+from reshelve.pipeline.publish import publish
 from reshelve.store import signatures, versions
 from reshelve.store.manifest import Manifest, partition_of, version_number
 from reshelve.store.objects import ObjectStore
@@ -50,7 +51,7 @@ def packaged_run(store: ObjectStore, work: Path, *, epochs: float = 1, verdict: 
 
 
 def published_version(store: ObjectStore, work: Path) -> int:
-    return int(versions.publish(packaged_run(store, work))["version"])
+    return int(publish(packaged_run(store, work))["version"])
 
 
 def assert_invisible(store: ObjectStore, version: int) -> None:
@@ -60,7 +61,7 @@ def assert_invisible(store: ObjectStore, version: int) -> None:
 
 def test_publish_writes_files_and_a_manifest_with_lineage(store: ObjectStore, tmp_path: Path) -> None:
     run = packaged_run(store, tmp_path)
-    result = versions.publish(run)
+    result = publish(run)
     assert (result["published"], result["version"], result["files"]) == (True, 20110830001, 2)
     manifest = versions.read_manifest(store, "recommend", 20110830001)
     assert manifest is not None
@@ -74,12 +75,12 @@ def test_publish_writes_files_and_a_manifest_with_lineage(store: ObjectStore, tm
 
 def test_the_same_run_is_published_once(store: ObjectStore, tmp_path: Path) -> None:
     run = packaged_run(store, tmp_path)
-    assert versions.publish(run)["version"] == versions.publish(run)["version"]
+    assert publish(run)["version"] == publish(run)["version"]
     assert versions.list_versions(store, "recommend") == [20110830001]
 
 
 def test_a_rejected_version_is_not_published(store: ObjectStore, tmp_path: Path) -> None:
-    result = versions.publish(packaged_run(store, tmp_path, verdict="reject"))
+    result = publish(packaged_run(store, tmp_path, verdict="reject"))
     assert (result["published"], result["version"], result["reason"]) == (False, None, "it is better")
     assert list(store.list("models/")) == []
 
@@ -87,13 +88,13 @@ def test_a_rejected_version_is_not_published(store: ObjectStore, tmp_path: Path)
 def test_publishing_before_the_gate_says_try_again(store: ObjectStore, tmp_path: Path) -> None:
     ranker = packaged_run(store, tmp_path).ranker
     with pytest.raises(TryAgainError, match="stage gate is not done"):
-        versions.publish(Run(ranker, date(2011, 8, 31), store, tmp_path))
+        publish(Run(ranker, date(2011, 8, 31), store, tmp_path))
 
 
 def test_racing_publishers_take_different_integers(store: ObjectStore, tmp_path: Path) -> None:
     runs = [packaged_run(store, tmp_path / str(n), epochs=n) for n in range(1, 5)]
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(versions.publish, runs))
+        results = list(pool.map(publish, runs))
     assert sorted(r["version"] for r in results) == [20110830001 + n for n in range(4)]
     for run, result in zip(runs, results, strict=True):
         manifest = versions.download_version(
@@ -213,5 +214,5 @@ def test_integers_sort_by_partition_then_attempt(a: date, n: int, b: date, m: in
 
 @pytest.mark.parametrize("version", [7, 20111399001, -1])
 def test_other_integers_are_no_versions(version: int) -> None:
-    with pytest.raises(DataError, match="is no version"):
+    with pytest.raises(DataError, match="is not a version"):
         partition_of(version)

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from reshelve.config.ranker import Ranker
 from reshelve.errors import EXIT_CONFIGURATION, ConfigurationError
-from reshelve.lineage import Run
-from reshelve.rankers import Kind, Ranker
+from reshelve.lineage.run import Run
 from reshelve.settings import PROJECT
 from reshelve.store.objects import ObjectStore
 from reshelve.training.installed import need_horovod
 from reshelve.training.launch import train
-from reshelve.tuning.history import History
+from reshelve.tuning.history import TrialHistory
 from reshelve.tuning.search import ask, evaluate
 from reshelve.tuning.trial import Status
 
 
 @pytest.fixture
 def run(store: ObjectStore, tmp_path: Path, make_ranker: Callable[..., Ranker]) -> Run:
-    return Run(make_ranker(Kind.NEXT_ITEM), date(2011, 8, 30), store, tmp_path / "work")
+    return Run(make_ranker("next_item"), date(2011, 8, 30), store, tmp_path / "work")
 
 
 @pytest.fixture
@@ -64,10 +64,11 @@ def test_a_search_does_not_count_it_against_a_trial(run: Run, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "horovod", None)
     with pytest.raises(ConfigurationError, match="Horovod is not installed"):
         evaluate(run, first)
-    trial = History(run).trial(first)
+    trial = TrialHistory(run).trial(first)
     assert (trial.status, trial.attempts) == (Status.ASKED, 0)
 
 
+@pytest.mark.slow
 def test_a_night_asks_before_it_starts_the_platform(horovod_without_torch: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     path = f"{horovod_without_torch}:{os.environ.get('PYTHONPATH', '')}"
@@ -79,5 +80,5 @@ def test_a_night_asks_before_it_starts_the_platform(horovod_without_torch: Path,
         check=False,
     )
     assert done.returncode == EXIT_CONFIGURATION, done.stderr
-    assert "without its part for torch: pip alone cannot build it, run scripts/setup.sh" in done.stderr
+    assert "without torch support: pip alone cannot build it, run scripts/setup.sh" in done.stderr
     assert not home.exists()

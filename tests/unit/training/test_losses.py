@@ -11,15 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reshelve.rankers import Kind
+from reshelve.kinds.catalogue_learning import NEARNESS, recalls
+from reshelve.kinds.pair.learning import reciprocal_ranks
+from reshelve.kinds.pair.losses import pair_losses
 from reshelve.training.batches import (
-    NEARNESS,
     evaluation_order,
     read_examples,
     steps_per_epoch,
     training_order,
 )
-from reshelve.training.losses import losses, pair_losses, recalls, reciprocal_ranks, weighted_mean
+from reshelve.training.losses import losses, weighted_mean
 from reshelve.training.spec import training_spec
 from reshelve.training.validation import in_whole_groups, lists_to_read
 
@@ -27,7 +28,7 @@ from reshelve.training.validation import in_whole_groups, lists_to_read
 def test_next_item_loss_is_cross_entropy_with_the_nearest_item_first(
     tmp_path: Path, write_examples: Callable[..., Path]
 ) -> None:
-    examples = read_examples(write_examples(tmp_path) / "train.parquet", Kind.NEXT_ITEM)
+    examples = read_examples(write_examples(tmp_path) / "train.parquet", "next_item")
     batch = examples.batch(np.array([3, 0]))
     logits = torch.randn(2, 17)
     near, far = 1 / (1 + NEARNESS), NEARNESS / (1 + NEARNESS)  # two targets each
@@ -36,7 +37,7 @@ def test_next_item_loss_is_cross_entropy_with_the_nearest_item_first(
         first, second = examples.targets[start], examples.targets[start + 1]
         logs = torch.log_softmax(logits[row], 0)
         wanted = -(near * logs[first] + far * logs[second])
-        torch.testing.assert_close(losses(Kind.NEXT_ITEM, "pointwise", logits, batch)[0][row], wanted)
+        torch.testing.assert_close(losses("next_item", "pointwise", logits, batch)[0][row], wanted)
     scores = torch.zeros(2, 17)
     scores[0, examples.targets[examples.target_starts[3]]] = 1
     scores[1, (examples.targets[examples.target_starts[0]] + 3) % 17] = 1
@@ -91,7 +92,7 @@ def test_the_order_can_be_entered_at_any_step(
 def test_validation_keeps_the_groups_of_pairs_whole(
     tmp_path: Path, write_examples: Callable[..., Path]
 ) -> None:
-    examples = read_examples(write_examples(tmp_path, Kind.PAIR) / "train.parquet", Kind.PAIR)
+    examples = read_examples(write_examples(tmp_path, "pair") / "train.parquet", "pair")
 
     def drawn(lists: int) -> np.ndarray:
         shares = [
@@ -129,11 +130,9 @@ def test_a_loss_of_many_lists_is_that_of_its_pieces(loss: str) -> None:
 def test_lists_are_what_validation_counts(
     tmp_path: Path, write_examples: Callable[..., Path], make_ranker
 ) -> None:
-    examples = read_examples(write_examples(tmp_path, Kind.PAIR, rows=10_000) / "train.parquet", Kind.PAIR)
+    examples = read_examples(write_examples(tmp_path, "pair", rows=10_000) / "train.parquet", "pair")
     assert examples.lists == 2000
-    spec = training_spec(
-        make_ranker(Kind.PAIR), identity="i", base=tmp_path, examples=tmp_path, output=tmp_path
-    )
+    spec = training_spec(make_ranker("pair"), identity="i", base=tmp_path, examples=tmp_path, output=tmp_path)
     assert lists_to_read(spec, examples, trained=10) == 200, "1,000 examples, in lists"
     assert lists_to_read(spec, examples, trained=20_000) == 600, (
         "four validations read 0.6 of them, five to a list"

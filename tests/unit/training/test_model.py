@@ -11,9 +11,8 @@ import torch
 from transformers import BertModel
 
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
-from reshelve.rankers import Kind
+from reshelve.model.base import resolve_base
 from reshelve.store.objects import ObjectStore
-from reshelve.training.base import resolve_base
 from reshelve.training.model import SIMILARITY_SCALE, RankerModel, embed
 
 TITLES = ["red mug", "blue metal lantern", "paper star", "vintage garden candle"]
@@ -23,7 +22,7 @@ TITLES = ["red mug", "blue metal lantern", "paper star", "vintage garden candle"
 def test_next_item_starts_as_similarity_plus_log_popularity(tiny_base: Path, pooling: str) -> None:
     events = [1, 3, 5, 9]
     model = RankerModel.initialise(
-        tiny_base, kind=Kind.NEXT_ITEM, pooling=pooling, max_length=16, titles=TITLES, events=events
+        tiny_base, kind="next_item", pooling=pooling, max_length=16, titles=TITLES, events=events
     )
     ids, mask = torch.tensor([[2, 5, 8, 3], [2, 9, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
     with torch.no_grad():
@@ -38,9 +37,9 @@ def test_next_item_starts_as_similarity_plus_log_popularity(tiny_base: Path, poo
     torch.testing.assert_close(logits, similarity + popularity, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [Kind.NEXT_ITEM, Kind.PAIR], ids=str)
-def test_a_saved_model_is_the_model_that_is_loaded(tiny_base: Path, tmp_path: Path, kind: Kind) -> None:
-    titles = TITLES if kind is Kind.NEXT_ITEM else None
+@pytest.mark.parametrize("kind", ["next_item", "pair"], ids=str)
+def test_a_saved_model_is_the_model_that_is_loaded(tiny_base: Path, tmp_path: Path, kind: str) -> None:
+    titles = TITLES if kind == "next_item" else None
     model = RankerModel.initialise(tiny_base, kind=kind, pooling="cls", max_length=16, titles=titles)
     model.save(tmp_path)
     again = RankerModel.load(tmp_path)
@@ -55,7 +54,7 @@ def test_a_saved_model_is_the_model_that_is_loaded(tiny_base: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_towers_read_each_text_as_if_it_were_alone(tiny_base: Path, pooling: str) -> None:
-    model = RankerModel.initialise(tiny_base, kind=Kind.PAIR, pooling=pooling, max_length=16, towers=True)
+    model = RankerModel.initialise(tiny_base, kind="pair", pooling=pooling, max_length=16, towers=True)
     # [CLS] red mug [SEP] blue [SEP] and [CLS] star [SEP] paper star small [SEP], one shorter than the other
     ids = torch.tensor([[2, 5, 8, 3, 6, 3, 0], [2, 17, 3, 11, 17, 18, 3]])
     mask, types = (ids != 0).long(), torch.tensor([[0, 0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1, 1]])
@@ -72,10 +71,8 @@ def test_towers_read_each_text_as_if_it_were_alone(tiny_base: Path, pooling: str
 
 
 def test_features_count_for_nothing_before_training(tiny_base: Path) -> None:
-    plain = RankerModel.initialise(tiny_base, kind=Kind.PAIR, pooling="cls", max_length=16)
-    model = RankerModel.initialise(
-        tiny_base, kind=Kind.PAIR, pooling="cls", max_length=16, features=("a", "b")
-    )
+    plain = RankerModel.initialise(tiny_base, kind="pair", pooling="cls", max_length=16)
+    model = RankerModel.initialise(tiny_base, kind="pair", pooling="cls", max_length=16, features=("a", "b"))
     seen = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
     assert model.beside is not None
     model.beside.standardise(seen)
@@ -92,13 +89,13 @@ def test_an_architecture_that_is_not_supported_names_those_that_are(tiny_base: P
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
     with pytest.raises(ConfigurationError, match="'gpt2' models are not supported") as caught:
-        RankerModel.initialise(base, kind=Kind.PAIR, pooling="cls", max_length=16)
+        RankerModel.initialise(base, kind="pair", pooling="cls", max_length=16)
     assert "BERT" in caught.value.detail
 
 
 def test_a_text_longer_than_the_base_can_read_is_refused(tiny_base: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"model\.max_length: 128 is more than the base model's 64"):
-        RankerModel.initialise(tiny_base, kind=Kind.PAIR, pooling="cls", max_length=128)
+        RankerModel.initialise(tiny_base, kind="pair", pooling="cls", max_length=128)
 
 
 def test_the_base_comes_out_of_an_installed_package() -> None:
@@ -125,9 +122,9 @@ def test_the_base_comes_from_s3_and_is_fetched_again_when_it_was_replaced(
     ("uri", "message"),
     [
         ("package:no_such_package_here", "is not installed"),
-        ("package:typer", "holds no model"),
-        ("/no/such/directory", "is no directory"),
-        ("http://example.com/model", "names no model"),
+        ("package:typer", "has no model"),
+        ("/no/such/directory", "is not a directory"),
+        ("http://example.com/model", "does not name a model"),
     ],
 )
 def test_a_base_that_is_not_there_is_refused(uri: str, message: str) -> None:
@@ -139,7 +136,7 @@ def test_a_base_that_is_not_there_is_refused(uri: str, message: str) -> None:
     ("files", "message"),
     [
         (["config.json", "tokenizer.json", "pytorch_model.bin"], "only as a pickle"),
-        (["config.json", "tokenizer.json"], "holds no weights"),
+        (["config.json", "tokenizer.json"], "has no weights"),
         (["tokenizer.json", "model.safetensors"], "lacks config.json"),
         (["config.json", "model.safetensors"], "lacks tokenizer.json"),
     ],

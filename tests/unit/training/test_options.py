@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from reshelve.rankers import Adapter as AdapterForm
-from reshelve.rankers import Kind, Ranker
-from reshelve.training.adapters import Adapter, plain_weights
+from reshelve.config.ranker import Adapter as AdapterForm
+from reshelve.config.ranker import Ranker
+from reshelve.kinds.pair.losses import pair_losses
+from reshelve.training.adapters import TrainedAdapter, plain_weights
 from reshelve.training.adversary import Adversary
 from reshelve.training.averaging import Average
-from reshelve.training.batches import Examples, Units, read_examples
+from reshelve.training.batches import TokenisedExamples, Units, read_examples
 from reshelve.training.device import Device
-from reshelve.training.losses import pair_losses, weighted_mean
+from reshelve.training.losses import weighted_mean
 from reshelve.training.model import RankerModel
 from reshelve.training.spec import TrainingSpec, training_spec
 from reshelve.training.worker import backward
@@ -25,24 +26,24 @@ CPU = Device(torch.device("cpu"), bf16=False)
 
 
 @pytest.fixture
-def examples(tmp_path: Path, write_examples: Callable[..., Path]) -> Examples:
-    return read_examples(write_examples(tmp_path / "examples", Kind.PAIR) / "train.parquet", Kind.PAIR)
+def examples(tmp_path: Path, write_examples: Callable[..., Path]) -> TokenisedExamples:
+    return read_examples(write_examples(tmp_path / "examples", "pair") / "train.parquet", "pair")
 
 
 @pytest.fixture
 def model(tiny_base: Path) -> RankerModel:
-    return RankerModel.initialise(tiny_base, kind=Kind.PAIR, pooling="cls", max_length=16).train()
+    return RankerModel.initialise(tiny_base, kind="pair", pooling="cls", max_length=16).train()
 
 
 @pytest.fixture
 def spec(tmp_path: Path, tiny_base: Path, make_ranker: Callable[..., Ranker]) -> TrainingSpec:
     return training_spec(
-        make_ranker(Kind.PAIR), identity="x", base=tiny_base, examples=tmp_path, output=tmp_path
+        make_ranker("pair"), identity="x", base=tiny_base, examples=tmp_path, output=tmp_path
     )
 
 
 def test_the_gradient_of_accumulated_batches_is_that_of_one_large_batch(
-    spec: TrainingSpec, model: RankerModel, examples: Examples
+    spec: TrainingSpec, model: RankerModel, examples: TokenisedExamples
 ) -> None:
     def gradient(*parts: np.ndarray) -> torch.Tensor:
         model.zero_grad()
@@ -57,7 +58,7 @@ def test_the_gradient_of_accumulated_batches_is_that_of_one_large_batch(
 
 
 def test_the_adversary_moves_each_text_by_its_share_and_for_the_worse(
-    model: RankerModel, examples: Examples
+    model: RankerModel, examples: TokenisedExamples
 ) -> None:
     batch = examples.batch(np.arange(32))
     adversary = Adversary(model, 0.3)
@@ -99,10 +100,12 @@ def test_the_average_forgets_the_start_and_gives_the_model_back() -> None:
 
 
 @pytest.mark.parametrize("kind", ["lora", "adalora"])
-def test_an_adapter_is_merged_as_peft_merges_it(model: RankerModel, examples: Examples, kind: str) -> None:
+def test_an_adapter_is_merged_as_peft_merges_it(
+    model: RankerModel, examples: TokenisedExamples, kind: str
+) -> None:
     batch = examples.batch(np.arange(8))
     inputs = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-    adapter = Adapter(model, AdapterForm(kind=kind, rank=2, alpha=8), steps=30, seed=3)
+    adapter = TrainedAdapter(model, AdapterForm(kind=kind, rank=2, alpha=8), steps=30, seed=3)
     trained = [name for name, value in model.named_parameters() if value.requires_grad]
     assert all(".lora_" in name or name.startswith("head.") for name in trained)
     with torch.no_grad():
@@ -120,10 +123,10 @@ def test_an_adapter_is_merged_as_peft_merges_it(model: RankerModel, examples: Ex
 
 
 def test_adalora_ends_with_the_rank_it_was_given(
-    spec: TrainingSpec, model: RankerModel, examples: Examples
+    spec: TrainingSpec, model: RankerModel, examples: TokenisedExamples
 ) -> None:
     steps = 30
-    adapter = Adapter(model, AdapterForm(kind="adalora", rank=4, alpha=8), steps=steps, seed=3)
+    adapter = TrainedAdapter(model, AdapterForm(kind="adalora", rank=4, alpha=8), steps=steps, seed=3)
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-2)
     for step in range(1, steps + 1):
         optimizer.zero_grad()
@@ -135,7 +138,7 @@ def test_adalora_ends_with_the_rank_it_was_given(
     assert len({int((value != 0).sum()) for value in ranks}) > 1  # and not everywhere the same
 
 
-def test_units_hold_whole_groups_and_all_examples_once(examples: Examples) -> None:
+def test_units_hold_whole_groups_and_all_examples_once(examples: TokenisedExamples) -> None:
     examples.groups = np.repeat(np.arange(12), [1, 2, 3, 40, 5, 9, 20, 30, 4, 6, 20, 20])
     units = Units.of(examples, 16, grouped=True)
     parts = [units.examples(np.array([unit])) for unit in range(len(units))]

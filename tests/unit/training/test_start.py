@@ -13,19 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reshelve.config.ranker import Ranker
+from reshelve.deployments.deployment_log import Advance, Offer, Promote, move_pointer
+from reshelve.deployments.release_table import Event, ReleaseState
 from reshelve.errors import DataError
-from reshelve.lineage import Run, run_stage
-from reshelve.rankers import Kind, Ranker
-from reshelve.store.deployments import Advance, Offer, Promote, move_pointer
+from reshelve.lineage.run import Run, run_stage
+from reshelve.model.base import BaseModel, resolve_base
+from reshelve.pipeline.publish import publish
 from reshelve.store.objects import ObjectStore
-from reshelve.store.rollout import Event, State
-from reshelve.store.versions import publish
-from reshelve.training.base import BaseModel, resolve_base
 from reshelve.training.initial import build_model
 from reshelve.training.launch import train
 from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
 from reshelve.training.spec import training_spec
-from reshelve.training.start import Start, choose_start, expected_start, start_files
+from reshelve.training.warm_start import WarmStart, choose_start, expected_start, start_files
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def make_run(
 ) -> MakeRun:
     """A run whose examples stage is done; training days end two days before its partition."""
 
-    def make(partition: date, kind: Kind = Kind.NEXT_ITEM, **values: object) -> Run:
+    def make(partition: date, kind: str = "next_item", **values: object) -> Run:
         run = Run(make_ranker(kind, **values), partition, store, tmp_path / "work")
         if run.stage("examples").result() is None:
             write_examples(run.stage("examples").directory, kind)
@@ -60,7 +60,7 @@ def base_of(run: Run) -> BaseModel:
     return resolve_base(run.ranker.model.base, run.store)
 
 
-def expected(run: Run) -> Start:
+def expected(run: Run) -> WarmStart:
     """What a plan says of it, before it is decided."""
     [first] = run.stage("examples").required()["validation_partitions"][:1]
     before = list(run.store.list(""))
@@ -72,7 +72,7 @@ def expected(run: Run) -> Start:
 def trained(run: Run) -> Run:
     """The run with a train stage: a model whose weights are all its own."""
     catalogue = pq.read_table(run.stage("examples").directory / "catalogue.parquet").to_pydict()
-    items = run.ranker.kind is Kind.NEXT_ITEM
+    items = run.ranker.kind == "next_item"
     model = RankerModel.initialise(
         base_of(run).path,
         kind=run.ranker.kind,
@@ -98,7 +98,7 @@ def released(run: Run) -> int:
     run.stage("package").commit({})
     run.stage("gate").commit({"verdict": "promote"})
     version = int(publish(run)["version"])
-    loaded, probed = (Event.LOADED, State.LOADING), (Event.PROBED, State.PROBING)
+    loaded, probed = (Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)
     way = (Offer(version), Advance(version, *loaded), Advance(version, *probed), Promote(version))
     for change in way:
         move_pointer(run.store, run.ranker.name, change, by="test", reason="")
@@ -121,7 +121,7 @@ def test_a_night_starts_from_the_champions_weights(make_run: MakeRun, champion: 
     planned = expected(run)
     start = choose_start(run, base_of(run))
     assert start.record() == planned.record() == {
-        "from": "champion", "version": champion, "run": make_run(YESTERDAY).id, "reason": "the champion fits",
+        "from": "champion", "version": champion, "run": make_run(YESTERDAY).id, "reason": "the champion is compatible",
     }  # fmt: skip
     directory = start_files(run, start)
     assert directory is not None
@@ -146,8 +146,8 @@ def test_a_night_starts_from_the_champions_weights(make_run: MakeRun, champion: 
 
 
 def test_a_pair_ranker_takes_over_its_head_too(make_run: MakeRun) -> None:
-    version = released(trained(make_run(YESTERDAY, Kind.PAIR)))
-    run = make_run(TODAY, Kind.PAIR)
+    version = released(trained(make_run(YESTERDAY, "pair")))
+    run = make_run(TODAY, "pair")
     start = choose_start(run, base_of(run))
     directory = start_files(run, start)
     assert directory is not None and start.version == version
@@ -222,9 +222,9 @@ def test_a_champion_that_learned_from_the_measured_days_is_no_start(make_run: Ma
     found = run.stage("examples").required()
     # As after a change of data.validation_partitions from 1 to 4: the champion trained on three of these days.
     run.stage("examples").commit({**found, "validation_partitions": ["2011-08-26", "2011-08-29"]})
-    assert "learned from days that this run is measured on" in expected(run).reason
+    assert "was trained on days that this run is evaluated on" in expected(run).reason
     assert expected_start(run, base_of(run), None).version == champion, "days that nobody knows yet"
-    assert "learned from days that this run is measured on" in choose_start(run, base_of(run)).reason
+    assert "was trained on days that this run is evaluated on" in choose_start(run, base_of(run)).reason
 
 
 def test_weights_that_are_gone_or_changed_after_the_decision_stop_the_run(
@@ -250,9 +250,13 @@ def test_weights_that_are_gone_or_changed_after_the_decision_stop_the_run(
 
 @pytest.mark.slow
 def test_two_nights_under_horovod_the_second_goes_on_where_the_first_ended(make_run: MakeRun) -> None:
-    first = make_run(YESTERDAY)
+    first = make_run(YESTERDAY, **{"training.processes": 2})
     night = run_stage(first, "train", train)
     assert night["start"]["from"] == "base"
+    assert (night["processes"], night["steps"]) == (2, 20)
+    assert night["loss"] < night["first_loss"]
+    assert night["validation_loss"] < night["first_validation_loss"]
+    assert night["rank_difference"] == 0.0, "two processes learn the same weights"
     version = released(first)
     second = make_run(TODAY)
     result = run_stage(second, "train", train)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from reshelve.rankers import Kind, Ranker
+from reshelve.config.ranker import Ranker
 from reshelve.tuning.rates import at_share, rate_factor
 
 MakeRanker = Callable[..., Ranker]
@@ -20,7 +20,7 @@ MakeRanker = Callable[..., Ranker]
 def test_shorter_trainings_get_higher_rates(
     make_ranker: MakeRanker, exponent: float, share: float, factor: float
 ) -> None:
-    ranker = make_ranker(Kind.NEXT_ITEM, **{"search.rate_exponent": exponent})
+    ranker = make_ranker("next_item", **{"search.rate_exponent": exponent})
     assert rate_factor(ranker.search, share) == factor
     before, after = ranker.training, at_share(ranker, share).training
     assert after.learning_rate == before.learning_rate * factor
@@ -31,4 +31,4 @@ def test_shorter_trainings_get_higher_rates(
 
 def test_no_rate_is_carried_over_the_limit_of_its_form(make_ranker: MakeRanker) -> None:
     values = {"search.rate_exponent": 1.0, "training.head_learning_rate": 0.5}
-    assert at_share(make_ranker(Kind.NEXT_ITEM, **values), 0.1).training.head_learning_rate == 1.0
+    assert at_share(make_ranker("next_item", **values), 0.1).training.head_learning_rate == 1.0

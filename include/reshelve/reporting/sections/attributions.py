@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from reshelve.kinds.registry import kind_of
 from reshelve.notation import plain
-from reshelve.rankers import Kind
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Section, Words
 from reshelve.reporting.words import share, signed
@@ -24,16 +24,15 @@ def attributions(night: Night) -> Section:
         return Section(
             "attributions", title, f"No prediction is explained: the model is not kept, or {why}.", []
         )
-    kind = night.run.ranker.kind
-    score = "log odds of the pair" if kind is Kind.PAIR else "log probability of the first item"
+    ranker = night.run.ranker
+    how = kind_of(ranker.kind).explanation
     lead = (
-        f"What each word adds to the {score}, by integrated gradients on the trained model: the surest predictions of validation "
-        "days, first those that came true. Underlined words speak for the answer, dashed ones against it."
+        f"What each word adds to the {how.score}, by integrated gradients on the trained model, for the "
+        "most confident predictions on validation days, correct ones first. Underlined words raise "
+        "the score, dashed ones lower it."
     )
-    if kind is Kind.SEARCH:
-        lead += " This is the transformer's part alone; the memory of past choices is not explained."
-    elif night.run.ranker.examples.features:
-        lead += " Features beside the texts are left as they are."
+    if left_out := how.left_out(ranker):
+        lead += f" {left_out}"
 
     def shown(each: Explained) -> Words:
         most = max((abs(word.adds) for word in each.words), default=0.0) or 1.0
@@ -42,12 +41,12 @@ def attributions(night: Night) -> Section:
             together[word.text] = together.get(word.text, 0.0) + word.adds
         strongest = sorted(together.items(), key=lambda found: (-abs(found[1]), found[0]))[:_NAMED]
         named = ", ".join(f"{text} {signed(adds, 2)}" for text, adds in strongest)
-        came = "came true" if each.came_true else "did not come true"
+        came = "came true" if each.came_true else "was wrong"
         return Words(
             title=each.answer,
             more=f"{came}; chance {share(each.chance)}",
             words=[(word.text, word.adds / most) for word in each.words],
-            strongest=f"Strongest: {named}. Not accounted for: {plain(each.left_over, 2)}.",
+            strongest=f"Strongest: {named}. Unexplained: {plain(each.left_over, 2)}.",
         )
 
     return Section("attributions", title, lead, [shown(each) for each in found])

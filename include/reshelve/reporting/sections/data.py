@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 
-from reshelve.clickstream.verdicts import days_between
-from reshelve.reporting.charts import partitions
+from reshelve.charts import partitions
 from reshelve.reporting.night import Night
-from reshelve.reporting.page import Facts, Figure, Part, Section, Table
+from reshelve.reporting.page import FactTable, Figure, Part, Section, Table
 from reshelve.reporting.words import NONE, count
+from reshelve.validation.verdicts import days_between
 
 
 def data(night: Night) -> Section:
@@ -27,7 +27,7 @@ def data(night: Night) -> Section:
             Table(
                 ("Rule", "Severity", "What it found"),
                 [(broken.rule, broken.severity.value, broken.message) for broken in tonight.rules],
-                "Rules that this partition breaks",
+                "Rules broken by this partition",
                 words=3,
             )
         )
@@ -43,7 +43,7 @@ def examples(night: Night) -> Section:
     found = night.result("examples")
     if not found:
         return Section("examples", "Examples", "No examples were made.", [])
-    lead = f"{count(found.get('train'))} examples to learn from, over {count(found.get('items'))} items."
+    lead = f"{count(found.get('train'))} training examples over {count(found.get('items'))} items."
     rows = [
         ("To train", f"{count(found.get('train'))}, of {_span(found.get('train_partitions'))}"),
         ("To validate", f"{count(found.get('validation'))}, of {_span(found.get('validation_partitions'))}"),
@@ -54,7 +54,7 @@ def examples(night: Night) -> Section:
     left_out = found.get("excluded_partitions") or {}
     if left_out:
         rows.append(("Left out", ", ".join(f"{day} ({why})" for day, why in sorted(left_out.items()))))
-    return Section("examples", "Examples", lead, [Facts(rows)])
+    return Section("examples", "Examples", lead, [FactTable(rows)])
 
 
 def _span(days: list[str] | None) -> str:
@@ -71,9 +71,7 @@ def _window(night: Night) -> Figure:
     good = [by_day[day].rows_good if day in by_day else 0 for day in days]
     held = [by_day[day].rows_quarantined if day in by_day else 0 for day in days]
     alt = (
-        f"Rows of {len(days)} days up to {last}: {count(good[-1])} good and {count(held[-1])} held back tonight; the median day "
-        f"has {count(statistics.median(good))} good ones."
+        f"Rows of {len(days)} days up to {last}: {count(good[-1])} good and {count(held[-1])} "
+        f"quarantined tonight; the median day has {count(statistics.median(good))} good ones."
     )
-    return Figure(
-        partitions(days, good, held), alt, "Rows by day; held back is what the rules put aside", wide=True
-    )
+    return Figure(partitions(days, good, held), alt, "Rows by day, good and quarantined", wide=True)

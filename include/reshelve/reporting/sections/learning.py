@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from reshelve.reporting.charts import curves
+from reshelve.charts import curves
 from reshelve.reporting.night import Night
-from reshelve.reporting.page import Facts, Figure, Part, Section, Table
+from reshelve.reporting.page import FactTable, Figure, Part, Section, Table
 from reshelve.reporting.search_chart import axes_of, parallel
 from reshelve.reporting.words import NONE, count, duration, figure, interval, money, share, short
 
@@ -18,13 +18,13 @@ def search(night: Night) -> Section:
     found = night.result("tune")
     history = found.get("history") or []
     if not history:
-        why = "The search was left out" if found or night.result("train") else "There was no search"
+        why = "Tuning was skipped" if found or night.result("train") else "There was no tuning"
         return Section("search", "Search", f"{why}: training used the ranker file's own values.", [])
     done = [entry for entry in history if entry["loss"] is not None]
     best = _best(done)
     ended = f"it ended by {found['ended'] or 'being told to'}"
     if found["ended"] == "search.space":
-        ended = "it tried every point of search.space"
+        ended = "it tried every combination of search.space"
     lead = f"{found['trials']} trials in {found['minutes']:.1f} minutes; {ended}."
     if best is not None:
         values = ", ".join(
@@ -48,9 +48,12 @@ def search(night: Night) -> Section:
         edges = [name for name, axis in axes.items() if axis.at_edge(best)]
         if edges:
             lead += (
-                f" It lies at an edge of the range of {' and '.join(edges)}: better values may lie beyond."
+                f" It is at the edge of the range of {' and '.join(edges)}: better values may lie outside."
             )
-        caption = "A line is a trial; the strong one was taken. Axes are as long as the ranker file's ranges; lower losses are better."
+        caption = (
+            "Each line is a trial; the bold one was chosen. The axes are the ranker file's ranges; lower "
+            "losses are better."
+        )
         parts.append(Figure(parallel(axes, losses, best), alt, caption, wide=True))
     parts.append(_trials(history))
     paid = [
@@ -62,8 +65,8 @@ def search(night: Night) -> Section:
     if found.get("cost"):
         paid.append(("Cost of the trials", money(found["cost"])))
     if found.get("nights"):
-        paid.append(("Learnt from the trials of", ", ".join(found["nights"])))
-    parts.append(Facts(paid))
+        paid.append(("Uses the trials of", ", ".join(found["nights"])))
+    parts.append(FactTable(paid))
     return Section("search", "Search", lead, parts)
 
 
@@ -128,12 +131,12 @@ def training(night: Night) -> Section:
         ("Weights kept", f"{kept.get('weights', 'last')}, of step {kept.get('step', found['steps'])}"),
         (
             "Ended by",
-            f"training.{stopped}" if stopped else f"its {count(found.get('steps_planned'))} steps being done",
+            f"training.{stopped}" if stopped else f"all {count(found.get('steps_planned'))} steps being done",
         ),
         ("Processes", count(found.get("processes"))),
-        ("From the search", ", ".join(f"{path} {short(value)}" for path, value in values.items()) or NONE),
+        ("From tuning", ", ".join(f"{path} {short(value)}" for path, value in values.items()) or NONE),
     ]
-    return Section("training", "Training", lead, [*parts, Facts(rows)])
+    return Section("training", "Training", lead, [*parts, FactTable(rows)])
 
 
 def _certainty(metric: dict[str, Any]) -> str:
@@ -150,13 +153,13 @@ def blend(night: Night) -> Section | None:
         return None
     losses, used = found["losses"], found["encoder"]
     lead = (
-        "What was chosen before and what the transformer reads, weighed on days that neither has seen: the transformer "
-        + ("stays." if used else "does not earn its place and is left out of the answers.")
+        "Counts of past choices and the transformer's score, combined using held-out days: the transformer "
+        + ("stays." if used else "does not improve the answers and is left out.")
     )
     rows = [
-        ("Loss with memory alone", figure(losses["memory"])),
+        ("Loss with counts only", figure(losses["memory"])),
         ("Loss with the transformer", figure(losses["with_encoder"])),
         ("Questions", count(found["questions"])),
         ("Queries remembered", count(found["queries_remembered"])),
     ]
-    return Section("blend", "Blend", lead, [Facts(rows)])
+    return Section("blend", "Blend", lead, [FactTable(rows)])

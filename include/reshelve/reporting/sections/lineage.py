@@ -6,15 +6,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reshelve.lineage import STAGES, code_version
+from reshelve.lineage.run import code_version
 from reshelve.reporting.night import Night
-from reshelve.reporting.page import Cell, Facts, Section, Table
+from reshelve.reporting.page import Cell, FactTable, Section, Table
 from reshelve.reporting.words import NONE, duration, money
 
 
 def stage_seconds(night: Night) -> dict[str, float]:
-    """Seconds by stage. A search whose trials were tasks of their own is counted by its trials' time."""
-    found = {name: float(night.results[name].get("seconds", 0)) for name in STAGES if name in night.results}
+    """Seconds by stage that this run did. A search whose trials were tasks of their own is counted by its trials' time."""
+    did = {name: result for name, result in night.results.items() if name not in night.taken_over}
+    found = {name: float(result.get("seconds", 0)) for name, result in did.items()}
     if "tune" in found:
         found["tune"] = max(found["tune"], 60 * float(night.results["tune"].get("minutes", 0)))
     return found
@@ -37,7 +38,7 @@ def cost(night: Night) -> Section:
         (name, duration(seconds), _part(seconds, total), paid(seconds)) for name, seconds in spent.items()
     ]
     rows.append(("together", duration(total), "", paid(total)))
-    lead = f"{duration(total)} of machine time in the stages that are done"
+    lead = f"{duration(total)} of machine time in the stages that this run finished"
     lead += (
         f", {money(total / 3600 * price)} at {money(price)} an hour (search.price_per_hour × search.parallel)."
         if price
@@ -59,7 +60,7 @@ def lineage(night: Night) -> Section:
     champion = night.result("gate").get("champion") or {}
     published = night.result("publish")
     rows: list[tuple[str, Cell]] = [
-        ("Ranker", f"{run.ranker.name}: {run.ranker.title} ({run.ranker.kind.value})"),
+        ("Ranker", f"{run.ranker.name}: {run.ranker.title} ({run.ranker.kind})"),
         ("Partition", run.partition.isoformat()),
         ("Run", _code(run.id)),
         ("Digest of the ranker file", _code(run.ranker.digest()[:16])),
@@ -69,14 +70,17 @@ def lineage(night: Night) -> Section:
         ("Champion compared with", str(champion.get("version") or "none")),
         ("Published", _published(published)),
     ]
+    rows += [
+        (f"Stage {name}", Markup("of run {}").format(_code(by))) for name, by in night.taken_over.items()
+    ]
     verdicts = night.result("examples").get("verdicts") or {}
     read = Table(
         ("Partition", "Digest of its verdict"),
         [(day, _code(digest)) for day, digest in sorted(verdicts.items(), reverse=True)],
         f"{len(verdicts)} partitions read", words=2, folded=True,
     )  # fmt: skip
-    lead = "What this version was made of. The same four, ranker file, partition, code and data, give the same version again."
-    return Section("lineage", "Lineage", lead, [Facts(rows), read] if verdicts else [Facts(rows)])
+    lead = "What this version was made from. The same ranker file, partition, code and data reproduce it."
+    return Section("lineage", "Lineage", lead, [FactTable(rows), read] if verdicts else [FactTable(rows)])
 
 
 def _code(text: str) -> Markup:

@@ -5,28 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reshelve.charts import ForestRow, forest, reliability
+from reshelve.evaluation.baselines import baselines
 from reshelve.notation import plain
-from reshelve.reporting.charts import Interval, forest, reliability
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Figure, Part, Section, Table
 from reshelve.reporting.words import NONE, count, figure, interval, signed, signed_interval
 
 _MOST_SLICES = 40  # in the drawing; the table has all
 
-NAMES = {
-    "challenger": "this version",
-    "champion": "champion",
-    "popularity": "popularity",
-    "bm25": "BM25",
-    "cooccurrence": "chosen together",
-}
+
+def labels() -> dict[str, str]:
+    """What people read for each ranker's name, in the order of reports: this version, the champion, the baselines."""
+    return {
+        "challenger": "this version",
+        "champion": "champion",
+        **{each.name: each.label for each in baselines()},
+    }
+
+
+def label(name: str) -> str:
+    """What people read for a ranker's name."""
+    return labels().get(name, name)
 
 
 def named(rankers: Mapping[str, Any]) -> dict[str, Any]:
     """By the names that people read, this version first, then the champion, then the baselines."""
-    order = list(NAMES)
+    order = list(labels())
     known = sorted(rankers, key=lambda name: order.index(name) if name in order else len(order))
-    return {NAMES.get(name, name): rankers[name] for name in known}
+    return {label(name): rankers[name] for name in known}
 
 
 def against(gate: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -49,7 +56,7 @@ def quality(night: Night) -> Section:
     """The gate's comparison."""
     gate = night.result("gate")
     if not gate:
-        return Section("quality", "Quality", "The gate has not judged this night.", [])
+        return Section("quality", "Quality", "The gate has not evaluated this night.", [])
     challenger, metric, differences = gate["challenger"], gate["metric"], against(gate)
     lead = (
         f"{metric} on {count(gate.get('counted', gate.get('queries')))} held-out questions{_of_days(gate)} in {count(gate.get('clusters'))} clusters{_left_out(gate)}. Differences are "
@@ -58,7 +65,7 @@ def quality(night: Night) -> Section:
     rows = [("this version", figure(challenger["value"]), interval(challenger), NONE, NONE)]
     rows += [
         (
-            NAMES.get(name, name),
+            label(name),
             figure(rival_value(gate, name)),
             NONE,
             signed(found["value"]),
@@ -96,10 +103,8 @@ def _left_out(gate: Mapping[str, Any]) -> str:
     undefined = gate.get("undefined") or {}
     left = undefined.get(gate["metric"], 0)
     more = ", ".join(f"{name} {count(n)}" for name, n in undefined.items() if n > left)
-    said = (
-        f"; {count(left)} more, on which no order is better than another, count for nothing" if left else ""
-    )
-    return said + (f"; without a value by other metrics: {more}" if more else "")
+    said = f"; {count(left)} more are left out because no order is better than another" if left else ""
+    return said + (f"; undefined for other metrics: {more}" if more else "")
 
 
 def _with_interval(found: Mapping[str, Any] | None) -> str:
@@ -109,13 +114,9 @@ def _with_interval(found: Mapping[str, Any] | None) -> str:
 def _drawings(night: Night, differences: Mapping[str, Mapping[str, float]]) -> list[Part]:
     gate, gates = night.result("gate"), night.run.ranker.gates
     own, metric = gate["challenger"], gate["metric"]
-    rivals = [
-        (NAMES.get(name, name), value)
-        for name in differences
-        if (value := rival_value(gate, name)) is not None
-    ]
-    values = [Interval("this version", own["value"], own["low"], own["high"])]
-    values += [Interval(name, value, strong=False) for name, value in rivals]
+    rivals = [(label(name), value) for name in differences if (value := rival_value(gate, name)) is not None]
+    values = [ForestRow("this version", own["value"], own["low"], own["high"])]
+    values += [ForestRow(name, value, strong=False) for name, value in rivals]
     said = "; ".join(f"{name} {figure(value)}" for name, value in rivals)
     alt = f"{metric}: this version {figure(own['value'])}, 95 % interval {interval(own)}; {said}."
     parts: list[Part] = [
@@ -123,17 +124,17 @@ def _drawings(night: Night, differences: Mapping[str, Mapping[str, float]]) -> l
     ]
     if differences:
         rows = [
-            Interval(f"− {NAMES.get(name, name)}", found["value"], found["low"], found["high"])
+            ForestRow(f"− {label(name)}", found["value"], found["low"], found["high"])
             for name, found in differences.items()
         ]
         bounds = [(0.0, "equal")]
         if "champion" in differences:
             bounds.append((-gates.champion_tolerance, "tolerance"))
         said = "; ".join(
-            f"minus {NAMES.get(name, name)} {signed(found['value'])}, {signed_interval(found)}"
+            f"minus {label(name)} {signed(found['value'])}, {signed_interval(found)}"
             for name, found in differences.items()
         )
-        caption = "This version minus each rival: right of 0 is better"
+        caption = "This version minus each rival; right of 0 is better"
         parts.append(
             Figure(forest("differences", rows, metric, bounds), f"{metric}: this version {said}.", caption)
         )
@@ -149,10 +150,15 @@ def slices(night: Night) -> Section:
     metric, tolerance = gate["metric"], night.run.ranker.gates.slice_tolerance
     compared = any(each.get("difference") for each in found.values())
     held = [name for name, each in found.items() if each["enough"]]
-    lead = f"{metric} of {len(found)} kinds of questions; {len(held)} have enough questions to be held to."
+    lead = (
+        f"{metric} on {len(found)} slices of the questions; {len(held)} have enough questions for the "
+        "tolerance to apply."
+    )
     if compared and tolerance is not None:
-        lead += f" Not one of those may surely be worse than the champion by more than {plain(tolerance)}."
-    names = [name for name in NAMES if name in next(iter(found.values()))["values"]]
+        lead += (
+            f" A version significantly worse on one of these, by more than {plain(tolerance)}, is rejected."
+        )
+    names = [name for name in labels() if name in next(iter(found.values()))["values"]]
     rows = [
         (
             name if each["enough"] else f"{name} (few)", count(each["queries"]),
@@ -163,7 +169,7 @@ def slices(night: Night) -> Section:
     ]  # fmt: skip
     last = "Minus champion, 95 % interval" if compared else "This version, 95 % interval"
     table = Table(
-        ("Slice", "Questions", *(NAMES.get(name, name) for name in names), last), rows, f"All {len(found)} slices", folded=True
+        ("Slice", "Questions", *(label(name) for name in names), last), rows, f"All {len(found)} slices", folded=True
     )  # fmt: skip
     return Section("slices", "Slices", lead, [*_slice_drawing(found, metric, tolerance, compared), table])
 
@@ -173,7 +179,7 @@ def _slice_drawing(
 ) -> list[Part]:
     key = "difference" if compared else "interval"
     rows = [
-        Interval(f"{name} ({each['queries']})", each[key]["value"], each[key]["low"], each[key]["high"], strong=each["enough"])
+        ForestRow(f"{name} ({each['queries']})", each[key]["value"], each[key]["low"], each[key]["high"], strong=each["enough"])
         for name, each in found.items()
         if each.get(key)
     ][:_MOST_SLICES]  # fmt: skip
@@ -188,7 +194,7 @@ def _slice_drawing(
         f"{metric} by slice, {what}, with 95 % intervals. The lowest is {lowest.name} with {signed(lowest.value) if compared else figure(lowest.value)}; "
         "every value is in the table below."
     )
-    caption = f"{what.capitalize()}; questions in brackets, slices with too few are drawn lightly"
+    caption = f"{what.capitalize()}; number of questions in brackets; slices with too few are faint"
     return [Figure(forest("slices", rows, metric, bounds, wide=True), alt, caption, wide=True)]
 
 
@@ -196,23 +202,21 @@ def calibration(night: Night) -> Section:
     """Scores read as probabilities."""
     found = night.result("gate").get("calibration") or {}
     if not found or not found["challenger"]["reliability"]:
-        return Section("calibration", "Calibration", "No score could be read as a probability.", [])
+        return Section("calibration", "Calibration", "No score could be evaluated as a probability.", [])
     own = found["challenger"]
     error = own["error"]
-    lead = "Does a score of 0.3 come true three times in ten?"
+    lead = "Are items with a score of 0.3 chosen three times in ten?"
     if error:
-        lead += f" On average scores are off by {figure(error['value'])} (95 % interval {interval(error)})."
-    tables = {
-        NAMES.get(name, name): each["reliability"] for name, each in found.items() if each["reliability"]
-    }
-    alt = "Predicted against observed share: " + "; ".join(
+        lead += f" On average, scores are off by {figure(error['value'])} (95 % interval {interval(error)})."
+    tables = {label(name): each["reliability"] for name, each in found.items() if each["reliability"]}
+    alt = "Predicted and observed share: " + "; ".join(
         f"{figure(row['predicted'], 2)} came true {figure(row['observed'], 2)} of {count(row['predictions'])}"
         for row in own["reliability"]
     )
     drawn = Figure(
         reliability(tables),
         alt + ".",
-        "On the dotted line, what is predicted comes true; larger marks are more predictions",
+        "The dotted line is perfect calibration; larger marks have more predictions",
     )
     measures = [
         ("error", "Calibration error"),
@@ -226,7 +230,7 @@ def calibration(night: Night) -> Section:
     ]
     rows = [
         (
-            NAMES.get(name, name), count(each["predictions"]),
+            label(name), count(each["predictions"]),
             *(figure(each[key]["value"] if key == "error" and each[key] else each[key]) for key, _ in shown),
         )
         for name, each in found.items()

@@ -17,10 +17,11 @@ def shelf(night: Night) -> Section:
     gate = night.result("gate")
     exposure, fairness = gate.get("exposure"), gate.get("fairness")
     if not exposure:
-        return Section("shelf", "Exposure and fairness", "The gate has not looked at any answer.", [])
+        return Section("shelf", "Exposure and fairness", "The gate has not evaluated any answers.", [])
     lead = (
-        f"Of the first {exposure['depth'] or 10} places: the share that new and rare items hold, and how much of the catalogue is "
-        "shown at all. No bound is set: the figures are for people."
+        f"Of the first {exposure['depth'] or 10} positions: the share of new and rare items, and how "
+        "much of the catalogue is shown at all. These figures have no limits; they are for "
+        "information."
     )
     parts: list[Part] = [_exposure(exposure)]
     if fairness:
@@ -44,7 +45,7 @@ def _exposure(found: dict[str, Any]) -> Table:
         ),
     ]
     head = ("Shown by", "New items", "Rare items", "Of the catalogue")
-    return Table(head, rows, "Exposure: a place is worth 1 / log2(rank + 1)", narrow=True)
+    return Table(head, rows, "Exposure: a position counts 1 / log2(rank + 1)", narrow=True)
 
 
 def _fairness(found: dict[str, Any]) -> list[Part]:
@@ -54,7 +55,7 @@ def _fairness(found: dict[str, Any]) -> list[Part]:
         for name, each in named(rankers).items()
     ]
     few = rankers["challenger"].get("too_few") or {}  # reports of earlier nights have none
-    title = f"Fairness between groups ({found['group']}): the greatest difference, 0 is alike"
+    title = f"Fairness between groups ({found['group']}): the greatest difference; 0 means equal"
     if few:
         title += f". Too few questions to compare (under {found['least_queries']}): {_listed(few)}"
     parts: list[Part] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reshelve.kinds.registry import kind_of
 from reshelve.notation import plain
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Part, Section, Table
@@ -19,7 +20,7 @@ def compression(night: Night) -> Section:
     steps = found.get("steps") or []
     lead = f"{found['precision']} ships."
     if not steps:
-        return Section("compression", "Compression", f"{lead} The ranker file names no step.", [])
+        return Section("compression", "Compression", f"{lead} The ranker file has no steps.", [])
     head = (
         "Step",
         "Kept",
@@ -53,7 +54,7 @@ def latency(night: Night) -> Section:
     packaged, served = night.result("package"), night.result("gate").get("latency") or {}
     if not packaged:
         return Section("latency", "Latency", "Nothing was packaged.", [])
-    unit = "texts:" if night.run.ranker.kind.over_catalogue else "candidates:"
+    unit = f"{kind_of(night.run.ranker.kind).requests.unit}:"
     rows = [
         (f"{unit} {batch}", milliseconds(value))
         for batch, value in sorted((packaged.get("latency_ms") or {}).items(), key=lambda each: int(each[0]))
@@ -73,7 +74,7 @@ def latency(night: Night) -> Section:
             Table(
                 head,
                 asked,
-                "The gate's questions, asked of a model server over gRPC; times are of whole requests",
+                "The gate's questions, sent to a model server over gRPC; times are for whole requests",
             )
         )
     parts.append(Table(("Request", "Median"), rows, "The SavedModel in one process"))

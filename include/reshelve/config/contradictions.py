@@ -1,0 +1,91 @@
+"""What two keys of a ranker file may not say together, wherever each is right by itself.
+
+Each check raises the error of the key that is to be changed, so that whoever wrote the file is shown its line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reshelve.config.compression import Distil
+from reshelve.config.kind_names import kind_object
+from reshelve.config.tuning import SERVED
+from reshelve.config.yaml_models import misfit
+
+if TYPE_CHECKING:
+    from reshelve.config.ranker import Ranker
+
+
+def check_ranker(ranker: Ranker) -> None:
+    """Raises pydantic's ValidationError."""
+    for check in (_kind, _days, _labels, _training, _layers, _latency):
+        check(ranker)
+
+
+def _days(ranker: Ranker) -> None:
+    data = ranker.data
+    least = data.holdout_partitions + data.validation_partitions + 1
+    if data.split == "time" and data.window_days < least:
+        raise misfit(
+            f"{data.window_days} days leave none to train on: expected at least {least}, for "
+            f"{data.holdout_partitions} are held out and {data.validation_partitions} validate",
+            "data",
+            "window_days",
+        )
+    if data.fold is not None and data.split != "query":
+        raise misfit("folds need data.split: query", "data", "fold")
+    if data.fold is not None and data.fold >= data.folds:
+        raise misfit(f"expected less than data.folds ({data.folds}), got {data.fold}", "data", "fold")
+
+
+def _labels(ranker: Ranker) -> None:
+    examples, events = ranker.examples, ranker.data.events
+    judged = examples.labels == "judgements"
+    if judged != ("judgement" in events) or ("judgement" in events and len(events) > 1):
+        raise misfit(
+            "judgements go with data.events: {judgement: 1.0}, and with no other event", "examples", "labels"
+        )
+    if examples.labels != "impressions" and {"behaviour", "position"} & set(examples.features):
+        raise misfit("behaviour and position need labels: impressions", "examples", "features")
+    if len(set(examples.features)) < len(examples.features):
+        raise misfit("expected each once", "examples", "features")
+    if examples.grades[0] >= examples.grades[1]:
+        raise misfit("expected the lowest grade, then the highest", "examples", "grades")
+
+
+def _kind(ranker: Ranker) -> None:
+    """What goes with its kind, the kind knows."""
+    kind_object(ranker.kind).check(ranker)
+
+
+def _training(ranker: Ranker) -> None:
+    training = ranker.training
+    if training.patience is not None and training.patience > training.validations:
+        raise misfit(
+            f"training never stops early: expected at most training.validations ({training.validations})",
+            "training",
+            "patience",
+        )
+
+
+def _layers(ranker: Ranker) -> None:
+    """What the file says of layers; how many the base has is asked where the base is."""
+    layers = ranker.model.layers
+    for place, step in enumerate(ranker.compression.steps):
+        if isinstance(step, Distil) and layers is not None and step.layers >= layers:
+            said = f"expected fewer than the model's {layers} layers"
+            raise misfit(said, "compression", "steps", place, "layers")
+        searched = ranker.search.space.get("model.layers")
+        if isinstance(step, Distil) and searched and step.layers >= min(map(float, searched.values)):
+            said = f"expected more layers than the copy that is distilled has ({step.layers})"
+            raise misfit(said, "search", "space", "model.layers")
+
+
+def _latency(ranker: Ranker) -> None:
+    search = ranker.search
+    if search.latency_weight and not set(SERVED) & set(search.space):
+        raise misfit(
+            f"all trials would be equally fast: expected {' or '.join(SERVED)} in search.space",
+            "search",
+            "latency_weight",
+        )

@@ -1,0 +1,1 @@
+"""What a person sees of releases: the Releases page's reader, and `reshelve status`."""

@@ -1,0 +1,1 @@
+"""Each encoder as a TensorFlow graph of stock operations."""

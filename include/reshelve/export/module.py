@@ -1,0 +1,59 @@
+"""What every version answers: strings in, items or scores out, padding and look-ups inside. A kind's graph is in its folder.
+
+Each function is traced exactly once and the next one calls what was traced: scores ← logits ←
+serving_default. Left to tf.function, each would be traced, and written, twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from reshelve.export.catalogue import PackagedCatalogue
+from reshelve.export.tokenizer import GraphTokenizer
+from reshelve.features.features import PairFeatures
+
+Answer = dict[str, tf.Tensor]
+Function = Callable[..., Any]  # a concrete function
+
+IDS = tf.TensorSpec([None, None], tf.int32)
+LENGTHS = tf.TensorSpec([None], tf.int32)
+
+
+class RankerModule(tf.Module):
+    """A version's graph. `logits` and `serving_default` are its signatures, unless a kind has more."""
+
+    tokenizer: GraphTokenizer
+    logits: Function
+    serving_default: Function
+    features: PairFeatures | None = None  # what the model reads beside the texts
+
+    @property
+    def trained(self) -> Function:
+        """What torch knows: the logits as they were trained, before anything that TensorFlow alone adds."""
+        return self.logits
+
+    @property
+    def signatures(self) -> dict[str, Function]:
+        """By name, for tf.saved_model.save."""
+        return {"serving_default": self.serving_default, "logits": self.logits}
+
+
+def traced(function: Callable[..., object], *inputs: tf.TensorSpec) -> Function:
+    """`function` as a graph of these inputs."""
+    return tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
+
+
+def places(items: list[str]) -> tf.lookup.StaticHashTable:
+    """Item id → its place in the catalogue, -1 where it is not there."""
+    places = tf.range(len(items), dtype=tf.int32)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(items), places), -1)
+
+
+def best(logits: tf.Tensor, catalogue: PackagedCatalogue, top: int) -> Answer:
+    """The `top` likeliest items of each row: item, title and score [B, K]."""
+    score, index = tf.math.top_k(tf.nn.softmax(logits), min(top, len(catalogue.items)))
+    item, title = (tf.gather(tf.constant(texts), index) for texts in (catalogue.items, catalogue.titles))
+    return {"item": item, "title": title, "score": score}

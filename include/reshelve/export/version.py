@@ -1,0 +1,51 @@
+"""A run's model as a SavedModel: the package stage writes the version that ships, the compress stage those it compares."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import tensorflow as tf
+
+from reshelve.export.catalogue import PackagedCatalogue
+from reshelve.export.layers import Layers
+from reshelve.export.module import RankerModule
+from reshelve.features.features import PairFeatures, read_features
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.run import Run
+from reshelve.model.trained import TrainedModel
+
+
+class VersionBuilder:
+    """What every version of a run has in common: tokenizer, catalogue, and what was remembered."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.train, self.examples = (run.stage(name).files() for name in ("train", "examples"))
+        self.catalogue = PackagedCatalogue.load(self.examples / "catalogue.parquet")
+
+    @cached_property
+    def features(self) -> PairFeatures | None:
+        """The tables of the features that the model reads."""
+        names = self.run.ranker.examples.features
+        return read_features(self.examples, names) if names else None
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer.json that was trained with."""
+        return self.train / "tokenizer.json"
+
+    def module(self, model: TrainedModel, layers: Layers) -> RankerModule:
+        """The graph that answers strings, as the model's kind has it."""
+        return kind_of(model.document.kind).export.module(self, model, layers)
+
+    def write(self, module: RankerModule, directory: Path) -> None:
+        """The SavedModel, and the catalogue beside it."""
+        tf.saved_model.save(module, str(directory), signatures=module.signatures)
+        (directory / "assets.extra").mkdir(exist_ok=True)
+        self.catalogue.write_jsonl(directory / "assets.extra" / "catalogue.jsonl")
+
+
+def size_of(version: Path) -> int:
+    """Bytes of all its files."""
+    return sum(path.stat().st_size for path in version.rglob("*") if path.is_file())

@@ -1,0 +1,253 @@
+"""What a shop remembers of its searches at one instant: counts, n-grams and titles, as tables to look up.
+
+Everything is computed from events strictly before `as_of`; nothing here can know a later day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+
+from reshelve.features.postings import Postings
+from reshelve.features.text import TextKeys
+
+Array = np.ndarray
+
+# Half-lives in days. What was asked yesterday and what has always been asked both say something; the blend weighs them.
+HALF_LIVES = (np.inf, 1.0, 4.0, 16.0)
+PRIOR_AGE = 2  # of HALF_LIVES: what is popular now
+_SMOOTHING = 20.0  # events that the long-run popularity counts for in a recent one
+GRAM_HALF_LIFE = 16.0
+GRAM_PRIOR = 5.0  # events of popularity in what an n-gram says about items
+MOST_KEYS = 50_000  # distinct queries kept, the most asked first: bounds a version's size
+_BM25_B = 0.75  # length normalisation; k1 does not matter where a word is in a title once or not at all
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Label events with a query: item index int32 [N], day number int32 [N], label weight float32 [N], query [N]."""
+
+    items: Array
+    days: Array  # date.toordinal()
+    weights: Array
+    queries: list[str]
+
+    def before(self, as_of: date) -> Searches:
+        """Those of earlier days."""
+        kept = np.flatnonzero(self.days < as_of.toordinal())
+        return Searches(
+            self.items[kept], self.days[kept], self.weights[kept], [self.queries[place] for place in kept]
+        )
+
+
+@dataclass(frozen=True)
+class SearchTables:
+    """The memory of one instant.
+
+    keys [K] and grams [V] are strings. `chosen`: key → items, one weight per half-life. `alike`: gram → keys, cosine
+    weights. `titles`: gram → items (cosine weight, idf; for words also BM25 and idf). `says`: gram → items (log lift,
+    share of the mixture). Per gram [V, 6]: idf, log constant, mixture weight, its popularity part, 1 where it was asked,
+    1 where it is a word.
+    Per item [C, H + 3]: log popularity per half-life, log age in days, 1 if never chosen, 1 if untitled.
+    """
+
+    keys: list[str]
+    grams: list[str]
+    chosen: Postings
+    alike: Postings
+    titles: Postings
+    says: Postings
+    gram: Array
+    item: Array
+    popularity: Array  # float32 [C]: the prior that counts are smoothed towards
+    idf_unseen: float
+
+    def write(self, directory: Path) -> None:
+        """`memory.safetensors` and, last, `memory.parquet` with the strings."""
+        tensors = {"gram": self.gram, "item": self.item, "popularity": self.popularity}
+        tensors["idf_unseen"] = np.array([self.idf_unseen], np.float32)
+        for name in ("chosen", "alike", "titles", "says"):
+            tensors |= getattr(self, name).tensors(name)
+        save_file(
+            {name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / "memory.safetensors"
+        )
+        kinds = ["key"] * len(self.keys) + ["gram"] * len(self.grams)
+        pq.write_table(
+            pa.table({"kind": kinds, "text": [*self.keys, *self.grams]}), directory / "memory.parquet"
+        )
+
+    @classmethod
+    def read(cls, directory: Path) -> SearchTables:
+        """What `write` wrote."""
+        tensors = load_file(directory / "memory.safetensors")
+        strings = pq.read_table(directory / "memory.parquet").to_pydict()
+        texts = {
+            kind: [t for k, t in zip(*strings.values(), strict=True) if k == kind] for kind in ("key", "gram")
+        }
+        tables = {name: Postings.read(name, tensors) for name in ("chosen", "alike", "titles", "says")}
+        return cls(
+            texts["key"], texts["gram"], **tables,
+            gram=tensors["gram"], item=tensors["item"], popularity=tensors["popularity"],
+            idf_unseen=float(tensors["idf_unseen"][0]),
+        )  # fmt: skip
+
+
+class Corpus:
+    """All searches of a window cut into keys once; `tables` then remembers any instant of it."""
+
+    def __init__(self, searches: Searches, titles: list[str]) -> None:
+        texts = sorted(set(searches.queries))
+        place = {text: number for number, text in enumerate(texts)}
+        # Titles are cut like queries; one without words (an untitled item) has no n-grams.
+        found = _cut([*texts, *titles])
+        self.searches = searches
+        self.grams = found.grams
+        self.is_word = np.array([gram.startswith("w:") for gram in found.grams], bool)
+        self.titles = found.matrix[len(texts) :]
+        self.keys = sorted(set(found.compact[: len(texts)]))
+        key_place = {key: number for number, key in enumerate(self.keys)}
+        self.key_of_text = np.array([key_place[key] for key in found.compact[: len(texts)]], np.int64)
+        self.texts = found.matrix[: len(texts)]
+        self.text_of = np.array([place[query] for query in searches.queries], np.int64)
+
+    @property
+    def items(self) -> int:
+        """Catalogue size C."""
+        return int(self.titles.shape[0])
+
+    def tables(self, as_of: date) -> SearchTables:
+        """What was known at the first instant of `as_of`."""
+        past = self.searches.days < as_of.toordinal()
+        age = (as_of.toordinal() - 1 - self.searches.days[past]).astype(np.float64)
+        items, texts, weights = self.searches.items[past], self.text_of[past], self.searches.weights[past]
+        keys = self.key_of_text[texts]
+        decayed = [weights * 2.0 ** (-age / half_life) for half_life in HALF_LIVES]
+        asked = np.bincount(keys, decayed[0], len(self.keys))
+        kept = np.sort(np.argsort(-asked, kind="stable")[: min(MOST_KEYS, np.count_nonzero(asked))])
+        shape = (len(self.keys), self.items)
+        chosen = [sparse.csr_matrix((w, (keys, items)), shape)[kept] for w in decayed]
+        popularity = _popularity([np.bincount(items, w, self.items) for w in decayed])
+        spellings = self._spellings(np.unique(texts))[kept]
+        used = np.flatnonzero(np.asarray(spellings.sum(0) + self.titles.sum(0)).ravel())
+        spellings, titles, is_word = spellings[:, used], self.titles[:, used], self.is_word[used]
+        counts = np.asarray(spellings.sum(0) + titles.sum(0)).ravel()
+        documents = len(kept) + self.items
+        idf = np.log1p(documents / (counts + 1))
+        recent = sparse.csr_matrix((weights * 2.0 ** (-age / GRAM_HALF_LIFE), (keys, items)), shape)[kept]
+        prior = popularity[:, PRIOR_AGE]
+        says, telling = _says(spellings.T.tocsr() @ recent, prior)
+        first = np.full(self.items, as_of.toordinal(), np.float64)
+        np.minimum.at(first, items, self.searches.days[past])
+        never = np.bincount(items, minlength=self.items) == 0
+        untitled = np.asarray(titles.sum(1)).ravel() == 0
+        about = [
+            np.log(popularity),
+            np.log1p(as_of.toordinal() - first)[:, None],
+            never[:, None],
+            untitled[:, None],
+        ]
+        return SearchTables(
+            keys=[self.keys[place] for place in kept],
+            grams=[self.grams[place] for place in used],
+            chosen=Postings.of(*chosen),
+            alike=Postings.of(_cosine(spellings, idf).T.tocsr()),
+            titles=_titles(titles, idf, is_word),
+            says=says,
+            gram=np.concatenate([idf[:, None], telling, is_word[:, None]], axis=1).astype(np.float32),
+            item=np.concatenate(about, axis=1).astype(np.float32),
+            popularity=prior.astype(np.float32),
+            idf_unseen=float(np.log1p(documents)),
+        )
+
+    def _spellings(self, texts: Array) -> sparse.csr_matrix:
+        """1 where a key was spelled with the n-gram in one of these texts: [keys, grams]."""
+        place = (self.key_of_text[texts], texts)
+        spelled = sparse.csr_matrix(
+            (np.ones(len(texts), np.float32), place), (len(self.keys), self.texts.shape[0])
+        )
+        return (spelled @ self.texts).sign().tocsr()
+
+
+@dataclass(frozen=True)
+class _Cut:
+    compact: list[str]
+    grams: list[str]
+    matrix: sparse.csr_matrix  # 1 where the text has the n-gram: [texts, grams]
+
+
+def _cut(texts: list[str], batch: int = 4096) -> _Cut:
+    keys = TextKeys()
+    compact: list[str] = []
+    vocabulary: dict[bytes, int] = {}
+    rows, columns = [], []
+    for start in range(0, len(texts), batch):
+        found = keys.keys(tf.constant(texts[start : start + batch]))
+        compact += [text.decode() for text in found.compact.numpy()]
+        rows.append(found.gram_rows.numpy().astype(np.int64) + start)
+        columns.append(
+            np.array([vocabulary.setdefault(g, len(vocabulary)) for g in found.grams.numpy()], np.int64)
+        )
+    place = (np.concatenate(rows), np.concatenate(columns)) if rows else (np.empty(0), np.empty(0))
+    matrix = sparse.csr_matrix(
+        (np.ones(len(place[0]), np.float32), place), (len(texts), len(vocabulary))
+    ).sign()
+    # Sorted: no text may decide the order in which another's n-grams are summed.
+    grams = sorted(vocabulary)
+    return _Cut(compact, [gram.decode() for gram in grams], matrix[:, [vocabulary[gram] for gram in grams]])
+
+
+def _popularity(counts: list[Array]) -> Array:
+    """Share of events per item and half-life [C, H], each smoothed towards the all-time one."""
+    ever = counts[0] + 0.5
+    ever = ever / ever.sum()
+    recent = [(c + _SMOOTHING * ever) / (c.sum() + _SMOOTHING) for c in counts[1:]]
+    return np.stack([ever, *recent], axis=1)
+
+
+def _cosine(matrix: sparse.csr_matrix, idf: Array) -> sparse.csr_matrix:
+    """Rows weighted by idf and of length 1."""
+    weighted = sparse.csr_matrix(matrix.multiply(idf))
+    lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1)).ravel())
+    return sparse.csr_matrix(sparse.diags(1 / np.maximum(lengths, 1e-6)) @ weighted)
+
+
+def _titles(titles: sparse.csr_matrix, idf: Array, is_word: Array) -> Postings:
+    words = titles @ is_word.astype(np.float32)
+    average = words[words > 0].mean() if (words > 0).any() else 1.0
+    shorter = sparse.diags(2 / (2 - _BM25_B + _BM25_B * words / average))
+    weighted = sparse.csr_matrix(titles.multiply(idf))
+    of_words = sparse.csr_matrix(titles.multiply(idf * is_word))
+    parts = (_cosine(titles, idf), weighted, shorter @ of_words, of_words)
+    return Postings.of(*(part.T.tocsr() for part in parts))
+
+
+def _says(counts: sparse.csr_matrix, prior: Array) -> tuple[Postings, Array]:
+    """What each n-gram says about items: naive Bayes smoothed to popularity.
+
+    With P(i|g) = (n_gi + m·p_i) / (n_g + m): log P(i|g) / p_i is a constant of g where n_gi is 0, more elsewhere; so
+    only the rest is stored. A gram's weight in the mixture of P(i|g) is how far it is from popularity (KL divergence).
+    """
+    counts = sparse.csr_matrix(counts)
+    total = np.asarray(counts.sum(1)).ravel()
+    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    p = prior[counts.indices]
+    lift = np.log1p(counts.data / (GRAM_PRIOR * p))
+    share = GRAM_PRIOR / (total + GRAM_PRIOR)
+    constant = np.log(share)
+    likely = (counts.data + GRAM_PRIOR * p) / (total[rows] + GRAM_PRIOR)
+    more = likely * (constant[rows] + lift) - share[rows] * p * constant[rows]
+    divergence = np.maximum(constant * share + np.bincount(rows, more, counts.shape[0]), 0)
+    mixed = counts.data / (total[rows] + GRAM_PRIOR) * divergence[rows]
+    postings = Postings(
+        counts.indptr.astype(np.int32), counts.indices.astype(np.int32),
+        np.stack([lift, mixed], axis=1).astype(np.float32), int(counts.shape[1]),
+    )  # fmt: skip
+    return postings, np.stack([constant, divergence, divergence * share, total > 0], axis=1)

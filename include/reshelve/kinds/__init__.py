@@ -1,0 +1,1 @@
+"""Kinds of ranker, a folder each: see `base.py` for what one has to answer, and docs/reference/extending.md to add one."""

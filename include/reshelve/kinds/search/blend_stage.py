@@ -1,0 +1,250 @@
+"""The blend stage: what the shop remembers and what the transformer reads, weighed on days that neither has seen.
+
+Each validation day is asked as it came: the memory of the morning before it, the encoder of training days alone. A blend
+with the encoder and one without are compared on the newest of those days; the transformer stays where it earns its place.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import tensorflow as tf
+from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy import sparse
+
+from reshelve.errors import DataError
+from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.sampling import stable_hash
+from reshelve.features.blend import Blend, Lists, fit
+from reshelve.features.evidence import FEATURES, SearchEvidence
+from reshelve.features.tables import Corpus, Searches
+from reshelve.lineage.results import ExamplesResult
+from reshelve.lineage.run import Run
+from reshelve.logs import logger
+from reshelve.progress import counted
+
+_SHORTLIST = 64
+# Shortlists are the best by these, fused by reciprocal rank: every item they leave out is far from all of them.
+_ROUGH = ("chosen_4d", "alike3_16d", "bm25", "title_cosine", "grams_mixture", "popularity_4d")
+_RANK_OFFSET = 3
+_MOST_QUESTIONS = 20_000  # in all; beyond, a blend of a few hundred numbers learns nothing more
+_CELLS = 4_000_000  # items · queries of one batch: bounds memory whatever the catalogue
+_HALF_LIFE = 14.0  # days: what a question counts for in the fit
+_TESTED_SHARE = 0.25  # newest part of the validation days, on which the blends are compared
+
+Array = np.ndarray
+
+
+class BlendDocument(BaseModel):
+    """`blend.json`. `encoder`: whether the transformer's logits are the last feature."""
+
+    model_config = ConfigDict(frozen=True)
+
+    encoder: bool
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Day:
+    """One validation day: its distinct queries, and the weight of each item's choices under each [Q, C]."""
+
+    day: date
+    queries: list[str]
+    chosen: sparse.csr_matrix
+
+
+@dataclass(frozen=True)
+class PastQuestions:
+    """What was searched until the morning of the judged day, and the shortlists of each validation day, oldest first."""
+
+    corpus: Corpus
+    days: list[date]
+    lists: list[Lists]
+
+
+def blend(run: Run) -> dict[str, Any]:
+    """Write `memory.*`, `blend.safetensors` and `blend.json`.
+
+    Raises DataError where the validation days hold no search.
+    """
+    log = logger(stage="blend", run=run.id)
+    directory = run.stage("blend").directory
+    begins = run.stage("examples").require(ExamplesResult).begins
+    asked = past_questions(run, run.stage("train").files())
+    lists = asked.lists
+    losses = _compare(lists, run.ranker.training.seed)
+    encoder = losses["with_encoder"] < losses["memory"]
+    everything = Lists.joined(lists)
+    everything = everything if encoder else everything.without(len(FEATURES))
+    fitted = fit(everything, run.ranker.training.seed)
+    asked.corpus.tables(begins).write(directory)
+    fitted.write(directory / "blend.safetensors")
+    document = BlendDocument(encoder=encoder, features=(*FEATURES, "encoder") if encoder else FEATURES)
+    (directory / "blend.json").write_text(document.model_dump_json(indent=1))
+    log.info("fitted", encoder=encoder, **{name: round(loss, 4) for name, loss in losses.items()})
+    return {
+        "encoder": encoder,
+        "losses": losses,
+        "questions": len(everything.weights),
+        "partitions": [str(day) for day in asked.days],
+        "queries_remembered": len(asked.corpus.keys),
+    }
+
+
+def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
+    """Every validation day asked as it came, a question weighed by its age. Last feature: the encoder in `train`, if any.
+
+    Raises DataError where these days hold no search, or choices only that are far from their queries.
+    """
+    log = logger(stage="blend", run=run.id)
+    examples, known = run.stage("examples").files(), run.stage("examples").require(ExamplesResult)
+    catalogue = Catalogue.read(examples / "catalogue.parquet")
+    corpus = Corpus(read_searches(examples, catalogue, run), _titles(catalogue))
+    log.info("searches", events=len(corpus.searches.items), queries=len(corpus.keys), grams=len(corpus.grams))
+    days = _days(corpus, [date.fromisoformat(day) for day in known.validation_partitions], run)
+    if not days:
+        raise DataError("the validation days hold no search", "expected label events with a query")
+    reader = None if train is None else _Encoder(train)
+    lists = []
+    for day in counted(days, log, "asking the validation days", "days"):
+        age = (days[-1].day - day.day).days
+        lists.append(_lists(corpus, day, reader, weight=2.0 ** (-age / _HALF_LIFE)))
+    log.info("asked", days=len(days), queries=sum(len(day.queries) for day in days))
+    _require_choices(Lists.joined(lists), days)
+    return PastQuestions(corpus, [day.day for day in days], lists)
+
+
+def _require_choices(lists: Lists, days: list[_Day]) -> None:
+    if not lists.chosen.any():
+        raise DataError(
+            "nothing that was chosen on the validation days is near its query",
+            f"expected choices among the best {_SHORTLIST} items between {days[0].day} and {days[-1].day}",
+        )
+
+
+def read_searches(examples: Path, catalogue: Catalogue, run: Run) -> Searches:
+    """Label events with a query and an item of the catalogue, from `events.parquet`, which knows nothing of the holdout."""
+    table = pq.read_table(
+        examples / "events.parquet", columns=["event_time", "event_type", "query", "item_id"]
+    )
+    labels = run.ranker.data.label_weights
+    rows = [
+        (catalogue.index[item], time.toordinal(), labels[kind], query.strip())
+        for time, kind, query, item in zip(*table.to_pydict().values(), strict=True)
+        if query and query.strip() and item in catalogue.index and kind in labels
+    ]
+    items, days, weights, queries = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Searches(
+        np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries)
+    )
+
+
+def read_blend(directory: Path) -> tuple[BlendDocument, Blend]:
+    """What the stage wrote. Raises DataError where it is of other code."""
+    try:
+        document = BlendDocument.model_validate(json.loads((directory / "blend.json").read_bytes()))
+    except (OSError, ValidationError, ValueError) as error:
+        raise DataError(f"{directory / 'blend.json'}: cannot be read", str(error)) from error
+    if document.features[: len(FEATURES)] != FEATURES:
+        raise DataError(
+            f"{directory / 'blend.json'}: made by other code", "expected the features of this one"
+        )
+    return document, Blend.read(directory / "blend.safetensors")
+
+
+def _titles(catalogue: Catalogue) -> list[str]:
+    """An untitled item is called by its id, which says nothing of it."""
+    return [
+        "" if title == item else title for item, title in zip(catalogue.items, catalogue.titles, strict=True)
+    ]
+
+
+def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
+    searches, found = corpus.searches, []
+    most = max(1, _MOST_QUESTIONS // max(1, len(days)))
+    for day in days:
+        places = np.flatnonzero(searches.days == day.toordinal())
+        asked = sorted(
+            {searches.queries[place] for place in places},
+            key=lambda query: stable_hash(run.ranker.training.seed, query),
+        )[:most]
+        row = {query: number for number, query in enumerate(asked)}
+        drawn = [place for place in places if searches.queries[place] in row]
+        cells = ([row[searches.queries[place]] for place in drawn], searches.items[drawn])
+        shape = (len(asked), corpus.items)
+        if asked:
+            found.append(_Day(day, asked, sparse.csr_matrix((searches.weights[drawn], cells), shape)))
+    return found
+
+
+def _lists(corpus: Corpus, day: _Day, reader: _Encoder | None, weight: float) -> Lists:
+    evidence = SearchEvidence(corpus.tables(day.day))
+    step = max(1, min(256, _CELLS // corpus.items))
+    features, chosen = [], []
+    for start in range(0, len(day.queries), step):
+        queries = day.queries[start : start + step]
+        found = evidence.features(tf.constant(queries)).numpy()
+        if reader is not None:
+            found = np.concatenate([found, reader.logits(queries)[..., None]], axis=-1)
+        kept = shortlist(found)[..., None]
+        features.append(np.take_along_axis(found, kept, axis=1))
+        weights = day.chosen[start : start + step].toarray()
+        chosen.append(np.take_along_axis(weights, kept[..., 0], axis=1))
+    return Lists(
+        np.concatenate(features), np.concatenate(chosen), np.full(len(day.queries), weight, np.float32)
+    )
+
+
+def shortlist(features: Array) -> Array:
+    """Places [Q, K] of the best items, from float32 [Q, C, F], by the sum of 1 / (offset + rank) over the rough features."""
+    fused = np.zeros(features.shape[:2], np.float32)
+    for name in _ROUGH:
+        order = np.argsort(-features[..., FEATURES.index(name)], axis=1, kind="stable")
+        ranks = np.argsort(order, axis=1, kind="stable")
+        fused += 1.0 / (_RANK_OFFSET + ranks)
+    return np.argsort(-fused, axis=1, kind="stable")[:, :_SHORTLIST]
+
+
+def _compare(lists: list[Lists], seed: int) -> dict[str, float]:
+    """Losses on the newest days of blends fitted on the others; on the same day where there is one."""
+    tested = max(1, round(len(lists) * _TESTED_SHARE))
+    everything = Lists.joined(lists)
+    earlier, newest = (
+        found if len(found.weights) else everything
+        for found in (Lists.joined(lists[:-tested] or lists), Lists.joined(lists[-tested:]))
+    )
+    without = len(FEATURES)
+    return {
+        "memory": fit(earlier.without(without), seed).loss(newest.without(without)),
+        "with_encoder": fit(earlier, seed).loss(newest),
+    }
+
+
+class _Encoder:
+    """The trained transformer: what it makes of a query beyond how popular items were when it was trained."""
+
+    def __init__(self, train: Path) -> None:
+        from reshelve.training.model import RankerModel
+
+        self._model = RankerModel.load(train)
+        self._tokenizer = train / "tokenizer.json"
+
+    def logits(self, queries: list[str]) -> Array:
+        """float32 [Q, C]: logits without their bias, which is the popularity of training days."""
+        import torch
+
+        from reshelve.export.batches import padded, text_rows
+
+        batch = padded(text_rows(self._tokenizer, self._model.form.max_length, queries))
+        present = np.arange(batch.ids.shape[1])[None, :] < batch.lengths[:, None]
+        with torch.no_grad():
+            logits = self._model(
+                torch.from_numpy(batch.ids.astype(np.int64)), torch.from_numpy(present.astype(np.int64))
+            )
+            return np.asarray((logits - self._model.items.bias).float().numpy())

@@ -1,0 +1,1 @@
+"""One description of a model, read by training, export, compression and serving."""

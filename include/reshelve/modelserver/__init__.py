@@ -1,0 +1,1 @@
+"""The local model server: TensorFlow Serving's two APIs over real SavedModels."""

@@ -1,0 +1,1 @@
+"""The night as a whole: pinned, planned, published."""

@@ -1,0 +1,1 @@
+"""What the serving programs share: messages, model configurations, agents' and callers' reports."""

@@ -1,0 +1,1 @@
+"""Raw files of any format as one query, letter for letter."""

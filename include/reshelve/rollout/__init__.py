@@ -1,0 +1,1 @@
+"""How a version reaches customers: probe, shadow, canary, promotion, rollback."""

@@ -1,0 +1,36 @@
+"""Where things lie in the bucket, said once: the folder of each, with its slash. What is below is said by who writes it."""
+
+from __future__ import annotations
+
+MODELS = "models/"
+DEPLOYMENTS = "deployments/"
+
+
+def models_of(ranker: str) -> str:
+    """A ranker's versions: a folder each."""
+    return f"{MODELS}{ranker}/"
+
+
+def deployments_of(ranker: str) -> str:
+    """Its pointer and log, and what agents and callers report."""
+    return f"{DEPLOYMENTS}{ranker}/"
+
+
+def runs_of(ranker: str) -> str:
+    """Its nights: a folder for each day, and in it one for each run."""
+    return f"runs/{ranker}/"
+
+
+def run_folder(run: str) -> str:
+    """What one run (`<ranker>/<day>/<digest>`) has made: a folder for each stage."""
+    return f"runs/{run}/"
+
+
+def requests_of(ranker: str) -> str:
+    """What its customers asked, where callers log a share: a folder for each day."""
+    return f"requests/{ranker}/"
+
+
+def monitoring_of(ranker: str) -> str:
+    """What the watch remembers of it, and has found."""
+    return f"monitoring/{ranker}/"

@@ -1,0 +1,1 @@
+"""Each encoder in torch."""

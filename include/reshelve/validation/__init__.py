@@ -1,0 +1,1 @@
+"""Partitions judged by Great Expectations: rules, quarantine, verdicts."""

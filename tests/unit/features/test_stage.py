@@ -1,0 +1,269 @@
+"""A small shop's searches through the real stages (examples, train, blend, compress, package), and served."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, validated_prefix
+from reshelve.compression.compress import compress
+from reshelve.config.ranker import Ranker
+from reshelve.errors import DataError
+from reshelve.examples.build import build_examples
+from reshelve.examples.catalogue import Catalogue
+from reshelve.examples.formats import read_holdout
+from reshelve.export.operations import check_operations
+from reshelve.export.package import package
+from reshelve.features.evidence import FEATURES, SearchEvidence
+from reshelve.features.tables import SearchTables
+from reshelve.kinds.search.blend_stage import _Encoder, blend, read_blend
+from reshelve.lineage.run import Run
+from reshelve.modelserver.local_server import running_model_server
+from reshelve.pipeline.publish import publish
+from reshelve.settings import PROJECT
+from reshelve.store.objects import ObjectStore
+from reshelve.training.launch import train
+from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
+
+FIRST, DAYS = date(2011, 8, 1), 8
+LEARNED = {"examples": build_examples, "train": train}
+TITLES = {
+    "i0": "red paper lantern", "i1": "blue mug", "i2": "garden gnome", "i3": "wooden heart", "i4": "metal star",
+    "i5": "small plate", "i6": None, "i7": "vintage candle set",
+}  # fmt: skip
+# What each query is answered with; nothing in `thing for tea` or `best` says so but behaviour.
+CHOSEN = {
+    "lantern": "i0", "red lantern": "i0", "blue mug": "i1", "thing for tea": "i1", "gnome": "i2", "best": "i6",
+    "wooden heart": "i3", "star": "i4", "candles": "i7",
+}  # fmt: skip
+
+
+def write_day(store: ObjectStore, day: date, searched: bool = True) -> None:
+    """One validated partition: every query is asked twice."""
+    rows = []
+    for number, (query, item) in enumerate([*CHOSEN.items()] * 2):
+        rows.append({
+            **dict.fromkeys(EVENT_SCHEMA.names), "event_id": f"{day}-{number}", "event_type": "click",
+            "event_time": datetime.combine(day, datetime.min.time()) + timedelta(minutes=number),
+            "session_id": f"{day}-{number}", "query": query if searched else None, "item_id": item,
+            "item_title": TITLES[item],
+        })  # fmt: skip
+    body = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), body)
+    store.put(validated_prefix("shop", day) + "good.parquet", body.getvalue())
+    said = PartitionVerdict(
+        verdict=PartitionDecision.PASS,
+        headline="said by the test",
+        source="shop",
+        partition=day,
+        digest=f"d{day}",
+    )
+    store.put_json(verdict_key("shop", day), said.result())
+
+
+@pytest.fixture
+def make_run(store: ObjectStore, tmp_path: Path, small_bert: Path) -> Callable[..., Run]:
+    """A run on eight days: five to train on, two to blend on, one held out."""
+
+    def make(**values: Any) -> Run:
+        for number in range(DAYS):
+            write_day(store, FIRST + timedelta(days=number))
+        body = io.BytesIO()
+        pq.write_table(pa.table({"item_id": list(TITLES), "title": list(TITLES.values())}), body)
+        store.put(catalogue_key("shop"), body.getvalue())
+        ranker = Ranker.model_validate({
+            "name": "shelf", "title": "A shelf", "kind": "search",
+            "data": {"source": "shop", "validation_partitions": 2},
+            "model": {"base": str(small_bert), "pooling": "mean", "max_length": 16},
+            "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "head_learning_rate": 1e-2},
+            "compression": {"steps": [], "calibration_examples": 8},
+            "gates": {"metric": "recall@5"}, "release": {"top": 5},
+        })  # fmt: skip
+        return Run(ranker.with_values(values), FIRST + timedelta(days=DAYS - 1), store, tmp_path / "work")
+
+    return make
+
+
+def strings(*texts: str) -> tf.Tensor:
+    return tf.constant([text.encode() for text in texts])
+
+
+def assert_answers_well(run: Run, encoder: bool) -> None:
+    """The reloaded version against its parts and against itself."""
+    version = run.stage("package").directory / "version"
+    functions = dict(tf.saved_model.load(str(version)).signatures)
+    assert set(functions) == {"serving_default", "logits", "score"}
+    assert check_operations(version)
+    items = list(Catalogue.read(run.stage("examples").directory / "catalogue.parquet").items)
+    queries = [*CHOSEN, "lanten", "nobody ever asked", "", "?!", "日本"]
+    logits = functions["logits"](query=strings(*queries))["logits"].numpy()
+    assert logits.shape == (len(queries), len(items)) and np.isfinite(logits).all()
+
+    directory = run.stage("blend").directory
+    _, fitted = read_blend(directory)
+    features = SearchEvidence(SearchTables.read(directory)).features(tf.constant(queries)).numpy()
+    if encoder:
+        read = _Encoder(run.stage("train").directory).logits(queries)
+        features = np.concatenate([features, read[..., None]], axis=-1)
+    assert np.allclose(fitted.scores(tf.constant(features)), logits, atol=1e-3)
+
+    best = functions["serving_default"](query=strings(*queries))
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    assert [[item.decode() for item in row] for row in best["item"].numpy()] == [
+        [items[place] for place in row] for row in order
+    ]
+    likely = np.exp(logits - logits.max(1, keepdims=True))
+    likely /= likely.sum(1, keepdims=True)
+    assert np.allclose(best["score"], np.take_along_axis(likely, order, axis=1), atol=1e-5)
+
+    asked = ["i3", "not here", "i0", "i3"]
+    score = functions["score"](query=strings("wooden heart"), item=strings(*asked))["score"].numpy()
+    of_query = likely[queries.index("wooden heart")]
+    expected = [0.0 if item == "not here" else of_query[items.index(item)] for item in asked]
+    assert score == pytest.approx(expected, abs=1e-5) and score[0] > score[2]
+    first = [items[place] for place in logits.argmax(1)]
+    assert dict(zip(queries, first, strict=True)) | CHOSEN == dict(zip(queries, first, strict=True))
+    assert first[queries.index("lanten")] == "i0", "a misspelt query means its neighbour"
+
+
+@pytest.mark.slow
+def test_a_search_version(make_run: Callable[..., Run], kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    kept.stages(run, LEARNED)
+    result = blend(run)
+    assert set(result) == {"encoder", "losses", "questions", "partitions", "queries_remembered"}
+    assert result["partitions"] == ["2011-08-06", "2011-08-07"]
+    assert result["questions"] == 2 * len(CHOSEN)
+    assert result["queries_remembered"] == len(CHOSEN)
+    assert set(result["losses"]) == {"memory", "with_encoder"}
+    assert all(0 < loss < np.log(len(TITLES)) for loss in result["losses"].values())
+    assert result["encoder"] is (result["losses"]["with_encoder"] < result["losses"]["memory"])
+    directory = run.stage("blend").directory
+    assert {path.name for path in directory.iterdir()} == {
+        "memory.safetensors", "memory.parquet", "blend.safetensors", "blend.json",
+    }  # fmt: skip
+    asked = np.expm1(  # seven days are remembered, the held-out one is not
+        SearchEvidence(SearchTables.read(directory)).features(strings("gnome")).numpy()[0, 0]
+    )[FEATURES.index("query_count_ever")]
+    assert asked == pytest.approx(2 * 7, rel=1e-4)
+
+    for encoder in (False, True):
+        losses = {"memory": 1.0, "with_encoder": 0.9 if encoder else 1.1}
+        monkeypatch.setattr("reshelve.kinds.search.blend_stage._compare", lambda *_, losses=losses: losses)
+        run.stage("blend").commit(blend(run))
+        document, fitted = read_blend(directory)
+        assert document.encoder is encoder
+        assert document.features == ((*FEATURES, "encoder") if encoder else FEATURES)
+        assert fitted.linear.shape == (len(document.features),)
+        run.stage("compress").commit(compress(run))
+        packaged = package(run)
+        assert packaged["max_logit_difference"] <= 1e-4
+        assert set(packaged["signature"]["score"]["inputs"]) == {"query", "item"}
+        assert_answers_well(run, encoder)
+
+
+@pytest.fixture
+def packaged_run(make_run: Callable[..., Run], kept: Any) -> Run:
+    """A run whose stages are done up to package, as the gate finds it."""
+    run = make_run()
+    kept.stages(run, {**LEARNED, "blend": blend, "compress": compress, "package": package})
+    return run
+
+
+@pytest.mark.slow
+def test_the_model_server_scores_the_items_that_a_caller_names(
+    packaged_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, name = packaged_run, packaged_run.ranker.name
+    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
+    version = int(publish(run)["version"])
+    shutil.copytree(run.stage("package").directory / "version", tmp_path / "models" / str(version))
+    (tmp_path / "rankers").mkdir()
+    (tmp_path / "rankers" / f"{name}.yaml").write_text(json.dumps(run.ranker.model_dump(mode="json")))
+    monkeypatch.setenv("RESHELVE_RANKERS_DIR", str(tmp_path / "rankers"))
+
+    def predicted(*arguments: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "reshelve.cli", "predict", "--ranker", name, "--json", *arguments]
+        done = subprocess.run(
+            [*command, "--version", str(version)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    with running_model_server({name: tmp_path / "models"}) as addresses:
+        monkeypatch.setenv("RESHELVE_MODEL_SERVER", addresses.grpc)
+        asked = ["i0", "not here", "i6", "i3"]
+        named = predicted("--query", "Wooden  heart", *(word for item in asked for word in ("--item", item)))
+        shelf = predicted("--query", "Wooden  heart", "--top", "8")
+
+    assert named["version"] == shelf["version"] == version
+    order = [item["item"] for item in named["items"]]
+    assert sorted(order) == sorted(asked) and (order[0], order[-1]) == ("i3", "not here")
+    whole = {item["item"]: item for item in shelf["items"]}
+    assert len(whole) == run.ranker.release.top
+    for item in named["items"]:
+        if item["item"] in whole:  # named or not, an item has one score and one title
+            assert item["score"] == pytest.approx(whole[item["item"]]["score"], abs=1e-6)
+            assert item["title"] == whole[item["item"]]["title"] == (TITLES[item["item"]] or item["item"])
+    assert named["items"][-1]["score"] == 0, "an item that the version does not know has no chance"
+
+
+@pytest.mark.slow
+def test_quality_is_measured_on_what_would_be_served(
+    packaged_run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    from quality_night import Night, answers
+
+    examples = packaged_run.stage("examples").directory
+    queries = read_holdout(examples / "holdout.parquet")
+    catalogue = Catalogue.read(examples / "catalogue.parquet")
+    found = answers(packaged_run, queries, catalogue, served=False)
+    ranked, served = found.ranked, answers(packaged_run, queries, catalogue, served=True)
+    assert [items[0] for items in ranked] == [query.relevant[0] for query in queries]
+    assert served.ranked == ranked
+    np.testing.assert_allclose(served.scores, found.scores, atol=1e-4)
+
+    lists = {"reshelve": ranked, "bm25": ranked}
+    night = Night(packaged_run.partition, queries, lists, found.scores, {"train": 1.5}, 900)
+    night.write(tmp_path / "night.parquet")
+    assert Night.read(tmp_path / "night.parquet") == night
+
+
+def test_validation_days_without_a_search_are_bad_data(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    run.stage("examples").commit(build_examples(run) | {"validation_partitions": ["2010-01-01"]})
+    run.stage("train").commit({})
+    with pytest.raises(DataError, match="the validation days hold no search"):
+        blend(run)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        (json.dumps({"encoder": True}), "cannot be read"),
+        (json.dumps({"encoder": False, "features": FEATURES[1:]}), "made by other code"),
+        (json.dumps({"encoder": False, "features": [*FEATURES[1:], FEATURES[0]]}), "made by other code"),
+    ],
+    ids=["missing", "no JSON", "no features", "one less", "another order"],
+)
+def test_a_blend_of_other_code_is_refused(tmp_path: Path, body: str | None, expected: str) -> None:
+    if body is not None:
+        (tmp_path / "blend.json").write_text(body)
+    with pytest.raises(DataError, match=rf"blend\.json: {expected}"):
+        read_blend(tmp_path)
