@@ -57,14 +57,18 @@ def defaults(owner: str = "reshelve") -> dict[str, Any]:
 
 
 def by_hand(description: str, doc: str | None, params: Mapping[str, Param]) -> dict[str, Any]:
-    """The arguments of a DAG that only people and pages start, to act on what serves: never paused, one run at a time."""
+    """The arguments of a DAG that only people and pages start, to act on what serves: never paused, and nobody's run waits.
+
+    One DAG is for all rankers: a run that waits for the agents of one must not keep another's back. Two runs for the same
+    ranker are told apart by the pointer, which moves for one of them.
+    """
     return {
         "description": description,
         "doc_md": doc,
         "schedule": None,
         "catchup": False,
         "is_paused_upon_creation": False,
-        "max_active_runs": 1,
+        "max_active_runs": 16,
         "dagrun_timeout": timedelta(hours=1),
         "tags": [Tag.RESHELVE, Tag.RELEASE],
         "default_args": defaults(),

@@ -122,7 +122,7 @@ class AirflowHere:
             self.machine.airflow_url + path, data=data, headers=headers, method=method
         )
         with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or b"null")  # a DELETE answers nothing
 
 
 def running(home: Path) -> Iterator[AirflowHere]:

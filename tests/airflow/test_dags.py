@@ -51,7 +51,10 @@ def test_every_dag_follows_the_policy(bag: DagBag) -> None:
     for one in bag.dags.values():
         assert one.doc_md and len(one.doc_md) > 100, one.dag_id
         assert one.description and Tag.RESHELVE in one.tags and set(one.tags) <= set(Tag), one.dag_id
-        assert one.max_active_runs == 1 and one.catchup is False and one.dagrun_timeout, one.dag_id
+        assert one.catchup is False and one.dagrun_timeout, one.dag_id
+        # Those of all rankers: the run for one must not wait for another's.
+        shared = one.dag_id in ("approve", "withdraw", "rollback")
+        assert (one.max_active_runs == 1) is not shared, one.dag_id
         assert one.start_date is None, f"{one.dag_id}: a start date makes earlier manual runs empty"
         for name in one.params:
             assert one.params.get_param(name).description, f"{one.dag_id}.{name}: no description"

@@ -31,9 +31,11 @@ from reshelve.processes import wait_until
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store.keys import make
+from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import signed, signing_key
 
 ONE, TWO, THREE = 20110828001, 20110829001, 20110830001
+UNSERVED = "ads"  # no agent reports of it: whoever has moved its pointer waits for one
 DAGS = (f"release_{CAREFUL}", "approve", "withdraw", "rollback")
 
 
@@ -115,19 +117,22 @@ def published(airflow_here: AirflowHere) -> AirflowHere:
         patch.setenv("RESHELVE_HOME", airflow_here.environment["RESHELVE_HOME"])
         settings.cache_clear()
         make(if_missing=True)
-        for version in (ONE, TWO, THREE):
-            manifest = {
-                "ranker": CAREFUL, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
-                "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
-                "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-                "gate": {"verdict": "promote"},
-            }  # fmt: skip
-            airflow_here.store.put(f"models/{CAREFUL}/{version}/saved_model.pb", b"x")
-            airflow_here.store.put_json(
-                f"models/{CAREFUL}/{version}/manifest.json", signed(manifest, signing_key())
-            )
+        for ranker in (CAREFUL, UNSERVED):
+            for version in (ONE, TWO, THREE):
+                publish(airflow_here.store, ranker, version)
     settings.cache_clear()
     return airflow_here
+
+
+def publish(store: ObjectStore, ranker: str, version: int) -> None:
+    manifest = {
+        "ranker": ranker, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
+        "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
+        "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
+        "gate": {"verdict": "promote"},
+    }  # fmt: skip
+    store.put(f"models/{ranker}/{version}/saved_model.pb", b"x")
+    store.put_json(f"models/{ranker}/{version}/manifest.json", signed(manifest, signing_key()))
 
 
 @pytest.fixture
@@ -216,6 +221,19 @@ class TestOnTheRunningPlatform:
         assert shelf.runs()["rollback"] == before["rollback"] + 1
         shelf.run("rollback", "success")
         assert (shelf.pointer.stable, shelf.pointer.previous) == (ONE, TWO)
+
+    def test_a_rollback_does_not_wait_for_that_of_another_ranker(
+        self, shelf: Shelf, make_stable: Callable[..., Pointer]
+    ) -> None:
+        for version in (ONE, TWO):
+            make_stable(shelf.store, UNSERVED, version)
+        back = {"to": ONE, "reason": "nobody serves it", "dry_run": False}
+        waits = shelf.here.trigger("rollback", conf={"ranker": UNSERVED, **back})
+        eventually("it has moved", lambda: read_pointer(shelf.store, UNSERVED).stable == ONE)  # type: ignore[union-attr]
+        analyst = Person(shelf.here, "analyst")
+        assert press(analyst, analyst.token(CAREFUL), "rollback", to=ONE).status == 303
+        eventually("careful is rolled back", lambda: shelf.pointer.stable == ONE)
+        assert shelf.here.tasks(waits)["rollback"] in ("running", "up_for_retry", "queued")
 
     def test_what_moves_between_the_click_and_the_run_stops_the_run(self, shelf: Shelf) -> None:
         analyst = Person(shelf.here, "analyst")
