@@ -5,6 +5,8 @@ SHELL := /bin/bash
 RANKER ?= recommend
 PARTITION ?=
 RESHELVE := .venv/bin/reshelve
+# tests/conftest.py says which tests stay together.
+WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 CODE := include/reshelve plugins dags tests benchmarks scripts
 # Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,16 +37,15 @@ reset: stop ## Stop, and delete the local data: models, logs, database (.reshelv
 clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.wheels) too
 	@rm -rf .venv .wheels .setup.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
 
-test: setup ## Run every test (about an hour on two cores): on two workers what needs no platform, then what does
-	@.venv/bin/pytest -n 2 --dist loadfile -m "not platform"
-	@.venv/bin/pytest -m platform
+test: setup ## Run every test (half an hour on two cores): one worker begins with those that need the platform
+	@.venv/bin/pytest $(WORKERS)
 
 test-fast: setup ## Run the tests without a server, a child process or a model (minutes)
-	@.venv/bin/pytest -n 2 --dist loadfile -m "not slow and not platform"
+	@.venv/bin/pytest $(WORKERS) -m "not slow and not platform"
 
 coverage: setup ## Show by package which lines and branches the tests run (all but those of the platform)
 	@rm -rf .coverage .coverage.*
-	@.venv/bin/pytest -n 2 --dist loadfile -m "not platform" --cov --cov-report=
+	@.venv/bin/pytest $(WORKERS) -m "not platform" --cov --cov-report=
 	@.venv/bin/python scripts/coverage_table.py
 
 lint: setup ## Check style, formatting, types, and that packages import only what lies below them

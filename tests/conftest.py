@@ -38,10 +38,18 @@ hypothesis.settings.load_profile("reshelve")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what needs a server or a model; tests that start processes of their own say so themselves."""
+    """Mark as slow what needs a server or a model, and say which tests go to one worker.
+
+    Tests that start processes of their own mark themselves. A file's tests stay together, for what they share. All that
+    need the platform are one group, the first, one after the other: two platforms at once are too much for a small
+    machine, while one mostly waits, and leaves a processor to the others.
+    """
     for item in items:
         if NOT_QUICK.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        group = "platform" if item.get_closest_marker("platform") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("platform") is None)
 
 
 @pytest.fixture(autouse=True)
