@@ -80,6 +80,25 @@ def ranker_file() -> str:
     return "\n".join(lines)
 
 
+MAPPING_ROOM = """
+## What a mapping file can and cannot do
+
+A mapping file is code: review it as you review code, and let nobody write to `include/clickstreams/` who may not change the project. It decides what is landed,
+so it can leave out, invent or mix up events, and it can make a landing slow. It cannot do more than that:
+
+| | allowed | refused |
+|---|---|---|
+| an expression (`columns`, `leave_out`, `event_date`, `catalogue.item_id`, `catalogue.title`) | one DuckDB expression over the row; subqueries over its own lists (`unnest`, `range`, `generate_series`, `json_each`, `json_tree`, `repeat`) | `;`, an alias, a second column, other tables and table functions (`read_csv`, `glob`, `duckdb_secrets`, …), functions that tell of the process (`getvariable`, `current_setting`, …) |
+| `rows` | one `SELECT` over `raw` and its own `WITH` tables | any other statement: `COPY`, `ATTACH`, `INSTALL`, `LOAD`, `SET`, `PRAGMA`, `CALL`, `INSERT` and `DELETE` within `WITH` |
+| `options.types` | one type | anything after it |
+| `files`, `catalogue.files` | any file that the landing may read | files in `RESHELVE_HOME` (keys and state), `/etc`, `/proc`, `/sys`, `/dev` and `/run/secrets`, also by way of a link |
+| the database that runs it | the raw files of this source, and its own work directory | every other file, writing outside, extensions, the network, changed settings |
+
+What is refused is named with file, line and key (exit code 78). The pseudonym keys are never on the database connection that runs a mapping. Errors about data name the
+raw file and row, and never repeat a value.
+"""
+
+
 def mapping_file() -> str:
     """docs/reference/mapping-file.md."""
     lines = [
@@ -91,6 +110,7 @@ def mapping_file() -> str:
         "\n## `catalogue`\n",
         f"{(ProductFiles.__doc__ or '').strip()} Its `options` are those above.\n",
         *_keys(ProductFiles, "catalogue.", nested=False),
+        MAPPING_ROOM,
     ]
     return "\n".join(lines)
 

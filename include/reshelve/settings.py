@@ -54,6 +54,16 @@ class Settings(BaseSettings):
         description="Landing replaces user and session ids by a keyed hash: YYYY-MM-DD:SECRET, with the first "
         "day of the key; list several, separated by commas, to rotate. Empty: ids are kept.",
     )
+    raw_max_gigabytes: float = Field(
+        64,
+        gt=0,
+        description="The most that one packed raw or landed file (gzip, Parquet) may hold unpacked, in GiB.",
+    )
+    raw_max_ratio: float = Field(
+        200,
+        gt=1,
+        description="The most that such a file may grow when it is unpacked, as a multiple of its size; files that hold at most 256 MiB may grow more.",
+    )
     validation_engine: str = Field(
         "duckdb",
         description="The validation engine: duckdb, pandas, or spark (experimental; needs the extra `spark` and Java 17).",

@@ -82,19 +82,24 @@ def pseudonym(value: str, keys: Sequence[Key], day: date) -> str:
 
 
 def protect(db: duckdb.DuckDBPyConnection) -> None:
-    """Mask and pseudonymise the table `events` (with its `day`) in place."""
+    """Mask and pseudonymise the table `events` (with its `day`) in place.
+
+    The keys are variables of a connection of their own, which ends here: no statement, and so no error, holds a key, and
+    no expression of a mapping file runs where it could ask for one.
+    """
     without = column("query")
     for pattern, mask in _MASKS:
         without = f"regexp_replace({without}, {text(pattern)}, {text(mask)}, 'g')"
     changes = [f"{column('query')} = {without}"]
     keys = pseudonym_keys()
-    for number, key in enumerate(keys):  # as variables: no statement, and so no error, holds a key
-        for part in ("inner", "outer"):
-            db.execute(f"SET VARIABLE {part}_{number} = '{key.part(part)}'")
     if keys:
         changes += [f"{column(name)} = {_pseudonym(column(name), keys)}" for name in PSEUDONYMOUS]
     patterns = " OR ".join(f"regexp_matches({column('query')}, {text(pattern)})" for pattern, _ in _MASKS)
-    db.execute(f"UPDATE events SET {', '.join(changes)}" + ("" if keys else f" WHERE {patterns}"))
+    with db.cursor() as own:
+        for number, key in enumerate(keys):
+            for part in ("inner", "outer"):
+                own.execute(f"SET VARIABLE {part}_{number} = '{key.part(part)}'")
+        own.execute(f"UPDATE events SET {', '.join(changes)}" + ("" if keys else f" WHERE {patterns}"))
 
 
 def _pseudonym(name: str, keys: tuple[Key, ...]) -> str:

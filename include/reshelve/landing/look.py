@@ -112,7 +112,7 @@ def _sampled(files: Sequence[Path], file_format: str, options: dict[str, Any]) -
         scratch = Path(stack.enter_context(TemporaryDirectory(dir=settings().work, prefix="look-")))
         db = stack.enter_context(database(scratch / "look.duckdb"))
         try:
-            raw = open_raw(db, files, file_format, ReaderOptions(**options), scratch)
+            raw = open_raw(db, files, file_format, ReaderOptions(**options), scratch, sample=True)
             db.execute(f"CREATE TABLE raw_rows AS SELECT * FROM ({raw.query}) LIMIT {_SAMPLE}")
         except RawFileError as error:
             raise DataError(f"{files[0]} cannot be read as {file_format}: {error}") from error

@@ -1,62 +1,34 @@
-"""Raw rows become events by the expressions of a mapping file; what DuckDB refuses is named by file, line and key."""
+"""Raw rows become events by the expressions of a mapping file; what DuckDB refuses is named by file, line and key.
+
+A mapping file is code that others write. It has a room: its SQL is one expression or one query over the raw rows
+(`raw.statements`), and the database that runs it opens the raw files of its source and nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 
 import duckdb
 
-from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, known, reason, text
+from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, confine, known, text
 from reshelve.clickstream.dated_files import Span
+from reshelve.clickstream.faults import columns_told, reason
 from reshelve.config.yaml_models import line_of
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.landing.expressions import MappingExpression
 from reshelve.raw.formats import raw_format
-from reshelve.raw.parsed import cast_of_text, casts_in_utc, glued, in_utc, make_glue, names_alone
+from reshelve.raw.parsed import cast_of_text, casts_in_utc, make_glue, names_alone
 from reshelve.raw.raw_files import RawFiles, open_raw
 from reshelve.raw.reader_options import ReaderOptions
 from reshelve.raw.sources import ClickstreamSource, event_files, product_list, source_path
+from reshelve.raw.statements import RefusedError, allow_query
 
 _ROW = "source"  # what an expression calls the whole raw row
-_IDS = ("user_id", "session_id", "item_id")
 _NAMED = 5  # rejected rows in a message; the log has them all
-
-
-@dataclass(frozen=True)
-class MappingExpression:
-    """One key of a mapping file: its SQL, the type that it is cast to, and the column that it makes."""
-
-    key: str
-    sql: str
-    sql_type: str
-    column: str
-    made: str = ""  # of `sql`: the cast that is run
-    then: str = "{}"  # what becomes of the value
-
-    @property
-    def cast(self) -> str:
-        """The SQL of the value, in its type."""
-        return self.then.format(self.made or f"CAST(({self.sql}) AS {self.sql_type})")
-
-    def over(self, db: duckdb.DuckDBPyConnection, file_format: str) -> MappingExpression:
-        """The same as it is run: an id of unknown parts is unknown, and a text with an offset is a time in UTC."""
-        query = f"SELECT ({self.sql})"
-        if self.column in _IDS:
-            query = glued(db, query)
-        if raw_format(file_format).is_text:
-            query = casts_in_utc(db, query)
-        sql = query.removeprefix("SELECT (").removesuffix(")")
-        is_text_of_time = raw_format(file_format).is_text and self.sql_type in ("DATE", "TIMESTAMP")
-        return replace(
-            self, made=in_utc(sql, self.sql_type) if is_text_of_time else f"CAST(({sql}) AS {self.sql_type})"
-        )
-
-    @property
-    def expected(self) -> str:
-        return f"expected an expression of type {self.sql_type}: {self.sql}"
 
 
 def map_events(
@@ -68,9 +40,10 @@ def map_events(
     `left_out` has the rows that `leave_out` is about: reason, and how many. Returns the raw rows that were left out
     because they cannot be read (`options.max_rejects`): file, line and reason of each. Raises ConfigurationError for a
     missing file or a wrong expression, NotDeliveredError where the span has no file, DataError for files that cannot be
-    read.
+    read. From then on the database is confined to the source's raw files and `scratch`.
     """
     files = event_files(mapping, span or Span())
+    confine(db, [*files, *(product_list(mapping) if mapping.catalogue else ())], [scratch])
     expressions = [
         MappingExpression(
             f"columns.{name}", mapping.expression(name), sql_type, name, then=_then(name, mapping)
@@ -126,6 +99,7 @@ def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scr
     ]
     make_glue(db)
     files = product_list(mapping)
+    confine(db, files, [scratch])
     table = _Table(db, mapping.name, "catalogue.files", files, listed.format, listed.options, listed.rows)
     return table.create("products", expressions, scratch)
 
@@ -155,6 +129,7 @@ class _Table:
         conditions: Sequence[MappingExpression] = (),
     ) -> list[str]:
         """Make table `name` without the rows of `conditions`, which `left_out` counts; returns the rows that cannot be read."""
+        self._allow([*conditions, *expressions])
         copies = scratch / name
         copies.mkdir()
         try:
@@ -182,6 +157,18 @@ class _Table:
             self._explain(raw, made, [*conditions, *expressions])
             raise DataError(f"{self.source}: the raw files cannot be mapped", raw.said(error)) from error
         return self._rejects(raw)
+
+    def _allow(self, expressions: Sequence[MappingExpression]) -> None:
+        """Refuse SQL that is more than the mapping file may say, before any of it is run."""
+        written = {each.key: (each.allow, each.expected) for each in expressions}
+        if self.rows:
+            allow = partial(allow_query, sql=self.rows)
+            written = {self._rows_key: (allow, f"expected a query over raw: {self.rows}"), **written}
+        for key, (allow, expected) in written.items():
+            try:
+                allow(self.db)
+            except RefusedError as error:
+                raise ConfigurationError(f"{self._place(key)}: {error}", expected) from error
 
     def _count(self, made: str, conditions: Sequence[MappingExpression]) -> None:
         self.db.execute("CREATE TABLE IF NOT EXISTS left_out (reason VARCHAR, rows BIGINT)")
@@ -230,7 +217,9 @@ class _Table:
             raise self._unreadable(error) from error
         if self.rows:
             expected = f"expected a query over raw: {self.rows}"
-            self._try(self._rows_key, expected, f"SELECT max(hash(COLUMNS(*))) FROM {made} AS {_ROW}")
+            self._try(
+                self._rows_key, expected, f"SELECT max(hash(COLUMNS(*))) FROM {made} AS {_ROW}", bound=True
+            )
         for each in expressions:
             # The first row where something comes in and nothing comes out.
             fails = f"TRY({each.cast}) IS NULL AND TRY(({each.sql}) IS NULL) IS DISTINCT FROM true"
@@ -239,6 +228,7 @@ class _Table:
                 each.expected,
                 f"SELECT count({each.cast}) FROM {made} AS {_ROW}",
                 partial(raw.first, self.over_rows, fails),
+                bound=True,
             )
 
     def _explain_types(self, raw: RawFiles) -> None:
@@ -256,27 +246,31 @@ class _Table:
                 f"expected values of type {sql_type}",
                 f"SELECT count({cast}) FROM ({text.query}) AS {_ROW}",
                 partial(text.first, str, fails),
+                bound=True,
             )
 
-    def _try(self, key: str, expected: str, statement: str, where: Callable[[], str] = str) -> None:
+    def _try(
+        self, key: str, expected: str, statement: str, where: Callable[[], str] = str, *, bound: bool = False
+    ) -> None:
         try:
             self.db.execute(statement).fetchall()
         except duckdb.Error as error:
             found = where()
             at = f" ({found})" if found else ""
-            raise ConfigurationError(f"{self._place(key)}: {reason(error)}{at}", expected) from error
+            raise ConfigurationError(
+                f"{self._place(key)}: {reason(error, bound=bound)}{at}", expected
+            ) from error
 
     def _place(self, key: str) -> str:
         path = source_path(self.source)
         return f"{path}:{line_of(path, *key.split('.'))}: {key}"
 
     def _hint(self, columns: list[str]) -> str:
+        told = f" Columns: {columns_told(columns)}"
         if not raw_format(self.file_format).is_text:
-            return ""
-        return (
-            f"\nWhat {self.file_format} files hold is text: CAST(price AS DOUBLE), or its type in options.types."
-            f" Columns: {', '.join(columns)}"
-        )
+            return f"\n{told.strip()}"
+        typed = "CAST(price AS DOUBLE), or its type in options.types."
+        return f"\nWhat {self.file_format} files hold is text: {typed}{told}"
 
     def _unreadable(self, error: RawFileError) -> DataError:
         return DataError(

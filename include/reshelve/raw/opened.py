@@ -7,10 +7,23 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
+
+import pyarrow as pa
+
+
+def is_packed(path: Path) -> bool:
+    """Whether DuckDB unpacks the file, which its name tells."""
+    return path.name.lower().endswith((".gz", ".zst"))
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
-    """The file open for reading, without its gzip."""
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-        yield file
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The file open for reading, without its gzip or zstd."""
+    name = path.name.lower()
+    if name.endswith(".zst"):
+        with pa.OSFile(str(path)) as packed, pa.CompressedInputStream(packed, "zstd") as file:
+            yield io.BufferedReader(cast(io.RawIOBase, file))
+        return
+    with gzip.open(path) if name.endswith(".gz") else path.open("rb") as plain:
+        yield cast(IO[bytes], plain)

@@ -53,7 +53,7 @@ def glued(db: duckdb.DuckDBPyConnection, query: str) -> str:
     written = query.encode()
     found = [
         (node["query_location"], name)
-        for node in _nodes(_parsed(db, query))
+        for node in nodes(tree(db, query))
         if (name := str(node.get("function_name", "")).lower()) in _GLUED
         and len(node.get("arguments", ())) <= _MOST_PARTS
     ]
@@ -76,7 +76,7 @@ def casts_in_utc(db: duckdb.DuckDBPyConnection, query: str) -> str:
     if "cast" not in query.lower() and "::" not in query:
         return query
     inserted = []  # place, order among those of one place, text
-    for start, end, cast in _casts(_parsed(db, query)):
+    for start, end, cast in _casts(tree(db, query)):
         # Of casts that begin together the longest is the outermost, and of those that end together the shortest the innermost.
         inserted += [(start, 1, -end, f"{cast}("), (end, 0, -start, " AS TIMESTAMPTZ)")]
     written, changed = query.encode(), b""
@@ -90,14 +90,13 @@ def casts_in_utc(db: duckdb.DuckDBPyConnection, query: str) -> str:
 def names_alone(db: duckdb.DuckDBPyConnection, query: str, name: str) -> bool:
     """Whether `query` has `name` as a column of its own, not behind a dot or within a text."""
     return any(
-        [part.lower() for part in node.get("column_names", ())] == [name]
-        for node in _nodes(_parsed(db, query))
+        [part.lower() for part in node.get("column_names", ())] == [name] for node in nodes(tree(db, query))
     )
 
 
 def _casts(parsed: Any) -> Iterator[tuple[int, int, str]]:
     """First and last byte of what is cast to a time, and the word for it."""
-    for node in _nodes(parsed):
+    for node in nodes(parsed):
         if node.get("type") != "OPERATOR_CAST":
             continue
         kind, child = str(node["type_expr"].get("type_name", "")).upper(), node["child"]
@@ -108,16 +107,18 @@ def _casts(parsed: Any) -> Iterator[tuple[int, int, str]]:
             yield start, start + length, "TRY_CAST" if node["try_cast"] else "CAST"
 
 
-def _parsed(db: duckdb.DuckDBPyConnection, query: str) -> Any:
+def tree(db: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """What DuckDB's parser makes of a query; `error` says whether it cannot be parsed, or is no SELECT."""
     ((found,),) = db.execute(f"SELECT json_serialize_sql({text(query)})").fetchall()
     return json.loads(found)
 
 
-def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+def nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+    """All objects of a parsed query."""
     if isinstance(node, dict):
         yield node
         for child in node.values():
-            yield from _nodes(child)
+            yield from nodes(child)
     elif isinstance(node, list):
         for child in node:
-            yield from _nodes(child)
+            yield from nodes(child)

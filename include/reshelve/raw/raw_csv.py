@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from reshelve.clickstream.database import RawFileError, column, text
+from reshelve.clickstream.faults import columns_told, csv_fault
 from reshelve.raw.parsed import cast_of_text
 from reshelve.raw.raw_format import Fault, RawFormat
 from reshelve.raw.reader_options import ReaderOptions
@@ -139,7 +140,7 @@ def _same_columns(heads: Sequence[tuple[Path, _Head]]) -> None:
     for path, (_, names, _) in heads[1:]:
         if names != columns:
             raise RawFileError(
-                f"{path.name} has the columns {', '.join(names)}; {first.name} has {', '.join(columns)}"
+                f"{path.name} has the columns {columns_told(names)}; {first.name} has {columns_told(columns)}"
                 " (union_by_name is false)"
             )
 
@@ -156,7 +157,7 @@ def _rejects(db: duckdb.DuckDBPyConnection, files: Sequence[Path], options: Read
         f" WHERE file_path IN ({', '.join(map(text, files))}) GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     for path, line, problem in rows:
-        yield Fault(Path(path), line, problem.partition("\n")[0])
+        yield Fault(Path(path), line, csv_fault(problem))
 
 
 _OPTIONS = frozenset(

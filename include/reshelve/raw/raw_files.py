@@ -10,10 +10,21 @@ from pathlib import Path
 
 import duckdb
 
-from reshelve.clickstream.database import RawFileError, column, reason
+from reshelve.clickstream.database import RawFileError, column
+from reshelve.clickstream.faults import reason
 from reshelve.raw.formats import raw_format
+from reshelve.raw.local_files import (
+    check_packed,
+    check_parquet,
+    folder_of,
+    local_path,
+    plain_name,
+    unpacked_copies,
+    without_packing,
+)
 from reshelve.raw.opened import unpacked
 from reshelve.raw.raw_format import Fault, RawFormat
+from reshelve.raw.raw_parquet import PARQUET
 from reshelve.raw.reader_options import ReaderOptions
 
 _FILE = "_raw_file"  # a column that no shop has
@@ -30,14 +41,30 @@ class RawFiles:
     options: ReaderOptions
     query: str
     columns: tuple[str, ...]
-    names: Mapping[str, str] = field(default_factory=dict)  # of files in another encoding: our copy → theirs
+    names: Mapping[str, str] = field(
+        default_factory=dict
+    )  # our copy of a file in another encoding, or link → theirs
 
     def check(self) -> None:
         """Read every value. Raises RawFileError where a file is damaged."""
         try:
             self.db.execute(f"SELECT max(hash(COLUMNS(*))) FROM ({self.query})").fetchall()
         except duckdb.Error as error:
-            raise RawFileError(self.said(error)) from error
+            raise RawFileError(self._at_fault(error)) from error
+
+    def _at_fault(self, error: duckdb.Error) -> str:
+        """What a reader says, with the file where it does not name it."""
+        said = self.said(error)
+        if any(self._name(path) in said for path in self.files):
+            return said
+        for path in self.files:
+            try:
+                self.db.execute(
+                    f"SELECT max(hash(COLUMNS(*))) FROM ({_query(replace(self, files=(path,)))})"
+                ).fetchall()
+            except duckdb.Error:
+                return f"{self._name(path)}: {said}"
+        return said
 
     def without_types(self) -> RawFiles:
         """The same files, as if `options.types` named none."""
@@ -107,19 +134,29 @@ def open_raw(
     file_format: str,
     options: ReaderOptions,
     scratch: Path,
+    *,
+    sample: bool = False,
 ) -> RawFiles:
-    """`files` ready to be read. A column of `options.types` that no file has is NULL.
+    """`files` ready to be read; as a `sample`, their first rows, without unpacking them before.
 
-    Files in another encoding than UTF-8 are written anew below `scratch`. Raises RawFileError, which says what is wrong.
+    A column of `options.types` that no file has is NULL.
+    Packed files, and those in another encoding than UTF-8, are written anew below `scratch`, and those whose names DuckDB
+    would take for a pattern have a link there. Raises RawFileError, which says what is wrong.
     """
-    names: dict[str, str] = {}
     made_of = raw_format(file_format)
+    scratch.mkdir(parents=True, exist_ok=True)
     if "encoding" in made_of.options and options.encoding.lower() not in _UTF8:
-        copies = [_as_utf8(path, options.encoding, scratch, n) for n, path in enumerate(files)]
-        names = {str(copy): str(path) for copy, path in zip(copies, files, strict=True)}
-        files = copies
-    made = RawFiles(db, tuple(files), made_of, options, "", (), names)
+        check_packed(files)
+        ours = [_as_utf8(path, options.encoding, scratch, n) for n, path in enumerate(files)]
+    else:
+        plain = files if sample else unpacked_copies(files, scratch)
+        ours = [local_path(path, scratch, n) for n, path in enumerate(plain)]
+    names = {str(our): str(path) for our, path in zip(ours, files, strict=True) if our != path}
+    made = RawFiles(db, tuple(ours), made_of, options, "", (), names)
     try:
+        if made_of is PARQUET:
+            for path, our in zip(files, ours, strict=True):
+                check_parquet(db, path, our)
         query = _query(made)
         found = [row[0] for row in db.execute(f"DESCRIBE {query}").fetchall()]
     except duckdb.Error as error:
@@ -150,9 +187,7 @@ def _located(raw: RawFiles) -> str:
 
 
 def _as_utf8(path: Path, encoding: str, scratch: Path, number: int) -> Path:
-    folders = [part for part in path.parts if "=" in part]  # `dt=2011-08-01` is a column
-    copy = scratch.joinpath(f"utf8-{number}", *folders, path.name.removesuffix(".gz"))
-    copy.parent.mkdir(parents=True)
+    copy = folder_of(path, scratch / f"utf8-{number}") / without_packing(plain_name(path.name, number))
     done = 0
     try:
         with unpacked(path) as raw, copy.open("w", encoding="utf-8", newline="") as out:

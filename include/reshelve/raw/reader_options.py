@@ -83,9 +83,15 @@ class ReaderOptions(Form):
     def _are_types(cls, types: dict[str, str]) -> dict[str, str]:
         import duckdb
 
-        for name, sql_type in types.items():
-            try:
-                duckdb.type(sql_type)
-            except duckdb.Error:
-                raise ValueError(f"{name}: {sql_type!r} is not a DuckDB type") from None
+        from reshelve.raw.statements import RefusedError, allow_type
+
+        if not types:
+            return types
+        with duckdb.connect() as db:
+            for name, sql_type in types.items():
+                try:
+                    duckdb.type(sql_type)
+                    allow_type(db, sql_type)
+                except (duckdb.Error, RefusedError):
+                    raise ValueError(f"{name}: {sql_type!r} is not a DuckDB type") from None
         return types

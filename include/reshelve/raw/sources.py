@@ -25,6 +25,7 @@ from reshelve.raw.reader_options import ReaderOptions
 from reshelve.settings import PROJECT, settings
 
 _DATA = "${RESHELVE_DATA}"
+_SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev", "/etc", "/run/secrets", "/var/run/secrets")))
 REQUIRED = ("event_id", "event_time", "event_type", "item_id")  # without these an event says nothing
 
 Expression = Annotated[
@@ -209,7 +210,7 @@ def raw_files(name: str, key: str, pattern: str) -> list[Path]:
             f"{path}:{line_of(path, *key.split('.'))}: {key}: no file at {full}",
             f"{pattern}: {_hint(pattern)}",
         )
-    return found
+    return _outside_closed(name, key, found)
 
 
 def event_files(mapping: ClickstreamSource, span: Span) -> list[Path]:
@@ -225,7 +226,8 @@ def event_files(mapping: ClickstreamSource, span: Span) -> list[Path]:
             f"{mapping.name}: no file for {day} has arrived",
             f"{path}:{line_of(path, 'files')}: files: expected {path_of(str(_full(mapping.files)), day)}",
         )
-    return [path for paths in files_of(mapping, span).values() for path in paths]
+    found = [path for paths in files_of(mapping, span).values() for path in paths]
+    return _outside_closed(mapping.name, "files", found)
 
 
 def files_of(mapping: ClickstreamSource, span: Span) -> dict[date, list[Path]]:
@@ -243,7 +245,23 @@ def product_list(mapping: ClickstreamSource) -> list[Path]:
     assert mapping.catalogue
     pattern = mapping.catalogue.files
     listed = by_day(_full(pattern)) if names_days(pattern) else {}
-    return listed[max(listed)] if listed else raw_files(mapping.name, "catalogue.files", pattern)
+    if not listed:
+        return raw_files(mapping.name, "catalogue.files", pattern)
+    return _outside_closed(mapping.name, "catalogue.files", listed[max(listed)])
+
+
+def _outside_closed(name: str, key: str, found: list[Path]) -> list[Path]:
+    """`found`, unless one of them lies, also by way of a link, where no raw files are: our keys, or what the system tells of processes."""
+    closed = [*_SYSTEM, settings().home.resolve()]
+    for path in found:
+        real = path.resolve()
+        if inside := next((folder for folder in closed if real.is_relative_to(folder)), None):
+            mapping = source_path(name)
+            raise ConfigurationError(
+                f"{mapping}:{line_of(mapping, *key.split('.'))}: {key}: {path} is in {inside}",
+                "expected raw files elsewhere: RESHELVE_HOME and the system's own folders are closed to mapping files",
+            )
+    return found
 
 
 def _full(pattern: str) -> Path:

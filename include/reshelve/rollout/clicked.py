@@ -20,7 +20,8 @@ from pathlib import Path
 
 import duckdb
 
-from reshelve.clickstream.database import connect, reader, reason, text
+from reshelve.clickstream.database import connect, reader, text
+from reshelve.clickstream.faults import reason
 from reshelve.client.request_log import requests_prefix
 from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError

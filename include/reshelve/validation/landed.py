@@ -14,8 +14,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, reader, reason
+from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, reader
+from reshelve.clickstream.faults import reason
 from reshelve.raw.formats import format_of, known_endings
+from reshelve.raw.local_files import check_parquet, local_path, plain_name
 from reshelve.raw.parsed import in_utc
 from reshelve.raw.raw_files import open_raw
 from reshelve.raw.raw_parquet import PARQUET
@@ -52,11 +54,11 @@ def open_landed(db: duckdb.DuckDBPyConnection, files: Sequence[Path], scratch: P
     Raises UnreadableError for a file that is empty, damaged or of no known format, or whose event columns are
     not those of the first. Further columns may differ from file to file.
     """
-    parquet = [_parquet(db, path, scratch) for path in files]
+    parquet = [_parquet(db, path, scratch / f"landed-{number}", number) for number, path in enumerate(files)]
     columns: dict[str, str] = {}
     further: dict[str, str] = {}
     for path, original in zip(parquet, files, strict=True):
-        found = _columns(db, path, original.name)
+        found = _columns(db, path, original)
         events = {name: kind for name, kind in found.items() if name in EVENT_TYPES}
         if columns and events != columns:
             raise UnreadableError(
@@ -82,8 +84,8 @@ def read_whole(db: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
             ) from error
 
 
-def _parquet(db: duckdb.DuckDBPyConnection, path: Path, scratch: Path) -> Path:
-    """`path`, or what it holds as a Parquet file."""
+def _parquet(db: duckdb.DuckDBPyConnection, path: Path, scratch: Path, number: int) -> Path:
+    """`path` by a name that is no pattern, or what it holds as a Parquet file in the new folder `scratch`."""
     kind = format_of(path)
     if kind is None:
         raise UnreadableError(
@@ -91,9 +93,10 @@ def _parquet(db: duckdb.DuckDBPyConnection, path: Path, scratch: Path) -> Path:
         )
     if path.stat().st_size == 0:
         raise UnreadableError(f"{path.name} is empty (0 bytes); expected {kind.called}", Readable)
+    scratch.mkdir()
     if kind is PARQUET:
-        return path
-    made = scratch / f"{path.name}.parquet"
+        return _checked(db, path, local_path(path, scratch, number))
+    made = scratch / f"{plain_name(path.name, number)}.parquet"
     try:
         raw = open_raw(db, [path], kind.name, ReaderOptions(), scratch)
     except RawFileError as error:
@@ -116,6 +119,24 @@ def _parquet(db: duckdb.DuckDBPyConnection, path: Path, scratch: Path) -> Path:
     return made
 
 
+def _checked(db: duckdb.DuckDBPyConnection, path: Path, local: Path) -> Path:
+    """`local`, if it is a Parquet file and does not hold too much."""
+    try:
+        check_parquet(db, path, local)
+    except RawFileError as error:
+        raise UnreadableError(_said(str(error), path), Readable) from error
+    except duckdb.Error as error:
+        raise _no_parquet(path, error) from error
+    return local
+
+
+def _no_parquet(path: Path, error: duckdb.Error) -> UnreadableError:
+    said = _said(reason(error), path)
+    return UnreadableError(
+        f"{path.name} is not a complete Parquet file (truncated or damaged): {said}", Readable
+    )
+
+
 def _cast(name: str) -> str:
     """A column of text as what an event has there; text where an event has none of that name."""
     sql_type = {**EVENT_TYPES, RECEIVED: "TIMESTAMP"}.get(name, "VARCHAR")
@@ -125,18 +146,15 @@ def _cast(name: str) -> str:
 
 
 def _said(reason: str, path: Path) -> str:
-    """The reader's reason without the value it stumbled over, which may be personal."""
-    return reason.replace(str(path), path.name).partition('"')[0].strip(" :") or "it cannot be read"
+    """The reader's reason, with the file's name for its path."""
+    return reason.replace(str(path), path.name)
 
 
-def _columns(db: duckdb.DuckDBPyConnection, path: Path, name: str) -> dict[str, str]:
+def _columns(db: duckdb.DuckDBPyConnection, path: Path, original: Path) -> dict[str, str]:
     try:
         rows = db.execute(f"DESCRIBE SELECT * FROM {reader([path])}").fetchall()
     except duckdb.Error as error:
-        said = reason(error).replace(str(path), name)
-        raise UnreadableError(
-            f"{name} is not a complete Parquet file (truncated or damaged): {said}", Readable
-        ) from error
+        raise _no_parquet(original, error) from error
     return {row[0]: row[1] for row in rows}
 
 

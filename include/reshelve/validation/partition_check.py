@@ -12,7 +12,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reshelve.clickstream.database import database, reason
+from reshelve.clickstream.database import database
+from reshelve.clickstream.faults import reason
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.logs import logger
 from reshelve.validation import quarantine, report, wording
@@ -96,7 +97,7 @@ class PartitionCheck:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(
-                f"{self.source} {self.day}: a rule fails on the data", reason(error)
+                f"{self.source} {self.day}: a rule fails on the data", reason(error, bound=True)
             ) from error
 
     def _rows(

@@ -18,9 +18,11 @@ from typing import Annotated, Any, Literal
 import duckdb
 from pydantic import Field, model_validator
 
-from reshelve.clickstream.database import EVENT_TYPES, column, connect, reason
+from reshelve.clickstream.database import EVENT_TYPES, column, connect
+from reshelve.clickstream.faults import reason
 from reshelve.config.yaml_models import Form, line_of, load_form, misfit
 from reshelve.errors import ConfigurationError
+from reshelve.raw.statements import RefusedError, allow_expression
 from reshelve.settings import settings
 from reshelve.validation.keyed_rules import (
     ClickWithoutImpression,
@@ -212,16 +214,28 @@ def _bind(path: Path, rules: RuleFile) -> None:
         for index, rule in enumerate(rules.rules):
             if isinstance(rule, RowRule):
                 try:
+                    if isinstance(rule, Expression):
+                        _allow(db, rule)
                     db.execute(
                         rule.offenders("2000-01-01")
                         if isinstance(rule, KeyedRule)
                         else f"SELECT coalesce(({rule.failing('2000-01-01')}), false) FROM events"
                     )
-                except duckdb.Error as error:
+                except (duckdb.Error, RefusedError) as error:
                     key = next((key for key in ("sql", "pattern") if hasattr(rule, key)), "check")
                     line = line_of(path, "rules", index, key)
                     raise ConfigurationError(
-                        f"{path}:{line}: rule {rule.name}: {key}: {reason(error)}"
+                        f"{path}:{line}: rule {rule.name}: {key}: {_said(error)}"
                     ) from error
     finally:
         db.close()
+
+
+def _allow(db: duckdb.DuckDBPyConnection, rule: Expression) -> None:
+    """Raise RefusedError where the rule's SQL is more than a condition over a row and the product list."""
+    sql = rule.sql.replace("$partition", "(day)").replace("$event_day", "(day)")
+    allow_expression(db, sql, {"events", "products"})
+
+
+def _said(error: duckdb.Error | RefusedError) -> str:
+    return reason(error) if isinstance(error, duckdb.Error) else str(error)

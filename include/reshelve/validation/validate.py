@@ -19,6 +19,7 @@ from reshelve.clickstream.events import catalogue_key, landed_prefix, validated_
 from reshelve.errors import ConfigurationError
 from reshelve.logs import logger
 from reshelve.progress import Progress
+from reshelve.raw.local_files import plain_name
 from reshelve.raw.sources import ClickstreamSource, load_source
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, object_store
@@ -198,8 +199,8 @@ def _judge(
 
 def _download(store: ObjectStore, prefix: str, objects: Sequence[str], directory: Path) -> list[Path]:
     paths = []
-    for key in objects:
-        path = directory / key[len(prefix) :].replace("/", "__")
+    for number, key in enumerate(objects):
+        path = directory / str(number) / plain_name(key[len(prefix) :].replace("/", "__"), number)
         store.download_file(key, path)
         paths.append(path)
     return paths
