@@ -136,7 +136,9 @@ def running(home: Path) -> Iterator[AirflowHere]:
         ),  # of this checkout
         "RESHELVE_BUCKET": "reshelve",
         "RESHELVE_RANKERS_DIR": str(with_a_careful_one(home / "rankers")),
-        "RESHELVE_CLICKSTREAMS_DIR": str(with_a_daily_one(home / "clickstreams", home.with_name(f"{home.name}-raw"))),
+        "RESHELVE_CLICKSTREAMS_DIR": str(
+            with_a_daily_one(home / "clickstreams", home.with_name(f"{home.name}-raw"))
+        ),
     }
     ports, secrets = here.ports, here.secrets
     started = []

@@ -64,17 +64,19 @@ _CSV = (
 def reason(error: Exception, *, bound: bool = False) -> str:
     """What DuckDB says of a fault, in one line: without values, its drawing of the statement, and its advice.
 
-    `bound`: the statement was bound before, so whatever is wrong now is wrong with the data, even where DuckDB calls it
-    an error of binding (as it does of a path into JSON).
+    `bound`: the statement was bound and its files were read before, so whatever is wrong now is wrong with the data, even
+    where DuckDB calls it an error of binding (as it does of a path into JSON), or a value reads like an error.
     """
     message = re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", str(error).strip())
+    if bound and not isinstance(error, duckdb.IOException):
+        return _data_fault(message, error, _DATA)
     if found := re.match(r"CSV Error on Line: ([0-9]+)\n", message):
         files = re.findall(r"^  file = (.*)$", message, re.MULTILINE)
         return f"{files[-1] if files else 'CSV'}: line {found.group(1)}: {csv_fault(message)}"
-    if isinstance(error, duckdb.IOException if bound else _TOLD):
+    if isinstance(error, _TOLD):
         kept = itertools.takewhile(lambda line: not line.strip().startswith(_HINTS), message.splitlines())
         return " ".join(line.strip() for line in kept if line.strip(" ^"))
-    return _data_fault(message, error)
+    return _data_fault(message, error, (*_FILES, *_DATA))
 
 
 def columns_told(names: Sequence[str]) -> str:
@@ -94,11 +96,11 @@ def csv_fault(message: str) -> str:
     return "the line is no CSV"
 
 
-def _data_fault(message: str, error: Exception) -> str:
+def _data_fault(message: str, error: Exception, sentences: Sequence[tuple[str, str]]) -> str:
     said = re.sub(
         r" when casting from source column .*$", "", message.partition("\n\nLINE ")[0], flags=re.DOTALL
     )
-    for sentence, told in (*_FILES, *_DATA):
+    for sentence, told in sentences:
         if found := re.fullmatch(sentence, said, re.DOTALL):
             return told.format(**found.groupdict())
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.removesuffix("Exception")).lower()

@@ -155,7 +155,9 @@ class _Table:
             self._count(made, conditions)
         except duckdb.Error as error:
             self._explain(raw, made, [*conditions, *expressions])
-            raise DataError(f"{self.source}: the raw files cannot be mapped", raw.said(error)) from error
+            raise DataError(
+                f"{self.source}: the raw files cannot be mapped", reason(error, bound=True)
+            ) from error
         return self._rejects(raw)
 
     def _allow(self, expressions: Sequence[MappingExpression]) -> None:
@@ -236,6 +238,10 @@ class _Table:
         if not raw.options.types:
             return
         text = raw.without_types()
+        try:
+            text.check()
+        except RawFileError:  # the file is at fault, and not a type
+            return
         for name, sql_type in raw.options.types.items():
             if name not in text.columns:
                 continue

@@ -195,10 +195,10 @@ ATTEMPTS = (
     "CAST({} AS DOUBLE)", "CAST({} AS BIGINT)", "CAST({} AS DECIMAL(9, 2))", "CAST({} AS BOOLEAN)", "CAST({} AS DATE)", "CAST({} AS TIMESTAMP)",
     "CAST({} AS TIMESTAMPTZ)", "CAST({} AS TIME)", "CAST({} AS INTERVAL)", "CAST({} AS UUID)", "CAST({} AS JSON)", "CAST({} AS INTEGER[])",
     "CAST({} AS STRUCT(a INTEGER))", "CAST({} AS ENUM('a'))", "CAST({} AS BIT)", "CAST({} AS UNION(a INTEGER))", "strptime({}, '%Y')",
-    "error({})", "json_extract({}, '$.a')", "json_extract('{{}}', {})", "from_base64({})", "unhex({})", "timezone({}, TIMESTAMP '2026-01-01')",
+    "error({})", "json_extract({}, '$.a')", "json_extract('{{}}', concat('$[', {}))", "from_base64({})", "unhex({})", "timezone({}, TIMESTAMP '2026-01-01')",
     "date_part({}, DATE '2026-01-01')", "date_trunc({}, DATE '2026-01-01')", "regexp_matches('a', concat({}, '('))", "map([{0}, {0}], [1, 2])",
-    "strftime(DATE '2026-01-01', {})", "printf({}, 1)", "format(concat({}, '{{'), 1)", "json_transform({}, '{{\"a\": \"INT\"}}')",
-    "CAST(length({}) * 41234567890 AS INTEGER)", "CAST(length({}) * 1e30 AS BIGINT)", "9223372036854775807 + length({})", "chr(length({}) * 99999999)",
+    "format(concat({}, '{{'), 1)", "json_transform({}, '{{\"a\": \"INT\"}}')",
+    "CAST(length({}) * 41234567890 AS INTEGER)", "CAST(length({}) * 1e30 AS BIGINT)", "9223372036854775807 + length({})",
     "list_resize([1], length({}) * 999999999999)",
 )  # fmt: skip
 
@@ -249,7 +249,12 @@ HOSTILE = [
 def test_a_value_that_looks_like_an_error_is_not_told(value: str) -> None:
     with connect() as db:
         db.execute("CREATE TABLE raw AS SELECT ? AS visit", [value])
-        for attempt in ("CAST(visit AS DOUBLE)", "CAST(visit AS JSON)", "strptime(visit, '%Y')"):
+        for attempt in (
+            "CAST(visit AS DOUBLE)",
+            "CAST(visit AS JSON)",
+            "strptime(visit, '%Y')",
+            "error(visit)",
+        ):
             with pytest.raises(duckdb.Error) as caught:
                 db.execute(f"SELECT {attempt} FROM raw").fetchall()
             assert not _repeats(reason(caught.value, bound=True))
@@ -260,7 +265,7 @@ def test_a_value_that_looks_like_an_error_is_not_told(value: str) -> None:
     [
         pytest.param({"price": "CAST(visit AS DOUBLE)"}, r"columns\.price: .*\(row 2 of .*raw\.csv\)", id="a cast"),
         pytest.param({"price": "visit"}, r"columns\.price: a text cannot be converted to DOUBLE \(row 2 of .*raw\.csv\)", id="our cast"),
-        pytest.param({"query": "json_extract_string('{}', visit)"}, r"columns\.query: ", id="a path"),
+        pytest.param({"query": "json_extract_string('{}', concat('$[', visit))"}, r"columns\.query: ", id="a path"),
         pytest.param({"query": "CAST(strptime(visit, '%Y') AS VARCHAR)"}, r"columns\.query: a text does not have the format", id="a format"),
         pytest.param({"quantity": "length(visit) * 9223372036854775807"}, r"columns\.quantity: ", id="a sum"),
     ],
