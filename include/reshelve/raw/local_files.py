@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import zlib
@@ -25,7 +26,7 @@ _GIGABYTE = 1 << 30
 
 def plain_name(name: str, number: int) -> str:
     """A file's name; or one made of its place among the others, where DuckDB would take it for a pattern or a disk refuses it."""
-    if not _PATTERN.search(name) and name.strip(".") and len(name.encode()) <= _LONGEST:
+    if not _PATTERN.search(name) and name.strip(".") and len(os.fsencode(name)) <= _LONGEST:
         return name
     return f"{number}-{_PATTERN.sub('_', name[-_KEPT:])}"
 

@@ -278,6 +278,15 @@ def test_a_raw_file_behind_a_link_is_read(room: Room) -> None:
     assert "tea" in room.mapped()
 
 
+def test_a_raw_file_whose_name_is_a_pattern_is_within_the_room(room: Room) -> None:
+    raw = room.directory / "raw.csv"
+    (room.directory / "raw-3.csv").write_text(raw.read_text().replace("tea", SECRET))
+    raw.rename(room.directory / "raw-[0-9].csv")
+    room.write(files=f"{room.directory}/raw-[[]*.csv")
+    made = room.mapped()
+    assert "tea" in made and SECRET not in made
+
+
 # --- keys
 
 
