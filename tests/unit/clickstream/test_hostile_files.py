@@ -77,7 +77,9 @@ def test_every_name_becomes_one_that_a_disk_takes_and_no_reader_expands(name: st
     assert len(made.encode()) <= 255 and made.strip(".") and not set("*?[]{}\\") & set(made)
 
 
-@pytest.mark.parametrize("name", ["part-[0-9].parquet", "part-*.parquet", "x" * 300 + ".parquet"])
+@pytest.mark.parametrize(
+    "name", ["part-[0-9].parquet", "part-*.parquet", "/".join(["x" * 150, "y" * 150 + ".parquet"])]
+)
 def test_the_name_of_an_object_blocks_no_day(
     store: ObjectStore, land_bytes: Callable[..., None], name: str
 ) -> None:
@@ -214,7 +216,7 @@ def test_no_error_of_duckdb_repeats_a_value(attempt: str) -> None:
 
 
 def _repeats(said: str) -> bool:
-    return any(part in said for part in ("Ann", "Nymous", "170", "1234567", "41234567890"))
+    return any(part in said for part in ("Ann O", "Nymous", "+49 170", "1234567", "41234567890"))
 
 
 @given(value=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=3, max_size=60))
@@ -278,7 +280,7 @@ def test_a_landing_names_the_row_and_not_the_value(
     )
     with pytest.raises(ConfigurationError, match=place) as refused:
         land("shop")
-    assert not _repeats(str(refused.value).replace("pytest-of-root", ""))
+    assert not _repeats(str(refused.value))
 
 
 def test_a_line_without_a_header_is_no_list_of_columns(raw_source: Callable[..., Path]) -> None:
