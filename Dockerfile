@@ -13,7 +13,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/reshelve
 # The lock and the build script alone: a change of the project's code does not install it all again.
-COPY requirements.txt constraints.txt pyproject.toml README.md ./
+COPY pyproject.toml README.md ./
+COPY locks locks
 COPY scripts/setup.sh scripts/build_horovod.sh scripts/
 COPY include/reshelve/__init__.py include/reshelve/__init__.py
 # Compiled here: who runs the image may not write beside the packages. Some packages carry files that are no Python 3.

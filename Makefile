@@ -11,7 +11,7 @@ CODE := include/reshelve plugins dags tests benchmarks scripts
 # Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks docs
+.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks docs lock sbom audit
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -94,3 +94,17 @@ bench-validate: setup ## Judge a day with planted faults beside plain SQL and pa
 
 docs: setup ## Write the reference pages and the index of docs/ anew from the code
 	@.venv/bin/python scripts/reference.py
+
+.venv/supply/bin/uv: locks/supply.lock | setup
+	@.venv/bin/python -m venv .venv/supply
+	@.venv/supply/bin/python -m pip install --quiet --no-deps --require-hashes --only-binary :all: -r locks/supply.lock
+	@touch $@
+
+lock: .venv/supply/bin/uv ## Write the lock anew: constraints.txt and locks/ (ARGS="--upgrade-package NAME": with a newer version)
+	@.venv/bin/python scripts/lock.py $(ARGS)
+
+sbom: .venv/supply/bin/uv ## Write what the environment is made of to reshelve.cdx.json (CycloneDX)
+	@.venv/bin/python scripts/sbom.py
+
+audit: setup ## Look the lock up in a vulnerability database: make audit DATABASE=a folder or zip of OSV's JSON
+	@.venv/bin/python scripts/audit.py $(DATABASE)

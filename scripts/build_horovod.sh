@@ -37,12 +37,13 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$cache"
+locks=$(cd "$(dirname "$0")/.." && pwd)/locks
 # The build tools live in an environment of their own: Horovod needs an older
 # setuptools than Airflow does.
 "$python" -m venv --without-pip "$work/tools" # the caller's pip serves: Debian's Python lacks what venv installs one from
 tools="$work/tools/bin/python"
 pip() { "$python" -m pip --python "$tools" "$@"; }
-pip install --quiet 'cmake<4' 'setuptools<81' wheel packaging
+pip install --quiet --no-deps --require-hashes --only-binary :all: -r "$locks/build.lock"
 "$tools" - <<PY
 import pathlib, subprocess, sys
 site = pathlib.Path(subprocess.check_output(
@@ -51,7 +52,8 @@ tools = pathlib.Path(sys.prefix)
 target = next(tools.glob("lib/python3*/site-packages")) / "torch_from_project.pth"
 target.write_text(str(site) + "\n")
 PY
-pip download --quiet --no-deps --no-binary :all: --no-build-isolation -d "$work" "horovod==$version"
+# pip compares the digest before it unpacks or runs anything of it.
+pip download --quiet --no-deps --require-hashes --no-binary :all: --no-build-isolation -d "$work" -r "$locks/horovod.lock"
 tar -xzf "$work/horovod-$version.tar.gz" -C "$work"
 src="$work/horovod-$version"
 sed -i 's/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD 17)/' "$src/CMakeLists.txt" "$src/horovod/torch/CMakeLists.txt"
@@ -76,7 +78,7 @@ if [ "$gpu" = nccl ]; then
   fi
 fi
 echo "build_horovod: building $version for torch $torch_version ($gpu), about 4 minutes"
-if ! pip wheel --no-deps --no-build-isolation -w "$work/wheel" "$src" >"$work/build.log" 2>&1; then
+if ! pip wheel --no-index --no-deps --no-build-isolation -w "$work/wheel" "$src" >"$work/build.log" 2>&1; then
   tail -n 40 "$work/build.log" >&2
   mv "$work/build.log" "$wheel_dir/build.log"
   fail "the build failed (the last 40 lines are above, all of them in $wheel_dir/build.log)"

@@ -4,9 +4,10 @@
 #   scripts/setup.sh
 #
 # Safe to stop and to run again at any time: what is there is kept, and a stamp of the lock files makes
-# it return at once when nothing changed. Settings:
+# it return at once when nothing changed. Every file that is fetched has to have a digest of locks/. Settings:
 #   RESHELVE_PYTHON   the Python 3.11 to use (default: python3.11)
 #   RESHELVE_WHEELS   where the built Horovod wheel is kept (default: .wheels); share it between clones
+#   RESHELVE_HOROVOD  nccl or cpu: for GPUs or not, where that cannot be seen (while an image is built)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +19,7 @@ needed_gb=8
 say() { printf 'setup: %4ds  %s\n' "$SECONDS" "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 78; }
 
-digest=$(sha256sum requirements.txt constraints.txt pyproject.toml scripts/build_horovod.sh | sha256sum | cut -c1-16)
+digest=$(sha256sum locks/*.lock pyproject.toml scripts/build_horovod.sh | sha256sum | cut -c1-16)
 key="$digest $PWD"
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$key" ] && exit 0
 
@@ -70,6 +71,7 @@ finish() { # wait for a step; a line every 20 s says that it goes on
   done
   started=${started/ $pid/}
   if ! wait "$pid"; then
+    if [ -n "${allowed:-}" ] && grep -q "$allowed" "$log"; then return 1; fi
     tail -n 30 "$log" >&2
     fail "$title: failed (the end of $log is above)"
   fi
@@ -90,19 +92,31 @@ for left in [*site.glob("~*"), *(info for info in site.glob("*.dist-info") if no
     shutil.rmtree(left)
 PY
 # Most modules are never imported: what is compiled at its first import need not be compiled here, by one processor.
-install=("$venv/bin/python" -m pip install --progress-bar off --no-compile -c constraints.txt)
+# The locks are whole, so that pip has nothing to resolve; `pip check` below says whether they are.
+install=("$venv/bin/python" -m pip install --progress-bar off --no-compile --no-deps --require-hashes --only-binary :all:)
 # Horovod is compiled for torch and needs nothing else: that takes the processors, the other packages network and disk.
-run "installing torch" "$venv/setup-torch.log" "${install[@]}" torch numpy
+# The CPU build is asked for by its name: by digests alone pip would rather have the CUDA build, several GB of it.
+torch=torch-cpu
+if [ "${RESHELVE_HOROVOD:-}" = nccl ] || { [ -z "${RESHELVE_HOROVOD:-}" ] && [ -e /dev/nvidiactl ]; }; then torch=torch-cuda; fi
+if [ $torch = torch-cpu ] &&
+  ! allowed="No matching distribution found for torch==" run "installing torch's CPU build" "$venv/setup-torch.log" "${install[@]}" -r locks/torch-cpu.lock; then
+  say "pip knows no place that has torch's CPU build (README: If pip fetches a torch with CUDA)"
+  torch=torch-cuda
+fi
+if [ $torch = torch-cuda ]; then
+  run "installing torch as PyPI has it" "$venv/setup-torch.log" "${install[@]}" -r locks/torch-cuda.lock
+fi
 begin "$venv/setup-horovod.log" scripts/build_horovod.sh "$venv/bin/python" "$wheels"
 horovod=$pid
-run "installing the locked packages (about 4 minutes)" "$venv/setup-packages.log" "${install[@]}" -r requirements.txt
+run "installing the locked packages (about 4 minutes)" "$venv/setup-packages.log" "${install[@]}" -r locks/packages.lock
 finish "Horovod: built once, about 5 minutes beside the packages, kept in $wheels" "$venv/setup-horovod.log" "$horovod"
 torch=$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))')
 wheel=$(ls -t "$wheels"/horovod-*-torch"$torch"-*/horovod-*.whl | head -n 1)
-# The same version may have been built for another torch: always the one that fits this torch.
+# The same version may have been built for another torch: always the one that fits this torch. It was built here, from a
+# source whose digest was checked, so no lock can know its own.
 run "installing $(basename "$wheel") and this project" "$venv/setup-project.log" \
-  "$venv/bin/python" -m pip install --progress-bar off --no-deps --force-reinstall "$wheel"
-"$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e . ||
+  "$venv/bin/python" -m pip install --progress-bar off --no-index --no-deps --force-reinstall "$wheel"
+"$venv/bin/python" -m pip install --quiet --no-index --no-deps --no-build-isolation -e . ||
   fail "this project could not be installed"
 "$venv/bin/python" -m pip check >/dev/null || fail "the packages do not fit together: $("$venv/bin/python" -m pip check | head -n 3)"
 

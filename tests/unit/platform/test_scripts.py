@@ -33,9 +33,10 @@ TOOLS = (
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     (tmp_path / "scripts").mkdir()
+    (tmp_path / "locks").mkdir()
     for name in (
-        "requirements.txt",
-        "constraints.txt",
+        "locks/packages.lock",
+        "locks/torch-cpu.lock",
         "pyproject.toml",
         "scripts/setup.sh",
         "scripts/build_horovod.sh",
