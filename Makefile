@@ -104,7 +104,8 @@ lock: .venv/supply/bin/uv ## Write the lock anew: constraints.txt and locks/ (AR
 	@.venv/bin/python scripts/lock.py $(ARGS)
 
 sbom: .venv/supply/bin/uv ## Write what the environment is made of to reshelve.cdx.json (CycloneDX)
-	@.venv/bin/python scripts/sbom.py
+	@.venv/supply/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o reshelve.cdx.json .venv/bin/python
+	@echo "reshelve.cdx.json: what pip installed, and Horovod; not what packages carry inside, nor the system's packages"
 
 audit: setup ## Look the lock up in a vulnerability database: make audit DATABASE=a folder or zip of OSV's JSON
 	@.venv/bin/python scripts/audit.py $(DATABASE)

@@ -53,7 +53,8 @@ def main() -> None:
     for sentence in unknown_variables():
         logger().warning(sentence)
     try:
-        use_local_platform()
+        if sys.argv[1:2] != ["model-server"]:  # it asks no store, and runs graphs: it is to hold no secret
+            use_local_platform()
         sys.exit(app(standalone_mode=False) or errors.EXIT_DONE)  # click answers the code of a typer.Exit
     except OtherCodeError as other:
         other.run_again()

@@ -115,10 +115,13 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     keep: Keep | None = None,
+    *,
+    inherit: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, its output appended to `log`.
 
-    It ends with this process, however that ends, unless somebody will `keep` it.
+    It ends with this process, however that ends, unless somebody will `keep` it. `env` is added to this process's
+    environment; without `inherit` it is all that the new one has.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -127,7 +130,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
+            env={**(os.environ if inherit else {}), **(env or {})},
             cwd=cwd,
             start_new_session=True,
         )

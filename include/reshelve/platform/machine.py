@@ -7,6 +7,7 @@ do that (`supervisor.py`).
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -25,6 +26,7 @@ from reshelve.files import take_lock
 from reshelve.logs import logger
 from reshelve.platform import airflow, postgres, seaweedfs, serving
 from reshelve.platform.configuration import Machine, machine
+from reshelve.platform.holdings import environment_of
 from reshelve.platform.port_checks import PORTS, address_of, check_ports, check_same_ports, taken_ports
 from reshelve.platform.services import PlatformState, Service, log_tail, memory_mib
 from reshelve.platform.supervisor import COMMAND as SUPERVISOR
@@ -180,7 +182,7 @@ def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bo
     log = logger(stage="platform")
 
     for name in [name for name in missing if name in SUPERVISORS]:
-        _start_process(here, name, SUPERVISOR, environment)
+        _start_process(here, name, SUPERVISOR, {**os.environ, **environment})
     if "postgres" in missing:
         port, keep = here.ports.postgres_port, partial(_record, here, "postgres")
         postgres.start_postgres(
@@ -196,7 +198,7 @@ def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bo
             keys.sign_all(store)
     # The model server and its agent need no database: they boot while it is being migrated.
     for name in [name for name in missing if name in serving.PROCESSES]:
-        own = environment | serving.process_environment(name, here)
+        own = environment_of(name, here) | serving.process_environment(name, here)
         _start_process(here, name, serving.process_command(name, here), own)
     if not {"postgres", *airflow.PROCESSES} & set(missing):
         return
@@ -204,14 +206,14 @@ def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bo
     if airflow.prepare(here, environment):
         log.info("the database is migrated", elapsed=_elapsed(began))
     for name in [name for name in missing if name in airflow.PROCESSES]:
-        _start_process(here, name, airflow.process_command(name), environment)
+        _start_process(here, name, airflow.process_command(name), environment_of(name, here))
     if airflow.apply_settings(here, environment):
         log.info("airflow_settings.yaml is applied", elapsed=_elapsed(began))
 
 
 def _start_process(here: Machine, name: str, command: list[str], environment: Mapping[str, str]) -> None:
     log = here.logs / f"{name}.log"
-    start(command, log, env=environment, cwd=PROJECT, keep=partial(_record, here, name))
+    start(command, log, env=environment, cwd=PROJECT, keep=partial(_record, here, name), inherit=False)
 
 
 def _record(here: Machine, name: str, process: Popen[bytes]) -> None:

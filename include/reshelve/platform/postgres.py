@@ -48,7 +48,7 @@ def start_postgres(
         "-c", "unix_socket_directories=",  # a socket's path may not be longer than 107 bytes, a home directory may
         "-c", "max_connections=100", "-c", "shared_buffers=64MB",
     ]  # fmt: skip
-    process = start(command, log, cwd=directory, keep=keep)
+    process = start(command, log, env=_few_variables(), cwd=directory, keep=keep, inherit=False)
 
     def ready() -> bool:
         if process.poll() is not None:
@@ -65,6 +65,12 @@ def start_postgres(
         stop_group(process.pid)
         raise
     return process
+
+
+def _few_variables() -> dict[str, str]:
+    """The server runs code that SQL asks for: of this process's environment it gets what it needs."""
+    wanted = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR")
+    return {"LC_ALL": "C"} | {name: os.environ[name] for name in wanted if name in os.environ}
 
 
 def stop_postgres(service: Service) -> None:

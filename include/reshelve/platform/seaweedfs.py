@@ -1,28 +1,19 @@
-"""SeaweedFS, the S3 server of one machine: `weed mini` on loopback with credentials of its own."""
+"""SeaweedFS, the S3 server of one machine: `weed mini` on loopback, with an identity for each kind of process, and its inner doors closed."""
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from reshelve.errors import TryAgainError
-from reshelve.files import write_private
+from reshelve.platform.identities import IDENTITIES, Credentials, known_credentials, write_identities
+from reshelve.platform.store_security import close_inner_doors
 from reshelve.processes import Keep, free_port, port_is_open, start, stop_group, wait_until
+from reshelve.settings import settings
 
 _STARTS = 3
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """One identity that may do everything in this local store."""
-
-    access_key: str
-    secret_key: str
 
 
 def environment(port: int, credentials: Credentials) -> dict[str, str]:
@@ -36,20 +27,14 @@ def environment(port: int, credentials: Credentials) -> dict[str, str]:
     }
 
 
-def credentials(directory: Path) -> Credentials:
-    """The store's credentials, made at the first call and kept in `directory/s3.json` (mode 0600)."""
+def credentials(directory: Path, identity: str = "admin") -> Credentials:
+    """The key of one of the store's identities; all are made at the first call and kept in `directory/s3.json` (mode 0600)."""
     path = directory / "s3.json"
-    if not path.is_file():
-        directory.mkdir(parents=True, exist_ok=True)
-        made = Credentials(secrets.token_hex(10), secrets.token_hex(20))
-        identity = {
-            "name": "reshelve",
-            "credentials": [{"accessKey": made.access_key, "secretKey": made.secret_key}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-        write_private(path, json.dumps({"identities": [identity]}))
-    found = json.loads(path.read_text())["identities"][0]["credentials"][0]
-    return Credentials(found["accessKey"], found["secretKey"])
+    keys = known_credentials(path)
+    if missing := [name for name in IDENTITIES if name not in keys]:
+        keys |= {name: Credentials.make() for name in missing}
+        write_identities(path, keys, settings().bucket)
+    return keys[identity]
 
 
 def start_seaweedfs(
@@ -62,6 +47,8 @@ def start_seaweedfs(
     three times.
     """
     credentials(directory)
+    write_identities(directory / "s3.json", known_credentials(directory / "s3.json"), settings().bucket)
+    close_inner_doors(directory)
     (directory / "data").mkdir(parents=True, exist_ok=True)
     for _ in range(_STARTS):
         process = _start_once(directory, port, log, keep)
@@ -72,8 +59,8 @@ def start_seaweedfs(
 
 def _start_once(directory: Path, port: int, log: Path, keep: Keep | None) -> subprocess.Popen[bytes]:
     """A store that answers, or one that ended before it did."""
-    temporary = {"TMPDIR": os.environ.get("TMPDIR", "/tmp")}
-    process = start(_command(directory, port), log, env=temporary, cwd=directory, keep=keep)
+    own = {"TMPDIR": os.environ.get("TMPDIR", "/tmp"), "HOME": str(directory)}
+    process = start(_command(directory, port), log, env=own, cwd=directory, keep=keep, inherit=False)
     try:
         wait_until(
             lambda: process.poll() is not None or port_is_open(port), 30, "the object store (SeaweedFS)"
