@@ -64,7 +64,9 @@ def locked(folder: Path) -> dict[str, set[str]]:
 def records(database: Path) -> Iterator[Record]:
     """Every record of an OSV export, a zip or a folder. Raises ValueError naming the file that is none."""
     if database.is_dir():
-        texts: Iterator[tuple[str, bytes]] = ((str(path), path.read_bytes()) for path in sorted(database.rglob("*.json")))
+        texts: Iterator[tuple[str, bytes]] = (
+            (str(path), path.read_bytes()) for path in sorted(database.rglob("*.json"))
+        )
         yield from map(_parsed, texts)
         return
     try:
@@ -102,7 +104,12 @@ def applies(affected: Record, version: str) -> bool | None:
 def _within(events: list[dict[str, str]], mine: Version) -> bool:
     """OSV's own rule: events in the order of their versions, each opens or closes the range."""
     inside = False
-    moves = [(Version(said if said != "0" else "0.dev0"), kind) for event in events for kind, said in event.items() if kind != "limit"]
+    moves = [
+        (Version(said if said != "0" else "0.dev0"), kind)
+        for event in events
+        for kind, said in event.items()
+        if kind != "limit"
+    ]
     for at, kind in sorted(moves, key=lambda move: (move[0], move[1] != "introduced")):
         if kind == "introduced" and mine >= at:
             inside = True
@@ -115,7 +122,9 @@ def look_up(database: Path, lock: dict[str, set[str]]) -> tuple[list[Said], list
     """(advisories that apply, versions that cannot be judged, records about PyPI that were read)."""
     found, unjudged, read = [], [], 0
     for record in records(database):
-        about = [one for one in record.get("affected", ()) if one.get("package", {}).get("ecosystem") == "PyPI"]
+        about = [
+            one for one in record.get("affected", ()) if one.get("package", {}).get("ecosystem") == "PyPI"
+        ]
         read += bool(about)
         names = (record["id"], *record.get("aliases", ()))
         for one in about if not record.get("withdrawn") else ():
@@ -127,27 +136,45 @@ def look_up(database: Path, lock: dict[str, set[str]]) -> tuple[list[Said], list
                 elif answer is None:
                     unjudged.append(Said(package, version, names, "names no versions that can be compared"))
     for package in sorted(set(CARRIES) & set(lock)):
-        unjudged += [Said(package, version, (), f"{CARRIES[package]}, known under another name") for version in lock[package]]
+        unjudged += [
+            Said(package, version, (), f"{CARRIES[package]}, known under another name")
+            for version in lock[package]
+        ]
     return found, unjudged, read
 
 
 def accepted(path: Path, today: date) -> tuple[set[tuple[str, str]], set[str]]:
     """((package, advisory) that were looked at, packages that cannot be judged) and are not due again."""
     document = tomllib.loads(path.read_text()) if path.is_file() else {}
-    due = {kind: [one for one in document.get(kind, ()) if one["until"] >= today] for kind in ("advisory", "unjudged")}
-    return {(one["package"], one["id"]) for one in due["advisory"]}, {one["package"] for one in due["unjudged"]}
+    due = {
+        kind: [one for one in document.get(kind, ()) if one["until"] >= today]
+        for kind in ("advisory", "unjudged")
+    }
+    return {(one["package"], one["id"]) for one in due["advisory"]}, {
+        one["package"] for one in due["unjudged"]
+    }
 
 
 def main() -> int:
     """Print what was found; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("database", type=Path, nargs="?")
     parser.add_argument("--locks", type=Path, default=PROJECT / "locks")
     chosen = parser.parse_args()
     lock = locked(chosen.locks)
     if chosen.database is None or not chosen.database.exists() or not lock:
-        what = "no lock" if not lock else f"no database at {chosen.database}" if chosen.database else "no database"
-        sys.stderr.write(f"audit: {what}\nset DATABASE to a folder or zip of OSV's JSON (osv.dev, data exports, PyPI)\n")
+        what = (
+            "no lock"
+            if not lock
+            else f"no database at {chosen.database}"
+            if chosen.database
+            else "no database"
+        )
+        sys.stderr.write(
+            f"audit: {what}\nset DATABASE to a folder or zip of OSV's JSON (osv.dev, data exports, PyPI)\n"
+        )
         return 78
     try:
         found, unjudged, read = look_up(chosen.database, lock)
@@ -166,7 +193,9 @@ def main() -> int:
     ):  # fmt: skip
         if lines:
             print(f"{title}:", *(f"  {one.line()}" for one in sorted(lines, key=Said.line)), sep="\n")
-    print(f"{sum(map(len, lock.values()))} locked versions, {read} records: {len(fresh)} new, {len(open_)} not judged")
+    print(
+        f"{sum(map(len, lock.values()))} locked versions, {read} records: {len(fresh)} new, {len(open_)} not judged"
+    )
     return 1 if fresh or open_ else 0
 
 

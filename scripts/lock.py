@@ -45,13 +45,17 @@ class Locked:
 
     def text(self) -> str:
         """As pip reads it."""
-        return " \\\n    ".join([f"{self.name}=={self.version}", *(f"--hash=sha256:{one}" for one in self.digests)])
+        return " \\\n    ".join(
+            [f"{self.name}=={self.version}", *(f"--hash=sha256:{one}" for one in self.digests)]
+        )
 
 
 def read_lock(text: str) -> dict[str, Locked]:
     """The packages of a lock by their names, as PyPI writes them (`pyyaml`, `apache-airflow`)."""
     found = {}
-    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")
+    ]
     for line in lines:
         requirement, *digests = line.split()
         name, _, version = requirement.partition("==")
@@ -73,7 +77,7 @@ def resolve(wanted: str, versions: Path | None, *more: str) -> dict[str, Locked]
         asked.write_text(wanted)
         if versions is not None and versions.is_file():
             answer.write_text(versions.read_text())  # uv prefers what its own output had
-        uv = Path(sys.executable).parent / "supply" / "bin" / "uv"
+        uv = Path(sys.executable).parents[1] / "supply" / "bin" / "uv"
         command = [uv, "pip", "compile", *_UV, *more, "--output-file", answer, asked]
         if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
             sys.exit(78)
@@ -99,7 +103,9 @@ def cpu_build(version: str) -> Locked:
 
 def main() -> None:
     """Resolve, split by what is installed when, and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--upgrade", action="store_true", help="newer versions of everything")
     parser.add_argument("--upgrade-package", action="append", default=[], metavar="NAME")
     chosen = parser.parse_args()
@@ -121,7 +127,11 @@ def main() -> None:
     torch = packages["torch"]
     cpu, cuda = [cpu_build(torch.version)], [torch, *(packages[name] for name in cuda_only)]
     write_lock("torch-cpu", "torch's CPU build, and what it imports.", [*for_torch, *cpu])
-    write_lock("torch-cuda", "torch's CUDA build (elsewhere PyPI's only one), and what it imports.", [*for_torch, *cuda])
+    write_lock(
+        "torch-cuda",
+        "torch's CUDA build (elsewhere PyPI's only one), and what it imports.",
+        [*for_torch, *cuda],
+    )
     rest = [one for one in everywhere if one.name != "torch"]
     write_lock("packages", "Every package of the environment but torch, and Horovod, which is built.", rest)
 
@@ -130,7 +140,9 @@ def main() -> None:
     write_lock("horovod", "Horovod's source release.", list(resolve(HOROVOD, None, "--no-deps").values()))
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     tools = resolve("\n".join(extras["supply"]), LOCKS / "supply.lock", *more)
-    write_lock("supply", "What `make lock` and `make sbom` use, in an environment of its own.", list(tools.values()))
+    write_lock(
+        "supply", "What `make lock` and `make sbom` use, in an environment of its own.", list(tools.values())
+    )
 
 
 if __name__ == "__main__":

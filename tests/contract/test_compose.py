@@ -19,6 +19,7 @@ import yaml
 
 from reshelve.cli import app
 from reshelve.platform.configuration import Machine, Ports
+from reshelve.platform.identities import IDENTITIES
 from reshelve.processes import free_port, port_is_open, stop_group
 from reshelve.settings import PROJECT, Settings
 
@@ -108,10 +109,11 @@ def test_whoever_logs_in_needs_the_password_of_the_environment_file() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in SERVICES if "RESHELVE_MLFLOW_TRACKING_URI" in SERVICES[name].get("environment", {})],
+    ["scheduler", "gpu-scheduler"],
 )
-def test_whoever_gets_mlflows_address_gets_the_log_in_of_the_environment_file(name: str) -> None:
+def test_whoever_sends_nights_to_mlflow_gets_the_log_in_of_the_environment_file(name: str) -> None:
     """An empty one is as none."""
+    assert "RESHELVE_MLFLOW_TRACKING_URI" in SERVICES[name]["environment"]
     for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         assert SERVICES[name]["environment"][variable] == f"${{{variable}:-}}"
 
@@ -130,7 +132,11 @@ def test_every_reshelve_variable_is_a_setting() -> None:
         "RESHELVE_GATEWAY_PORT",
         "RESHELVE_PROMETHEUS_PORT",
         "RESHELVE_GRAFANA_PORT",
+        "RESHELVE_MEMORY",
+        "RESHELVE_NIGHTS_MEMORY",
+        "RESHELVE_SERVING_MEMORY",
     }
+    known |= {f"RESHELVE_S3_{name.upper()}_{half}" for name in IDENTITIES for half in ("KEY", "SECRET")}
     assert set(re.findall(r"RESHELVE_\w+", TEXT)) <= known
 
 
@@ -163,8 +169,10 @@ def test_the_object_store_script_starts_a_store_that_refuses_strangers(tmp_path:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
+        "PYTHONPATH": str(PROJECT / "include"),
+        **{f"RESHELVE_S3_{one.upper()}_{half}": half for one in IDENTITIES for half in ("KEY", "SECRET")},
+        "RESHELVE_S3_ADMIN_KEY": "key",
+        "RESHELVE_S3_ADMIN_SECRET": "secret",
         "STORE_DIRECTORY": str(tmp_path),
         "STORE_BIND": "127.0.0.1",
         "STORE_PORT": str(port),

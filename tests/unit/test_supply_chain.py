@@ -40,12 +40,16 @@ def test_every_line_has_a_version_and_a_digest(path: Path) -> None:
 def test_the_locks_are_the_constraints_and_all_that_is_required() -> None:
     constraints = dict(re.findall(r"^([\w.-]+)==(\S+)", (PROJECT / "constraints.txt").read_text(), re.M))
     direct = dict(re.findall(r"^([\w.-]+)==(\S+)", (PROJECT / "requirements.txt").read_text(), re.M))
-    packages, cpu, cuda = (versions(PROJECT / "locks" / f"{name}.lock") for name in ("packages", "torch-cpu", "torch-cuda"))
+    packages, cpu, cuda = (
+        versions(PROJECT / "locks" / f"{name}.lock") for name in ("packages", "torch-cpu", "torch-cuda")
+    )
     known = {plain(name): version for name, version in constraints.items()}
     assert {**packages, "torch": cuda["torch"]} == known
     assert cpu["torch"] == f"{cuda['torch']}+cpu"
     for lock in (cpu, cuda):  # what torch imports is of the same versions
-        assert {n: v for n, v in lock.items() if n in packages} == {n: packages[n] for n in lock if n in packages}
+        assert {n: v for n, v in lock.items() if n in packages} == {
+            n: packages[n] for n in lock if n in packages
+        }
     for name, version in direct.items():
         assert known[plain(name)] == version, name
 
@@ -54,7 +58,13 @@ def test_the_locks_are_the_constraints_and_all_that_is_required() -> None:
 def test_nothing_is_fetched_without_a_digest(script: str) -> None:
     """Each call of pip asks for digests, or for no index at all."""
     text = (PROJECT / script).read_text().replace("\\\n", " ")
-    calls = [line for line in text.splitlines() if re.search(r"(-m pip|^pip|if ! pip) .*\b(install|download|wheel)\b|^\s*pip (install|download)", line)]
+    calls = [
+        line
+        for line in text.splitlines()
+        if re.search(
+            r"(-m pip|^pip|if ! pip) .*\b(install|download|wheel)\b|^\s*pip (install|download)", line
+        )
+    ]
     assert calls
     for line in calls:
         assert "--require-hashes" in line or "--no-index" in line, line
@@ -80,7 +90,9 @@ def test_a_forged_source_of_horovod_is_refused_before_it_is_run(tmp_path: Path) 
     wheels.mkdir()
     shutil.copy(PROJECT / "scripts" / "build_horovod.sh", clone / "scripts")
     shutil.copy(PROJECT / "locks" / "horovod.lock", clone / "locks")
-    (clone / "locks" / "build.lock").write_text("")  # the tools are another matter: nothing of them is installed here
+    (clone / "locks" / "build.lock").write_text(
+        ""
+    )  # the tools are another matter: nothing of them is installed here
     forged(wheels, marker)
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(

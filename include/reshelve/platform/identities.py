@@ -40,11 +40,15 @@ class Identity:
         asked = [(action, prefix) for prefix in self.reads for action in ("Read", "List")]
         asked += [("Write", prefix) for prefix in self.writes]
         # Calls that name no object, as a listing of the whole bucket, are for those who have the bucket by its name.
-        return [f"{action}:{bucket}/{prefix}*" if prefix else f"{action}:{bucket}" for action, prefix in asked]
+        return [
+            f"{action}:{bucket}/{prefix}*" if prefix else f"{action}:{bucket}" for action, prefix in asked
+        ]
 
 
 IDENTITIES: Mapping[str, Identity] = {
-    "admin": Identity("makes the bucket and proves its conditions; a person's shell", (EVERYTHING,), (EVERYTHING,), True),
+    "admin": Identity(
+        "makes the bucket and proves its conditions; a person's shell", (EVERYTHING,), (EVERYTHING,), True
+    ),
     "nights": Identity("the stages of a night, releases, the watch", (EVERYTHING,), (EVERYTHING,)),
     "pages": Identity("the Releases page, reports and Data Docs", (EVERYTHING,)),
     "agent": Identity("copies versions, reports", (MODELS, DEPLOYMENTS), (f"{DEPLOYMENTS}*/agents/",)),
@@ -101,7 +105,9 @@ def from_environment() -> dict[str, Credentials]:
 
     Raises ConfigurationError naming every variable that is missing.
     """
-    names = {name: (f"RESHELVE_S3_{name.upper()}_KEY", f"RESHELVE_S3_{name.upper()}_SECRET") for name in IDENTITIES}
+    names = {
+        name: (f"RESHELVE_S3_{name.upper()}_KEY", f"RESHELVE_S3_{name.upper()}_SECRET") for name in IDENTITIES
+    }
     missing = [variable for pair in names.values() for variable in pair if not os.environ.get(variable)]
     if missing:
         raise ConfigurationError("keys of the object store are missing", f"set {', '.join(missing)}")

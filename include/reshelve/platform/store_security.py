@@ -47,7 +47,10 @@ def _configuration(ca: Path, certificate: Path, key: Path) -> str:
     """`weed scaffold -config=security` explains each. The tokens are a second lock on the filer and the volumes."""
     pair = f'cert = "{certificate.absolute()}"\nkey = "{key.absolute()}"\n'
     authority = f'ca = "{ca.absolute()}"\n'
-    parts = [f'[{name}]\nkey = "{secrets.token_hex(32)}"\n' for name in ("jwt.signing", "jwt.filer_signing", "jwt.filer_signing.read")]
+    parts = [
+        f'[{name}]\nkey = "{secrets.token_hex(32)}"\n'
+        for name in ("jwt.signing", "jwt.filer_signing", "jwt.filer_signing.read")
+    ]
     parts += ["[filer.expose_directory_metadata]\nenabled = false\n", f"[grpc]\n{authority}"]
     parts += [f"[grpc.{name}]\n{pair}" for name in _GRPC]
     parts += [f"[https.{name}]\n{pair}{authority}" for name in _HTTP]

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from reshelve.modelserver.server_options import ServerOptions
 from reshelve.platform.configuration import Ports
+from reshelve.platform.identities import IDENTITIES
 from reshelve.settings import Settings
 
 # Read by no form of settings.
@@ -15,6 +16,8 @@ _OTHERS = (
     # the set-up, and the compose file
     "RESHELVE_GATEWAY_PORT", "RESHELVE_GPU_BASE", "RESHELVE_GPU_IMAGE", "RESHELVE_GRAFANA_PORT", "RESHELVE_HOROVOD",
     "RESHELVE_IMAGE", "RESHELVE_MODEL_SERVER_THREADS", "RESHELVE_PROMETHEUS_PORT", "RESHELVE_PYTHON", "RESHELVE_WHEELS",
+    "RESHELVE_MEMORY", "RESHELVE_NIGHTS_MEMORY", "RESHELVE_SERVING_MEMORY",
+    *(f"RESHELVE_S3_{name.upper()}_{half}" for name in IDENTITIES for half in ("KEY", "SECRET")),
     # the tests
     "RESHELVE_CRASHES", "RESHELVE_FAULTS", "RESHELVE_FAULTS_SEED", "RESHELVE_KILLS", "RESHELVE_MLFLOW",
     "RESHELVE_MODEL_SERVER_COMMAND",

@@ -1,7 +1,8 @@
 """Horovod's own launcher, bound to this host: it dies with its parent and listens on loopback alone.
 
-`horovodrun` opens its rendezvous server on every interface. For processes of one host that is a door nobody needs.
-Across hosts call `horovodrun -H …` itself, as the worker's docstring shows.
+`horovodrun` opens its rendezvous server on every interface, and whoever reaches it runs code in the workers
+(CVE-2024-10190, CVE-2026-31234). For processes of one host that is a door nobody needs. Across hosts it is needed, so
+they have to have a network of their own: docs/how-to/gpu-hosts.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One process:         python -m reshelve.training.worker --spec job/.spec.json
 N on this host:      horovodrun -np N python -m reshelve.training.worker --spec job/.spec.json
-N on several hosts:  horovodrun -np N -H host1:4,host2:4 python -m reshelve.training.worker --spec /shared/job/.spec.json
+N on several hosts:  docs/how-to/gpu-hosts.md, on a network of their own: Horovod asks nobody who they are
 
 `reshelve train` writes the spec and runs the second; see `reshelve.training.spec` for what is in it. Each process
 takes its own accelerator where there is one (gradients then travel by NCCL), else its share of the CPU (Gloo).

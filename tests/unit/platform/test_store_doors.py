@@ -104,7 +104,12 @@ def test_every_listener_refuses_a_stranger(filled: Store) -> None:
         for method, path in ASKED:
             for scheme in ("http", "https"):
                 said = asked_as_a_stranger(port, method, path, scheme)
-                assert said in ("400", "401", "403", "404", "405") or said.startswith("ended: "), (port, method, path, said)
+                assert said in ("400", "401", "403", "404", "405") or said.startswith("ended: "), (
+                    port,
+                    method,
+                    path,
+                    said,
+                )
         if port == filled.port:
             continue  # S3: who asks is told by the signature
         with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
@@ -114,7 +119,9 @@ def test_every_listener_refuses_a_stranger(filled: Store) -> None:
                     secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
                     if not secured.recv(1):
                         raise ConnectionError("reset")
-    assert filled.client("admin").get_object(Bucket="reshelve", Key=pointer_key(RANKER))["Body"].read() == before
+    assert (
+        filled.client("admin").get_object(Bucket="reshelve", Key=pointer_key(RANKER))["Body"].read() == before
+    )
 
 
 @pytest.mark.slow
@@ -142,8 +149,14 @@ def test_an_identity_reads_and_writes_only_its_own(filled: Store, identity: str)
     def under(prefixes: tuple[str, ...], key: str) -> bool:
         return any(fnmatch.fnmatchcase(key, f"{prefix}*") for prefix in prefixes)
 
-    for key in (pointer_key(RANKER), f"models/{RANKER}/1/manifest.json", f"runs/{RANKER}/2011-08-30/x/examples/events.parquet"):
-        assert allowed(lambda key=key: client.get_object(Bucket="reshelve", Key=key)) == under(may.reads, key), key
+    for key in (
+        pointer_key(RANKER),
+        f"models/{RANKER}/1/manifest.json",
+        f"runs/{RANKER}/2011-08-30/x/examples/events.parquet",
+    ):
+        assert allowed(lambda key=key: client.get_object(Bucket="reshelve", Key=key)) == under(
+            may.reads, key
+        ), key
         folder = key.rpartition("/")[0] + "/"
         listed = allowed(lambda folder=folder: client.list_objects_v2(Bucket="reshelve", Prefix=folder))
         assert listed == under(may.reads, folder), folder
@@ -166,7 +179,9 @@ def test_programs_beside_traffic_do_their_work_with_their_own_identity(filled: S
     agent, gateway = filled.bucket("agent"), filled.bucket("gateway")
     require_conditional_writes(agent, AGENTS_PREFIX)
     assert agent.folders("deployments/") and read_pointer(agent, RANKER) is not None
-    write_report(agent, RANKER, Report(agent="a", server="h:1", at=datetime.now(UTC), sequence=1, serving=Serving()))
+    write_report(
+        agent, RANKER, Report(agent="a", server="h:1", at=datetime.now(UTC), sequence=1, serving=Serving())
+    )
     for store in (gateway, filled.bucket("callers")):
         assert read_pointer(store, RANKER) is not None
         write_traffic(store, RANKER, TrafficReport(client="c", at=datetime.now(UTC), counts={}))
