@@ -21,11 +21,11 @@ VALIDATE = ["bench_validate.py", "--rows=20000"]
 
 
 def commands_of(mark: str) -> dict[int, str]:
-    """The live processes whose environment has the mark: pid and command line."""
+    """The live processes whose place for temporary files is the mark: pid and command line."""
     found = {}
     for process in psutil.process_iter():
         try:
-            if process.environ().get("BENCHMARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get("TMPDIR") == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found[process.pid] = " ".join(process.cmdline())
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -45,7 +45,7 @@ def test_a_benchmark_that_is_stopped_leaves_nothing(
     tmp_path: Path, command: list[str], child: str, number: signal.Signals
 ) -> None:
     mark = str(tmp_path)
-    environment = {**os.environ, "BENCHMARK": mark, "TMPDIR": mark}
+    environment = {**os.environ, "TMPDIR": mark}
     script = [sys.executable, str(PROJECT / "benchmarks" / command[0]), *command[1:]]
     benchmark = subprocess.Popen(
         script, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -33,7 +33,7 @@ IDENTITY: Mapping[str, str | None] = {
 AIRFLOWS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 _ANYWHERE = (
-    "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
+    "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "NO_PROXY", "no_proxy",
 )  # fmt: skip
 _ANYWHERE_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "TF_", "MALLOC_", "COV_", "COVERAGE_")
