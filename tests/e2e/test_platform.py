@@ -17,7 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
+from reshelve.platform import seaweedfs
 from reshelve.platform.configuration import Machine, Ports, read_environment_file
+from reshelve.platform.holdings import IDENTITY
+from reshelve.platform.identities import IDENTITIES
 from reshelve.platform.services import PlatformState, Service, memory_mib
 from reshelve.platform.supervisor import SUPERVISORS
 from reshelve.processes import free_port, wait_until
@@ -117,6 +120,15 @@ def test_secrets_are_private_and_no_log_has_one(shell: Shell) -> None:
     for log in (shell.home / "logs").iterdir():
         text = log.read_text(errors="replace")
         assert not [word for word in words if word in text], log
+
+
+def test_each_process_has_the_key_of_its_own_identity_alone(shell: Shell) -> None:
+    store = Machine(shell.home).store
+    owners = {seaweedfs.credentials(store, name).secret_key: name for name in IDENTITIES}
+    for name, service in PlatformState.read(shell.home).services.items():
+        if name in IDENTITY and name != "postgres":  # which writes its titles where its environment was
+            given = psutil.Process(service.pid).environ().values()
+            assert {owners[value] for value in given if value in owners} == {IDENTITY[name]} - {None}, name
 
 
 def test_strangers_are_refused(shell: Shell) -> None:
