@@ -88,6 +88,9 @@ for argument in sys.argv[1:]:
 """
 
 
+SLEEPS = "RangeDataset,ReduceDataset,SleepDataset"  # what the slow ones wait with; no version of a shop may have it
+
+
 def ranker(shares: tuple[float, ...] = (0.1, 0.5), shadow: int = 60, name: str = "recommend") -> Ranker:
     """The ranker whose versions are rolled; 200 requests are enough for a step here."""
     return Ranker.model_validate(
@@ -422,7 +425,8 @@ def main() -> None:
         served.mkdir()
         command = [sys.executable, "-m", "reshelve.cli"]
         agent = ["agent", "--models", str(served), "--server", grpc, "--every", "0.5"]
-        processes.append(start([*command, *agent], home / "agent.log"))
+        slow = {"RESHELVE_GRAPH_OPERATIONS": SLEEPS}
+        processes.append(start([*command, *agent], home / "agent.log", slow))
         wait_until((served / "models.config").is_file, 60, "the agent")
         words = ["model-server", "--models", str(served), "--grpc", grpc, "--rest", rest]
         server = Server([*command, *words], home / "server.log", args.threads)

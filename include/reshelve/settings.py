@@ -86,6 +86,11 @@ class Settings(BaseSettings):
         None,
         description="The directory of trusted public keys; empty: keys/trusted in the home.",
     )
+    graph_operations: str = Field(
+        "",
+        description="TensorFlow operations that versions may have beyond the list of those that only compute, separated by "
+        "commas: for kinds of your own. Agents need the same ones as packaging.",
+    )
     release_lease_seconds: float = Field(
         120,
         gt=0,

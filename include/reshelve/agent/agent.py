@@ -17,6 +17,7 @@ from pathlib import Path
 from reshelve.agent.admin import ServerAdmin, ServerRefusedError
 from reshelve.agent.copier import Copier
 from reshelve.agent.disk import Disk
+from reshelve.agent.inspector import Inspector
 from reshelve.agent.load_watch import LoadWatch
 from reshelve.agent.loads import Loads
 from reshelve.agent.placeholder import PLACEHOLDER, placeholder_path, write_placeholder
@@ -97,6 +98,7 @@ class Agent:
         self.start_file = StartFile(models)
         self.pointers = Pointers(store)
         self.copier = Copier(copies, self.disk)
+        self.inspector = Inspector(self.disk)
         self.admin = ServerAdmin(server)
         self.reloads = Reloads(self.admin)
         self.loads = LoadWatch(Loads(models))
@@ -133,6 +135,7 @@ class Agent:
     def close(self) -> None:
         """Stop copying and close the connection; the server keeps serving."""
         self.copier.close()
+        self.inspector.close()
         self.admin.close()
         self.reloads.close()
 
@@ -150,6 +153,8 @@ class Agent:
         observed = self._observe()
         if observed is not None:
             self.loads.learn(observed, self.pointers.known, self.reloads.under_way)
+            with self._disk_may_refuse():
+                self.inspector.look(observed)
             with self._disk_may_refuse():
                 self._step(observed)
         self.loads.forget(self.pointers.known)
@@ -218,6 +223,7 @@ class Agent:
     def _is_away(self) -> None:
         self._away_since = self._away_since or time.monotonic()
         self.loads.server_is_away()
+        self.inspector.server_is_away()
 
     def _step(self, observed: dict[str, Observed], may_load: bool = True) -> None:
         """Tell the server what is next, unless it is still taking in what it was told."""
@@ -226,7 +232,10 @@ class Agent:
         if not self.pointers.complete:
             self._tell_again_what_it_lost(observed)
             return
-        wanted = {r: e for r, e in self.applied.items() if r not in self.pointers.known}
+        others = {r: e for r, e in self.applied.items() if r not in self.pointers.known}
+        wanted = self._held_or_ready(others, observed)
+        if wanted is None:
+            return
         begun = self._next_loads(observed) if may_load else []
         for ranker, pointer in self._ours().items():
             seen, chosen = observed[ranker], frozenset(v for name, v in begun if name == ranker)
@@ -253,18 +262,37 @@ class Agent:
 
     def _tell_again_what_it_lost(self, observed: dict[str, Observed]) -> None:
         """While the pointers cannot be read: a server that came back without what it had gets that again."""
-        lost = [(r, v) for r, e in self.applied.items() for v in e.versions - observed[r].held]
-        if lost and not any(self.loads.told(ranker) for ranker in self.applied):
-            bare = {r: ModelEntry(e.name, e.base_path, e.versions) for r, e in self.applied.items()}
-            labelled = {r: e for r, e in self.applied.items() if e.versions <= observed[r].available}
+        if any(self.loads.told(ranker) for ranker in self.applied):
+            return
+        entries = self._held_or_ready(self.applied, observed) or {}
+        lost = [(r, v) for r, e in entries.items() for v in e.versions - observed[r].held if v != PLACEHOLDER]
+        if lost:
+            bare = {r: ModelEntry(e.name, e.base_path, e.versions) for r, e in entries.items()}
+            labelled = {r: e for r, e in entries.items() if e.versions <= observed[r].available}
             self._send({**bare, **labelled}, lost)
+
+    def _held_or_ready(self, entries: Entries, observed: dict[str, Observed]) -> Entries | None:
+        """The entries without what the server would load of files that changed; None while one is still being read."""
+        found: Entries = {}
+        for ranker, entry in entries.items():
+            seen = observed[ranker]
+            lost = entry.versions - seen.held - seen.failures.keys() - {PLACEHOLDER}
+            sound = lost & self.disk.sound(ranker)
+            if not all(self.inspector.ready(ranker, version) for version in sound):
+                return None
+            kept = entry.limited_to(entry.versions - lost | sound)
+            if kept is not None:
+                found[ranker] = kept
+        return found
 
     def _next_loads(self, observed: dict[str, Observed]) -> list[tuple[str, int]]:
         ours = self._ours()
-        return self.loads.choose(ours, observed, {ranker: self.disk.of(ranker) for ranker in ours})
+        chosen = self.loads.choose(ours, observed, {ranker: self.disk.sound(ranker) for ranker in ours})
+        return [copy for copy in chosen if self.inspector.ready(*copy)]
 
     def _placeholder_entry(self, ranker: str) -> ModelEntry:
         """What makes the server know a ranker, so that no reload has to wait for its first load."""
+        write_placeholder(self.models)  # it is loaded anew: nothing else may be in its place
         return ModelEntry(ranker, placeholder_path(self.models), frozenset({PLACEHOLDER}))
 
     def _send(self, wanted: Entries, begun: list[tuple[str, int]]) -> None:
@@ -326,8 +354,8 @@ class Agent:
         pointer = self.pointers.known.get(ranker)
         if pointer is None:  # not read yet, or damaged: it keeps what it has
             entry = self.start_file.ours.get(ranker) or self.applied.get(ranker)
-            return None if entry is None else entry.limited_to(self.disk.of(ranker))
-        proven = self.loads.records.proven(ranker) & self.disk.of(ranker)
+            return None if entry is None else entry.limited_to(self.disk.sound(ranker))
+        proven = self.loads.records.proven(ranker) & self.disk.sound(ranker)
         return start_entry(pointer, proven, self.disk.base_path(ranker), narrow=away > _NARROW_SECONDS)
 
     def _clean(self, observed: dict[str, Observed]) -> None:

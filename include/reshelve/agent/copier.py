@@ -38,7 +38,7 @@ class Copier:
     _failures: dict[Copy, _Failure] = field(default_factory=dict)
 
     def want(self, ranker: str, versions: list[int]) -> None:
-        """Start copies of wanted versions that are missing; forget failures of those no longer wanted."""
+        """Start copies of wanted versions that are missing, or whose files were changed; forget failures of those no longer wanted."""
         self._collect()
         for copy in [c for c in self._failures if c[0] == ranker and c[1] not in versions]:
             del self._failures[copy]
@@ -46,7 +46,8 @@ class Copier:
             copy = (ranker, version)
             failure = self._failures.get(copy)
             waits = failure is not None and time.monotonic() < failure.not_before
-            if version not in self.disk.of(ranker) and copy not in self._under_way and not waits:
+            wanting = version not in self.disk.of(ranker) or self.disk.is_spoiled(ranker, version)
+            if wanting and copy not in self._under_way and not waits:
                 self._under_way[copy] = self._pool.submit(self._copy, ranker, version)
 
     def busy_with(self, ranker: str) -> frozenset[int]:
@@ -58,8 +59,13 @@ class Copier:
         return {v: f.message for (name, v), f in self._failures.items() if name == ranker and f.lasting}
 
     def troubles(self, ranker: str) -> list[str]:
-        """What hinders copies for now: a full disk, S3 away."""
-        return [f.message for (name, _), f in self._failures.items() if name == ranker and not f.lasting]
+        """What hinders copies for now (a full disk, S3 away), and what has to be copied again."""
+        changed = [v for v in sorted(self.disk.of(ranker)) if self.disk.is_spoiled(ranker, v)]
+        found = [f.message for (name, _), f in self._failures.items() if name == ranker and not f.lasting]
+        return [
+            *found,
+            *(f"version {version} was changed on this disk, and is copied again" for version in changed),
+        ]
 
     def close(self) -> None:
         """Start nothing more; the copy under way is not waited for (it is invisible until it is whole)."""

@@ -8,6 +8,7 @@ no reload waits (decision 0158).
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from reshelve.files import write_whole
@@ -27,11 +28,12 @@ def placeholder_path(models: Path) -> Path:
 
 
 def write_placeholder(models: Path) -> None:
-    """Make it where it is missing: a SavedModel without signatures, so that a request to it is refused."""
+    """Make it where it is missing or not as it was: a SavedModel without signatures, so that a request to it is refused."""
     path = placeholder_path(models) / str(PLACEHOLDER) / "saved_model.pb"
     graph = _graph()
-    if path.is_file() and path.read_bytes() == graph:
+    if path.is_file() and path.read_bytes() == graph and list(path.parent.iterdir()) == [path]:
         return
+    shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, graph)
 

@@ -82,6 +82,13 @@ class Release(Form):
         description="Number of published versions that housekeeping keeps, in addition to the serving ones.",
     )
     top: int = Field(100, ge=1, le=1000, description="next_item, search: number of items in an answer.")
+    max_rows: int | None = Field(
+        None,
+        ge=32,
+        le=16_384,
+        description="Rows that one request may have; more are refused. null: 64 questions (next_item, search), 1024 "
+        "candidates (pair, and `score` of search).",
+    )
     approval: bool = Field(
         False,
         description="Wait for a person's approval before the promotion: in Required Actions, on the Releases "

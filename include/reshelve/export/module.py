@@ -19,6 +19,7 @@ Answer = dict[str, tf.Tensor]
 Function = Callable[..., Any]  # a concrete function
 
 IDS = tf.TensorSpec([None, None], tf.int32)
+MOST_QUESTIONS, MOST_CANDIDATES = 64, 1024
 LENGTHS = tf.TensorSpec([None], tf.int32)
 
 
@@ -29,6 +30,10 @@ class RankerModule(tf.Module):
     logits: Function
     serving_default: Function
     features: PairFeatures | None = None  # what the model reads beside the texts
+
+    def most_rows(self, name: str) -> int:
+        """Rows of one input that a request may have, where the ranker file has no `release.max_rows`."""
+        return MOST_CANDIDATES if name == "item" else MOST_QUESTIONS
 
     @property
     def trained(self) -> Function:

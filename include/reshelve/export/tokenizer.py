@@ -170,7 +170,8 @@ class GraphTokenizer(tf.Module):
             shape_invariants=(tf.TensorShape([]), *(flat,) * 5),
             maximum_iterations=self.form.longest_word,
         )
-        whole = tf.logical_not(tf.reduce_any(owners[:, tf.newaxis] == lost[tf.newaxis, :], axis=1))
+        times = tf.math.unsorted_segment_sum(tf.ones_like(lost), lost, tf.size(words))
+        whole = tf.gather(times, owners) == 0
         ids = tf.concat([_kept(ids, whole), tf.fill(tf.shape(lost), self.unknown)], 0)
         return ids, tf.concat([_kept(owners, whole), lost], 0)
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.layers import Layers
+from reshelve.export.limits import within_limits
 from reshelve.export.module import RankerModule
 from reshelve.features.features import PairFeatures, read_features
 from reshelve.kinds.registry import kind_of
@@ -40,8 +41,11 @@ class VersionBuilder:
         return kind_of(model.document.kind).export.module(self, model, layers)
 
     def write(self, module: RankerModule, directory: Path) -> None:
-        """The SavedModel, and the catalogue beside it."""
-        tf.saved_model.save(module, str(directory), signatures=module.signatures)
+        """The SavedModel, whose signatures refuse requests that are too large, and the catalogue beside it."""
+        given = self.run.ranker.release.max_rows
+        rows = module.most_rows if given is None else lambda _: given
+        signatures = {name: within_limits(each, rows) for name, each in module.signatures.items()}
+        tf.saved_model.save(module, str(directory), signatures=signatures)
         (directory / "assets.extra").mkdir(exist_ok=True)
         self.catalogue.write_jsonl(directory / "assets.extra" / "catalogue.jsonl")
 

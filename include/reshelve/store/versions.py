@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from reshelve.errors import DataError, TryAgainError
@@ -116,7 +117,12 @@ def describe_directory(directory: Path) -> dict[str, FileEntry]:
 
 
 def check_directory(manifest: Manifest, directory: Path) -> None:
-    """Compare every byte below `directory` with the manifest. Raises DataError naming what differs."""
+    """Compare every byte below `directory` with the manifest. Raises DataError naming what differs.
+
+    A link to a directory is none: what is behind it may be changed from elsewhere.
+    """
+    if directory.is_symlink():
+        raise DataError(f"{directory} is a link", "expected a directory")
     found = describe_directory(directory)
     wrong = sorted(
         path for path in found.keys() | manifest.files.keys() if found.get(path) != manifest.files.get(path)
@@ -129,32 +135,38 @@ def check_directory(manifest: Manifest, directory: Path) -> None:
 
 
 def download_version(
-    store: ObjectStore, ranker: str, version: int, directory: Path, rate: int | None = None
+    store: ObjectStore,
+    ranker: str,
+    version: int,
+    directory: Path,
+    rate: int | None = None,
+    check: Callable[[Path], object] = lambda _: None,
 ) -> Manifest:
-    """Copy a version to `directory`, which appears only when every digest and size was verified.
+    """Copy a version to `directory`, which appears only when every digest and size was verified, and `check` is content.
 
-    `rate`: bytes a second at most. A `directory` that is there and verifies is left alone; one that does not is
-    replaced. Raises DataError where the version is not published or its bytes differ, TryAgainError where the disk is
-    full or S3 away.
+    `rate`: bytes a second at most. A `directory` that is there and verifies is left alone; one that does not gets the right
+    files one by one, and is there all the time. Raises DataError where the version is not published or its bytes differ, or
+    `check` raises it; TryAgainError where the disk is full or S3 away.
     """
     manifest = require_manifest(store, ranker, version)
     if directory.is_dir():
         try:
             check_directory(manifest, directory)
-            return manifest
         except DataError as error:
             logger(ranker=ranker, version=version).warning(
                 "local copy is bad, copied again", problem=error.detail
             )
+        else:
+            check(directory)
+            return manifest
     check_uploaded(store, manifest)
     incoming = directory.with_name(f".incoming-{directory.name}")
     shutil.rmtree(incoming, ignore_errors=True)
     try:
         _copy(store, manifest, incoming, rate)
         check_directory(manifest, incoming)
-        if directory.is_dir():
-            shutil.rmtree(directory)
-        incoming.rename(directory)
+        check(incoming)
+        _put_in_place(manifest, incoming, directory)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TryAgainError(f"{directory.parent}: the disk is full", str(error)) from error
@@ -162,6 +174,23 @@ def download_version(
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
     return manifest
+
+
+def _put_in_place(manifest: Manifest, incoming: Path, directory: Path) -> None:
+    """Make `directory` what `incoming` is. A server drops a version whose directory is gone, so it is never gone."""
+    if directory.is_symlink() or not directory.is_dir():
+        directory.unlink(missing_ok=True)
+        incoming.rename(directory)
+        return
+    for path in sorted(directory.rglob("*"), reverse=True):  # what is within a folder comes before it
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink() or (path.is_file() and name not in manifest.files):
+            path.unlink()
+        elif path.is_dir() and not any(known.startswith(f"{name}/") for known in manifest.files):
+            shutil.rmtree(path)
+    for name in manifest.files:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (incoming / name).replace(directory / name)
 
 
 def _copy(store: ObjectStore, manifest: Manifest, directory: Path, rate: int | None) -> None:

@@ -82,7 +82,7 @@ def write_trained(
     directory.mkdir(parents=True, exist_ok=True)
     save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / "model.safetensors")
     document = {
-        "kind": kind, "pooling": pooling, "max_length": max_length, "items": items if kind == "next_item" else None,
+        "kind": kind, "pooling": pooling, "max_length": max_length, "items": None if kind == "pair" else items,
         "architecture": {name: architecture[name] for name in SMALL},
     }  # fmt: skip
     (directory / "model.json").write_text(json.dumps(document))

@@ -13,7 +13,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from reshelve.errors import DataError
 from reshelve.export.operations import PRODUCER, SERVER, check_operations
-from reshelve.settings import PROJECT
+from reshelve.settings import PROJECT, settings
 
 
 def a_version(directory: Path, *nodes: NodeDef, within: bool = False, min_consumer: int = 0) -> Path:
@@ -40,21 +40,29 @@ def list_item(shape: int | None = None) -> NodeDef:
 
 
 @pytest.mark.parametrize("within", [False, True], ids=["in the graph", "in a function"])
-@pytest.mark.parametrize(
-    ("node", "named"),
-    [
-        (NodeDef(name="n", op="DecodeJxl"), "DecodeJxl"),
-        (list_item(types_pb2.DT_INT64), "TensorListGetItem.Tshape"),
-        (NodeDef(name="n", op="EagerPyFunc"), "EagerPyFunc"),
-        (NodeDef(name="n", op="NobodysOp"), "NobodysOp"),
-    ],
-)
-def test_what_the_server_does_not_know_is_refused(
-    tmp_path: Path, node: NodeDef, named: str, within: bool
-) -> None:
-    with pytest.raises(DataError, match=f"that stock servers lack: {re.escape(named)}\n") as told:
+def test_what_the_server_does_not_know_is_refused(tmp_path: Path, within: bool) -> None:
+    node = list_item(types_pb2.DT_INT64)
+    with pytest.raises(DataError, match=r"that stock servers lack: TensorListGetItem\.Tshape\n") as told:
         check_operations(a_version(tmp_path, node, within=within))
     assert SERVER in told.value.detail
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["in the graph", "in a function"])
+@pytest.mark.parametrize("name", ["DecodeJxl", "EagerPyFunc", "NobodysOp"])
+def test_what_no_graph_needs_is_refused(tmp_path: Path, name: str, within: bool) -> None:
+    where = "in function inner" if within else "in the graph"
+    with pytest.raises(DataError, match=f"would do more than compute: {name} {where}"):
+        check_operations(a_version(tmp_path, NodeDef(name="n", op=name), within=within))
+
+
+@pytest.mark.parametrize("name", ["DecodeJxl", "NobodysOp"])
+def test_what_an_installation_allows_must_be_known_to_the_server_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("RESHELVE_GRAPH_OPERATIONS", name)
+    settings.cache_clear()
+    with pytest.raises(DataError, match=f"that stock servers lack: {name}"):
+        check_operations(a_version(tmp_path, NodeDef(name="n", op=name)))
 
 
 @pytest.mark.parametrize("shape", [None, types_pb2.DT_INT32])

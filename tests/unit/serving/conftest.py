@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.graphs import graph_bytes
 
 from reshelve.agent.admin import ServerAdmin
 from reshelve.config.ranker import Ranker
@@ -64,6 +65,10 @@ for argument in sys.argv[1:]:
     module = Ranking(float(offset))
     tf.saved_model.save(module, path, signatures={"serving_default": module.ask.get_concrete_function()})
 """
+
+
+# What they are slow and deadly with is nothing that a version of a shop may have.
+_MISBEHAVING = "Abort,RangeDataset,ReduceDataset,SleepDataset"
 
 
 @pytest.fixture(scope="session")
@@ -131,25 +136,27 @@ Publisher = Callable[..., int]
 
 @pytest.fixture
 def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) -> Publisher:
-    """Publish a version of a partition: `publish(date(2011, 8, 30))`; `no_model` is bytes that nobody will load.
+    """Publish a version of a partition: `publish(date(2011, 8, 30))`; `no_model` is a graph that answers nothing, a path one's own SavedModel.
 
     `loads_with="sleep 5"` takes so many seconds to load, `loads_with="kill"` ends whatever server loads it.
     """
 
     def made(
         partition: date,
-        model: str = "good",
+        model: str | Path = "good",
         *,
         ranker: str = "recommend",
         verdict: str = "promote",
         ballast: int = 0,
         loads_with: str = "",
     ) -> int:
-        run = Run(_ranker(ranker), partition, object_store(), tmp_path / "work" / model)
+        run = Run(_ranker(ranker), partition, object_store(), tmp_path / "work" / Path(model).name)
         directory = run.stage("package").directory / "version"
         if model == "no_model":
             directory.mkdir()
-            (directory / "saved_model.pb").write_bytes(b"no graph")
+            (directory / "saved_model.pb").write_bytes(graph_bytes())
+        elif isinstance(model, Path):
+            shutil.copytree(model, directory)
         else:  # built once, and only where a test loads it: TensorFlow costs many seconds
             shutil.copytree(request.getfixturevalue("saved_models")[model], directory)
         if loads_with:  # what its warm-up asks: "sleep 5" loads for five seconds, "kill" ends the server
@@ -215,10 +222,14 @@ class Host:
         finally:
             restarts.end()
 
-    def start_agent(self) -> int:
-        """Start the agent; its process id."""
+    def start_agent(self, operations: str = _MISBEHAVING) -> int:
+        """Start the agent; its process id. `operations`: what it allows graphs beyond those that only compute."""
         command = [sys.executable, "-m", "reshelve.cli", "agent", "--models", str(self.models)]
-        return self._start([*command, "--server", self.grpc, "--name", "a", "--every", "0.2"], "agent")
+        return self._start(
+            [*command, "--server", self.grpc, "--name", "a", "--every", "0.2"],
+            "agent",
+            {"RESHELVE_GRAPH_OPERATIONS": operations},
+        )
 
     def kill(self, pid: int) -> None:
         """SIGKILL, and wait until it is gone."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.graphs import graph_bytes
 
 from reshelve.agent import agent as agent_module
 from reshelve.agent.agent import Agent, run_agent
@@ -28,6 +29,7 @@ from reshelve.store.signatures import signed, signing_key
 from reshelve.store.versions import describe_directory
 
 ONE = 20110830001
+GRAPH, OTHER = graph_bytes("graph"), graph_bytes("grapf")  # of one size
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def version(store: ObjectStore, tmp_path: Path, make_stable: Callable[..., Any])
     """A published version that is stable; its bytes are no model, and no server is there to mind."""
     source = tmp_path / "source"
     source.mkdir()
-    (source / "saved_model.pb").write_bytes(b"graph")
+    (source / "saved_model.pb").write_bytes(GRAPH)
     store.upload_directory(source, f"models/recommend/{ONE}")
     store.put(f"models/recommend/{ONE}/manifest.json", signed_manifest(ONE, source))
     make_stable(store, "recommend", ONE)
@@ -99,7 +101,7 @@ def test_it_copies_and_reports_while_the_server_is_away(
     store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
 ) -> None:
     copied(start())
-    assert (models / "recommend" / str(version) / "saved_model.pb").read_bytes() == b"graph"
+    assert (models / "recommend" / str(version) / "saved_model.pb").read_bytes() == GRAPH
     report = the_report(store)
     assert report.sequence == 4 and report.serving.available == ()
     assert report.error is not None and "cannot be reached" in report.error
@@ -138,7 +140,7 @@ def test_a_copy_that_changed_on_disk_is_removed_and_copied_again(
     copied(start()).close()
     directory = models / "recommend" / str(version)
     if change == "other bytes":
-        (directory / "saved_model.pb").write_bytes(b"grapf")
+        (directory / "saved_model.pb").write_bytes(OTHER)
     elif change == "an added file":
         (directory / "added").touch()
     else:
@@ -149,7 +151,7 @@ def test_a_copy_that_changed_on_disk_is_removed_and_copied_again(
     again = start()
     assert read_config(models) == {} and not directory.exists()
     copied(again)
-    assert (directory / "saved_model.pb").read_bytes() == b"graph"
+    assert (directory / "saved_model.pb").read_bytes() == GRAPH
 
 
 def test_the_longer_the_server_is_away_the_less_it_is_asked_to_start_from(
@@ -185,7 +187,7 @@ def test_what_has_no_manifest_of_ours_is_nobodys_to_delete(
     (models / "theirs" / "1" / "saved_model.pb").write_bytes(b"theirs")
     (models / "theirs" / ".incoming-3").mkdir()
     (models / "recommend" / str(version)).mkdir(parents=True)
-    (models / "recommend" / str(version) / "saved_model.pb").write_bytes(b"grapf")
+    (models / "recommend" / str(version) / "saved_model.pb").write_bytes(OTHER)
     theirs = f'''model_config_list {{
   config {{ name: "theirs" base_path: "{models}/theirs" model_platform: "tensorflow" }}  # ours
 }}
@@ -202,9 +204,7 @@ def test_what_has_no_manifest_of_ours_is_nobodys_to_delete(
     assert "in the way" in the_report(store).failures[version]
     assert (models / "models.config").read_text() == theirs
     assert set(before) <= set(models.rglob("*"))
-    (models / "recommend" / str(version) / "saved_model.pb").write_bytes(
-        b"graph"
-    )  # the very bytes: taken over
+    (models / "recommend" / str(version) / "saved_model.pb").write_bytes(GRAPH)  # the very bytes: taken over
     copied(agent)
     agent.loads.records.available("recommend", version)
     agent.round()
@@ -314,7 +314,7 @@ def test_a_torn_file_of_wanted_labels_is_written_anew(
 def test_a_version_that_cannot_be_had_here_keeps_no_other_ranker_from_being_ready(
     store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
 ) -> None:
-    store.put(f"models/recommend/{version}/saved_model.pb", b"grapf")
+    store.put(f"models/recommend/{version}/saved_model.pb", OTHER)
     agent = start()
 
     def left_out() -> bool:
@@ -366,7 +366,7 @@ def test_a_full_disk_is_reported_and_tried_again(
 def test_bytes_that_differ_from_the_manifest_are_a_lasting_failure(
     store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
 ) -> None:
-    store.put(f"models/recommend/{version}/saved_model.pb", b"grapf")
+    store.put(f"models/recommend/{version}/saved_model.pb", OTHER)
     agent = start()
 
     def reported() -> bool:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.graphs import graph_bytes
 
 from reshelve.agent.copier import Copier
 from reshelve.agent.disk import Disk
@@ -19,8 +20,9 @@ MEGABYTES = 4
 
 def publish(store: ObjectStore, version: int, source: Path) -> None:
     """A signed version of some megabytes."""
-    source.mkdir()
-    (source / "saved_model.pb").write_bytes(bytes([version % 256]) * (MEGABYTES * 1_000_000))
+    (source / "assets.extra").mkdir(parents=True)
+    (source / "saved_model.pb").write_bytes(graph_bytes())
+    (source / "assets.extra" / "ballast").write_bytes(bytes([version % 256]) * (MEGABYTES * 1_000_000))
     prefix = f"models/recommend/{version}"
     store.upload_directory(source, prefix)
     document = {

@@ -11,7 +11,7 @@ from reshelve.errors import DataError
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, RankerModule, places, traced
+from reshelve.export.module import IDS, LENGTHS, MOST_CANDIDATES, Answer, RankerModule, places, traced
 from reshelve.export.tokenizer import Rows
 from reshelve.export.version import VersionBuilder
 from reshelve.features.blend import Blend
@@ -71,6 +71,10 @@ class PairModule(RankerModule):
         inputs = [tf.TensorSpec([None], tf.string, name=name) for name in ("query", "item")]
         self.logits = traced(logits, *inputs)
         self.serving_default = traced(serving_default, *inputs)
+
+    def most_rows(self, name: str) -> int:
+        """A query may come with each of its candidates."""
+        return MOST_CANDIDATES
 
     def _item_tokens(self, item: tf.Tensor, titles: Rows) -> Rows:
         index = self.table.lookup(item)
