@@ -71,7 +71,7 @@ GRAPHS: dict[str, tuple[Graph, str]] = {
     ),
     "runs Python": (lambda history: tf.numpy_function(lambda text: text, [history], tf.string), "PyFunc"),
     "runs Python eagerly": (lambda history: tf.py_function(lambda text: text, [history], tf.string), "EagerPyFunc"),
-    "reads a dataset": (from_a_dataset, "TextLineDataset"),
+    "reads a dataset": (from_a_dataset, "FlatMapDataset"),
     "reads an iterator": (
         lambda history: tf.raw_ops.IteratorFromStringHandleV2(string_handle=history[0]) is None or history, "IteratorFromStringHandleV2"
     ),

@@ -164,13 +164,32 @@ def test_what_every_saved_model_has_for_its_variables_serves_nothing_else(
     refuse(version, words)
 
 
+def names_no_asset(saved: SavedModel) -> None:
+    saved.meta_graphs[0].ClearField("asset_file_def")
+
+
+def assigns_another_path(saved: SavedModel) -> None:
+    graph = saved.meta_graphs[0].graph_def
+    graph.node.add(name="elsewhere", op="Const").attr["value"].tensor.string_val.append(b"/etc/passwd")
+    (variable,) = (node.name for node in graph.node if node.op == "VarHandleOp")
+    graph.node.add(name="more", op="AssignVariableOp", input=[variable, "elsewhere"])
+
+
+def shares_the_variable(saved: SavedModel) -> None:
+    graph = saved.meta_graphs[0].graph_def
+    (variable,) = (node for node in graph.node if node.op == "VarHandleOp")
+    graph.node.add(name="another", op="VarHandleOp").attr["shared_name"].s = variable.attr["shared_name"].s
+
+
 def test_a_table_is_filled_from_a_file_of_the_version_alone(tmp_path: Path) -> None:
     attacks.with_asset(tmp_path / "own")
     assert "InitializeTableFromTextFileV2" in check_operations(tmp_path / "own")
     attacks.with_asset(tmp_path / "foreign", "../../../../etc/passwd")
     refuse(tmp_path / "foreign", "its asset '../../../../etc/passwd' is no file of its assets")
-    attacks.rewrite(tmp_path / "own", lambda saved: saved.meta_graphs[0].ClearField("asset_file_def"))
-    refuse(tmp_path / "own", "reads a file that is no asset")
+    for number, change in enumerate([names_no_asset, assigns_another_path, shares_the_variable]):
+        changed = Path(shutil.copytree(tmp_path / "own", tmp_path / str(number)))
+        attacks.rewrite(changed, change)
+        refuse(changed, "reads a file that is no asset")
 
 
 def test_a_request_does_not_fill_a_table_from_a_file(tmp_path: Path) -> None:
