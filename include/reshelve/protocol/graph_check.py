@@ -152,16 +152,19 @@ class GraphCheck:
             if body.function
             else None
         )
-        prefixes = {node.input[0] for node in body.nodes if node.op in RESTORE}
+        prefixes = {_input(node, 0) for node in body.nodes if node.op in RESTORE}
         ((_, call), *_) = self._callers[body.name]
-        given = _node_of(call.input[0]) if call.input else None
-        is_ours = given == path and path in self._nodes and self._nodes[path].op == "Placeholder"
+        is_ours = (
+            _node_of(_input(call, 0)) == path
+            and path in self._nodes
+            and self._nodes[path].op == "Placeholder"
+        )
         if prefixes and (prefixes != {first} or not is_ours):
             yield f"RestoreV2 {body.where} reads other files than the version's own variables"
 
     def _problems_of_table(self, body: _Body, node: Node) -> Iterator[str]:
         """A file may fill a table when a version is loaded: only then is an asset's path the true one."""
-        tensors, runs = [node.input[1] if len(node.input) > 1 else ""], [node.name]
+        tensors, runs = [_input(node, 1)], [node.name]
         if body.function:
             arguments = [argument.name for argument in body.function.signature.input_arg]
             callers = self._callers.get(body.name, [])
@@ -170,7 +173,7 @@ class GraphCheck:
                 yield f"{node.op} {body.where} reads a file that is no asset"
                 return
             place = arguments.index(tensors[0])
-            tensors, runs = [call.input[place] for _, call in callers], [call.name for _, call in callers]
+            tensors, runs = [_input(call, place) for _, call in callers], [call.name for _, call in callers]
         if not all(self._is_asset(tensor) for tensor in tensors):
             yield f"{node.op} {body.where} reads a file that is no asset"
         if self._asked & set(runs):
@@ -184,7 +187,7 @@ class GraphCheck:
         paths = {_node_of(asset.tensor_info.name) for asset in self._meta.asset_file_def}
         if node.op == "Placeholder":  # the loader gives it; without, nothing that needs it runs
             return node.name in paths
-        handle = self._nodes.get(_node_of(node.input[0])) if node.op == "ReadVariableOp" else None
+        handle = self._nodes.get(_node_of(_input(node, 0))) if node.op == "ReadVariableOp" else None
         if handle is None or handle.op != "VarHandleOp":
             return False
         everywhere = (other for body in self._bodies for other in body.nodes if other.op == "VarHandleOp")
@@ -192,7 +195,7 @@ class GraphCheck:
             return False
         users = [user for user in self._nodes.values() if handle.name in map(_node_of, user.input)]
         return all(
-            user.op in _READS or (user.op == "AssignVariableOp" and _node_of(user.input[1]) in paths)
+            user.op in _READS or (user.op == "AssignVariableOp" and _node_of(_input(user, 1)) in paths)
             for user in users
         )
 
@@ -243,6 +246,10 @@ def _names_in(tensors: Iterable[Any]) -> list[str]:
 def _plain(name: str) -> str:
     """A name out of the file, as it may stand in reports and logs."""
     return name if _PLAIN.fullmatch(name) else repr(name[:_LONGEST_NAME])
+
+
+def _input(node: Node, place: int) -> str:
+    return str(node.input[place]) if place < len(node.input) else ""
 
 
 def _resource(variable: Node) -> bytes:
