@@ -126,10 +126,12 @@ def test_what_was_changed_after_the_copy_is_not_loaded(
     with asked_all_the_time(host) as answers:
         wait_until(lambda: scores(host) is not None, 60, "the version, copied again")
         wait_until(lambda: host.versions_listed() == {one}, 60, "the file that a server starts from")
-        folder = version.stat().st_ino
+        folder, seen = version.stat().st_ino, (host.logs / "agent").read_bytes().count(b"changed")
         tamper(version, saved_models["other"])
         host.kill(server)
-        wait_until(lambda: b"changed" in (host.logs / "agent").read_bytes(), 60, "the agent to see it")
+        wait_until(
+            lambda: (host.logs / "agent").read_bytes().count(b"changed") > seen, 60, "the agent to see it"
+        )
         host.start_server()
         wait_until(lambda: scores(host) is not None, 120, "the version, copied again")
     assert answers == {0.4}, "the other one scores 0.8"
