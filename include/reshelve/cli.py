@@ -18,7 +18,7 @@ from reshelve.pipeline.pinned_code import OtherCodeError
 from reshelve.platform.configuration import use_local_platform
 from reshelve.platform.variables import unknown_variables
 from reshelve.processes import die_with_parent
-from reshelve.verbs import clickstream, new, night, platform, servers, versions, watch
+from reshelve.verbs import clickstream, new, night, platform, servers, tokens, versions, watch
 
 app = typer.Typer(
     name="reshelve",
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verbs in (clickstream, new, night, versions, watch, servers, platform):
+for verbs in (clickstream, new, night, versions, watch, servers, tokens, platform):
     app.add_typer(verbs.app)
 
 

@@ -70,9 +70,9 @@ class Settings(BaseSettings):
     )
     model_server: str = Field("127.0.0.1:8500", description="gRPC address of the model server.")
     model_server_rest: str = Field("127.0.0.1:8501", description="REST address of the model server.")
-    gateway_tokens: SecretStr = Field(
-        SecretStr(""),
-        description="Bearer tokens that `reshelve gateway` accepts; list several, separated by commas, to rotate.",
+    gateway_tokens_file: Path | None = Field(
+        None,
+        description="The file of hashed tokens that `reshelve gateway` accepts and `reshelve tokens` writes; empty: gateway/tokens.json in the home.",
     )
     signatures: Literal["required", "off"] = Field(
         "required",

@@ -175,7 +175,7 @@ def test_a_run_that_there_is_not_is_refused(rankers: Path, asked: str, words: st
 
 
 def test_a_pin_holds_no_secret(rankers: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RESHELVE_PSEUDONYM_KEYS", "RESHELVE_GATEWAY_TOKENS", "RESHELVE_ALERT_WEBHOOK"):
+    for name in ("RESHELVE_PSEUDONYM_KEYS", "RESHELVE_ALERT_WEBHOOK"):
         monkeypatch.setenv(name, "2011-01-01:hunter2")
     night = begin_night()
     text = json.dumps(pin_of(store, night))
