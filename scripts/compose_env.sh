@@ -15,6 +15,5 @@ $(for identity in ADMIN NIGHTS PAGES AGENT GATEWAY CALLERS METRICS; do
   echo "RESHELVE_S3_${identity}_KEY=$(word 20)"
   echo "RESHELVE_S3_${identity}_SECRET=$(word 40)"
 done)
-RESHELVE_GATEWAY_TOKENS=$(word 40)
 RESHELVE_START_DATE=$(date -u +%F)
 ENV

@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import ssl
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,12 +21,16 @@ from typing import Any
 
 import pytest
 
+from reshelve.deployments.deployment_log import Pointer, pointer_key
+from reshelve.gateway import token_verbs
 from reshelve.gateway.configuration import SESSION_HEADER, VERSION_HEADER
 from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
 from reshelve.settings import settings
+from reshelve.store.objects import ObjectStore
 
-TOKEN = "a-token-of-the-shop"
+TOKEN = "shop.a-token-that-is-long-and-random-enough"
 PATH = "/v1/models/recommend:predict"
+STABLE = 20110829001
 BODY = json.dumps({"inputs": {"history": ["title 1"]}})
 
 
@@ -50,13 +55,14 @@ class Shop:
         path: str = PATH,
         token: str = TOKEN,
         body: str = BODY,
+        headers: Mapping[str, str] | None = None,
         connection: http.client.HTTPSConnection | None = None,
     ) -> tuple[int, Any, int]:
         """Status, JSON, and the version that answered (0: none said)."""
         asked = connection or self.connect()
-        headers = {"Authorization": f"Bearer {token}", SESSION_HEADER: session}
+        sent = {"Authorization": f"Bearer {token}", SESSION_HEADER: session, **(headers or {})}
         try:
-            asked.request(method, path, body if method == "POST" else None, headers)
+            asked.request(method, path, body if method == "POST" else None, sent)
             answer = asked.getresponse()
             content = answer.read()
             try:
@@ -89,11 +95,12 @@ class Shop:
         return int((self.home / "gateway" / "nginx.pid").read_text())
 
     def nginx_lives(self) -> bool:
-        """Whether one of the two does."""
+        """Whether one of the two does, or admission."""
         return any(Path(f"/proc/{pid}").exists() for pid in self._nginxes())
 
     def _nginxes(self) -> list[int]:
-        files = [self.home / "gateway" / name for name in ("nginx.pid", "inner.pid")]
+        names = ("nginx.pid", "inner.pid", "admission1.pid", "admission2.pid")
+        files = [self.home / "gateway" / name for name in names]
         return [int(file.read_text()) for file in files if file.is_file()]
 
     def close(self) -> None:
@@ -112,19 +119,24 @@ def open_shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
         pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
     home = Path(tempfile.mkdtemp(prefix="gateway-"))  # short: the path of a socket has a limit
     keys = settings().home / "keys"
-    monkeypatch.setenv("RESHELVE_GATEWAY_TOKENS", TOKEN)
     monkeypatch.setenv("RESHELVE_HOME", str(home))
     monkeypatch.setenv("RESHELVE_SIGNING_KEY", str(keys / "signing.pem"))
     monkeypatch.setenv("RESHELVE_TRUSTED_KEYS", str(keys / "trusted"))
     settings.cache_clear()
+    token_verbs.make("shop", rankers=[], days=1, given=TOKEN)
     return Shop(free_port(), home)
 
 
 @dataclass
 class Told:
-    """What a scripted model server answers: the statuses of a version in turn, the last one from then on; else 404."""
+    """What a scripted model server answers: the statuses of a version in turn, the last one from then on; else 404.
+
+    Every answer takes `seconds`, and one to a body with "sleep 1.5" so many; `headers`: those of the last request.
+    """
 
     address: str
+    seconds: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
     statuses: dict[str, list[int]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -143,11 +155,12 @@ class Told:
 
 
 @contextmanager
-def scripted_server() -> Iterator[Told]:
+def scripted_server(port: int = 0) -> Iterator[Told]:
     """A real HTTP server that answers by a script, where TensorFlow Serving could not be made to say what a test needs."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # one write for head and body, or the kernel waits 40 ms between them
 
         def do_GET(self) -> None:
             with told.lock:
@@ -157,8 +170,11 @@ def scripted_server() -> Iterator[Told]:
             self._answer(200, {"model_version_status": [state]})
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            told.headers = dict(self.headers)
             status = told.status(self.path.removesuffix(":predict"))
+            asleep = re.search(rb"sleep ([0-9.]+)", body)
+            ended.wait(float(asleep[1]) if asleep else told.seconds)
             self._answer(status, {"outputs": {}} if status == 200 else {"error": f"told to say {status}"})
 
         def _answer(self, status: int, document: Any) -> None:
@@ -169,6 +185,7 @@ def scripted_server() -> Iterator[Told]:
             # A server must neither speak for the gateway nor to its counts.
             self.send_header(VERSION_HEADER, "666")
             self.send_header("X-Reshelve-Told", "1 666|200|0.1")
+            self.send_header("X-Accel-Redirect", "/health")
             self.end_headers()
             self.wfile.write(body)
 
@@ -179,13 +196,45 @@ def scripted_server() -> Iterator[Told]:
         request_queue_size = 128
         daemon_threads = True
 
-    server = Server(("127.0.0.1", 0), Handler)
+    ended = threading.Event()
+    server = Server(("127.0.0.1", port), Handler)
     told = Told(f"127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield told
     finally:
+        ended.set()
         server.shutdown()
         server.server_close()
         thread.join(timeout=10)
+
+
+@contextmanager
+def two_servers() -> Iterator[list[Told]]:
+    """Two scripted model servers that have the stable version."""
+    with scripted_server() as one, scripted_server() as two:
+        for server in (one, two):
+            server.says(STABLE, [200])
+        yield [one, two]
+
+
+@contextmanager
+def open_gateway(
+    store: ObjectStore, servers: Sequence[Told], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shop]:
+    """A shop whose gateway answers, before those servers; a request may take a second."""
+    made = open_shop(monkeypatch)
+    pointer = Pointer(ranker="recommend", stable=STABLE).model_dump(mode="json")
+    store.put_json(pointer_key("recommend"), pointer)
+    try:
+        made.start(*(server.address for server in servers), timeout=1)
+        wait_until(lambda: made.ask()[0] == 200, 30, "the gateway to know the version")
+        yield made
+    finally:
+        made.close()
+
+
+def make_token(name: str, **values: Any) -> str:
+    """The text of one more token."""
+    return str(token_verbs.make(name, **{"rankers": [], "days": 1, **values})["token"])

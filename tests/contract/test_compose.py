@@ -118,6 +118,17 @@ def test_whoever_sends_nights_to_mlflow_gets_the_log_in_of_the_environment_file(
         assert SERVICES[name]["environment"][variable] == f"${{{variable}:-}}"
 
 
+def test_no_service_is_given_a_token_in_plain_text() -> None:
+    """The gateway's tokens are hashes in a file; an environment is readable by whoever may look at the container."""
+    assert "RESHELVE_GATEWAY_TOKENS" not in (PROJECT / "scripts" / "compose_env.sh").read_text()
+    given = {
+        name
+        for name, service in SERVICES.items()
+        if "RESHELVE_GATEWAY_TOKENS" in service.get("environment", {})
+    }
+    assert given == {"gateway"}, "which refuses them"
+
+
 def test_every_optional_variable_has_a_default() -> None:
     assert not re.search(r"(?<!\$)\$\{\w+\}", TEXT)
 
@@ -130,6 +141,7 @@ def test_every_reshelve_variable_is_a_setting() -> None:
         "RESHELVE_GPU_IMAGE",
         "RESHELVE_GPU_BASE",
         "RESHELVE_GATEWAY_PORT",
+        "RESHELVE_GATEWAY_TOKENS",  # of older files: refused with what to do
         "RESHELVE_PROMETHEUS_PORT",
         "RESHELVE_GRAFANA_PORT",
         "RESHELVE_MEMORY",

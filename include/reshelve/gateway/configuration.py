@@ -1,8 +1,9 @@
 """What the gateway's two nginx have in common. Each configuration is a pure function, to be tested without nginx.
 
-The *edge* meets callers: TLS, tokens, one path. Nothing that comes from the store is in its configuration, and a move
+The *edge* meets callers: TLS, limits, one path. Nothing that comes from the store is in its configuration, and a move
 of a pointer changes nothing in it: it is not read again, so no caller's connection is closed. The *inner* one is behind
-a socket of the file system, has no secret, knows rankers, versions and shares, and is read again at each move.
+a socket of the file system, knows rankers, versions and shares, and is read again at each move. Neither has a secret
+but the certificate's key; whether a request gets in, the edge asks the admission processes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,26 +24,41 @@ REQUEST_HEADER = "X-Reshelve-Request"
 """Between edge and inner: the same for every try of one request."""
 TOLD_HEADER = "X-Reshelve-Told"
 """Between inner and edge: who was asked and what they answered; it never reaches a caller."""
+RANKER_HEADER = "X-Reshelve-Ranker"
+"""Between edge and admission: which ranker a request is for."""
+CALLER_HEADER = "X-Reshelve-Caller"
+"""Between admission and edge: the name of the token that was let in."""
+ADMITTED = "@admitted"
+"""The edge's location of requests that were let in."""
+ADMISSION_PROCESSES = 2
+"""One answers while another one is started again."""
 AGAIN = 429
 """Between inner and edge: nobody began the request, ask once more."""
+_CONNECTIONS = 8192  # of each worker
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/@+=,~-]*")
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """What does not change while the gateway runs. `timeout` in seconds, for a whole request."""
+    """What does not change while the gateway runs.
+
+    `timeout` in seconds, for a whole request; `hosts`: what a caller may write as Host; `per_address`: requests a second,
+    and as many at once, from one address (0: any number); `tokens`: the file of hashed tokens.
+    """
 
     listen: str
     servers: tuple[str, ...]
     certificate: Path
     key: Path
-    tokens: tuple[str, ...]
+    hosts: tuple[str, ...]
+    per_address: int
+    tokens: Path
     timeout: float
     directory: Path
 
     @property
     def edge_configuration(self) -> Path:
-        """Where the edge reads its configuration: tokens are in it."""
+        """Where the edge reads its configuration."""
         return self.directory / "nginx.conf"
 
     @property
@@ -70,6 +87,11 @@ class Gateway:
         return self.directory / "again.sock"
 
     @property
+    def admissions(self) -> tuple[Path, ...]:
+        """Where the admission processes are asked."""
+        return tuple(self.directory / f"admission{n}.sock" for n in range(1, ADMISSION_PROCESSES + 1))
+
+    @property
     def counts(self) -> Path:
         """Where the edge reports each request, as datagrams."""
         return self.directory / "traffic.sock"
@@ -96,7 +118,7 @@ def plain_path(path: Path) -> str:
     return text
 
 
-def begin(gateway: Gateway, name: str, pid: Path) -> list[str]:
+def begin(gateway: Gateway, name: str, pid: Path, *, body_kilobytes: int, log_level: str) -> list[str]:
     """The lines before the servers. `name` keeps the temporary directories of the two apart."""
     temporary = [
         f"    {kind}_temp_path {plain_path(gateway.directory / f'{name}_{kind}')};"
@@ -108,16 +130,22 @@ def begin(gateway: Gateway, name: str, pid: Path) -> list[str]:
         "worker_processes auto;",
         f"worker_shutdown_timeout {milliseconds(2 * gateway.timeout + 5)};",
         f"pid {plain_path(pid)};",
-        "error_log stderr warn;",
-        "events { worker_connections 4096; }",
+        f"error_log stderr {log_level};",
+        f"worker_rlimit_nofile {_open_files()};",
+        f"events {{ worker_connections {_CONNECTIONS}; }}",
         "http {",
         *temporary,
         f"    root {plain_path(gateway.empty)};",
         "    access_log off;",
         "    server_tokens off;",
         "    default_type application/json;",
-        "    client_max_body_size 1m;",
-        "    client_body_buffer_size 1m;  # never to a file: bodies hold what customers typed",
+        f"    client_max_body_size {body_kilobytes}k;",
+        f"    client_body_buffer_size {body_kilobytes}k;  # never to a file: bodies hold what customers typed",
+        # Of what a caller wrote only what is named further on is sent on: no Content-Encoding, no Host, no cookies.
+        "    proxy_pass_request_headers off;",
+        "    proxy_set_header Content-Type application/json;",
+        "    proxy_redirect off;",
+        "    absolute_redirect off;",
         "    proxy_buffers 16 64k;",
         "    proxy_max_temp_file_size 0;",
         "    proxy_http_version 1.1;",
@@ -128,6 +156,18 @@ def begin(gateway: Gateway, name: str, pid: Path) -> list[str]:
 def says(location: str, status: int, body: Mapping[str, str], *more: str) -> list[str]:
     """A location that answers by itself; `more` lines come before the answer."""
     return [f"        {location} {{", *(f"            {line}" for line in more), f"            return {status} '{json.dumps(body)}';", "        }"]  # fmt: skip
+
+
+def ignored_headers() -> str:
+    """A line for locations that ask: what a server answers is content, and tells nginx nothing."""
+    return "proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset;"
+
+
+def _open_files() -> int:
+    """Two for each connection, where the system allows it: nginx would refuse callers long before it has as many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * _CONNECTIONS
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 def milliseconds(seconds: float) -> str:

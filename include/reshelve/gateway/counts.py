@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.gateway.configuration import AGAIN
 from reshelve.gateway.inner import IN_PLACE, SECOND_OPINION
+from reshelve.gateway.tokens import TokenName
 from reshelve.logs import logger
 from reshelve.names import RankerName
 from reshelve.protocol.traffic import BUSY, Meter
@@ -23,11 +25,15 @@ _ABSENT = "404"
 
 
 class _Line(BaseModel):
-    """One request. `told`: `<sequence> <version> <version>…|<their status>|<their seconds>`, of the last try."""
+    """One request. `told`: `<sequence> <version> <version>…|<their status>|<their seconds>`, of the last try.
+
+    `token`: the name of the caller's; "" where an edge of an earlier release, which lives on, does not say it.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     ranker: RankerName
+    token: TokenName | Literal[""] = ""
     status: str = Field(pattern=r"^[0-9, :-]{1,200}$")
     told: str = Field(pattern=r"^[0-9]+( [?~]?[0-9]+)+\|[0-9, :-]*\|[0-9.,  :-]*$")
 
@@ -48,11 +54,14 @@ class Attempt:
 
 
 class Counter:
-    """Counts, one datagram for each request, in a thread of its own. Use it in a `with`."""
+    """Counts, one datagram for each request, in a thread of its own. Use it in a `with`.
+
+    Each token is a client of its own: what only one caller's requests meet is not held against a version.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.meters: dict[str, Meter] = {}
+        self.meters: dict[tuple[str, str], Meter] = {}
         self.seen = 0
         self._name = f"gateway-{os.uname().nodename}-{os.getpid()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -93,7 +102,8 @@ class Counter:
         asked, statuses, seconds = said.told.split("|")
         sequence, *versions = asked.split(" ")
         found = list(attempts(versions, statuses, seconds))
-        meter = self.meters.setdefault(said.ranker, Meter(self._name))
+        client = f"{self._name}-{said.token}" if said.token else self._name
+        meter = self.meters.setdefault((said.ranker, client), Meter(client))
         tries = said.status.replace(" : ", ", ").split(", ")
         refusals = tries.count(str(AGAIN)) + sum(attempt.status == "429" for attempt in found)
         outcomes = [_Outcome.of(attempt, found) for attempt in found]

@@ -1,12 +1,13 @@
-"""The gateway for callers in other languages: nginx with TLS and a token, whose weights follow the pointers.
+"""The gateway for callers in other languages: nginx with TLS and tokens, whose weights follow the pointers.
 
-This process writes the configurations of two nginx (`gateway_config`), has the inner one read again when a pointer
-moves, and counts what the edge reports of each request, by version, as the client library does. Both live on when this
-process dies: the next one takes them over.
+This process writes the configurations of two nginx, has the inner one read again when a pointer moves, keeps the
+admission processes up, and counts what the edge reports of each request, by version, as the client library does. All of
+them live on when this process dies: the next one takes nginx over, and replaces admission without a refused caller.
 """
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import shutil
@@ -18,11 +19,15 @@ from pathlib import Path
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.gateway import edge as gateway_edge
 from reshelve.gateway import inner as gateway_inner
-from reshelve.gateway.certificate import self_signed
+from reshelve.gateway.admission_process import AdmissionProcess
+from reshelve.gateway.certificate import hosts_of, self_signed
 from reshelve.gateway.configuration import Gateway
 from reshelve.gateway.counts import Counter
 from reshelve.gateway.nginx import Nginx
 from reshelve.gateway.ready import Readiness, Stable
+from reshelve.gateway.servers import Servers
+from reshelve.gateway.token_verbs import tokens_path
+from reshelve.gateway.tokens import Tokens, TokensFile, read_tokens
 from reshelve.logs import logger
 from reshelve.names import require_address
 from reshelve.processes import only_one
@@ -31,7 +36,10 @@ from reshelve.protocol.traffic import write_traffic
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, impatient_store
 
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,200}")
+PLAIN_TOKENS = "RESHELVE_GATEWAY_TOKENS"
+"""Where tokens were once, in plain text."""
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]")
+_EXPIRES_SOON = datetime.timedelta(days=30)
 _LONGEST_SOCKET_PATH = 100  # of 107 bytes that the kernel takes
 
 
@@ -40,16 +48,18 @@ def run_gateway(
     servers: Sequence[str],
     certificate: Path | None,
     key: Path | None,
+    hosts: Sequence[str],
+    per_address: int,
     timeout: float,
     every: float,
 ) -> None:
     """Run until SIGTERM or SIGINT; nginx finishes its requests and stops with it.
 
-    Raises ConfigurationError without nginx, token or a whole certificate, and for what cannot be used in nginx's configuration; AlreadyRunningError where another gateway keeps the home.
+    Raises ConfigurationError without nginx or a whole certificate, for tokens in plain text, and for what cannot be used in nginx's configuration; AlreadyRunningError where another gateway keeps the home.
     """
     if shutil.which("nginx") is None:
         raise ConfigurationError("nginx is not installed", "Debian: apt-get install nginx-light")
-    gateway = configured(listen, servers, certificate, key, timeout)
+    gateway = configured(listen, servers, certificate, key, hosts, per_address, timeout)
     if os.geteuid() == 0:
         logger(part="gateway").warning("nginx runs as root: run the gateway as its own user")
     stop = threading.Event()
@@ -62,12 +72,19 @@ def run_gateway(
         with (
             Counter(gateway.counts) as counter,
             Readiness(gateway.ready, gateway.servers, lambda: _stable(pointers) if looked.is_set() else None),
+            Servers(gateway.servers) as answering,
         ):
-            _follow(gateway, pointers, looked, counter, stop, every)
+            _follow(gateway, pointers, looked, counter, answering, stop, every)
 
 
 def configured(
-    listen: str, servers: Sequence[str], certificate: Path | None, key: Path | None, timeout: float
+    listen: str,
+    servers: Sequence[str],
+    certificate: Path | None,
+    key: Path | None,
+    hosts: Sequence[str],
+    per_address: int,
+    timeout: float,
 ) -> Gateway:
     """What a person asked for, each part as it may stand in nginx's configuration. Makes the gateway's directory.
 
@@ -77,39 +94,58 @@ def configured(
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     asked = tuple(servers) or (settings().model_server_rest,)
+    pair = _certificate(certificate, key, directory)
     gateway = Gateway(
         require_address(listen, "--listen"),
         tuple(require_address(server, "--server") for server in asked),
-        *_certificate(certificate, key, directory),
-        tokens(),
+        *pair,
+        _hosts(hosts, pair[0]),
+        per_address,
+        _tokens(),
         timeout,
         directory,
     )
     gateway.empty.mkdir(exist_ok=True)
     if any(gateway.empty.iterdir()):
         raise ConfigurationError(f"{gateway.empty} is not empty", "expected a directory that holds nothing")
-    longest = max((gateway.counts, gateway.first, gateway.again), key=lambda path: len(os.fsencode(path)))
+    sockets = (gateway.counts, gateway.first, gateway.again, *gateway.admissions)
+    longest = max(sockets, key=lambda path: len(os.fsencode(path)))
     if len(os.fsencode(longest)) > _LONGEST_SOCKET_PATH:
         raise ConfigurationError(f"{longest}: too long for a socket", "set RESHELVE_HOME to a shorter path")
     gateway_edge.render(gateway)  # its paths are checked before anything is started
     return gateway
 
 
-def tokens() -> tuple[str, ...]:
-    """The tokens that callers may bring. Raises ConfigurationError without one, or for one that is no bearer token."""
-    found = [t.strip() for t in settings().gateway_tokens.get_secret_value().split(",") if t.strip()]
-    if not found:
+def _hosts(asked: Sequence[str], certificate: Path) -> tuple[str, ...]:
+    """What callers may write as Host: what was asked for, else what the certificate is for. Raises ConfigurationError."""
+    hosts = tuple(asked) or hosts_of(certificate)
+    if not hosts:
         raise ConfigurationError(
-            "the gateway has no tokens",
-            "set RESHELVE_GATEWAY_TOKENS to one or more, separated by commas",
+            f"{certificate}: it names no host", "name those that callers ask for by --host"
         )
-    for number, token in enumerate(found, 1):
-        if not _TOKEN.fullmatch(token):
+    for host in hosts:
+        if _HOST.fullmatch(host) is None:
             raise ConfigurationError(
-                f"RESHELVE_GATEWAY_TOKENS: token {number} is invalid",
-                "expected 16 to 200 of the characters A-Z a-z 0-9 . _ ~ + / = -",
+                f"--host: {host[:60]!r} is not a host",
+                "expected a name, *.NAME, an address or [IPV6], without a port",
             )
-    return tuple(found)
+    return tuple(dict.fromkeys(host.lower() for host in hosts))
+
+
+def _tokens() -> Path:
+    """The file of tokens, which may hold none yet. Raises ConfigurationError for one that cannot be read, and for tokens in plain text."""
+    if os.environ.get(PLAIN_TOKENS):
+        raise ConfigurationError(
+            f"{PLAIN_TOKENS}: tokens are no longer taken from the environment",
+            "make one: reshelve tokens make NAME. To keep one that callers have (32 characters or more): "
+            "echo TOKEN | reshelve tokens make NAME --given. Then unset the variable.",
+        )
+    path = tokens_path().absolute()
+    if not read_tokens(path).tokens:
+        logger(part="gateway").warning(
+            "no tokens yet, every caller is refused: reshelve tokens make NAME", file=str(path)
+        )
+    return path
 
 
 def _certificate(certificate: Path | None, key: Path | None, directory: Path) -> tuple[Path, Path]:
@@ -138,6 +174,7 @@ def _follow(
     pointers: Pointers,
     looked: threading.Event,
     counter: Counter,
+    answering: Servers,
     stop: threading.Event,
     every: float,
 ) -> None:
@@ -146,7 +183,11 @@ def _follow(
     inner = Nginx(
         gateway.inner_configuration, gateway.inner_pid, gateway.empty, (gateway.first, gateway.again)
     )
-    told = 0
+    admissions = [AdmissionProcess(socket, gateway.tokens) for socket in gateway.admissions]
+    tokens = TokensFile(gateway.tokens)
+    told, warned = 0, datetime.date.min
+    for admission in admissions:
+        admission.follow()
     try:
         while not stop.is_set():
             pointers.refresh()
@@ -155,14 +196,41 @@ def _follow(
             # Restarted while S3 is away: what nginx has is better than knowing no ranker.
             blind = pointers.away is not None and not pointers.known and inner.pid() is not None
             if not blind:
-                inner.follow(gateway_inner.render(gateway, pointers.known))
-            edge.follow(gateway_edge.render(gateway))  # after the inner one: it may be asked at once
+                inner.follow(gateway_inner.render(gateway, pointers.known, answering.silent()))
+            _keep_up(admissions)
+            # After those that it asks.
+            edge.follow(gateway_edge.render(gateway, tokens.current().tokens))
+            warned = _warn_of_ends(tokens.current(), warned)
             told = _report(pointers, counter, told)
             stop.wait(every)
     finally:
         edge.stop()
+        for admission in admissions:
+            admission.stop()
         inner.stop()
         _report(pointers, counter, told)
+
+
+def _keep_up(admissions: Sequence[AdmissionProcess]) -> None:
+    """Start again what ended; where that does not help, the other one answers alone, and the next look tries again."""
+    for admission in admissions:
+        try:
+            admission.follow()
+        except TryAgainError as error:
+            logger(part="gateway").error("admission does not start", problem=error.headline)
+
+
+def _warn_of_ends(tokens: Tokens, warned: datetime.date) -> datetime.date:
+    """Tell once a day which tokens end within 30 days; the day on which that was last done."""
+    now = datetime.datetime.now(datetime.UTC)
+    if warned == now.date():
+        return warned
+    for token in tokens.tokens:
+        if token.expires is not None and token.expires - now < _EXPIRES_SOON:
+            logger(part="gateway").warning(
+                "a token ends soon, or has", token=token.name, expires=token.expires.isoformat()
+            )
+    return now.date()
 
 
 def _report(pointers: Pointers, counter: Counter, told: int) -> int:
@@ -172,7 +240,7 @@ def _report(pointers: Pointers, counter: Counter, told: int) -> int:
         return told
     store: ObjectStore = pointers.store
     try:
-        for ranker, meter in list(counter.meters.items()):
+        for (ranker, _), meter in list(counter.meters.items()):
             write_traffic(store, ranker, meter.report())
     except (TryAgainError, ConfigurationError) as error:
         logger(part="gateway").warning("traffic is not reported", problem=error.headline)

@@ -10,7 +10,7 @@ name that `reshelve.names` takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from reshelve.deployments.deployment_log import Pointer
 from reshelve.gateway.configuration import (
@@ -21,10 +21,12 @@ from reshelve.gateway.configuration import (
     VERSION_HEADER,
     Gateway,
     begin,
+    ignored_headers,
     milliseconds,
     plain_path,
     says,
 )
+from reshelve.gateway.tokens import LARGEST_BODY
 from reshelve.names import is_ranker
 
 CANARY_PATIENCE = 0.5
@@ -42,14 +44,14 @@ _FAILED = "404 429 500 501 502 503 504"
 _TO_CANARY, _TO_STABLE = 418, 419
 
 
-def render(gateway: Gateway, pointers: Mapping[str, Pointer]) -> str:
-    """The whole configuration: one path per ranker that has a pointer."""
+def render(gateway: Gateway, pointers: Mapping[str, Pointer], silent: Collection[str] = ()) -> str:
+    """The whole configuration: one path per ranker that has a pointer. `silent`: servers that are asked last."""
     rankers = [
         pointers[name] for name in sorted(pointers) if is_ranker(name) and pointers[name].ranker == name
     ]
     return "\n".join(
         [
-            *_begin(gateway),
+            *_begin(gateway, silent),
             *(line for number, pointer in enumerate(rankers, 1) for line in _sides(f"r{number}", pointer)),
             *_server(gateway),
             *(line for number, pointer in enumerate(rankers, 1) for line in _Ranker(gateway, f"r{number}", pointer).lines()),
@@ -60,12 +62,15 @@ def render(gateway: Gateway, pointers: Mapping[str, Pointer]) -> str:
     )  # fmt: skip
 
 
-def _begin(gateway: Gateway) -> list[str]:
-    # A refusal marks no server as failed: with all of them busy none would be asked at all.
-    servers = [f"        server {server} max_fails=5 fail_timeout=1s;" for server in gateway.servers]
+def _begin(gateway: Gateway, silent: Collection[str]) -> list[str]:
+    # No answer marks a server as failed: a few slow requests of one caller would take it from all others.
+    servers = [
+        f"        server {server} max_fails=0{' backup' if server in silent else ''};"
+        for server in gateway.servers
+    ]
     request = REQUEST_HEADER.lower().replace("-", "_")
     return [
-        *begin(gateway, "inner", gateway.inner_pid),
+        *begin(gateway, "inner", gateway.inner_pid, body_kilobytes=LARGEST_BODY, log_level="warn"),
         # nginx cannot wait, but it can limit: of one request, a try each `deadline / 25`; of all, 500 a second, so that
         # requests refused together do not come back together. The first try has no key, so no limit.
         "    map $server_addr $again {",
@@ -107,13 +112,14 @@ def _server(gateway: Gateway) -> list[str]:
         f"        limit_req_status {AGAIN};",
         "        limit_req_log_level info;",
         '        proxy_set_header Connection "";',
-        f'        proxy_set_header {SESSION_HEADER} "";',
-        f'        proxy_set_header {REQUEST_HEADER} "";',
+        "        proxy_set_header Content-Type application/json;",
+        f"        {ignored_headers()}",
         f"        proxy_hide_header {TOLD_HEADER};",
         f"        proxy_hide_header {VERSION_HEADER};",
         "        proxy_intercept_errors on;",
         "        recursive_error_pages on;",
-        # Predict changes nothing. A busy server (429, 503) is another try's, after a pause.
+        # Predict changes nothing. A busy server (429, 503) is another try's, after a pause. `timeout` is one of
+        # connecting: a request that was begun has used up `proxy_next_upstream_timeout`, and burdens no second server.
         "        proxy_next_upstream error timeout http_502 non_idempotent;",
         f"        proxy_connect_timeout {milliseconds(gateway.timeout * CANARY_PATIENCE)};",
         *says("location /", 404, {"error": "Not found: no such ranker"}),

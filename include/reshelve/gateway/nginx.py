@@ -13,8 +13,16 @@ from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.processes import start, wait_until
 
+_VARIABLES = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "RESHELVE_LOG")
+
 _START_SECONDS = 10.0
 _STOP_SECONDS = 10.0
+
+
+def bare(command: Sequence[str]) -> list[str]:
+    """The command without the gateway's environment: what callers reach holds none of its secrets."""
+    kept = (f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ)
+    return ["env", "-i", *kept, *command]
 
 
 class Nginx:
@@ -69,7 +77,7 @@ class Nginx:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
         checked = subprocess.run(
-            [*self._command(fresh), "-t"], capture_output=True, text=True, timeout=30, check=False
+            [*bare(self._command(fresh)), "-t"], capture_output=True, text=True, timeout=30, check=False
         )
         if checked.returncode != 0:
             raise ConfigurationError("nginx refuses its configuration", checked.stderr[-2000:])
@@ -81,7 +89,9 @@ class Nginx:
         for socket in self._sockets:
             socket.unlink(missing_ok=True)
         log = self._configuration.parent / "nginx.log"
-        start(self._command(self._configuration), log, keep=lambda _: None)  # its pid file says which it is
+        start(
+            bare(self._command(self._configuration)), log, keep=lambda _: None
+        )  # its pid file says which it is
         wait_until(lambda: self.pid() is not None, _START_SECONDS, f"nginx (its words: {log})")
 
     def stop(self) -> None:

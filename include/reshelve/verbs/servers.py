@@ -53,6 +53,20 @@ def gateway(
         typer.Option(help="PEM certificate chain. Default: a self-signed certificate for localhost."),
     ] = None,
     key: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host",
+            help="A host that callers may ask for; may be repeated. Default: those of the certificate.",
+        ),
+    ] = None,
+    per_address: Annotated[
+        int,
+        typer.Option(
+            help="Requests per second, and as many at once, from one address. 0: no limit, for a gateway behind a load balancer.",
+            min=0,
+        ),
+    ] = 1000,
     timeout: Annotated[
         float, typer.Option(help="Seconds for one request, retries included.", min=0.05, max=60)
     ] = 1.0,
@@ -61,7 +75,8 @@ def gateway(
     """Run the HTTPS gateway for other languages: nginx with TLS and tokens, with canary shares from the pointers."""
     call(
         "reshelve.gateway.gateway:run_gateway",
-        listen=listen, servers=server or [], certificate=certificate, key=key, timeout=timeout, every=every,
+        listen=listen, servers=server or [], certificate=certificate, key=key, hosts=host or [],
+        per_address=per_address, timeout=timeout, every=every,
     )  # fmt: skip
 
 
