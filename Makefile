@@ -11,7 +11,7 @@ CODE := include/reshelve plugins dags tests benchmarks scripts
 # Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks docs lock sbom audit
+.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks bench-gateway docs lock sbom audit
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ bench-clicks: setup ## Count releases that clicks take back by chance, and the s
 
 bench-serve: setup ## Latency of the packaged version beside float32, ONNX Runtime and OpenVINO (ARGS="--peers DIR")
 	@.venv/bin/python benchmarks/bench_serve.py $(ARGS)
+
+bench-gateway: setup ## What the gateway's admission costs a request, with and without it in one interleaved run
+	@.venv/bin/python benchmarks/bench_gateway.py $(ARGS)
 
 bench-releases: setup ## Time the Releases page with 1,000 versions and 100,000 log entries (some minutes to fill)
 	@.venv/bin/python benchmarks/bench_releases.py $(ARGS)
