@@ -69,6 +69,27 @@ def describe() -> dict[str, Any]:
     return {"file": str(path), "tokens": [_described(token) for token in read_tokens(path).tokens]}
 
 
+def in_words() -> dict[str, Any]:
+    """The same for a person: a line for each token, however many there are."""
+    found = describe()
+    return {"kept in": found["file"], **{token["name"]: _sentence(token) for token in found["tokens"]}}
+
+
+def _sentence(token: dict[str, Any]) -> str:
+    rankers = token["rankers"] if token["rankers"] == "all" else ", ".join(token["rankers"])
+    end = (
+        "expired"
+        if token["expired"]
+        else f"until {token['expires'][:10]}"
+        if token["expires"] != "never"
+        else "never expires"
+    )
+    return (
+        f"rankers: {rankers}; {end}; {token['requests_per_second']} requests per second, {token['concurrent']} at once, "
+        f"{token['body_kilobytes']} KB, {token['rows']} rows"
+    )
+
+
 def revoke(name: str) -> dict[str, Any]:
     """Take a token away. Raises ConfigurationError where there is none of that name."""
     with _changed() as path:

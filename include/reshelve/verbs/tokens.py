@@ -49,7 +49,7 @@ def tokens_make(
 @tokens_app.command("list")
 def tokens_list(as_json: AsJson = False) -> None:
     """List tokens: name, rankers, expiry and limits; nothing secret."""
-    show(call("reshelve.gateway.token_verbs:describe"), as_json)
+    show(call(f"reshelve.gateway.token_verbs:{'describe' if as_json else 'in_words'}"), as_json)
 
 
 @tokens_app.command("revoke")

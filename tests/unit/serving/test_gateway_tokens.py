@@ -57,7 +57,7 @@ def test_only_a_salted_hash_is_kept(tokens: Path) -> None:
         new_token("more", None, None, Limits(), GIVEN)[1],
     )
     assert again[0].hash != again[1].hash, "the same text has another hash each time"
-    listed = json.dumps(token_verbs.describe())
+    listed = json.dumps([token_verbs.describe(), token_verbs.in_words()])
     assert '"one"' in listed and not any(secret in listed for secret in (one, first.salt, first.hash))
 
 
