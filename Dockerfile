@@ -26,7 +26,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends python3.11 libgomp1 make nginx-light ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --user-group --uid 50000 reshelve \
- && install -d -o reshelve -g reshelve /var/lib/reshelve /models /trusted /data
+ && install -d -o reshelve -g reshelve /var/lib/reshelve /models /trusted /data \
  && install -d -o reshelve -g reshelve -m 0700 /keys /logs
 WORKDIR /opt/reshelve
 COPY --from=build /opt/reshelve /opt/reshelve
