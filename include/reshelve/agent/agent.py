@@ -157,6 +157,9 @@ class Agent:
                 self.inspector.look(observed)
             with self._disk_may_refuse():
                 self._step(observed)
+        elif self._away_since is not None:
+            with self._disk_may_refuse():
+                self.inspector.look({})  # what it starts from when it comes back
         self.loads.forget(self.pointers.known)
         with self._disk_may_refuse():
             self._write_start_file()

@@ -6,6 +6,7 @@ A server works on a request until it is done, whether or not the caller still wa
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,7 +18,8 @@ MOST_BYTES = 262_144
 
 def within_limits(function: Function, rows: Callable[[str], int]) -> Function:
     """`function`, refusing with INVALID_ARGUMENT an input of more than `rows(its name)` rows, and more than MOST_BYTES of text."""
-    placed, named = function.structured_input_signature
+    concrete: Any = function
+    placed, named = concrete.structured_input_signature
     inputs: dict[str, tf.TensorSpec] = {spec.name: spec for spec in placed} | named
     most = {name: rows(name) for name in sorted(inputs)}
     said = " and ".join(f"{count} rows of {name}" for name, count in most.items())

@@ -14,7 +14,7 @@ from reshelve.protocol.allowed_operations import RESTORE, SAVE, TABLE_FROM_FILE
 from reshelve.protocol.messages import bare_tensorflow
 
 with bare_tensorflow():
-    from tensorflow.core.framework import function_pb2, node_def_pb2, types_pb2
+    from tensorflow.core.framework import types_pb2
     from tensorflow.core.protobuf import meta_graph_pb2
 
 _NAME_OF_FUNCTION = re.compile(r"_*[a-z].*|.*_[0-9]+", re.DOTALL)  # no operation of TensorFlow is called so
@@ -26,8 +26,8 @@ _NO_VALUES = frozenset({types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT})
 _LONGEST_NAME = 80
 _PLAIN = re.compile(rf"[\w.<>/-]{{1,{_LONGEST_NAME}}}", re.ASCII)
 
-Node = node_def_pb2.NodeDef
-Function = function_pb2.FunctionDef
+Node = Any  # a NodeDef
+Function = Any  # a FunctionDef
 
 
 @dataclass(frozen=True)

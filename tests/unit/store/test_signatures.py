@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.graphs import graph_bytes
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -44,7 +45,7 @@ def published(store: ObjectStore, tmp_path: Path) -> ObjectStore:
     """One small signed version."""
     source = tmp_path / "source"
     source.mkdir()
-    (source / "saved_model.pb").write_bytes(b"graph")
+    (source / "saved_model.pb").write_bytes(graph_bytes("graph"))
     files = {path: entry.model_dump() for path, entry in versions.describe_directory(source).items()}
     store.upload_directory(source, f"models/recommend/{ONE}")
     store.put_json(KEY, signed({**document(), "files": files}, signing_key()))
@@ -104,7 +105,7 @@ def test_a_manifest_swapped_on_the_disk_takes_its_version_out(published: ObjectS
     disk = Disk(tmp_path / "models")
     disk.copy(published, "recommend", ONE)
     base = tmp_path / "models" / "recommend"
-    (base / str(ONE) / "saved_model.pb").write_bytes(b"grapf")
+    (base / str(ONE) / "saved_model.pb").write_bytes(graph_bytes("grapf"))
     manifest = json.loads((base / f".manifest-{ONE}.json").read_text())
     manifest["files"] = {
         path: entry.model_dump() for path, entry in versions.describe_directory(base / str(ONE)).items()
