@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.graphs import graph_bytes
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.graphs import graph_bytes
 
 from reshelve.agent.agent import run_agent
 from reshelve.agent.disk import Disk
