@@ -162,13 +162,13 @@ class _Table:
 
     def _allow(self, expressions: Sequence[MappingExpression]) -> None:
         """Refuse SQL that is more than the mapping file may say, before any of it is run."""
-        written = {each.key: (each.allow, each.expected) for each in expressions}
+        written = [(each.key, each.allow, each.expected) for each in expressions]
         if self.rows:
-            allow = partial(allow_query, sql=self.rows)
-            written = {self._rows_key: (allow, f"expected a query over raw: {self.rows}"), **written}
-        for key, (allow, expected) in written.items():
+            query = partial(allow_query, sql=self.rows)
+            written.insert(0, (self._rows_key, query, f"expected a query over raw: {self.rows}"))
+        for key, allowed, expected in written:
             try:
-                allow(self.db)
+                allowed(self.db)
             except RefusedError as error:
                 raise ConfigurationError(f"{self._place(key)}: {error}", expected) from error
 
