@@ -38,4 +38,6 @@ ENV PATH=/opt/reshelve/.venv/bin:$PATH \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/reshelve/dags \
     AIRFLOW__CORE__PLUGINS_FOLDER=/opt/reshelve/plugins
 USER reshelve
+# What a process of ours writes into a volume is its own user's alone; what another user's has to read, the agent opens.
+ENTRYPOINT ["/bin/sh", "-c", "umask 077; exec \"$@\"", "sh"]
 CMD ["reshelve", "--help"]

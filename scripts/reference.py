@@ -151,6 +151,7 @@ def settings_page() -> str:
         "| `RESHELVE_WHEELS` | Directory for the built Horovod wheel; clones may share it. | `.wheels` |",
         "| `RESHELVE_HOROVOD` | `nccl` or `cpu`: what Horovod is built for. | `nccl` if CUDA's compiler and a GPU are found |",
         "\n## Files of the local platform (`RESHELVE_HOME`)\n",
+        "The directory has mode 0700, and every process of ours the umask 077.\n",
         "| path | |",
         "|---|---|",
         "| `platform.json` | pid and start time of each service; no other process is ever stopped |",

@@ -13,11 +13,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from reshelve import errors
+from reshelve.files import keep_from_others
 from reshelve.logs import configure_logs, logger
 from reshelve.pipeline.pinned_code import OtherCodeError
 from reshelve.platform.configuration import use_local_platform
 from reshelve.platform.variables import unknown_variables
 from reshelve.processes import die_with_parent
+from reshelve.settings import settings
 from reshelve.verbs import clickstream, new, night, platform, servers, tokens, versions, watch
 
 app = typer.Typer(
@@ -53,6 +55,7 @@ def main() -> None:
     for sentence in unknown_variables():
         logger().warning(sentence)
     try:
+        keep_from_others(settings().home)
         if sys.argv[1:2] != ["model-server"]:  # it asks no store, and runs graphs: it is to hold no secret
             use_local_platform()
         sys.exit(app(standalone_mode=False) or errors.EXIT_DONE)  # click answers the code of a typer.Exit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,33 @@ from pathlib import Path
 from typing import IO
 
 _LOCK_EVERY_SECONDS = 0.1
+OTHERS = 0o077
+"""The umask of every process of ours: what it writes is its owner's alone."""
+
+
+def keep_from_others(home: Path) -> None:
+    """From now on what this process and its children write is its owner's alone; and so is `home`, where it is ours.
+
+    What was written below an open `home` before is closed by that too. A `home` that belongs to another user, or that
+    everybody shares (/tmp), stays as it is.
+    """
+    os.umask(OTHERS)
+    if not home.is_dir():
+        return  # made with that umask
+    found = home.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & OTHERS and not found.st_mode & stat.S_ISVTX:
+        home.chmod(0o700)
+
+
+def open_to_others(path: Path, *, below: bool = True) -> None:
+    """Let every user of this host read `path`, and all `below` it where it is a directory.
+
+    For what another user's process has to read: a model server that runs as its own user, a service that verifies
+    signatures. A file that belongs to somebody else stays as it is.
+    """
+    for found in (path, *path.rglob("*")) if below and path.is_dir() else (path,):
+        if not found.is_symlink() and found.stat().st_uid == os.geteuid():
+            found.chmod(0o755 if found.is_dir() else 0o644)
 
 
 def partial_of(path: Path) -> Path:

@@ -19,11 +19,13 @@ import time
 GRACE_SECONDS = 5.0
 _LEFTOVERS_MILLISECONDS = 200
 _NOT_STARTED = 127  # as a shell says it
+_OTHERS = 0o077  # what the command writes is its owner's alone, whoever asked for it
 
 
 def main() -> None:
     """Become the command; leave a watcher behind."""
     asked_by, *command = sys.argv[1:]
+    os.umask(_OTHERS)
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     try:

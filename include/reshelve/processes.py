@@ -18,7 +18,7 @@ from pathlib import Path
 
 from reshelve import guard
 from reshelve.errors import EXIT_TRY_AGAIN, AlreadyRunningError, TryAgainError
-from reshelve.files import take_lock
+from reshelve.files import OTHERS, take_lock
 
 _PR_SET_PDEATHSIG = 1
 _LOW_PRIORITY = 15  # of 19
@@ -124,7 +124,7 @@ def start(
     environment; without `inherit` it is all that the new one has.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with open(log, "ab", opener=_of_owner) as output:  # noqa: PTH123  Path.open knows no opener
         process = subprocess.Popen(
             list(command) if keep else guarded(command),
             stdin=subprocess.DEVNULL,
@@ -133,10 +133,15 @@ def start(
             env={**(os.environ if inherit else {}), **(env or {})},
             cwd=cwd,
             start_new_session=True,
+            umask=OTHERS,
         )
     if keep:
         keep(process)
     return process
+
+
+def _of_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def stop_group(pid: int, grace_seconds: float = 10) -> None:

@@ -74,12 +74,10 @@ def notifiers(subject: str, text: str, fields: Mapping[str, Any] | None = None) 
     if settings().alert_webhook.get_secret_value():
         found["webhook"] = WebhookNotifier(subject=subject, text=text, fields=fields)
     if settings().alert_email:
-        from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+        from reshelve_airflow.mail import MailNotifier
 
         addresses = [address.strip() for address in settings().alert_email.split(",") if address.strip()]
-        found["e-mail"] = SmtpNotifier(
-            to=addresses, subject=subject, html_content=f"<pre>{_escaped(text)}</pre>"
-        )
+        found["e-mail"] = MailNotifier(to=addresses, subject=subject, text=text)
     for name, variable, make in (("Slack", SLACK, _slack), ("Teams", TEAMS, _teams)):
         connection: str = getattr(settings(), variable.removeprefix("RESHELVE_").lower())
         if not connection:
@@ -121,12 +119,3 @@ def _literal(text: str) -> str:
 def on_failure() -> list[Any]:
     """Callbacks for a task that fails after its last retry; none where nobody is to be told."""
     return list(notifiers(_FAILED, _FAILED_TEXT).values())
-
-
-def _escaped(text: str) -> str:
-    """For HTML; braces too, which the notifier would take for a template."""
-    if text == _FAILED_TEXT:
-        return text
-    for mark, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("{", "&#123;"), ("}", "&#125;")):
-        text = text.replace(mark, name)
-    return text

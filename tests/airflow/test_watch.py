@@ -126,6 +126,23 @@ def test_a_letter_arrives_with_what_was_found_and_done(letters: list[tuple[list[
     assert str(LOOK["done"]) in part.get_content() and "agent &lt;b&gt;" in part.get_content()
 
 
+def test_what_a_failed_task_says_is_no_markup_in_its_letter(letters: list[tuple[list[str], str]]) -> None:
+    (failed,) = on_failure()
+    said = "<img src=https://example.org/x> & {{ dag }}"
+    failed(
+        {
+            "dag": DAG("retrain", schedule=None),
+            "ti": SimpleNamespace(task_id="train", try_number=1),
+            "run_id": "manual__<b>",
+            "exception": ValueError(said),
+        }
+    )
+    ((_, message),) = letters
+    (part,) = email.message_from_string(message, policy=email.policy.default).iter_parts()
+    body = part.get_content()
+    assert "run manual__&lt;b&gt;, try 1: &lt;img src=https://example.org/x&gt; &amp; {{ dag }}" in body
+
+
 def test_the_webhook_is_told_what_was_found_and_done(hook: Hook) -> None:
     assert AlertOperator(task_id="alert", look=LOOK).execute({}) == ["webhook"]  # type: ignore[arg-type]
     (heard,) = hook.heard
@@ -168,9 +185,9 @@ def test_mail_goes_to_every_address_and_holds_no_markup_of_strangers(monkeypatch
     settings.cache_clear()
     mail = notifiers("subject", LOOK["findings"][1])["e-mail"]
     assert mail.to == ["anna@example.org", "ben@example.org"]
-    assert "<b>" not in mail.html_content and "{{" not in mail.html_content
+    assert mail.text == LOOK["findings"][1]
     (failed,) = on_failure()
-    assert "{{ ti.task_id }}" in failed.subject and "{{ exception }}" in failed.html_content
+    assert "{{ ti.task_id }}" in failed.subject and "{{ exception }}" in failed.text
 
 
 @pytest.mark.parametrize(("key", "value"), [("retrain", "2011-08-30"), ("release", 20110830001)])

@@ -5,11 +5,20 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from reshelve.files import digest_of_file, take_lock, whole, write_private, write_whole
+from reshelve.files import (
+    digest_of_file,
+    keep_from_others,
+    open_to_others,
+    take_lock,
+    whole,
+    write_private,
+    write_whole,
+)
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -31,6 +40,38 @@ def test_a_private_file_is_its_owners_also_where_it_was_not(tmp_path: Path) -> N
     path.chmod(0o644)
     write_private(path, "two")
     assert path.read_text() == "two" and path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("mode", "closed"),
+    [(0o755, 0o700), (0o777, 0o700), (0o1777, 0o1777), (0o700, 0o700)],
+    ids=["open", "wide open", "everybody's, as /tmp", "closed"],
+)
+def test_a_home_is_closed_unless_it_is_everybodys(tmp_path: Path, mode: int, closed: int) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(mode)
+    before = os.umask(0o022)
+    try:
+        keep_from_others(home)
+        (home / "file").touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(home.stat().st_mode) == closed
+    assert (home / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_opened_is_opened_whole_and_no_link_is_followed(tmp_path: Path) -> None:
+    (outside := tmp_path / "outside").touch(mode=0o600)
+    inner = tmp_path / "version" / "variables"
+    inner.mkdir(parents=True, mode=0o700)
+    (inner / "weights").touch(mode=0o600)
+    (inner / "link").symlink_to(outside)
+    (tmp_path / "version").chmod(0o700)
+    open_to_others(tmp_path / "version")
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "version", inner, inner / "weights", outside)] == [
+        0o755, 0o755, 0o644, 0o600,
+    ]  # fmt: skip
 
 
 def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -161,6 +162,61 @@ def test_what_ended_leaves_no_watcher(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert (done.returncode, done.stdout) == (7, b"1\n")  # and the pipe was closed: nothing else held it
     wait_until(lambda: not family(str(tmp_path)), 5, "the end of the watcher")
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["ends with us", "outlives us"])
+def test_what_a_child_writes_is_its_owners_alone(tmp_path: Path, kept: bool) -> None:
+    before = os.umask(0o022)  # as a person's shell has it
+    try:
+        keep = (lambda process: None) if kept else None
+        process = start(
+            ["sh", "-c", f"mkdir {tmp_path}/made && touch {tmp_path}/made/file"], tmp_path / "log", keep=keep
+        )
+        assert process.wait() == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "made" / "file").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_verb_closes_a_home_that_was_open_and_leaves_public_keys_readable(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    home.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RESHELVE_")}
+    subprocess.run(
+        ["sh", "-c", 'umask 022; exec "$@"', "sh", sys.executable, "-m", "reshelve.cli", "keys", "make"],
+        env={**environment, "RESHELVE_HOME": str(home)},
+        capture_output=True,
+        check=True,
+    )
+    assert home.stat().st_mode & 0o777 == 0o700
+    keys = home / "keys"
+    assert keys.stat().st_mode & 0o777 == 0o700
+    assert (keys / "trusted").stat().st_mode & 0o777 == 0o755
+    assert [path.stat().st_mode & 0o777 for path in (keys / "trusted").iterdir()] == [0o644]
+
+
+def test_every_process_is_started_by_what_gives_it_its_umask() -> None:
+    """A new place that starts processes has to be looked at, and put here with the reason why it is right."""
+    right = {
+        "include/reshelve/gateway/nginx.py": "checks a configuration, writes nothing",
+        "include/reshelve/guard.py": "becomes the command, after its umask",
+        "include/reshelve/pipeline/pinned_code.py": "a verb becomes the same verb, which keeps its umask",
+        "include/reshelve/processes.py": "says the umask",
+    }
+    starts = re.compile(
+        r"(subprocess\.(Popen|run|call|check_\w+)|os\.exec\w+|os\.spawn\w+|create_subprocess_\w+)\(\s*(guarded\()?"
+    )
+    root = Path(__file__).parents[2]
+    bare = {
+        str(path.relative_to(root))
+        for folder in ("include/reshelve", "plugins", "dags")
+        for path in (root / folder).rglob("*.py")
+        if any(not found.group(3) for found in starts.finditer(path.read_text()))
+    }
+    assert bare == set(right)
 
 
 def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:

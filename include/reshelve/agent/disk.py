@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reshelve.errors import DataError
-from reshelve.files import write_whole
+from reshelve.files import open_to_others, write_whole
 from reshelve.logs import logger
 from reshelve.names import is_ranker
 from reshelve.protocol.saved_model_check import check_saved_model
@@ -157,8 +157,10 @@ class Disk:
             return
         for left in (".incoming-", ".removed-"):
             shutil.rmtree(self.base_path(ranker) / f"{left}{version}", ignore_errors=True)
-        directory, stamp = self.base_path(ranker) / str(version), self._stamp(ranker, version)
+        directory = self.base_path(ranker) / str(version)
         try:
+            self._open(ranker, version)
+            stamp = self._stamp(ranker, version)
             check_directory(manifest, directory)
             check_saved_model(directory)
         except (OSError, DataError) as error:
@@ -202,6 +204,7 @@ class Disk:
             if not directory.exists():
                 self._manifest(ranker, version).unlink(missing_ok=True)
             raise
+        self._open(ranker, version)
         self._write_manifest(manifest)  # it may have been signed again meanwhile
         self._count(ranker, version, self.verify(ranker, version))
 
@@ -219,6 +222,13 @@ class Disk:
             if not stat.S_ISDIR(seen.st_mode):
                 found.append((str(path), seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
         return frozenset(found)
+
+    def _open(self, ranker: str, version: int) -> None:
+        """The model server may run as another user."""
+        directory = self.base_path(ranker) / str(version)
+        open_to_others(directory)
+        for above in (directory.parent, self.models):
+            open_to_others(above, below=False)
 
     def _is_ours(self, ranker: str, version: int) -> bool:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from reshelve.files import write_whole
+from reshelve.files import open_to_others, write_whole
 from reshelve.protocol.messages import bare_tensorflow
 
 with bare_tensorflow():
@@ -36,6 +36,7 @@ def write_placeholder(models: Path) -> None:
     shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, graph)
+    open_to_others(placeholder_path(models))
 
 
 def _graph() -> bytes:

@@ -54,6 +54,9 @@ def airflow_environment(machine: Machine) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url(
             machine.ports.postgres_port, secrets.postgres_password
         ),
+        # Airflow gives its task logs these modes itself, whatever the umask: they repeat what verbs say.
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": machine.airflow_url,

@@ -21,6 +21,7 @@ from reshelve.processes import Keep, guarded, start, stop_group, wait_until
 
 DATABASE = "airflow"
 _OWNER = "postgres"
+_CAP_DAC_READ_SEARCH = 2  # capabilities(7): its bit
 
 
 @cache
@@ -137,8 +138,8 @@ def _initialise(directory: Path, data: Path, password: str) -> None:
 def _as_unprivileged(directory: Path) -> list[str]:
     """The prefix that runs a command as `nobody` where we are root, because PostgreSQL refuses to run as root.
 
-    A clone in a directory that only root may enter (/root) stays as it is: the process keeps the capability to
-    enter it, in place of widening the permissions of a person's directories.
+    The home, and a clone below /root, may be entered by root alone, and stay so: the process keeps the capability to
+    enter them.
     """
     if os.geteuid() != 0:
         return []
@@ -152,5 +153,13 @@ def _as_unprivileged(directory: Path) -> list[str]:
     prefix = [setpriv, f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
     places = [directory, *directory.parents, _binaries(), *_binaries().parents]
     if not all(place.stat().st_mode & 0o001 for place in places):
-        prefix += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        capability = _capability_to_enter()
+        prefix += [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
     return [*prefix, "--"]
+
+
+def _capability_to_enter() -> str:
+    """`dac_read_search`, with which nobody writes where it may not; containers often lend root only the wider one."""
+    status = Path("/proc/self/status").read_text()
+    held = int(status.partition("CapPrm:")[2].split()[0], 16)
+    return "dac_read_search" if held >> _CAP_DAC_READ_SEARCH & 1 else "dac_override"

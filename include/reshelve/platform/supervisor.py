@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from reshelve.files import write_whole
+from reshelve.files import keep_from_others, write_whole
 from reshelve.logs import configure_logs, logger
 from reshelve.platform.services import PlatformState
 
@@ -135,6 +135,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     home, log = settings().home.absolute(), logger(stage="platform")
+    keep_from_others(home)
     supervisor, unlisted = Supervisor(home), 0
     while unlisted < _LOOKS_UNLISTED and not stop.wait(_EVERY_SECONDS):
         try:

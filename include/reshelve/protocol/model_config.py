@@ -13,7 +13,7 @@ from types import MappingProxyType
 from google.protobuf import text_format
 
 from reshelve.errors import DataError
-from reshelve.files import write_whole
+from reshelve.files import open_to_others, write_whole
 from reshelve.protocol.messages import model_server_config_pb2 as config_pb2
 
 CONFIG_FILE = "models.config"
@@ -88,6 +88,7 @@ def write_config(
     """Replace `directory/models.config` at once: a server that polls it never reads half of it."""
     text = heading + text_format.MessageToString(to_message(entries, others))
     write_whole(directory / CONFIG_FILE, text, durable=True)
+    open_to_others(directory / CONFIG_FILE)  # the model server may run as another user
 
 
 def read_config(directory: Path) -> dict[str, ModelEntry]:

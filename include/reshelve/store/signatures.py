@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.files import write_whole
+from reshelve.files import open_to_others, write_whole
 from reshelve.settings import settings
 
 SIGNATURE = "signature"
@@ -134,6 +134,7 @@ def _trust_public(public: Ed25519PublicKey) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     write_whole(directory / f"{key_name(public)}.pem", pem)
+    open_to_others(directory)  # public keys: whoever verifies may run as another user
 
 
 def signed(document: Mapping[str, Any], key: Ed25519PrivateKey | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from reshelve.errors import ConfigurationError, ReshelveError, of_the_disk
+from reshelve.files import OTHERS
 from reshelve.logs import configure_logs, logger
 from reshelve.model.ranker_form import base_pad_id
 from reshelve.processes import die_with_parent, end_with
@@ -263,6 +264,7 @@ def main() -> None:
     )
     parser.add_argument("--spec", type=Path, required=True, help="The job, as written by `reshelve train`.")
     arguments = parser.parse_args()
+    os.umask(OTHERS)
     configure_logs()
     die_with_parent()
     if launcher := os.environ.get("RESHELVE_LAUNCHER"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,25 @@ def test_it_copies_and_reports_while_the_server_is_away(
     report = the_report(store)
     assert report.sequence == 4 and report.serving.available == ()
     assert report.error is not None and "cannot be reached" in report.error
+
+
+def test_a_server_that_runs_as_another_user_can_read_what_it_loads(
+    store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
+) -> None:
+    before = os.umask(0o077)  # as every process of ours has it
+    try:
+        models.chmod(0o700)
+        copied(start())
+        directory = models / "recommend" / str(version)
+        for path in (directory, *directory.rglob("*")):
+            path.chmod(0o700)
+        start()  # a killed agent's copy, verified but not opened
+    finally:
+        os.umask(before)
+    read = [models, models / "recommend", *directory.rglob("*"), models / "models.config"]
+    read += [path for path in (models / ".placeholder").rglob("*")]
+    for path in read:
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_at_its_start_it_keeps_what_verifies_and_removes_the_rest(
