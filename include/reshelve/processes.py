@@ -124,7 +124,7 @@ def start(
     environment; without `inherit` it is all that the new one has.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", opener=_of_owner) as output:  # noqa: PTH123  Path.open knows no opener
+    with open(log, "ab", opener=_of_owner) as output:
         process = subprocess.Popen(
             list(command) if keep else guarded(command),
             stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What is done to personal data on entry: ids become pseudonyms, and queries that hold a person's data are masked.
+"""What is done to personal data on entry: ids become pseudonyms, and free texts are masked (`masks.py`).
 
 A pseudonym is a keyed hash (HMAC's construction with SHA-256 and keys derived from the secret), so that nobody
 without the secret can try out ids. Each key begins on a day: a partition always has the key of its own day, so
@@ -9,27 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import duckdb
 
-from reshelve.clickstream.database import column, text
+from reshelve.clickstream.database import column
+from reshelve.clickstream.masks import mask_events
 from reshelve.errors import ConfigurationError
 from reshelve.settings import settings
 
 PSEUDONYMOUS = ("user_id", "session_id")
 _LENGTH = 32  # hex digits: 128 bits
 _LEAST_SECRET = 16  # characters
-
-# What a person types by mistake. Bare digits are left alone: shops' numbers (sku, EAN, UPC) are typed as queries.
-_MASKS = (
-    (r"[^\s@<>]+@[^\s@<>]+\.[A-Za-z]{2,}", "<e-mail>"),
-    (r"\b(?:\d{4}[ -]){3}\d{1,7}\b", "<card>"),
-    (r"\+\d[\d ().-]{6,}\d|\(\d{2,5}\) ?\d[\d .-]{4,}\d|\b\d{3}[ .-]\d{3}[ .-]\d{4}\b", "<phone>"),
-)
 
 
 @dataclass(frozen=True)
@@ -67,13 +60,6 @@ def pseudonym_keys() -> tuple[Key, ...]:
     return tuple(sorted(keys, key=lambda key: key.begins))
 
 
-def mask(typed: str) -> str:
-    """A query without what a person typed into it by mistake, as `protect` masks those of the clickstream."""
-    for pattern, name in _MASKS:
-        typed = re.sub(pattern, name, typed, flags=re.ASCII)
-    return typed
-
-
 def pseudonym(value: str, keys: Sequence[Key], day: date) -> str:
     """The pseudonym that `protect` gives an id on `day`. `keys` are oldest first; there must be one."""
     key = next((key for key in reversed(keys) if day >= key.begins), keys[0])
@@ -87,19 +73,16 @@ def protect(db: duckdb.DuckDBPyConnection) -> None:
     The keys are variables of a connection of their own, which ends here: no statement, and so no error, holds a key, and
     no expression of a mapping file runs where it could ask for one.
     """
-    without = column("query")
-    for pattern, mask in _MASKS:
-        without = f"regexp_replace({without}, {text(pattern)}, {text(mask)}, 'g')"
-    changes = [f"{column('query')} = {without}"]
+    mask_events(db)
     keys = pseudonym_keys()
-    if keys:
-        changes += [f"{column(name)} = {_pseudonym(column(name), keys)}" for name in PSEUDONYMOUS]
-    patterns = " OR ".join(f"regexp_matches({column('query')}, {text(pattern)})" for pattern, _ in _MASKS)
+    if not keys:
+        return
+    changes = [f"{column(name)} = {_pseudonym(column(name), keys)}" for name in PSEUDONYMOUS]
     with db.cursor() as own:
         for number, key in enumerate(keys):
             for part in ("inner", "outer"):
                 own.execute(f"SET VARIABLE {part}_{number} = '{key.part(part)}'")
-        own.execute(f"UPDATE events SET {', '.join(changes)}" + ("" if keys else f" WHERE {patterns}"))
+        own.execute(f"UPDATE events SET {', '.join(changes)}")
 
 
 def _pseudonym(name: str, keys: tuple[Key, ...]) -> str:

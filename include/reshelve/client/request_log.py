@@ -1,4 +1,4 @@
-"""A sample of the inputsed and got: Parquet parts under `requests/<ranker>/dt=YYYY-MM-DD/`, written by the client library.
+"""A sample of what was asked and answered: Parquet parts under `requests/<ranker>/dt=YYYY-MM-DD/`, written by the client library.
 
 No personal data leaves the process: a session becomes the pseudonym that the clickstream of its day has too (so that
 clicks can be joined), and what a person types by mistake is masked. Requests are handed over without waiting, memory is
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reshelve.clickstream.privacy import Key, mask, pseudonym, pseudonym_keys
+from reshelve.clickstream.masks import mask
+from reshelve.clickstream.privacy import Key, pseudonym, pseudonym_keys
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.store.layout import requests_of

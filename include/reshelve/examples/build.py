@@ -17,6 +17,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.events import catalogue_key
+from reshelve.clickstream.masks import mask_file
 from reshelve.config.ranker import place_of
 from reshelve.errors import ConfigurationError, DataError, MisfitError, TryAgainError
 from reshelve.examples.catalogue import build_catalogue
@@ -24,6 +25,7 @@ from reshelve.examples.formats import EVENTS, write_batches
 from reshelve.examples.partitions import Split, choose_partitions
 from reshelve.examples.window import open_events, open_window
 from reshelve.examples.workspace import Workspace
+from reshelve.files import partial_of
 from reshelve.kinds.registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
@@ -116,7 +118,10 @@ def fetch(run: Run, split: Split, scratch: Path) -> Inputs:
     for day in counted(split.days, log, "fetching", "partitions"):
         path = scratch / f"{day}-{split.digests[day][:16]}.parquet"
         if not path.is_file():
-            run.store.download_file(_good_rows(run, source, day, split.digests[day]), path)
+            arriving = partial_of(path)
+            run.store.download_file(_good_rows(run, source, day, split.digests[day]), arriving)
+            mask_file(arriving)  # days that were validated when less was masked
+            arriving.rename(path)
         files.append(path)
         rows += pq.read_metadata(path).num_rows
     log.info("fetched", partitions=len(files), rows=rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from reshelve.clickstream.privacy import mask
+from reshelve.clickstream.masks import mask
 
 LEAST_CUSTOMERS = 3  # a query that fewer have asked may tell who asked it
 _MOST_QUERIES = 50_000

@@ -20,6 +20,7 @@ import duckdb
 from reshelve.clickstream.database import EVENT_TYPES, column, database, known, reader, text, write_parquet
 from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
+from reshelve.clickstream.masks import mask_file
 from reshelve.clickstream.privacy import protect
 from reshelve.config.yaml_models import line_of
 from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, TryAgainError
@@ -263,6 +264,7 @@ class _Landing:
         for number, key in enumerate(keys):
             landed.append(self.directory / f"landed-{number}.parquet")
             self.store.download_file(key, landed[-1])
+            mask_file(landed[-1])  # the same rows may have landed when less was masked
         new, old = f"(FROM {reader([path])})", f"(SELECT {_AS_READ_NOW} FROM {reader(landed)})"
         try:  # other bytes may hold the same rows: another DuckDB wrote them, or ids were made otherwise
             if self._sum(new) == self._sum(old):

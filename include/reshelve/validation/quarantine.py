@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from reshelve.clickstream.database import column
 from reshelve.clickstream.events import EVENT_SCHEMA
+from reshelve.clickstream.masks import mask_table
 from reshelve.errors import DataError
 from reshelve.files import partial_of
 from reshelve.logs import logger
@@ -99,6 +100,7 @@ def split(
 ) -> RowCounts:
     """Write `good.parquet` (EVENT_SCHEMA) and `quarantine.parquet` (also broken_rules, a list of names).
 
+    Free texts are masked in both: another program may have landed them.
     Without `good` every row goes to quarantine, and there is no `good.parquet`. Either file appears when both are
     whole. Raises DataError where the rows of both are not the `rows_in` of the landed files.
     """
@@ -112,7 +114,7 @@ def split(
     ):
         for batch in engine.batches():
             progress.add(len(batch))
-            table = pa.Table.from_batches([batch.drop_columns(["_row"])]).cast(EVENT_SCHEMA)
+            table = mask_table(pa.Table.from_batches([batch.drop_columns(["_row"])]).cast(EVENT_SCHEMA))
             masks = _of_rows(marks, batch["_row"].to_numpy())
             bad = pa.array(masks != 0) if good else pa.array([True] * len(masks))
             if not pc.any(bad).as_py():

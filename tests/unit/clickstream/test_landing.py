@@ -251,6 +251,21 @@ def test_queries_lose_personal_data_and_nothing_else(typed: str, kept: str) -> N
         assert db.execute("SELECT query, user_id FROM events").fetchone() == (kept, "u")
 
 
+def test_a_day_that_landed_when_less_was_masked_is_the_same_day(
+    store: ObjectStore, raw_source: Callable[..., Path], read_table: Callable[[str], pa.Table]
+) -> None:
+    raw_source(CSV.replace("teapot", "4111111111111111"))
+    land("shop")
+    key = landed_prefix("shop", date(2011, 8, 1)) + "part-0.parquet"
+    table = read_table(key)
+    queries = ["4111111111111111" if query == "<card>" else query for query in table["query"].to_pylist()]
+    before = table.set_column(table.schema.get_field_index("query"), "query", pa.array(queries))
+    assert not before.equals(table)
+    store.put(key, as_parquet(before.cast(EVENT_SCHEMA)))
+    done = land("shop")
+    assert (done["skipped"], done["refused"], done["late"]) == (2, [], 0)
+
+
 def ga4_event(
     name: str, second: int, items: list[dict[str, object]], term: str | None = None
 ) -> dict[str, object]:

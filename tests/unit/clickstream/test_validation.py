@@ -311,3 +311,15 @@ def test_every_row_is_in_exactly_one_file(tmp_path: Path, rows: list[dict[str, A
     known = [{key: None if value == "" else value for key, value in row.items()} for row in rows]
     assert sorted(map(in_order, good + unmarked)) == sorted(map(in_order, known))
     assert len({row["event_id"] for row in good}) == len(good)
+
+
+def test_what_another_program_landed_is_masked_in_both_files(
+    store: ObjectStore, events: Events, land_bytes: Land, read_table: Callable[[str], pa.Table]
+) -> None:
+    land_bytes(
+        events(40, {3: {"query": "to ann@shop.example"}, 4: {"query": "4111111111111111", "item_id": None}})
+    )
+    result = validate("retail", DAY)
+    good, aside = read_table(good_rows_key(result)), read_table(quarantine_key(result))
+    assert "to <e-mail>" in good["query"].to_pylist() and aside["query"].to_pylist() == ["<card>"]
+    assert good.schema.equals(EVENT_SCHEMA)

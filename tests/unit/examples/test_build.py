@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import datetime
 
+import pyarrow.parquet as pq
 import pytest
 
 from reshelve.errors import ConfigurationError, DataError
@@ -164,6 +165,15 @@ def test_blanks_that_were_validated_before_belong_to_no_basket(shop, day_of):
     build_examples(run)
     holdout = read_holdout(run.stage("examples").directory / "holdout.parquet")
     assert [(tuple(query.history_items), query.relevant) for query in holdout] == [(("a",), ["q"])]
+
+
+def test_what_was_validated_before_it_was_masked_is_masked_when_it_is_read(trading_shop, day_of):
+    rows = trading_shop.days[day_of(1)]
+    trading_shop.write(day_of(1), [{**row, "query": "i1 for ann@shop.example"} for row in rows])
+    run = trading_shop.run("search", day_of(5))
+    build_examples(run)
+    queries = pq.read_table(run.stage("examples").directory / "events.parquet")["query"].to_pylist()
+    assert "i1 for <e-mail>" in queries and not [query for query in queries if query and "@" in query]
 
 
 def test_another_run_of_the_day_takes_examples_over_until_what_they_are_made_of_changes(trading_shop, day_of):

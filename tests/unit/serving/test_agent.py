@@ -122,7 +122,7 @@ def test_a_server_that_runs_as_another_user_can_read_what_it_loads(
     finally:
         os.umask(before)
     read = [models, models / "recommend", *directory.rglob("*"), models / "models.config"]
-    read += [path for path in (models / ".placeholder").rglob("*")]
+    read += (models / ".placeholder").rglob("*")
     for path in read:
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from reshelve.clickstream.privacy import mask, protect, pseudonym, pseudonym_keys
+from reshelve.clickstream.masks import mask
+from reshelve.clickstream.privacy import protect, pseudonym, pseudonym_keys
 from reshelve.client import request_log
 from reshelve.client.request_log import RequestLog, requests_prefix, sampled
 from reshelve.client.routing import _sent
