@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import quality_peer
 
+from reshelve.clickstream.remember import EVERYTHING
 from reshelve.errors import ReshelveError
 from reshelve.evaluation.baseline_ranking import Baselines
 from reshelve.evaluation.scoring import RankedAnswers
@@ -167,7 +168,7 @@ def baselines(run: Run, queries: list[HoldoutQuery], catalogue: Catalogue) -> di
     with tempfile.TemporaryDirectory() as spill:
         begins = date.fromisoformat(run.stage("examples").required()["holdout_begins"])
         found = Baselines(
-            EventCounts(events, catalogue, labels, begins, Path(spill)),
+            EventCounts(events, catalogue, labels, begins, Path(spill), EVERYTHING),
             run.ranker.kind,
             run.ranker.examples.repeat,
         )

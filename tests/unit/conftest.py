@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.config.ranker import Ranker
+from reshelve.examples.formats import EVENTS, write_rows
 from reshelve.model.base import resolve_base
 
 WORDS = [
@@ -141,6 +142,7 @@ def write_examples(tiny_base: Path) -> Callable[[Path, str], Path]:
         pq.write_table(table(kind, 40, 2), directory / "validation.parquet")
         catalogue = {"index": range(len(WORDS)), "item_id": WORDS, "title": WORDS, "events": [5] * len(WORDS)}
         pq.write_table(pa.table({k: list(v) for k, v in catalogue.items()}), directory / "catalogue.parquet")
+        write_rows(directory / "events.parquet", EVENTS, [])
         (directory / "tokenizer.json").write_bytes((tiny_base / "tokenizer.json").read_bytes())
         base = asdict(resolve_base(str(tiny_base), None))
         (directory / "base.json").write_text(json.dumps({**base, "path": str(base["path"])}))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def check_ranker(ranker: Ranker) -> None:
     """Raises pydantic's ValidationError."""
-    for check in (_kind, _days, _labels, _training, _layers, _latency):
+    for check in (_kind, _days, _remember, _labels, _training, _layers, _latency):
         check(ranker)
 
 
@@ -36,6 +36,15 @@ def _days(ranker: Ranker) -> None:
         raise misfit("folds need data.split: query", "data", "fold")
     if data.fold is not None and data.fold >= data.folds:
         raise misfit(f"expected less than data.folds ({data.folds}), got {data.fold}", "data", "fold")
+
+
+def _remember(ranker: Ranker) -> None:
+    if ranker.remember.days > ranker.data.window_days:
+        raise misfit(
+            f"expected at most data.window_days ({ranker.data.window_days}): nothing would ever be remembered",
+            "remember",
+            "days",
+        )
 
 
 def _labels(ranker: Ranker) -> None:

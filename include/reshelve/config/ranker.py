@@ -212,6 +212,24 @@ class Training(Form):
     adapter: Adapter = Adapter()  # type: ignore[call-arg]
 
 
+class Remember(Form):
+    """Which queries a version, a report or a recorded request may hold: those of several customers, on several days."""
+
+    customers: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="A query, or a part of one, is remembered if at least this many customers have asked it. What one or two "
+        "people ask may name them. 1, with days: 1, remembers everything: for comparisons only.",
+    )
+    days: int = Field(
+        2,
+        ge=1,
+        le=365,
+        description="And on at least this many days: one visitor with many ids on one day is not many customers.",
+    )
+
+
 class Gates(Form):
     """What a challenger must achieve on the held-out questions."""
 
@@ -297,6 +315,7 @@ class Ranker(Form):
     search: Search = Search()  # type: ignore[call-arg]
     compression: Compression = Compression()  # type: ignore[call-arg]
     gates: Gates
+    remember: Remember = Remember()  # type: ignore[call-arg]
     release: Release = Release()  # type: ignore[call-arg]
     watch: Watch = Watch()  # type: ignore[call-arg]
 

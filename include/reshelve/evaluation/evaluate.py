@@ -142,7 +142,9 @@ def _score(run: Run, split: Split, served: Path, directory: Path) -> dict[str, A
         )
     answers = ask({VERSION: served}, spec.kind, questions)
     labels = {str(name): weight for name, weight in spec.data.events.items()}
-    past = EventCounts(directory / "events.parquet", catalogue, labels, split.begins, directory / "spill")
+    past = EventCounts(
+        directory / "events.parquet", catalogue, labels, split.begins, directory / "spill", spec.remember
+    )
     rivals = rank_by_baselines(spec, past, questions) if split.validation else {}
     ranked: dict[str, Lists] = {VERSION: answers[VERSION].ranked, **rivals}
     values = {name: held.values(lists) for name, lists in ranked.items()}

@@ -129,7 +129,7 @@ def _shelves(ranker: Ranker, evidence: Evidence, examples: Path) -> list[Shelf]:
         evidence.answers[CHALLENGER].ranked,
         None if champion is None else champion.ranked,
         dict(zip(catalogue.items, catalogue.titles, strict=True)),
-        None if shown else frozenset(common_queries(examples)),
+        None if shown else frozenset(common_queries(examples, ranker.remember)),
     )
 
 
@@ -138,7 +138,7 @@ def _past(run: Run, examples: Path) -> EventCounts:
     begins = run.stage("examples").require(ExamplesResult).begins
     spill = run.stage("gate").directory / ".scratch" / "spill"
     catalogue = Catalogue.read(examples / "catalogue.parquet")
-    return EventCounts(examples / "events.parquet", catalogue, labels, begins, spill)
+    return EventCounts(examples / "events.parquet", catalogue, labels, begins, spill, run.ranker.remember)
 
 
 def rank_by_baselines(

@@ -1,4 +1,4 @@
-"""Queries that may be shown to people: what several customers have asked says nothing of one of them."""
+"""Queries that may be shown to people, and kept with a version: those that may be remembered."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from pathlib import Path
 import duckdb
 
 from reshelve.clickstream.masks import mask
+from reshelve.clickstream.remember import remembered_in
+from reshelve.config.ranker import Remember
 
-LEAST_CUSTOMERS = 3  # a query that fewer have asked may tell who asked it
 _MOST_QUERIES = 50_000
 
 
-def common_queries(examples: Path) -> list[str]:
-    """Queries of several customers before the held-out days, the most frequent first, without those that hold what is masked.
+def common_queries(examples: Path, rule: Remember) -> list[str]:
+    """Queries before the held-out days that `rule` lets be remembered, the most frequent first, without those that hold what is masked.
 
     `examples` is the directory of the examples stage.
     """
     with duckdb.connect() as db:
-        asked = db.execute(
-            f"SELECT query FROM read_parquet('{examples / 'events.parquet'}') WHERE query IS NOT NULL "
-            f"GROUP BY query HAVING count(DISTINCT coalesce(user_id, session_id)) >= {LEAST_CUSTOMERS} "
-            f"ORDER BY count(*) DESC, query LIMIT {_MOST_QUERIES}"
+        db.read_parquet(str(examples / "events.parquet")).create_view("asked")
+        db.execute("CREATE TABLE remembered (query VARCHAR)")
+        db.execute("INSERT INTO remembered SELECT unnest(?)", [remembered_in(db, "asked", "query", rule)])
+        found = db.execute(
+            "SELECT query FROM asked SEMI JOIN remembered USING (query) "
+            f"GROUP BY query ORDER BY count(*) DESC, query LIMIT {_MOST_QUERIES}"
         ).fetchall()
-    return [query for (query,) in asked if mask(query) == query and "<" not in query]
+    return [query for (query,) in found if mask(query) == query and "<" not in query]

@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 
 from reshelve.clickstream.database import connect
+from reshelve.clickstream.remember import CUSTOMER_SQL, remembered_in
+from reshelve.config.ranker import Remember
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.queries import normalised_sql
 
@@ -21,12 +23,19 @@ QUERIES_KEPT = 100_000
 
 
 class EventCounts:
-    """Weighted counts of label events before `now`, the first instant of the holdout."""
+    """Weighted counts of label events before `now`, the first instant of the holdout; by query where `rule` lets it."""
 
     def __init__(
-        self, events: Path, catalogue: Catalogue, labels: dict[str, float], now: date, spill: Path
+        self,
+        events: Path,
+        catalogue: Catalogue,
+        labels: dict[str, float],
+        now: date,
+        spill: Path,
+        rule: Remember,
     ) -> None:
         self.catalogue = catalogue
+        self._rule = rule
         self._now = datetime.combine(now, time())
         self._connection = connect(spill=spill)
         self._connection.read_parquet(str(events)).create_view("raw")
@@ -36,7 +45,7 @@ class EventCounts:
         self._connection.execute(
             f"""CREATE TABLE past AS
                SELECT event_time, coalesce(session_id, user_id) AS basket, item_id, weight,
-                      {normalised_sql("query")} AS norm
+                      {CUSTOMER_SQL} AS customer, {normalised_sql("query")} AS norm
                FROM raw JOIN labels USING (event_type) WHERE event_time < ?""",
             [self._now],
         )
@@ -50,9 +59,12 @@ class EventCounts:
         return self._vector(rows)
 
     def searches(self, limit: int = QUERIES_KEPT) -> dict[str, list[tuple[int, float]]]:
-        """For the `limit` most frequent queries (normalised): catalogue index and weight of what was chosen."""
+        """For the `limit` most frequent queries (normalised) that may be remembered: catalogue index and weight of what was chosen."""
+        self._connection.execute("CREATE OR REPLACE TEMP TABLE remembered (norm VARCHAR)")
+        names = remembered_in(self._connection, "past", "norm", self._rule)
+        self._connection.execute("INSERT INTO remembered SELECT unnest(?)", [names])
         rows = self._connection.execute(
-            """WITH frequent AS (SELECT norm FROM past WHERE norm <> '' GROUP BY 1 ORDER BY sum(weight) DESC, norm LIMIT ?)
+            """WITH frequent AS (SELECT norm FROM past SEMI JOIN remembered USING (norm) GROUP BY 1 ORDER BY sum(weight) DESC, norm LIMIT ?)
                SELECT norm, item_id, CAST(sum(weight) AS DOUBLE) FROM past SEMI JOIN frequent USING (norm)
                GROUP BY norm, item_id ORDER BY norm, item_id""",
             [limit],

@@ -1,4 +1,4 @@
-"""Real requests of the held-out slice: for warm-up, for checks, and to judge what compression costs."""
+"""Requests of the held-out slice: for checks, and to judge what compression costs; and those that a version may keep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from reshelve.errors import DataError
+from reshelve.examples.common_queries import common_queries
+from reshelve.examples.queries import normalised
 from reshelve.export.catalogue import PackagedCatalogue
+from reshelve.kinds.registry import kind_of
+from reshelve.lineage.run import Run
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,21 @@ def read_questions(
     step = max(1, table.num_rows // limit)
     rows = table.take(list(range(0, table.num_rows, step))[:limit]).to_pylist()
     return [HeldOutQuestion(row["text"] or "", row["candidates"] or catalogue.items[:40]) for row in rows]
+
+
+def questions_to_keep(
+    run: Run, examples: Path, catalogue: PackagedCatalogue, questions: list[HeldOutQuestion]
+) -> list[HeldOutQuestion]:
+    """As many questions, of the same candidates and about the same lengths, whose texts are no single customer's.
+
+    They travel with a version, as warm-up requests and known answers. A query stays where it may be remembered; every other
+    text becomes one of the catalogue's titles.
+    """
+    requests = kind_of(run.ranker.kind).requests
+    known = {normalised(query) for query in common_queries(examples, run.ranker.remember)}
+    return [
+        question
+        if normalised(question.text) in known
+        else HeldOutQuestion(requests.of_titles(catalogue.titles, place, question.text), question.candidates)
+        for place, question in enumerate(questions)
+    ]

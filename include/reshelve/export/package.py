@@ -21,7 +21,7 @@ from reshelve.errors import DataError
 from reshelve.export.batches import padded, text_rows
 from reshelve.export.candidate import Candidate
 from reshelve.export.catalogue import PackagedCatalogue
-from reshelve.export.heldout import HeldOutQuestion, read_questions
+from reshelve.export.heldout import HeldOutQuestion, questions_to_keep, read_questions
 from reshelve.export.known_answers import KNOWN, write_known_answers
 from reshelve.export.layers import FloatLayers
 from reshelve.export.module import RankerModule
@@ -67,7 +67,8 @@ def package(run: Run) -> dict[str, Any]:
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
     builder.write(module, building)
-    write_warmup(building, run.ranker.name, warmup_requests(kind.requests, questions))
+    kept = questions_to_keep(run, builder.examples, catalogue, questions)
+    write_warmup(building, run.ranker.name, warmup_requests(kind.requests, kept))
     extra = building / "assets.extra"
     top = run.ranker.release.top
     about = {
@@ -79,7 +80,7 @@ def package(run: Run) -> dict[str, Any]:
     log.info("saved; loading it again")
     served = tf.saved_model.load(str(building))
     _check_reloaded(served, module, probe)
-    write_known_answers(building, served, request(questions, KNOWN))
+    write_known_answers(building, served, request(kept, KNOWN))
     log.info("answers like what was saved; taking its time")
     result = {
         "bytes": size_of(building),

@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from reshelve.clickstream.remember import NEVER, remembered_names
+from reshelve.config.ranker import Remember
 from reshelve.features.text import TextKeys
 from reshelve.files import whole
 
 Array = np.ndarray
 
 HALF_LIVES = (np.inf, 7.0)  # days
-NEVER = date.max.toordinal()
 _SMOOTHING = 30.0  # impressions that the surer rate counts for
 _SMOOTHING_UNDER_QUERY = 10.0
 _PARTS = "\x1f"  # between a query's key and an item: in neither
@@ -29,24 +30,35 @@ _PARTS = "\x1f"  # between a query's key and an item: in neither
 
 @dataclass(frozen=True)
 class Impressions:
-    """N impressions: query key, item, the day number of each, int64 [N], and that of its choice, NEVER where there was none."""
+    """N impressions: query key, item, the day number of each, int64 [N], that of its choice, NEVER where there was none, and
+    the one after which its query may be remembered."""
 
     keys: list[str]
     items: list[str]
     days: Array  # date.toordinal()
     chosen: Array
+    remembered: Array
 
     @classmethod
     def of(
-        cls, queries: list[str], items: list[str], days: list[date], chosen: list[date | None]
+        cls,
+        queries: list[str],
+        items: list[str],
+        days: list[date],
+        chosen: list[date | None],
+        customers: list[str],
+        rule: Remember,
     ) -> Impressions:
-        """From raw queries; each distinct one is normalised once."""
+        """From raw queries and who asked them; each distinct one is normalised once."""
         distinct = sorted(set(queries))
         place = {query: number for number, query in enumerate(distinct)}
-        keys = query_keys(distinct)
+        of_distinct = query_keys(distinct)
+        keys = [of_distinct[place[query]] for query in queries]
+        numbers = np.array([day.toordinal() for day in days], np.int64)
+        known = remembered_names(keys, customers, numbers, rule)
         return cls(
-            [keys[place[query]] for query in queries], items,
-            np.array([day.toordinal() for day in days], np.int64), np.array([day.toordinal() if day else NEVER for day in chosen], np.int64),
+            keys, items, numbers, np.array([day.toordinal() if day else NEVER for day in chosen], np.int64),
+            np.array([known.get(key, NEVER) for key in keys], np.int64),
         )  # fmt: skip
 
     def rates(self, as_of: date) -> Rates:
@@ -57,15 +69,18 @@ class Impressions:
         # What is chosen today of what was shown yesterday is not known this morning.
         shown, chosen = weights, weights * (self.chosen[past, None] < as_of.toordinal())
         overall = (chosen.sum(0) + 1.0) / (shown.sum(0) + 2.0)  # Laplace: finite of nothing
-        items, queries = [self.items[place] for place in past], [self.keys[place] for place in past]
-        both = [query + _PARTS + item for query, item in zip(queries, items, strict=True)]
+        items = [self.items[place] for place in past]
+        # Items are the shop's; a query is kept only where it may be remembered.
+        known = np.flatnonzero(self.remembered[past] < as_of.toordinal())
+        queries = [self.keys[past[place]] for place in known]
+        both = [query + _PARTS + items[place] for query, place in zip(queries, known, strict=True)]
         found: dict[str, Array] = {}
         of_items = _grouped(items, shown, chosen)
         for name, (impressions, choices) in of_items.items():
             found["item" + _PARTS + name] = _lift(impressions, choices, overall, _SMOOTHING)
-        for name, counts in _grouped(queries, shown, chosen).items():
+        for name, counts in _grouped(queries, shown[known], chosen[known]).items():
             found["query" + _PARTS + name] = _lift(*counts, overall, _SMOOTHING)
-        for name, counts in _grouped(both, shown, chosen).items():
+        for name, counts in _grouped(both, shown[known], chosen[known]).items():
             impressions, choices = of_items[name.split(_PARTS)[1]]
             item_rate = (choices + _SMOOTHING * overall) / (impressions + _SMOOTHING)
             found["both" + _PARTS + name] = _lift(*counts, item_rate, _SMOOTHING_UNDER_QUERY)

@@ -16,6 +16,8 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
+from reshelve.clickstream.remember import NEVER, remembered_from
+from reshelve.config.ranker import Remember
 from reshelve.features.postings import Postings
 from reshelve.features.text import TextKeys
 
@@ -33,19 +35,21 @@ _BM25_B = 0.75  # length normalisation; k1 does not matter where a word is in a 
 
 @dataclass(frozen=True)
 class Searches:
-    """Label events with a query: item index int32 [N], day number int32 [N], label weight float32 [N], query [N]."""
+    """Label events with a query: item index int32 [N], day number int32 [N], label weight float32 [N], query [N], customer's number [N]."""
 
     items: Array
     days: Array  # date.toordinal()
     weights: Array
     queries: list[str]
+    customers: Array
 
     def before(self, as_of: date) -> Searches:
         """Those of earlier days."""
         kept = np.flatnonzero(self.days < as_of.toordinal())
         return Searches(
-            self.items[kept], self.days[kept], self.weights[kept], [self.queries[place] for place in kept]
-        )
+            self.items[kept], self.days[kept], self.weights[kept], [self.queries[place] for place in kept],
+            self.customers[kept],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,9 @@ class SearchTables:
 
 
 class Corpus:
-    """All searches of a window cut into keys once; `tables` then remembers any instant of it."""
+    """All searches of a window cut into keys once; `tables` then remembers of any instant of it what `rule` lets it."""
 
-    def __init__(self, searches: Searches, titles: list[str]) -> None:
+    def __init__(self, searches: Searches, titles: list[str], rule: Remember) -> None:
         texts = sorted(set(searches.queries))
         place = {text: number for number, text in enumerate(texts)}
         # Titles are cut like queries; one without words (an untitled item) has no n-grams.
@@ -117,6 +121,10 @@ class Corpus:
         self.key_of_text = np.array([key_place[key] for key in found.compact[: len(texts)]], np.int64)
         self.texts = found.matrix[: len(texts)]
         self.text_of = np.array([place[query] for query in searches.queries], np.int64)
+        self._keys_from = remembered_from(
+            self.key_of_text[self.text_of], searches.customers, searches.days, rule, len(self.keys)
+        )
+        self._grams_from = grams_remembered_from(self.texts, self.text_of, searches, rule)
 
     @property
     def items(self) -> int:
@@ -130,20 +138,29 @@ class Corpus:
         items, texts, weights = self.searches.items[past], self.text_of[past], self.searches.weights[past]
         keys = self.key_of_text[texts]
         decayed = [weights * 2.0 ** (-age / half_life) for half_life in HALF_LIVES]
+        known_keys, known_grams = (found < as_of.toordinal() for found in (self._keys_from, self._grams_from))
         asked = np.bincount(keys, decayed[0], len(self.keys))
-        kept = np.sort(np.argsort(-asked, kind="stable")[: min(MOST_KEYS, np.count_nonzero(asked))])
+        counted = np.sort(np.argsort(-asked, kind="stable")[: min(MOST_KEYS, np.count_nonzero(asked))])
+        kept = counted[known_keys[counted]]
         shape = (len(self.keys), self.items)
         chosen = [sparse.csr_matrix((w, (keys, items)), shape)[kept] for w in decayed]
         popularity = _popularity([np.bincount(items, w, self.items) for w in decayed])
-        spellings = self._spellings(np.unique(texts))[kept]
-        used = np.flatnonzero(np.asarray(spellings.sum(0) + self.titles.sum(0)).ravel())
-        spellings, titles, is_word = spellings[:, used], self.titles[:, used], self.is_word[used]
+        # What an n-gram says of items it says of every search that has it: those of rare queries too, where the n-gram
+        # itself is not rare. A title's n-grams are the shop's, whoever asks.
+        spelled = self._spellings(np.unique(texts))[counted]
+        in_titles = np.asarray(self.titles.sum(0)).ravel() > 0
+        used = np.flatnonzero(np.asarray(spelled.sum(0)).ravel() * known_grams + in_titles)
+        spelled, titles, is_word = spelled[:, used], self.titles[:, used], self.is_word[used]
+        known_grams = known_grams[used]
+        spellings = spelled[known_keys[counted]]
         counts = np.asarray(spellings.sum(0) + titles.sum(0)).ravel()
         documents = len(kept) + self.items
         idf = np.log1p(documents / (counts + 1))
-        recent = sparse.csr_matrix((weights * 2.0 ** (-age / GRAM_HALF_LIFE), (keys, items)), shape)[kept]
+        recent = sparse.csr_matrix((weights * 2.0 ** (-age / GRAM_HALF_LIFE), (keys, items)), shape)[counted]
         prior = popularity[:, PRIOR_AGE]
-        says, telling = _says(spellings.T.tocsr() @ recent, prior)
+        said = sparse.csr_matrix(spelled.T.tocsr() @ recent).multiply(known_grams[:, None]).tocsr()
+        said.eliminate_zeros()  # nor which items a rare n-gram's searches chose
+        says, telling = _says(said, prior)
         first = np.full(self.items, as_of.toordinal(), np.float64)
         np.minimum.at(first, items, self.searches.days[past])
         never = np.bincount(items, minlength=self.items) == 0
@@ -174,6 +191,26 @@ class Corpus:
             (np.ones(len(texts), np.float32), place), (len(self.keys), self.texts.shape[0])
         )
         return (spelled @ self.texts).sign().tocsr()
+
+
+def grams_remembered_from(
+    texts: sparse.csr_matrix, text_of: Array, searches: Searches, rule: Remember
+) -> Array:
+    """int64 [V]: `remembered_from` of n-grams, from the texts [T, V] that have them and each search's text [N].
+
+    An n-gram of a text that may be remembered may be, too. Only of those that are in rare texts alone customers are
+    counted, which bounds the work: such texts have few searches.
+    """
+    by_text = remembered_from(text_of, searches.customers, searches.days, rule, texts.shape[0])
+    found = np.full(texts.shape[1], NEVER, np.int64)
+    cells = texts.tocoo()
+    np.minimum.at(found, cells.col, by_text[cells.row])
+    left = np.flatnonzero(found == NEVER)
+    rare = texts[:, left].tocsr()[text_of].tocoo()
+    found[left] = remembered_from(
+        rare.col.astype(np.int64), searches.customers[rare.row], searches.days[rare.row], rule, len(left)
+    )
+    return found
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,10 @@ class Requests(ABC):
     def of_questions(self, questions: Sequence[HeldOutQuestion], size: int, start: int = 0) -> Inputs:
         """A request of batch `size`, from question `start` on: export's warm-up and checks, compression's timing."""
 
+    def of_titles(self, titles: Sequence[str], place: int, like: str) -> str:
+        """A text that is no customer's, in the form of `like`: the catalogue's titles from `place` on. A version keeps it."""
+        return titles[place % len(titles)]
+
     @abstractmethod
     def of_log(self, text: str) -> Inputs | None:
         """The request log's `text`, to be asked again; None where the log does not hold all of it. The shadow asks."""

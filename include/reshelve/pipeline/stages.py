@@ -66,7 +66,7 @@ def _champion(run: Run, fetch: bool) -> dict[str, Any]:
 STAGES = (
     Stage(
         name="examples", result=results.ExamplesResult, needs=(), found=_partitions,
-        reads=("data", "examples", "model.base", "model.max_length", "training.seed", "gates.max_queries", "compression.steps"),
+        reads=("data", "examples", "model.base", "model.max_length", "training.seed", "gates.max_queries", "compression.steps", "remember"),
         code=(
             "clickstream", "examples", "features", "model", "notation", "statistics.interval", "statistics.normal",
             "statistics.rates", "statistics.stability", "validation",
@@ -93,8 +93,8 @@ STAGES = (
     ),
     Stage(
         name="blend", result=results.BlendResult, needs=("examples", "train"),
-        reads=("data.events", "training.seed"),
-        code=("examples", "export", "features", "kinds.search.blend_stage", "model", "training"),
+        reads=("data.events", "remember", "training.seed"),
+        code=("clickstream", "examples", "export", "features", "kinds.search.blend_stage", "model", "training"),
         work=("kinds.search.blend_stage",),
     ),
     Stage(
@@ -109,13 +109,13 @@ STAGES = (
     ),
     Stage(
         name="package", result=results.PackageResult, needs=("examples", "train", "blend", "compress"),
-        reads=("data.events", "examples", "release.top", "training.seed"),
-        code=("examples", "export", "features", "model", "statistics.correlation", "training"),
+        reads=("data.events", "examples", "release.top", "remember", "training.seed"),
+        code=("clickstream", "examples", "export", "features", "model", "statistics.correlation", "training"),
         work=("export.package",), facets=("export", "requests"),
     ),
     Stage(
         name="gate", result=results.GateResult, needs=("examples", "package"), found=_champion,
-        reads=("gates", "compression.steps", "data.events", "examples", "release.top", "training.seed"),
+        reads=("gates", "compression.steps", "data.events", "examples", "release.top", "remember", "training.seed"),
         code=("clickstream", "client", "evaluation", "examples", "modelserver", "notation", "protocol", "statistics"),
         work=("evaluation.gate", "modelserver.model_server"), facets=("evaluation",),
     ),

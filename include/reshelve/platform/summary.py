@@ -12,6 +12,8 @@ from rich.table import Table
 from reshelve.clickstream.events import validated_prefix
 from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import ReshelveError
+from reshelve.examples.common_queries import common_queries
+from reshelve.examples.queries import normalised
 from reshelve.kinds.registry import kind_of, stages_of
 from reshelve.lineage.run import Run
 from reshelve.notation import plain
@@ -148,7 +150,7 @@ def _times(run: Run, seconds: float) -> Rows:
 
 
 def _answer(run: Run) -> tuple[str, dict[str, Any]] | None:
-    """One held-out customer, asked of the model server: (the request, the ranked answer)."""
+    """One held-out question that may be shown, asked of the model server: (the request, the ranked answer)."""
     pointer = read_pointer(run.store, run.ranker.name)
     if pointer is None or pointer.stable is None:
         return None
@@ -156,10 +158,12 @@ def _answer(run: Run) -> tuple[str, dict[str, Any]] | None:
 
     from reshelve.client.predict import predict
 
-    held_out = pq.read_table(
-        run.stage("examples").files() / "holdout.parquet", columns=["text", "history_items"]
-    )
-    question = kind_of(run.ranker.kind).requests.demonstrate(held_out.to_pylist())
+    examples, kind = run.stage("examples").files(), kind_of(run.ranker.kind)
+    held_out = pq.read_table(examples / "holdout.parquet", columns=["text", "history_items"]).to_pylist()
+    if not kind.may_show_text(run.ranker):
+        known = {normalised(query) for query in common_queries(examples, run.ranker.remember)}
+        held_out = [row for row in held_out if normalised(row["text"]) in known]
+    question = kind.requests.demonstrate(held_out)
     if question is None:
         return None
     try:

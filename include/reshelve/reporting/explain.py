@@ -19,14 +19,14 @@ from captum.attr import LayerIntegratedGradients
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from reshelve.examples.common_queries import LEAST_CUSTOMERS, common_queries
+from reshelve.examples.common_queries import common_queries
 from reshelve.kinds.base import Explanation, Prediction
 from reshelve.kinds.registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.training.batches import Batch, TokenisedExamples, read_examples
 from reshelve.training.model import RankerModel
 
-__all__ = ["LEAST_CUSTOMERS", "Explained", "Word", "explain"]
+__all__ = ["Explained", "Word", "explain"]
 
 EACH = 3  # examples that came true, and as many that did not
 STEPS = 32  # of the integral: more changes the second decimal
@@ -86,7 +86,8 @@ def _may_be_shown(
     """Those of `places` whose text says nothing of one person: titles, judged queries, and what several have asked."""
     if kind_of(run.ranker.kind).may_show_text(run.ranker):
         return places
-    common = {tuple(encoding.ids) for encoding in tokenizer.encode_batch(common_queries(examples))}
+    shown = common_queries(examples, run.ranker.remember)
+    common = {tuple(encoding.ids) for encoding in tokenizer.encode_batch(shown)}
     return np.array([place for place in places if _left_ids(known, place) in common], dtype=np.int64)
 
 

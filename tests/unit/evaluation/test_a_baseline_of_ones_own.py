@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reshelve.clickstream.remember import EVERYTHING
 from reshelve.errors import ConfigurationError
 from reshelve.evaluation import baselines as registry
 from reshelve.evaluation.baseline_ranking import Baselines
@@ -61,7 +62,12 @@ def test_the_gate_ranks_by_it(added: None, tmp_path: Path) -> None:
     }
     write_rows(tmp_path / "events.parquet", EVENTS, [row])
     counts = EventCounts(
-        tmp_path / "events.parquet", catalogue, {"click": 1.0}, date(2011, 8, 30), tmp_path / "spill"
+        tmp_path / "events.parquet",
+        catalogue,
+        {"click": 1.0},
+        date(2011, 8, 30),
+        tmp_path / "spill",
+        EVERYTHING,
     )
     query = HoldoutQuery("q", "cup", ["a"], 1.0, "c", [], [])
     ranked = Baselines(counts, "pair")

@@ -4,6 +4,7 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
+from reshelve.clickstream.remember import EVERYTHING
 from reshelve.evaluation.baseline_ranking import Baselines
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.event_counts import EventCounts
@@ -34,7 +35,12 @@ def past(tmp_path) -> EventCounts:
     ]  # fmt: skip
     write_rows(tmp_path / "events.parquet", EVENTS, sorted(events, key=lambda row: row["event_time"]))
     return EventCounts(
-        tmp_path / "events.parquet", CATALOGUE, {"click": 1.0, "purchase": 2.5}, NOW, tmp_path / "spill"
+        tmp_path / "events.parquet",
+        CATALOGUE,
+        {"click": 1.0, "purchase": 2.5},
+        NOW,
+        tmp_path / "spill",
+        EVERYTHING,
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reshelve.clickstream.remember import EVERYTHING
 from reshelve.evaluation.slices import Familiarity, enough, labels, masks, tier
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.event_counts import EventCounts
@@ -33,7 +34,9 @@ def past(tmp_path: Path) -> EventCounts:
     ]
     write_rows(tmp_path / "events.parquet", EVENTS, sorted(events, key=lambda row: row["event_time"]))
     catalogue = Catalogue(ITEMS, ITEMS, [1] * 4, [1] * 4)
-    return EventCounts(tmp_path / "events.parquet", catalogue, {"click": 1.0}, NOW, tmp_path / "spill")
+    return EventCounts(
+        tmp_path / "events.parquet", catalogue, {"click": 1.0}, NOW, tmp_path / "spill", EVERYTHING
+    )
 
 
 def search(text: str, chosen: str) -> HoldoutQuery:

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
+from reshelve.examples.formats import EVENTS, write_rows
 from reshelve.lineage.run import Run
 from reshelve.pipeline.references import load_ranker
 from reshelve.store.objects import ObjectStore
@@ -132,6 +133,7 @@ def write_examples(directory: Path, kind: str, max_length: int = 24) -> Path:
         "candidates": pa.array(shortlists, pa.list_(pa.string())),
     }
     pq.write_table(pa.table(questions), directory / "holdout.parquet")
+    write_rows(directory / "events.parquet", EVENTS, [])
     return directory
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reshelve.clickstream.remember import EVERYTHING
 from reshelve.features.tables import Corpus, Searches
 from reshelve.lineage.run import Result, Run
 from reshelve.store.objects import ObjectStore
@@ -33,8 +34,9 @@ def searches_of() -> Callable[..., Searches]:
         ago, items, weights, queries = zip(*rows, strict=True) if rows else ((), (), (), ())
         days = [TODAY.toordinal() - number for number in ago]
         return Searches(
-            np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries)
-        )
+            np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries),
+            np.arange(len(rows)),
+        )  # fmt: skip
 
     return made
 
@@ -42,7 +44,7 @@ def searches_of() -> Callable[..., Searches]:
 @pytest.fixture(scope="session")
 def corpus_of(searches_of: Callable[..., Searches]) -> Callable[..., Corpus]:
     """`corpus_of(titles, *rows)`."""
-    return lambda titles, *rows: Corpus(searches_of(*rows), titles)
+    return lambda titles, *rows: Corpus(searches_of(*rows), titles, EVERYTHING)
 
 
 class Kept:

@@ -144,7 +144,14 @@ def test_a_search_version(make_run: Callable[..., Run], kept: Any, monkeypatch: 
     run = make_run()
     kept.stages(run, LEARNED)
     result = blend(run)
-    assert set(result) == {"encoder", "losses", "questions", "partitions", "queries_remembered"}
+    assert set(result) == {
+        "encoder",
+        "losses",
+        "questions",
+        "partitions",
+        "queries_remembered",
+        "queries_asked",
+    }
     assert result["partitions"] == ["2011-08-06", "2011-08-07"]
     assert result["questions"] == 2 * len(CHOSEN)
     assert result["queries_remembered"] == len(CHOSEN)

@@ -9,26 +9,29 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
+from reshelve.config.ranker import Remember
 from reshelve.examples.formats import EVENTS, write_rows
 from reshelve.lineage.run import Run
-from reshelve.reporting.explain import LEAST_CUSTOMERS, explain
+from reshelve.reporting.explain import explain
 from reshelve.training.model import RankerModel
 
 DAY = date(2011, 8, 30)
+RULE = Remember()
 
 
 @pytest.fixture
 def explained_run(store, tmp_path: Path, tiny_base: Path, make_ranker, write_examples):
     """`explained_run(kind, customers=…, towers=…)`: a model that was never trained explains as well as any."""
 
-    def make(kind: str, *, customers: int = LEAST_CUSTOMERS, towers: bool = False) -> Run:
+    def make(
+        kind: str, *, customers: int = RULE.customers, days: int = RULE.days, towers: bool = False
+    ) -> Run:
         ranker = make_ranker(kind, **({"model.towers": True} if towers else {}))
-        run = Run(ranker, DAY, store, tmp_path / f"work-{kind}-{customers}-{towers}")
+        run = Run(ranker, DAY, store, tmp_path / f"work-{kind}-{customers}-{days}-{towers}")
         examples, train = (run.stage(name).directory for name in ("examples", "train"))
         write_examples(examples, "pair" if kind == "pair" else "next_item")
         tokenizer = Tokenizer.from_file(str(tiny_base / "tokenizer.json"))
         event = {
-            "event_time": datetime(2011, 8, 29),
             "event_type": "click",
             "user_id": None,
             "item_id": "red",
@@ -39,7 +42,15 @@ def explained_run(store, tmp_path: Path, tiny_base: Path, make_ranker, write_exa
         ].to_pylist():
             words = [tokenizer.id_to_token(token) for token in ids]
             query = " ".join(words[1 : words.index("[SEP]")])
-            rows += [{**event, "session_id": f"s{n}", "query": query} for n in range(customers)]
+            rows += [
+                {
+                    **event,
+                    "event_time": datetime(2011, 8, 1 + n % days),
+                    "session_id": f"s{n}",
+                    "query": query,
+                }
+                for n in range(customers)
+            ]
         write_rows(examples / "events.parquet", EVENTS, rows)
         titles = pq.read_table(examples / "catalogue.parquet")["title"].to_pylist()
         model = RankerModel.initialise(
@@ -76,7 +87,8 @@ def test_what_words_add_makes_up_the_score(explained_run, kind: str, towers: boo
 
 @pytest.mark.parametrize("kind", ["search", "pair"])
 def test_a_query_that_few_have_asked_is_not_shown(explained_run, kind: str) -> None:
-    assert explain(explained_run(kind, customers=LEAST_CUSTOMERS - 1)) == []
+    assert explain(explained_run(kind, customers=RULE.customers - 1)) == []
+    assert explain(explained_run(kind, days=RULE.days - 1)) == []
 
 
 def test_a_night_whose_model_is_not_kept_is_not_explained(explained_run) -> None:

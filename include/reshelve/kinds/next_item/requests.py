@@ -26,6 +26,10 @@ class NextItemRequests(CatalogueRequests):
         wanted = sorted(items, key=lambda item: -item.events)
         return {"history": [_SEPARATOR.join(item.title for item in wanted[:_HISTORY])]}
 
+    def of_titles(self, titles: Sequence[str], place: int, like: str) -> str:
+        length = like.count(_SEPARATOR) + 1
+        return _SEPARATOR.join(titles[(place * length + number) % len(titles)] for number in range(length))
+
     def demonstrate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
         texts = [row["text"] for row in rows if len(row["history_items"]) >= 2]
         return {"history": _SEPARATOR.join(texts[0].split(_SEPARATOR)[:_HISTORY])} if texts else None

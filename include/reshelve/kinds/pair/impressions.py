@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 
+from reshelve.clickstream.remember import CUSTOMER_SQL
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.choices import Pair
 from reshelve.examples.formats import HoldoutQuery
@@ -23,6 +24,7 @@ CREATE TABLE impressions AS
 WITH shown AS (
     SELECT coalesce({norm}, '') AS norm,
            day, {part} AS part, line, event_time, session_id, trim(query) AS query, item_id, position,
+           {customer} AS customer,
            nullif(trim(segment), '') AS segment
     FROM (SELECT *, CAST(left(parse_filename(filename), 10) AS DATE) AS day, file_row_number AS line FROM files)
     JOIN split USING (day) WHERE event_type = 'impression' AND item_id IS NOT NULL
@@ -73,7 +75,10 @@ def list_shown(connection: duckdb.DuckDBPyConnection, begins: date) -> None:
 
 def open_impressions(connection: duckdb.DuckDBPyConnection, part: str, minutes: float) -> None:
     """The table `impressions` over the window's files: weight of the choice that each led to within `minutes`, or 0."""
-    connection.execute(_IMPRESSIONS.format(part=part, norm=normalised_sql("query")), [int(minutes * 60)])
+    connection.execute(
+        _IMPRESSIONS.format(part=part, norm=normalised_sql("query"), customer=CUSTOMER_SQL),
+        [int(minutes * 60)],
+    )
 
 
 def pairs(

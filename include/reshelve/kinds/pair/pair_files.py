@@ -101,7 +101,7 @@ class _Choices:
         work, ranker = self._work, self._work.run.ranker
         labels = ranker.data.label_weights
         events, spill = work.directory / "events.parquet", work.scratch / "spill"
-        past = EventCounts(events, work.catalogue, labels, work.split.begins, spill)
+        past = EventCounts(events, work.catalogue, labels, work.split.begins, spill, ranker.remember)
         shortlist = Shortlists(past).of
         return choices.held_out(work.connection, shortlist, to_draw(ranker), ranker.training.seed)
 
@@ -155,8 +155,8 @@ class _Features:
         rates = None
         if "behaviour" in self._names:
             rows = list(stream(work.connection, _SEEN))
-            columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
-            self._seen = Impressions.of(*columns)
+            columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], [], []]
+            self._seen = Impressions.of(*columns, work.run.ranker.remember)
             rates = self._seen.rates(work.split.begins)
         write_tables(work.directory, self._rarity, rates)
 
@@ -186,5 +186,5 @@ class _Features:
 
 
 _SEEN = """
-SELECT norm, item_id, day, chosen_on FROM impressions WHERE part <> 'holdout' ORDER BY event_time, session_id, line
+SELECT norm, item_id, day, chosen_on, customer FROM impressions WHERE part <> 'holdout' ORDER BY event_time, session_id, line
 """

@@ -18,6 +18,7 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import sparse
 
+from reshelve.clickstream.remember import customer
 from reshelve.errors import DataError
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.sampling import stable_hash
@@ -83,7 +84,8 @@ def blend(run: Run) -> dict[str, Any]:
     everything = Lists.joined(lists)
     everything = everything if encoder else everything.without(len(FEATURES))
     fitted = fit(everything, run.ranker.training.seed)
-    asked.corpus.tables(begins).write(directory)
+    remembered = asked.corpus.tables(begins)
+    remembered.write(directory)
     fitted.write(directory / "blend.safetensors")
     document = BlendDocument(encoder=encoder, features=(*FEATURES, "encoder") if encoder else FEATURES)
     (directory / "blend.json").write_text(document.model_dump_json(indent=1))
@@ -93,7 +95,8 @@ def blend(run: Run) -> dict[str, Any]:
         "losses": losses,
         "questions": len(everything.weights),
         "partitions": [str(day) for day in asked.days],
-        "queries_remembered": len(asked.corpus.keys),
+        "queries_remembered": len(remembered.keys),
+        "queries_asked": len(asked.corpus.keys),
     }
 
 
@@ -105,7 +108,7 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
     log = logger(stage="blend", run=run.id)
     examples, known = run.stage("examples").files(), run.stage("examples").require(ExamplesResult)
     catalogue = Catalogue.read(examples / "catalogue.parquet")
-    corpus = Corpus(read_searches(examples, catalogue, run), _titles(catalogue))
+    corpus = Corpus(read_searches(examples, catalogue, run), _titles(catalogue), run.ranker.remember)
     log.info("searches", events=len(corpus.searches.items), queries=len(corpus.keys), grams=len(corpus.grams))
     days = _days(corpus, [date.fromisoformat(day) for day in known.validation_partitions], run)
     if not days:
@@ -130,19 +133,23 @@ def _require_choices(lists: Lists, days: list[_Day]) -> None:
 
 def read_searches(examples: Path, catalogue: Catalogue, run: Run) -> Searches:
     """Label events with a query and an item of the catalogue, from `events.parquet`, which knows nothing of the holdout."""
-    table = pq.read_table(
-        examples / "events.parquet", columns=["event_time", "event_type", "query", "item_id"]
-    )
+    columns = ["event_time", "event_type", "query", "item_id", "user_id", "session_id"]
+    table = pq.read_table(examples / "events.parquet", columns=columns).select(columns)
     labels = run.ranker.data.label_weights
+    numbers: dict[str, int] = {}
     rows = [
-        (catalogue.index[item], time.toordinal(), labels[kind], query.strip())
-        for time, kind, query, item in zip(*table.to_pydict().values(), strict=True)
+        (
+            catalogue.index[item], time.toordinal(), labels[kind], query.strip(),
+            numbers.setdefault(customer(user, session, time.date()), len(numbers)),
+        )
+        for time, kind, query, item, user, session in zip(*table.to_pydict().values(), strict=True)
         if query and query.strip() and item in catalogue.index and kind in labels
-    ]
-    items, days, weights, queries = zip(*rows, strict=True) if rows else ((), (), (), ())
+    ]  # fmt: skip
+    items, days, weights, queries, customers = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     return Searches(
-        np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries)
-    )
+        np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries),
+        np.array(customers, np.int64),
+    )  # fmt: skip
 
 
 def read_blend(directory: Path) -> tuple[BlendDocument, Blend]:

@@ -16,11 +16,15 @@ def attributions(night: Night) -> Section:
     title = "Why it ranked so"
     if "train" not in night.results or "examples" not in night.results:
         return Section("attributions", title, "Nothing was trained, so there is nothing to explain.", [])
-    from reshelve.reporting.explain import LEAST_CUSTOMERS, Explained, explain  # torch is heavy
+    from reshelve.reporting.explain import Explained, explain  # torch is heavy
 
     found = explain(night.run)
     if not found:
-        why = f"no text of the validation days may be shown (a query must have been asked by {LEAST_CUSTOMERS} customers)"
+        rule = night.run.ranker.remember
+        why = (
+            "no text of the validation days may be shown (a query must have been asked by "
+            f"{rule.customers} customers on {rule.days} days)"
+        )
         return Section(
             "attributions", title, f"No prediction is explained: the model is not kept, or {why}.", []
         )

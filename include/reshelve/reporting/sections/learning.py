@@ -161,5 +161,6 @@ def blend(night: Night) -> Section | None:
         ("Loss with the transformer", figure(losses["with_encoder"])),
         ("Questions", count(found["questions"])),
         ("Queries remembered", count(found["queries_remembered"])),
+        *([("Queries asked", count(found["queries_asked"]))] if "queries_asked" in found else []),
     ]
     return Section("blend", "Blend", lead, [FactTable(rows)])
