@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reshelve.errors import ConfigurationError
+from reshelve.files import open_to_others
 from reshelve.landing.draft import Draft, summary
 from reshelve.landing.look import look
 from reshelve.names import is_ranker
@@ -51,7 +52,8 @@ def place_for(directory: Path, name: str, force: bool) -> Path:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file of the project, which other users may read (a container's), whole or not at all."""
     made = path.with_name(f".{path.name}.new")
     made.write_text(text, encoding="utf-8")
+    open_to_others(made)
     made.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from reshelve.errors import ConfigurationError, DataError
 from reshelve.examples.new_ranker import new_ranker
 from reshelve.landing.column_roles import event_types
 from reshelve.landing.mapping import map_events
-from reshelve.landing.new_source import new_source
+from reshelve.landing.new_source import new_source, write
 from reshelve.landing.trial import try_day
 from reshelve.pipeline.references import load_ranker
 from reshelve.raw.column_kinds import look_at
@@ -82,6 +83,15 @@ def test_a_german_export_is_understood(here: Path) -> None:
         "event_type": "click", "user_id": "K-0", "item_id": "00400", "item_title": "Grüne Tasse 0", "query": None, "price": 1000.5,
     }  # fmt: skip
     assert {row["event_type"] for row in rows} == {"click", "cart", "purchase"}
+
+
+def test_a_file_of_the_project_is_readable_by_a_containers_user(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write(tmp_path / "shop.yaml", "name: shop")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "shop.yaml").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_file_that_is_there_is_written_over_only_when_told(here: Path) -> None:
