@@ -26,6 +26,7 @@ from reshelve.config.kind_names import kind_names, require_kind
 from reshelve.config.ranker import Ranker
 from reshelve.modelserver.server_options import ServerOptions
 from reshelve.monitoring.exporter import METRICS
+from reshelve.pipeline.personal_data import BUCKET, HOME
 from reshelve.platform.configuration import Ports
 from reshelve.raw.sources import ClickstreamSource, ProductFiles
 from reshelve.settings import PROJECT, Settings
@@ -181,6 +182,28 @@ def metrics_page() -> str:
     return "\n".join(lines)
 
 
+def personal_data_page() -> str:
+    """docs/reference/personal-data.md."""
+    lines = [
+        "# Personal data",
+        MADE,
+        "What is kept of people, where, why and how long. `reshelve housekeeping` and `reshelve expire`, which run every day, delete what is over; "
+        "[`reshelve forget`](../how-to/forget-a-person.md) reaches one person before that. A test holds this list against what a night writes.\n",
+    ]
+    for title, places in (("In the bucket", BUCKET), ("Below `RESHELVE_HOME`", HOME)):
+        lines += [
+            f"## {title}\n",
+            "| where | what | of people | why | until | forget |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{held.where}` | {_cell(held.what)} | {held.personal or 'nothing'} | {held.why} | {held.end.value} | {held.forget.value} |"
+            for held in places
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
 def index() -> str:
     """docs/README.md: every page by its title."""
     lines = ["# Documentation", MADE]
@@ -311,6 +334,7 @@ PAGES = {
     "reference/ranker-file.md": ranker_file,
     "reference/settings.md": settings_page,
     "reference/metrics.md": metrics_page,
+    "reference/personal-data.md": personal_data_page,
     "reference/figures.md": figures.page,
     "README.md": index,
 }

@@ -35,6 +35,7 @@ from reshelve.store.objects import ObjectStore, object_store
 _A_NIGHT = 12 * 60 * 60  # seconds that a run waits for another that does the very same stage
 
 Result = dict[str, Any]
+EXPIRED = "expired.json"
 R = TypeVar("R", bound=StageResult)
 
 IdentityOf = Callable[["Run"], StageIdentity | None]
@@ -127,6 +128,11 @@ class StageWorkspace:
         found = self.run.store.get_json(f"{self.prefix}/result.json")
         return None if found is None else dict(found)
 
+    @property
+    def expired(self) -> str:
+        """The key of the mark that its files hold people's data and are kept no longer; its result is."""
+        return f"{self.prefix}/{EXPIRED}"
+
     def required(self) -> Result:
         """The result. Raises TryAgainError where the stage has not been done."""
         found = self.result()
@@ -160,6 +166,11 @@ class StageWorkspace:
             if marker.is_file() and marker.read_text() == _canonical(result):
                 return directory
         self.run.store.download_directory(f"{run_folder(by)}{self.name}", self.directory)
+        if (self.directory / EXPIRED).is_file():
+            raise DataError(
+                f"{by}: the files of stage {self.name} are kept no longer, for they hold what customers asked",
+                "begin the night again",
+            )
         (self.directory / ".complete").write_text(_canonical(result))
         return self.directory
 
@@ -170,6 +181,8 @@ class StageWorkspace:
             self.run.store.get_json(f"{run_folder(record.run)}{self.name}/result.json") if record else None
         )
         if record is None or found is None or found.get("identity") != identity.digest:
+            return None
+        if self.run.store.exists(f"{run_folder(record.run)}{self.name}/{EXPIRED}"):
             return None
         self.clear()  # of an attempt that was broken off
         self.run.store.put_json(f"{self.prefix}/result.json", found)
@@ -238,7 +251,8 @@ def run_stage(
     log = logger(stage=name, run=run.id)
     with stage.lock():
         found = stage.result()
-        if found is not None:
+        expired = found is not None and run.store.exists(stage.expired)
+        if found is not None and not expired:
             log.info("already done, reused")
             return {**found, "reused": True}
         identity = identity_of(run)
@@ -253,6 +267,8 @@ def run_stage(
             if identity is not None and not shared:
                 log.info("what it reads changed meanwhile: no other run will take it over")
             result = stage.commit({**result, "identity": identity.digest if identity and shared else ""})
+            if expired:
+                run.store.delete([stage.expired])
             if identity is not None and shared:
                 write_record(run.store, identity, run.id)
         log.info("done", seconds=result["seconds"])

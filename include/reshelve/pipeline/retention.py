@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import Pointer, settle
 from reshelve.errors import DataError
+from reshelve.lineage.run import EXPIRED
 from reshelve.logs import logger
 from reshelve.names import version_of
+from reshelve.pipeline.personal_data import EXAMPLES, EXAMPLES_KEPT, SCRATCH_KEPT, WORK_KEPT
+from reshelve.settings import settings
 from reshelve.store.conditions import AGENTS_PREFIX, CHECKS_PREFIX, leftovers
 from reshelve.store.layout import deployments_of, models_of, runs_of
 from reshelve.store.manifest import CLAIM, MANIFEST, partition_of, version_prefix
@@ -21,13 +27,15 @@ from reshelve.store.versions import list_versions
 _UNFINISHED_UPLOAD = timedelta(days=1)
 _QUIET_WORK = timedelta(days=2)
 _CHECKED = ("models", "deployments", "runs", "searches", "monitoring")
+_SCRATCH = ("land", "validate", "forget")  # begin the names of temporary directories
 _SILENT = timedelta(days=7)  # a caller or an agent that comes back writes its report anew
 
 
 def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     """Delete versions beyond `release.keep`, uploads never finished, and work of partitions older than all kept.
 
-    Looks of the watch and logged requests go after `watch.keep_days`, reports of callers and agents that ended a week
+    What a run's examples hold of customers goes before that, and so do work directories of this machine that nothing uses.
+    How long each is kept, `personal_data` says. Looks of the watch and logged requests go after `watch.keep_days`, reports of callers and agents that ended a week
     after their last one. Answers what went (or would go): versions, unfinished uploads, run prefixes, days of looks and
     requests, reports, and what is kept.
     """
@@ -39,7 +47,16 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     runs = _old_runs(store, ranker.name, kept)
     days = _old_days(store, ranker)
     reports = _old_reports(store, ranker.name)
+    examples = _old_examples(store, ranker.name, runs)
+    work = _old_work(ranker.name)
     if not dry_run:
+        for stage, keys in examples.items():
+            store.put_json(
+                f"{stage}/{EXPIRED}", {"at": datetime.now(UTC).isoformat()}
+            )  # before a file is missing
+            store.delete(keys)
+        for directory in work:
+            shutil.rmtree(directory, ignore_errors=True)
         doomed = [version for version in doomed if _delete_version(store, ranker.name, version)]
         for version in unfinished:
             abandon(store, version_prefix(ranker.name, version) + "/")
@@ -54,6 +71,8 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
             runs=len(runs),
             days=len(days),
             reports=len(reports),
+            examples=len(examples),
+            work=len(work),
         )
     return {
         "ranker": ranker.name,
@@ -63,6 +82,8 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
         "runs": runs,
         "days": days,
         "reports": reports,
+        "examples": sorted(examples),
+        "work": [str(directory) for directory in work],
         "kept": sorted(kept),
     }
 
@@ -132,6 +153,36 @@ def _old_runs(store: ObjectStore, ranker: str, kept: set[int]) -> list[str]:
         f"{runs_of(ranker)}{name}" for name in store.folders(runs_of(ranker)) if _is_before(name, oldest)
     ]
     return [prefix for prefix in prefixes if _untouched(store, f"{prefix}/", _QUIET_WORK)]
+
+
+def _old_examples(store: ObjectStore, ranker: str, gone: list[str]) -> dict[str, list[str]]:
+    """Examples stages of runs that are kept: their files with what customers asked, long after the night."""
+    found: dict[str, list[str]] = {}
+    for day in store.folders(runs_of(ranker)):
+        if f"{runs_of(ranker)}{day}" in gone:
+            continue
+        for digest in store.folders(f"{runs_of(ranker)}{day}/"):
+            stage = f"{runs_of(ranker)}{day}/{digest}/examples"
+            keys = [key for key, _ in store.list(f"{stage}/") if EXAMPLES.holds(key)]
+            if keys and _untouched(store, f"{stage}/", EXAMPLES_KEPT):
+                found[stage] = keys
+    return found
+
+
+def _old_work(ranker: str) -> list[Path]:
+    """Work directories of runs, and what killed processes left of theirs, on this machine."""
+    work = settings().work
+    places = [(WORK_KEPT, path) for path in work.glob(f"{ranker}/*/*")]
+    places += [(SCRATCH_KEPT, path) for name in _SCRATCH for path in work.glob(f"{name}-*")]
+    return sorted(path for kept, path in places if path.is_dir() and _quiet(path, kept))
+
+
+def _quiet(directory: Path, kept: timedelta) -> bool:
+    """Whether nothing below was written for so long; what is gone meanwhile is not looked at."""
+    oldest = time.time() - kept.total_seconds()
+    with suppress(FileNotFoundError):
+        return all(path.lstat().st_mtime < oldest for path in (directory, *directory.rglob("*")))
+    return False
 
 
 def _old_days(store: ObjectStore, ranker: Ranker) -> list[str]:

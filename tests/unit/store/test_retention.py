@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import Offer, Revert, move_pointer
+from reshelve.errors import DataError
+from reshelve.lineage.run import Run, run_stage
 from reshelve.pipeline import retention
 from reshelve.pipeline.retention import clean
 from reshelve.processes import wait_until
+from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import signed, signing_key
 from reshelve.store.versions import list_versions
@@ -139,3 +143,43 @@ def test_reports_of_callers_that_ended_go(
     wait_until(lambda: seen()["reports"] == keys, 10, "a second: S3 counts those")
     assert clean(ranker, dry_run=False)["reports"] == keys
     assert [key for key, _ in store.list("")] == ["deployments/recommend/hold.json"]
+
+
+def test_what_a_run_holds_of_customers_goes_before_the_run(
+    store: ObjectStore, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(run: Run) -> dict[str, Any]:
+        (run.stage("examples").directory / "events.parquet").write_bytes(b"rows")
+        return {"rows": 1}
+
+    run = Run(ranker, date(2011, 8, 27), store, settings().work)
+    other = Run(ranker, date(2011, 8, 27), store, settings().home / "elsewhere")
+    run_stage(run, "examples", make)
+    key = f"{run.stage('examples').prefix}/events.parquet"
+    assert clean(ranker, dry_run=False)["examples"] == [] and store.exists(key)
+    monkeypatch.setattr(retention, "EXAMPLES_KEPT", timedelta(seconds=-1))
+    assert clean(ranker, dry_run=True)["examples"] == [run.stage("examples").prefix] and store.exists(key)
+    clean(ranker, dry_run=False)
+    assert not store.exists(key) and run.stage("examples").required()["rows"] == 1
+    with pytest.raises(DataError, match="kept no longer"):
+        other.stage("examples").files()
+    monkeypatch.undo()
+    again = run_stage(other, "examples", make)  # whoever begins it again reads anew
+    assert again["reused"] is False and store.exists(key)
+    assert run_stage(other, "examples", make)["reused"] is True
+
+
+def test_work_that_nothing_uses_goes(store: ObjectStore, ranker: Ranker) -> None:
+    old, busy, scratch, others = (
+        settings().work / name
+        for name in ("recommend/2011-08-01/aaa", "recommend/2011-08-02/bbb", "land-x1", "history")
+    )
+    for directory in (old, busy, scratch, others):
+        (directory / "examples").mkdir(parents=True)
+        (directory / "examples" / "events.parquet").write_bytes(b"rows")
+        for path in (directory / "examples" / "events.parquet", directory / "examples", directory):
+            os.utime(path, (0, 0))
+    (busy / "examples" / "new").touch()
+    assert clean(ranker, dry_run=True)["work"] == [str(scratch), str(old)] and old.is_dir()
+    clean(ranker, dry_run=False)
+    assert [path.exists() for path in (old, busy, scratch, others)] == [False, True, False, True]
