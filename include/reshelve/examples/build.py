@@ -17,6 +17,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.events import catalogue_key
+from reshelve.clickstream.forgotten import Forgotten, drop_from_file, read_forgotten
 from reshelve.clickstream.masks import mask_file
 from reshelve.config.ranker import place_of
 from reshelve.errors import ConfigurationError, DataError, MisfitError, TryAgainError
@@ -58,7 +59,8 @@ def build_examples(run: Run) -> dict[str, Any]:
     base = _base(run)
     directory = run.stage("examples").directory
     scratch = directory / ".scratch"
-    inputs = fetch(run, split, scratch)
+    forgotten = read_forgotten(run.store, run.ranker.data.source)  # before a row is read
+    inputs = fetch(run, split, scratch, forgotten)
     shutil.copyfile(base.path / "tokenizer.json", directory / "tokenizer.json")
     (directory / "base.json").write_text(json.dumps(base.record(), indent=1, sort_keys=True))
 
@@ -95,6 +97,8 @@ def build_examples(run: Run) -> dict[str, Any]:
         "source": run.ranker.data.source,
         "verdicts": {str(day): split.digests[day] for day in split.days},
         "base": base.record(),
+        "forgotten": forgotten.generation,
+        "left_out": list(forgotten.requests),
     }
 
 
@@ -111,16 +115,20 @@ def _base(run: Run) -> BaseModel:
     return base
 
 
-def fetch(run: Run, split: Split, scratch: Path) -> Inputs:
-    """Download the good rows, partition by partition; a retry keeps what is there (a new verdict has a new name)."""
+def fetch(run: Run, split: Split, scratch: Path, forgotten: Forgotten) -> Inputs:
+    """Download the good rows, partition by partition, without those of people who are `forgotten`.
+
+    A retry keeps what is there (a new verdict, and somebody more to be forgotten, have new names).
+    """
     source, log = run.ranker.data.source, logger(stage="examples")
     files, rows = [], 0
     for day in counted(split.days, log, "fetching", "partitions"):
-        path = scratch / f"{day}-{split.digests[day][:16]}.parquet"
+        path = scratch / f"{day}-{split.digests[day][:16]}{forgotten.generation}.parquet"
         if not path.is_file():
             arriving = partial_of(path)
             run.store.download_file(_good_rows(run, source, day, split.digests[day]), arriving)
             mask_file(arriving)  # days that were validated when less was masked
+            drop_from_file(arriving, forgotten.digests)
             arriving.rename(path)
         files.append(path)
         rows += pq.read_metadata(path).num_rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reshelve.clickstream.forgotten import read_forgotten
 from reshelve.errors import DataError
 from reshelve.examples.build import fetch, write_events
 from reshelve.examples.catalogue import Catalogue, build_catalogue
@@ -25,7 +26,7 @@ def held_out(
     """
     ranker, scratch = run.ranker, directory / ".scratch"
     scratch.mkdir(parents=True)
-    inputs = fetch(run, split, scratch)
+    inputs = fetch(run, split, scratch, read_forgotten(run.store, ranker.data.source))
     labels = ranker.data.label_weights
     connection = open_window(inputs.files, split, labels, inputs.products, scratch / "spill")
     open_events(connection, split, ranker.data.exclude)

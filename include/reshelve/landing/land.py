@@ -20,6 +20,7 @@ import duckdb
 from reshelve.clickstream.database import EVENT_TYPES, column, database, known, reader, text, write_parquet
 from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
+from reshelve.clickstream.forgotten import drop_events, drop_from_file, read_forgotten
 from reshelve.clickstream.masks import mask_file
 from reshelve.clickstream.privacy import protect
 from reshelve.config.yaml_models import line_of
@@ -103,9 +104,12 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
         directory = Path(scratch)
         with database(directory / "land.duckdb") as db:
             rejected = map_events(db, mapping, directory, span) + map_catalogue(db, mapping, directory)
+            forgotten = read_forgotten(store, source)
+            dropped = drop_events(db, forgotten)  # by the ids of the raw files
             protect(db)
+            dropped += drop_events(db, forgotten)  # and by those that are landed
             days = [each for each in _days(db, first, span.last) if only is None or each[0] in only]
-            landed = _Landing(store, db, source, directory)
+            landed = _Landing(store, db, source, directory, forgotten.digests)
             log = logger(stage="land", source=source)
             progress = Progress(log, "landing", "rows", sum(count for _, count in days))
             for day, count in days:
@@ -124,6 +128,8 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
         log.warning("skipped an unreadable row", row=row)
     if left_out:
         log.info("skipped rows", reasons=left_out)
+    if dropped:
+        log.info("left out rows of people who are forgotten", rows=dropped)
     log.info("landed", partitions=len(held), rows=rows, skipped=landed.skipped, refused=len(refused))
     result = {
         "source": source,
@@ -213,6 +219,7 @@ class _Landing:
     db: duckdb.DuckDBPyConnection
     source: str
     directory: Path
+    forgotten: frozenset[str]
     skipped: int = 0
     late: list[date] = field(default_factory=list)
     refused: dict[date, DataError] = field(default_factory=dict)
@@ -265,6 +272,7 @@ class _Landing:
             landed.append(self.directory / f"landed-{number}.parquet")
             self.store.download_file(key, landed[-1])
             mask_file(landed[-1])  # the same rows may have landed when less was masked
+            drop_from_file(landed[-1], self.forgotten)  # or are there until `forget` has come to them
         new, old = f"(FROM {reader([path])})", f"(SELECT {_AS_READ_NOW} FROM {reader(landed)})"
         try:  # other bytes may hold the same rows: another DuckDB wrote them, or ids were made otherwise
             if self._sum(new) == self._sum(old):

@@ -32,6 +32,8 @@ class ExamplesResult(StageResult):
     holdout_begins: date | None = None  # what a ranker may know was before this day
     verdicts: dict[str, str] = {}  # partition → digest of its verdict
     base: dict[str, Any] | None = None
+    forgotten: str = ""  # whom the source had forgotten before a row was read
+    left_out: tuple[str, ...] = ()  # the same, by request
 
     @property
     def begins(self) -> date:

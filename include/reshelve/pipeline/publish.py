@@ -11,6 +11,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from reshelve.clickstream.forgotten import read_forgotten
 from reshelve.errors import DataError
 from reshelve.lineage.results import ExamplesResult, TrainResult
 from reshelve.lineage.run import Run, code_version
@@ -58,6 +59,7 @@ def publish(run: Run) -> dict[str, Any]:
         return result
     manifest = _published_before(run)
     if manifest is None:
+        _require_nobody_forgotten(run)
         manifest = _publish(run, gate)
     return {
         **result,
@@ -67,6 +69,17 @@ def publish(run: Run) -> dict[str, Any]:
         "files": len(manifest.files),
         "bytes": manifest.bytes,
     }
+
+
+def _require_nobody_forgotten(run: Run) -> None:
+    """Raises DataError where somebody was forgotten whose rows this night may have read."""
+    source = run.ranker.data.source
+    read = run.stage("examples").require(ExamplesResult).forgotten
+    if read_forgotten(run.store, source).generation != read:
+        raise DataError(
+            f"{run.id}: {source} was asked to forget somebody since this night read its rows",
+            "nothing is published; repeat `reshelve forget`, then begin the night again",
+        )
 
 
 def _published_before(run: Run) -> Manifest | None:

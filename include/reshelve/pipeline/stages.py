@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from reshelve.clickstream.events import catalogue_key
+from reshelve.clickstream.forgotten import read_forgotten
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import ConfigurationError, DataError
@@ -47,6 +48,7 @@ def _partitions(run: Run, fetch: bool) -> dict[str, Any] | None:
         "verdicts": {str(day): split.digests[day] for day in split.days},
         "products": run.store.etag(catalogue_key(run.ranker.data.source)),
         "base": base.files,
+        "forgotten": read_forgotten(run.store, run.ranker.data.source).generation,
     }
 
 

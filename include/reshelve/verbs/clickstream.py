@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -131,3 +133,40 @@ def expire(
     if "left" in result:
         headline, _, detail = result["problem"].partition("\n")
         raise (errors.TryAgainError if result["again"] else errors.ConfigurationError)(headline, detail)
+
+
+@app.command()
+def forget(
+    source: Source,
+    user: Annotated[
+        list[str] | None,
+        typer.Option("--user", help="A user id, as in the raw files or as landed; may be repeated."),
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option("--users", help="A file of user ids, one a line; - reads standard input.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete people's rows from all that is kept of a source, and keep them from coming back; safe to repeat.
+
+    Exit 75 while a night of the source is under way: repeat it when that has ended. Exit 73 if a file could not be
+    reached; it is named, and all others are done."""
+    try:
+        result = call("reshelve.pipeline.forget:forget", source, [*(user or []), *_listed(users)])
+    except errors.PartlyDoneError as error:
+        show(error.result, as_json, f"forget: {source}")
+        raise
+    show(result, as_json, f"forget: {source}")
+
+
+def _listed(path: Path | None) -> list[str]:
+    """Raises ConfigurationError where the file cannot be read."""
+    if path is None:
+        return []
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.ConfigurationError(
+            f"--users {path}: cannot be read", "expected UTF-8, one id a line"
+        ) from error
+    return text.splitlines()

@@ -1,0 +1,87 @@
+"""The runs that read a source: which there are, which days they read, and which are at work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+
+from reshelve.config.ranker import ranker_names, read_ranker
+from reshelve.errors import ConfigurationError
+from reshelve.files import take_lock
+from reshelve.pipeline.pinned_night import LONGEST_NIGHT
+from reshelve.settings import settings
+from reshelve.store.layout import run_folder
+from reshelve.store.objects import ObjectStore
+
+_DIGEST = re.compile(r"[0-9a-f]{12}")
+
+
+def rankers_of(store: ObjectStore, source: str) -> list[str]:
+    """Rankers of the source, by their files and by what their nights said: a file may be gone."""
+    found = set()
+    for name in ranker_names():
+        try:
+            if read_ranker(name).data.source == source:
+                found.add(name)
+        except ConfigurationError:
+            found.add(name)  # it cannot be said: its runs say whether they read such days
+    for name in store.folders("runs/"):
+        runs = list(runs_of_ranker(store, name))
+        if any(source_of(store, run) == source for run in runs[-3:]):
+            found.add(name)
+    return sorted(found)
+
+
+def runs_of_ranker(store: ObjectStore, ranker: str) -> Iterator[str]:
+    """The ids of a ranker's runs."""
+    for day in store.folders(f"runs/{ranker}/"):
+        for digest in store.folders(f"runs/{ranker}/{day}/"):
+            if _DIGEST.fullmatch(digest):  # beside them are the day's records of stages
+                yield f"{ranker}/{day}/{digest}"
+
+
+def source_of(store: ObjectStore, run: str) -> str | None:
+    """The source that a run reads; None where neither its examples nor its pin are there."""
+    found = store.get_json(f"{run_folder(run)}examples/result.json")
+    if found:
+        return str(found.get("source"))
+    pin = store.get_json(f"{run_folder(run)}pin.json")
+    return str(pin["ranker"]["data"]["source"]) if pin else None
+
+
+def days_read(store: ObjectStore, run: str, mark: str) -> set[date] | None:
+    """The days whose rows a run has read: none where it left out whom `mark` names; None where it does not say: any, then."""
+    found = store.get_json(f"{run_folder(run)}examples/result.json")
+    if not found:
+        return None
+    days = found.get("verdicts", {})
+    return set() if mark and mark in found.get("left_out", ()) else {date.fromisoformat(day) for day in days}
+
+
+def under_way(store: ObjectStore, source: str) -> list[str]:
+    """Runs of the source that are at work on this machine, or began within a night's time and have not ended."""
+    found = []
+    since = datetime.now(UTC) - LONGEST_NIGHT
+    for ranker in rankers_of(store, source):
+        for run in runs_of_ranker(store, ranker):
+            if source_of(store, run) not in (source, None):
+                continue
+            pin = store.get_json(f"{run_folder(run)}pin.json")
+            begun = datetime.fromisoformat(pin["begun_at"]) if pin else None
+            if begun is not None and begun > since and not _ended(store, run):
+                found.append(run)
+        for lock in sorted((settings().work / ranker).glob("*/*/.*.lock")):
+            run = f"{ranker}/{lock.parent.parent.name}/{lock.parent.name}"
+            with lock.open("a") as handle:
+                if not take_lock(handle) and run not in found:
+                    found.append(run)
+    return found
+
+
+def _ended(store: ObjectStore, run: str) -> bool:
+    """Whether it has published, or the gate has refused it."""
+    if store.get_json(f"{run_folder(run)}publish/result.json"):
+        return True
+    gate = store.get_json(f"{run_folder(run)}gate/result.json")
+    return bool(gate) and gate.get("verdict") == "reject"
