@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class MailNotifier(SmtpNotifier):
     """Airflow's mail with a `text` in place of HTML. What a template puts into the text is escaped as the rest is."""
 
-    template_fields: Sequence[str] = (*SmtpNotifier.template_fields, "text")
+    template_fields: Sequence[str] = (*SmtpNotifier.template_fields, "text")  # type: ignore[assignment] - longer than Airflow's tuple
 
     def __init__(self, *, text: str, **kwargs: Any) -> None:
         super().__init__(html_content="", **kwargs)

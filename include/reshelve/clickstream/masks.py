@@ -137,8 +137,9 @@ def mask_events(db: duckdb.DuckDBPyConnection) -> None:
         ).fetchall()
         changes = [(typed, masked) for (typed,) in found if (masked := mask(typed)) != typed]
         if changes:
-            typed, masked = zip(*changes, strict=True)
-            db.register("masks", pa.table({"typed": pa.array(typed), "masked": pa.array(masked)}))
+            db.register(
+                "masks", pa.table([*map(pa.array, zip(*changes, strict=True))], names=["typed", "masked"])
+            )
             db.execute(f"UPDATE events SET {name} = masked FROM masks WHERE {name} = typed")
             db.unregister("masks")
 

@@ -84,4 +84,4 @@ def _ended(store: ObjectStore, run: str) -> bool:
     if store.get_json(f"{run_folder(run)}publish/result.json"):
         return True
     gate = store.get_json(f"{run_folder(run)}gate/result.json")
-    return bool(gate) and gate.get("verdict") == "reject"
+    return gate is not None and gate.get("verdict") == "reject"

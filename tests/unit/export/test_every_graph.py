@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from reshelve.clickstream.remember import EVERYTHING
 from reshelve.client.client import RankingClient
 from reshelve.client.errors import RequestRefusedError
 from reshelve.compression.calibration import calibrate
@@ -79,9 +80,10 @@ def remember(run: Run, items: int) -> None:
         np.full(2, DAY.toordinal() - 1, np.int32),
         np.ones(2, np.float32),
         ["red bag", "cup"],
+        np.array([0, 1], np.int64),
     )
     stage.directory.mkdir(parents=True, exist_ok=True)
-    Corpus(searches, [f"title {n}" for n in range(items)]).tables(DAY).write(stage.directory)
+    Corpus(searches, [f"title {n}" for n in range(items)], EVERYTHING).tables(DAY).write(stage.directory)
     random_blend(len(FEATURES) + 1).write(stage.directory / "blend.safetensors")
     document = BlendDocument(encoder=True, features=(*FEATURES, "encoder"))
     (stage.directory / "blend.json").write_text(document.model_dump_json())
@@ -93,7 +95,7 @@ def with_features(model: TrainedModel, run: Run) -> TrainedModel:
     names = run.ranker.examples.features
     if not names:
         return model
-    impressions = Impressions.of(["red bag"], ["sku1"], [date(2011, 8, 28)], [None])
+    impressions = Impressions.of(["red bag"], ["sku1"], [date(2011, 8, 28)], [None], ["anna"], EVERYTHING)
     write_tables(run.stage("examples").directory, Rarity.of(["red bag"]), impressions.rates(DAY))
     columns, towers = feature_columns(names), run.ranker.model.towers
     found = dataclasses.asdict(random_blend(len(columns) + towers))

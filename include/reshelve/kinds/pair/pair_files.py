@@ -156,7 +156,8 @@ class _Features:
         if "behaviour" in self._names:
             rows = list(stream(work.connection, _SEEN))
             columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], [], []]
-            self._seen = Impressions.of(*columns, work.run.ranker.remember)
+            queries, items, days, chosen, customers = columns
+            self._seen = Impressions.of(queries, items, days, chosen, customers, work.run.ranker.remember)
             rates = self._seen.rates(work.split.begins)
         write_tables(work.directory, self._rarity, rates)
 
