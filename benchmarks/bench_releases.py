@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import itertools
 import json
 import os
 import statistics
@@ -30,13 +29,15 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from reshelve.deployments.deployment_log import Entry, Pointer
+from reshelve.deployments.signed_entries import StoredEntry, sign_move
 from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Observation, Role, VersionTraffic
 from reshelve.platform import airflow, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import end_with, free_port, port_is_open, start, stop_group, wait_until
 from reshelve.protocol.reports import Report, Serving, write_report
-from reshelve.store import signatures
+from reshelve.store import keys, roles, signatures
 from reshelve.store.manifest import version_number
 from reshelve.store.objects import ObjectStore
 
@@ -44,6 +45,7 @@ RANKER = "recommend"
 LIMIT_MS = 300
 PROCESSES, THREADS = 2, 8
 SHARD = 5000
+STORY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def numbers(count: int) -> list[int]:
@@ -51,13 +53,22 @@ def numbers(count: int) -> list[int]:
     return [version_number(date(2011, 1, 1) + timedelta(days=day), 1) for day in range(count)]
 
 
-def pointer(sequence: int, versions: list[int]) -> dict[str, Any]:
+def pointer(sequence: int, versions: list[int]) -> Pointer:
     """The state after a move: a rollback between the two newest versions, back and forth."""
     stable, previous = versions[-1 - sequence % 2], versions[-2 + sequence % 2]
-    return {
-        "ranker": RANKER, "sequence": sequence, "stable": stable, "previous": previous, "served": versions[-50:],
-        "by": "anna", "reason": f"move {sequence} of a long story", "moved_at": datetime.now(UTC).isoformat(),
-    }  # fmt: skip
+    return Pointer(
+        ranker=RANKER, sequence=sequence, stable=stable, previous=previous, served=(*versions[-50:-2], previous, stable),
+        by="anna", reason=f"move {sequence} of a long story", moved_at=STORY + timedelta(seconds=sequence),
+    )  # fmt: skip
+
+
+def entry(sequence: int, versions: list[int], before: str) -> StoredEntry:
+    """A move, signed, which stands on the one before it; the first vouches for how the story begins."""
+    state = pointer(sequence, versions)
+    action = "vouch" if sequence == 1 else "rollback"
+    return sign_move(
+        Entry(sequence=sequence, action=action, pointer=state, before=before), roles.Role.RELEASE
+    )
 
 
 class Writer:
@@ -69,8 +80,7 @@ class Writer:
         self._auth = S3SigV4Auth(keys, "s3", os.environ["AWS_DEFAULT_REGION"])
         self._connection = http.client.HTTPConnection(self._url.removeprefix("http://"), timeout=60)
 
-    def put(self, key: str, value: Any) -> None:
-        body = json.dumps(value).encode()
+    def put(self, key: str, body: bytes) -> None:
         request = AWSRequest("PUT", f"{self._url}/reshelve/{key}", data=body)
         self._auth.add_auth(request)
         self._connection.request("PUT", f"/reshelve/{key}", body, dict(request.headers))
@@ -79,19 +89,30 @@ class Writer:
         assert answer.status == 200, answer.status
 
 
-def write_shard(first: int, last: int, versions: list[int]) -> int:
-    """Log entries `first` … `last`, from this process's own threads."""
+def write_shard(entries: list[tuple[str, bytes]]) -> int:
+    """These objects, from this process's own threads."""
 
-    def write(numbers: range) -> int:
+    def write(part: list[tuple[str, bytes]]) -> int:
         writer = Writer()
-        for sequence in numbers:
-            state = pointer(sequence, versions)
-            entry = {"sequence": sequence, "action": "rollback", "pointer": state, "evidence": {}}
-            writer.put(f"deployments/{RANKER}/log/{sequence:08d}.json", entry)
-        return len(numbers)
+        for key, body in part:
+            writer.put(key, body)
+        return len(part)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return sum(pool.map(write, [range(first + n, last + 1, THREADS) for n in range(THREADS)]))
+        return sum(pool.map(write, [entries[n::THREADS] for n in range(THREADS)]))
+
+
+def shards(versions: list[int], entries: int) -> Iterator[list[tuple[str, bytes]]]:
+    """The log, which one process has to make: each entry holds the digest of the one before it."""
+    found, before = [], ""
+    for sequence in range(1, entries + 1):
+        made = entry(sequence, versions, before)
+        before = made.digest
+        found.append((made.key, made.body))
+        if len(found) == SHARD:
+            yield found
+            found = []
+    yield found
 
 
 def write_versions(store: ObjectStore, versions: list[int]) -> None:
@@ -119,17 +140,19 @@ def write_versions(store: ObjectStore, versions: list[int]) -> None:
         list(pool.map(write, versions))
 
 
-def write_watch(store: ObjectStore, now: dict[str, Any]) -> None:
+def write_watch(store: ObjectStore, now: Pointer) -> None:
     """Three agents and six hours of looks."""
-    serving = Serving(stable=now["stable"], previous=now["previous"])
+    serving = Serving(stable=now.stable, previous=now.previous)
     for name in ("one", "two", "three"):
         report = Report(
-            agent=name, server="h:8500", at=datetime.now(UTC), sequence=now["sequence"], serving=serving
+            agent=name, server="h:8500", at=datetime.now(UTC), sequence=now.sequence, serving=serving
         )
         write_report(store, RANKER, report)
     for look in range(40):
         traffic = tuple(
-            VersionTraffic(version=now[role], role=role, requests=1000, errors=look % 3, p95_ms=10 + look % 5)
+            VersionTraffic(
+                version=getattr(now, role), role=role, requests=1000, errors=look % 3, p95_ms=10 + look % 5
+            )
             for role in (Role.STABLE, Role.PREVIOUS)
         )
         at = datetime.now(UTC) - timedelta(minutes=10 * (40 - look))
@@ -141,15 +164,14 @@ def seed(store: ObjectStore, versions: list[int], entries: int) -> float:
     began = time.monotonic()
     store.create_bucket()
     write_versions(store, versions)
-    shards = [(n, min(n + SHARD - 1, entries)) for n in range(1, entries + 1, SHARD)]
     done = 0
     spawned = get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, spawned, initializer=end_with, initargs=(os.getpid(),)) as pool:
-        for written in pool.map(write_shard, *zip(*shards, strict=True), itertools.repeat(versions)):
+        for written in pool.map(write_shard, shards(versions, entries)):
             done += written
             print(f"{done:,} of {entries:,} log entries, {time.monotonic() - began:.0f} s", file=sys.stderr)
     now = pointer(entries, versions)
-    store.put_json(f"deployments/{RANKER}/pointer.json", now)
+    store.put_json(f"deployments/{RANKER}/pointer.json", now.model_dump(mode="json"))
     write_watch(store, now)
     return time.monotonic() - began
 
@@ -224,7 +246,7 @@ def main() -> int:
             started.append(
                 seaweedfs.start_seaweedfs(machine.store, machine.ports.s3_port, machine.logs / "s3")
             )
-            signatures.make_key_pair()
+            keys.make(if_missing=True)
             store, versions = ObjectStore("reshelve"), numbers(asked.versions)
             seconds = seed(store, versions, asked.entries)
             started.append(serve(machine, environment))

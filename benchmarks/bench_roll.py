@@ -40,7 +40,7 @@ from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, guarded, start, stop_group, wait_until, yield_to_others
 from reshelve.rollout.release import release
 from reshelve.rollout.roll_back import rollback
-from reshelve.store import signatures
+from reshelve.store import keys
 from reshelve.store.objects import ObjectStore, object_store
 
 SLOW_LOAD = 60  # seconds
@@ -411,7 +411,7 @@ def main() -> None:
     ]
     try:
         os.environ |= seaweedfs.environment(s3_port, seaweedfs.credentials(home / "s3"))
-        signatures.make_key_pair()
+        keys.make(if_missing=True)
         store = object_store()
         store.create_bucket()
         kinds = {"good": "good", "failing": "fails", "slow": str(SLOW_LOAD), "slower": "8"}

@@ -10,7 +10,7 @@ drift of the inputs and of the scores. One decision by a table:
 | bad canary | withdraw it |
 | broken data, no traffic | hold releases until it is over; then start `release_<ranker>` for a version that waited |
 | drift | start `retrain_<ranker>` on the newest good partition, where no version has learnt from it; else alert |
-| bad service, dead agent, late partition or night, an hour out of the ordinary | alert |
+| a deployment log that was tampered with, bad service, dead agent, late partition or night, an hour out of the ordinary | alert |
 | inconclusive | say so |
 
 Thresholds and bounds (cool-down, actions a day) are the ranker file's `watch`. A look never fails for what it decided; the

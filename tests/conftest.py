@@ -11,11 +11,11 @@ import hypothesis
 import pytest
 
 from reshelve.deployments import deployment_log
-from reshelve.deployments.release_table import Event, ReleaseState
+from reshelve.deployments.release_table import Event, Plan, ReleaseState
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, stop_group
 from reshelve.settings import PROJECT, settings
-from reshelve.store import objects, signatures
+from reshelve.store import keys, objects
 
 # A test that has one of these among its fixtures, or behind them, has started a server or trained a model.
 NOT_QUICK = frozenset(
@@ -82,7 +82,7 @@ def store(
     monkeypatch.setenv("RESHELVE_BUCKET", f"test-{os.urandom(6).hex()}")
     settings.cache_clear()
     objects.object_store.cache_clear()
-    signatures.make_key_pair()
+    keys.make(if_missing=True)
     made = objects.object_store()
     made.create_bucket()
     yield made
@@ -100,13 +100,15 @@ def store(
 
 @pytest.fixture
 def make_stable() -> Callable[..., deployment_log.Pointer]:
-    """`make_stable(store, ranker, version)`: the whole way of a release, without the work behind it."""
+    """`make_stable(store, ranker, version)`: the whole way of a release, without the work behind it; `held`: the gate held it."""
 
-    def made(store: objects.ObjectStore, ranker: str, version: int) -> deployment_log.Pointer:
+    def made(
+        store: objects.ObjectStore, ranker: str, version: int, *, held: bool = False
+    ) -> deployment_log.Pointer:
         def move(change: deployment_log.Change) -> deployment_log.Pointer:
             return deployment_log.move_pointer(store, ranker, change, by="test", reason="")
 
-        move(deployment_log.Offer(version))
+        move(deployment_log.Offer(version, Plan(allow_held=held)))
         move(deployment_log.Advance(version, Event.LOADED, ReleaseState.LOADING))
         move(deployment_log.Advance(version, Event.PROBED, ReleaseState.PROBING))
         return move(deployment_log.Promote(version))

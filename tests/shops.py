@@ -120,7 +120,13 @@ def open_shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
     home = Path(tempfile.mkdtemp(prefix="gateway-"))  # short: the path of a socket has a limit
     keys = settings().home / "keys"
     monkeypatch.setenv("RESHELVE_HOME", str(home))
-    monkeypatch.setenv("RESHELVE_SIGNING_KEY", str(keys / "signing.pem"))
+    for variable, name in (
+        ("SIGNING", "signing"),
+        ("GATE", "gate"),
+        ("RELEASE", "release"),
+        ("PERSON", "person"),
+    ):
+        monkeypatch.setenv(f"RESHELVE_{variable}_KEY", str(keys / f"{name}.pem"))
     monkeypatch.setenv("RESHELVE_TRUSTED_KEYS", str(keys / "trusted"))
     settings.cache_clear()
     token_verbs.make("shop", rankers=[], days=1, given=TOKEN)

@@ -76,11 +76,24 @@ class Settings(BaseSettings):
     )
     signatures: Literal["required", "off"] = Field(
         "required",
-        description="required: only versions signed by a trusted key are loaded. off: unsigned ones too.",
+        description="required: only what a trusted key signed is loaded and followed. off: unsigned versions and moves too.",
     )
     signing_key: Path | None = Field(
         None,
         description="The private key that signs published versions; empty: keys/signing.pem in the home.",
+    )
+    gate_key: Path | None = Field(
+        None,
+        description="The private key that signs the gate's verdicts; empty: keys/gate.pem in the home.",
+    )
+    release_key: Path | None = Field(
+        None,
+        description="The private key that signs the moves of releases and of the watch; empty: keys/release.pem in the home.",
+    )
+    person_key: Path | None = Field(
+        None,
+        description="The private key that signs people's decisions: approve, withdraw, rollback, allow a held version; "
+        "empty: keys/person.pem in the home.",
     )
     trusted_keys: Path | None = Field(
         None,

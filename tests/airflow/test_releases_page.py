@@ -62,7 +62,11 @@ def shop(store: ObjectStore, make_stable: Any) -> ObjectStore:
         make_stable(store, "recommend", version)
     publish(store, THREE, verdict="hold", reasons=[EVIL])
     move_pointer(
-        store, "recommend", Offer(THREE, Plan(approval=True)), by=f"anna {EVIL}", reason=f"why {EVIL}"
+        store,
+        "recommend",
+        Offer(THREE, Plan(approval=True, allow_held=True)),
+        by=f"anna {EVIL}",
+        reason=f"why {EVIL}",
     )
     now = datetime.now(UTC)
     serving = Serving(stable=TWO, previous=ONE, available=(ONE, TWO))
@@ -147,7 +151,7 @@ def test_versions_of_two_days_are_compared_on_the_same_questions_alone(
         "difference_high": 0.036,
     }
     publish(store, THREE, **gate_of(0.2545, "2011-08-30", against))
-    move_pointer(store, "recommend", Offer(THREE, Plan()), by="anna", reason="tonight's")
+    move_pointer(store, "recommend", Offer(THREE, Plan(allow_held=True)), by="anna", reason="tonight's")
     page = words(html("ranker.html", ReleaseReader(store)))
     for said in (
         "0.1881 (0.1681 to 0.2081) 842 questions of 2011-08-29, set 110829",

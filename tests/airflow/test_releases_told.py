@@ -154,7 +154,7 @@ def test_a_release_is_refused_with_its_reason_before_it_begins(
     assert releasable(uploaded, THREE, allow_held=True) == ""
     assert f"older partition than {TWO}" in releasable(uploaded, ONE)
     assert "20110901001" in releasable(uploaded, 20110901001)
-    move_pointer(uploaded, "recommend", Offer(THREE, Plan()), by="anna", reason="")
+    move_pointer(uploaded, "recommend", Offer(THREE, Plan(allow_held=True)), by="anna", reason="")
     assert f"version {THREE} is being released" in releasable(uploaded, ONE, allow_older=True)
     assert releasable(uploaded, THREE, allow_held=True) == "", "the same release goes on"
     freeze.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
@@ -209,7 +209,7 @@ def test_what_has_to_wait_is_started_all_the_same(
     if reason == "held":
         freeze.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
     elif reason == "another release":
-        move_pointer(uploaded, "recommend", Offer(THREE, Plan()), by="anna", reason="")
+        move_pointer(uploaded, "recommend", Offer(THREE, Plan(allow_held=True)), by="anna", reason="")
     else:
         monkeypatch.setattr("reshelve.protocol.reports.LIVE_SECONDS", 0.0)
     older = {"version": ONE, "reason": "it was better", "allow_older": True}
@@ -224,7 +224,9 @@ def test_what_has_to_wait_is_started_all_the_same(
 def test_an_approval_does_not_wait_for_the_end_of_a_hold(
     client: SimpleNamespace, uploaded: ObjectStore
 ) -> None:
-    move_pointer(uploaded, "recommend", Offer(THREE, Plan(approval=True)), by="anna", reason="")
+    move_pointer(
+        uploaded, "recommend", Offer(THREE, Plan(approval=True, allow_held=True)), by="anna", reason=""
+    )
     for event, state in ((Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)):
         move_pointer(uploaded, "recommend", Advance(THREE, event, state), by="anna", reason="")
     freeze.hold(uploaded, "recommend", by="watch", reason="broken data", cause="retail")
@@ -240,7 +242,9 @@ def test_a_question_that_comes_while_it_is_looked_for_is_answered(
     """Whichever of the page's requests to Airflow it comes before, no second run is started beside the one that asks."""
     from reshelve_airflow.releases import airflow_api, app
 
-    move_pointer(uploaded, "recommend", Offer(THREE, Plan(approval=True)), by="anna", reason="")
+    move_pointer(
+        uploaded, "recommend", Offer(THREE, Plan(approval=True, allow_held=True)), by="anna", reason=""
+    )
     for event, state in ((Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)):
         asks = move_pointer(uploaded, "recommend", Advance(THREE, event, state), by="anna", reason="")
     run = {"dag_run_id": "manual", "conf": {"version": THREE}}
@@ -317,7 +321,9 @@ def test_the_nights_are_drawn(store: ObjectStore) -> None:
 
 def test_the_approval_shows_champion_and_challenger_on_example_shelves(shop: ObjectStore) -> None:
     publish(shop, THREE)
-    move_pointer(shop, "recommend", Offer(THREE, Plan(approval=True)), by="anna", reason="tonight's")
+    move_pointer(
+        shop, "recommend", Offer(THREE, Plan(approval=True, allow_held=True)), by="anna", reason="tonight's"
+    )
     for event, state in ((Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)):
         move_pointer(shop, "recommend", Advance(THREE, event, state), by="anna", reason="")
     assert "No example answers" in html("ranker.html", ReleaseReader(shop))

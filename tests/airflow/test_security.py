@@ -6,6 +6,8 @@ import http.client
 import json
 import re
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +16,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from tests.airflow.platform_here import AirflowHere
+from tests.deployed import put_state
 
+from reshelve.deployments.deployment_log import Pointer
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store.keys import make
@@ -120,6 +124,17 @@ def runs(here: AirflowHere, dag: str) -> list[dict[str, Any]]:
     return [run for run in here.runs(dag) if (run["conf"] or {}).get("reason") == REASON]
 
 
+@contextmanager
+def keys_of(here: AirflowHere) -> Iterator[None]:
+    """Sign with the keys of this platform."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESHELVE_HOME", here.environment["RESHELVE_HOME"])
+        settings.cache_clear()
+        make(if_missing=True)
+        yield
+    settings.cache_clear()
+
+
 @pytest.fixture
 def released(airflow_here: AirflowHere) -> None:
     """A ranker with a release under way, so that its page has forms."""
@@ -128,9 +143,9 @@ def released(airflow_here: AirflowHere) -> None:
         "state": "approval", "plan": {"approval": True}, "served": [20110828001, 20110829001],
         "by": "test", "reason": "test", "moved_at": "2026-01-01T00:00:00Z",
     }  # fmt: skip
-    entry = {"sequence": 1, "action": "offer", "pointer": pointer}
-    airflow_here.store.put_json(f"deployments/{RANKER}/pointer.json", pointer)
-    airflow_here.store.put_json(f"deployments/{RANKER}/log/00000001.json", entry)
+    with keys_of(airflow_here):
+        if not airflow_here.store.exists(f"deployments/{RANKER}/log/00000001.json"):
+            put_state(airflow_here.store, Pointer.model_validate(pointer))
     let_the_agent_report(airflow_here)
 
 
@@ -144,10 +159,7 @@ def let_the_agent_report(here: AirflowHere) -> None:
 @pytest.fixture
 def published(airflow_here: AirflowHere, released: None) -> None:
     """The versions that the pointer names, signed with the keys of this platform: what is not there is refused at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RESHELVE_HOME", airflow_here.environment["RESHELVE_HOME"])
-        settings.cache_clear()
-        make(if_missing=True)
+    with keys_of(airflow_here):
         for version in (20110828001, 20110829001, 20110830001):
             manifest = {
                 "ranker": RANKER, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
@@ -158,7 +170,6 @@ def published(airflow_here: AirflowHere, released: None) -> None:
             there = f"models/{RANKER}/{version}"
             airflow_here.store.put(f"{there}/saved_model.pb", b"x")
             airflow_here.store.put_json(f"{there}/manifest.json", signed(manifest, signing_key()))
-    settings.cache_clear()
 
 
 def not_to_run(here: AirflowHere, dags: list[str]) -> None:

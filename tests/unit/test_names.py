@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
+from tests.deployed import put_state
 
 from reshelve import names
 from reshelve.console.release_reader import ReleaseReader
@@ -112,9 +114,9 @@ def test_what_is_no_address(address: str) -> None:
         names.require_address(address, "--server")
 
 
-def test_a_bucket_full_of_hostile_names(store: ObjectStore) -> None:
+def test_a_bucket_full_of_hostile_names(store: ObjectStore, tmp_path: Path) -> None:
     """Whoever may write one key: nothing that reads the bucket knows a name that is none, and the others are read on."""
-    store.put_json(pointer_key("recommend"), Pointer(ranker="recommend").model_dump(mode="json"))
+    put_state(store, Pointer(ranker="recommend"))
     for name in HOSTILE:
         if name not in ("", ".", "..") and not set(name) & {
             "\x00",
@@ -147,7 +149,7 @@ def test_a_bucket_full_of_hostile_names(store: ObjectStore) -> None:
     store.put_json("monitoring/recommend/zzz/120000.json", {**look, "ranker": "recommend"})
 
     assert deployed_rankers(store) == ["recommend"] == ReleaseReader(store).rankers()
-    pointers = Pointers(store)
+    pointers = Pointers(store, tmp_path / "followed")
     pointers.refresh()
     assert set(pointers.known) == {"recommend"}
     assert list_versions(store, "recommend") == [7]

@@ -96,7 +96,7 @@ class Agent:
         self.models, self.server, self.name, self.store = models, server, name, store
         self.disk = Disk(models)
         self.start_file = StartFile(models)
-        self.pointers = Pointers(store)
+        self.pointers = Pointers(store, models / ".followed")
         self.copier = Copier(copies, self.disk)
         self.inspector = Inspector(self.disk)
         self.admin = ServerAdmin(server)

@@ -1,26 +1,31 @@
-"""A caller's view of one ranker's pointer, and its reports: a thread that looks at S3 and never fails a request."""
+"""A caller's view of what one ranker should serve, and its reports: a thread that looks at S3 and never fails a request."""
 
 from __future__ import annotations
 
 import random
 import threading
+import time
 
-from reshelve.deployments.deployment_log import Pointer, parse_pointer, pointer_key
+from reshelve.deployments.deployment_log import Pointer, VerifiedLog, pointer_key
 from reshelve.errors import ReshelveError
 from reshelve.logs import logger
 from reshelve.protocol.traffic import Meter, write_traffic
 from reshelve.store.objects import ObjectStore
 
+_LOG_SECONDS = 5.0  # a pointer object that is kept from being written hides no move for longer
+
 
 class Follower:
-    """`pointer` is the newest one that was read; what was read stays valid while S3 is away, or says no."""
+    """`pointer` is the newest state that the log proves; it stays valid while S3 is away, says no, or was tampered with."""
 
     def __init__(self, ranker: str, store: ObjectStore, meter: Meter, every: float) -> None:
         """Look once, then about every `every` seconds, and report what `meter` counted."""
         self.ranker = ranker
         self.pointer: Pointer | None = None
         self._store, self._meter, self._every = store, meter, every
+        self._log = VerifiedLog(store, ranker, None)
         self._tag: str | None = None
+        self._looked_at = float("-inf")
         self._away = False
         self._stop = threading.Event()
         self._look()
@@ -41,11 +46,11 @@ class Follower:
     def _look(self) -> None:
         try:
             found, changed = self._store.get_if_changed(pointer_key(self.ranker), self._tag)
-            if found is not None and changed:
-                fresh = parse_pointer(found.body, self.ranker)
-                self._tag = found.etag
-                if self.pointer is None or fresh.sequence >= self.pointer.sequence:
-                    self.pointer = fresh
+            now = time.monotonic()
+            if (found is not None and changed) or now - self._looked_at > _LOG_SECONDS:
+                self.pointer = self._log.look() or self.pointer
+                self._tag = self._tag if found is None else found.etag
+                self._looked_at = now
             self._away = False
         except ReshelveError as error:  # whatever it is, the next look may find it mended
             if not self._away:

@@ -280,7 +280,12 @@ class ReleaseReader:
     def _entry(self, ranker: str, sequence: int) -> Entry | None:
         entry = self._entries.get((ranker, sequence))
         if entry is None:
-            entry = read_entry(self.store, ranker, sequence)
+            try:
+                entry = read_entry(self.store, ranker, sequence)
+            except (
+                DataError
+            ) as error:  # `reshelve log` shows what is wrong with it; the others are shown here
+                logger(ranker=ranker).warning("an entry of the log is left out", problem=str(error))
             if entry is not None:
                 self._entries.keep((ranker, sequence), entry)
         return entry

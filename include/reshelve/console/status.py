@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from reshelve.config.ranker import ranker_names
-from reshelve.deployments.deployment_log import deployed_rankers, problems, read_log, read_pointer
+from reshelve.deployments.audit import audited
+from reshelve.deployments.deployment_log import deployed_rankers, log_problem, read_pointer
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.protocol.reports import LIVE_SECONDS, read_reports
 from reshelve.store.objects import ObjectStore, object_store
@@ -36,6 +37,7 @@ def _whole(store: ObjectStore, ranker: str) -> dict[str, Any]:
 
 def _of(store: ObjectStore, ranker: str) -> dict[str, Any]:
     pointer = read_pointer(store, ranker)
+    problem = log_problem(store, ranker)
     versions = list_versions(store, ranker)
     agents = [
         {
@@ -52,6 +54,7 @@ def _of(store: ObjectStore, ranker: str) -> dict[str, Any]:
         for report in read_reports(store, ranker)
     ]
     return {
+        **({"problem": problem} if problem else {}),
         "pointer": None if pointer is None else pointer.model_dump(mode="json"),
         "agents": agents,
         "versions": len(versions),
@@ -79,8 +82,8 @@ def _version(store: ObjectStore, ranker: str, version: int) -> dict[str, Any]:
 
 
 def history(ranker: str) -> dict[str, Any]:
-    """Every move of a ranker's pointer, oldest first, and `problems`: where the log is no way through the table."""
-    entries = read_log(object_store(), ranker)
+    """Every move of a ranker's pointer, oldest first, and `problems`: where the log is no way through the table, or not signed."""
+    entries, problems = audited(object_store(), ranker)
     lines = []
     for entry in entries:
         now = entry.pointer
@@ -91,4 +94,4 @@ def history(ranker: str) -> dict[str, Any]:
             {"line": f"{line}  {now.by}: {now.reason}", "action": entry.action, "evidence": entry.evidence,
              "pointer": now.model_dump(mode="json")}
         )  # fmt: skip
-    return {"ranker": ranker, "entries": lines, "problems": problems(entries)}
+    return {"ranker": ranker, "entries": lines, "problems": problems}

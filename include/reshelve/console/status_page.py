@@ -28,8 +28,10 @@ def page(store: ObjectStore, found: dict[str, Any], width: int | None) -> Iterat
 
 
 def _headline(one: dict[str, Any]) -> str:
-    if "problem" in one:
+    if "problem" in one and one.get("pointer") is None:
         return "damaged"
+    if "problem" in one:
+        return f"TAMPERED WITH, version {one['pointer']['stable'] or 'none'} stays in force"
     if one["pointer"] is None or one["pointer"]["stable"] is None:
         return "nothing serves yet"
     if not one["agents"]:
@@ -43,9 +45,9 @@ def _headline(one: dict[str, Any]) -> str:
 
 
 def _parts(store: ObjectStore, ranker: str, one: dict[str, Any]) -> dict[str, Any]:
-    if "problem" in one:
-        return {"problem": one["problem"]}
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {"problem": one["problem"]} if "problem" in one else {}
+    if "versions" not in one:
+        return parts
     pointer = one["pointer"]
     if pointer is not None:
         if pointer["stable"] is not None:

@@ -1,8 +1,7 @@
 """What should serve: an append-only log and one pointer per ranker under `deployments/<ranker>/` on S3.
 
-The log is the truth order: a move appends `log/<sequence>.json` (it must not exist), then moves
-`pointer.json` by compare-and-swap. A mover killed between the two leaves an entry that the next mover
-carries to the pointer before its own change.
+The log is the truth: a move appends `log/<sequence>.json`, signed and chained (`signed_entries`), which must not exist.
+`pointer.json` is a copy of the newest move's state for who looks; a mover that dies before it is written costs nothing.
 """
 
 from __future__ import annotations
@@ -15,10 +14,21 @@ from pydantic import ValidationError
 
 from reshelve.deployments.moves import Advance, Approve, Change, Offer, Promote, Revert, Withdraw
 from reshelve.deployments.pointer import Entry, Pointer, problems
+from reshelve.deployments.signed_entries import (
+    StoredEntry,
+    check_signed,
+    entry_key,
+    log_prefix,
+    read_stored,
+    sign_move,
+)
+from reshelve.deployments.verified_log import VerifiedLog, log_of
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.names import rankers_in, require_ranker
 from reshelve.store.layout import DEPLOYMENTS, deployments_of
-from reshelve.store.objects import ObjectStore, PreconditionFailedError
+from reshelve.store.objects import Object, ObjectStore, PreconditionFailedError
+from reshelve.store.roles import Role
+from reshelve.store.signatures import trust
 from reshelve.store.versions import require_manifest
 
 __all__ = [
@@ -31,12 +41,15 @@ __all__ = [
     "Pointer",
     "Promote",
     "Revert",
+    "Role",
+    "VerifiedLog",
     "Withdraw",
     "deployed_rankers",
     "entry_at",
+    "entry_if_valid",
+    "log_problem",
     "move_pointer",
     "moved_since",
-    "newest",
     "parse_pointer",
     "pointer_key",
     "problems",
@@ -57,10 +70,6 @@ class MovedError(DataError):
 def pointer_key(ranker: str) -> str:
     """The pointer's key on S3."""
     return f"{deployments_of(require_ranker(ranker))}pointer.json"
-
-
-def _entry_key(ranker: str, sequence: int) -> str:
-    return f"{deployments_of(require_ranker(ranker))}log/{sequence:08d}.json"
 
 
 def deployed_rankers(store: ObjectStore) -> list[str]:
@@ -84,38 +93,88 @@ def parse_pointer(body: bytes, ranker: str) -> Pointer:
 
 
 def read_pointer(store: ObjectStore, ranker: str) -> Pointer | None:
-    """What should serve, or None where nothing has been released."""
-    found = store.get(pointer_key(ranker))
-    return None if found is None else parse_pointer(found.body, ranker)
+    """What should serve: the newest state that the log proves, or None where nothing has been released.
+
+    What does not verify beyond it is passed over: `log_problem` tells. Raises DataError where nothing verifies.
+    """
+    log = log_of(store, ranker)
+    pointer = log.look()
+    if pointer is None:
+        log.require_whole()
+        if why := pointer_problem(store, log):
+            raise DataError(why, "the log has no move at all")
+    return pointer
+
+
+def log_problem(store: ObjectStore, ranker: str) -> str:
+    """What is wrong with the log, or with the pointer object beside it; empty where both are as they should be."""
+    log = log_of(store, ranker)
+    log.look()
+    return log.problem or pointer_problem(store, log)
+
+
+def pointer_problem(store: ObjectStore, log: VerifiedLog) -> str:
+    """Why the pointer object is not a state of the log; empty where it is, or lags behind."""
+    found = store.get(pointer_key(log.ranker))
+    if found is None:
+        return ""
+    try:
+        return contradicted(parse_pointer(found.body, log.ranker), log)
+    except DataError as error:
+        return error.headline
+
+
+def contradicted(pointer: Pointer, log: VerifiedLog) -> str:
+    """Why a pointer is not believed beside a log that has been looked at; empty where it is older, or the newest."""
+    newest = log.pointer or Pointer(ranker=log.ranker)
+    if pointer.sequence < newest.sequence or pointer == newest:
+        return ""
+    return f"{pointer_key(log.ranker)} is not what the log says"
 
 
 def read_log(store: ObjectStore, ranker: str) -> list[Entry]:
-    """All moves, oldest first."""
-    keys = [key for key, _ in store.list(f"{deployments_of(require_ranker(ranker))}log/")]
-    return [_entry(store, key) for key in keys]
+    """All moves, oldest first, as they are stored."""
+    keys = [key for key, _ in store.list(log_prefix(ranker))]
+    return [_parsed(store, key, store.get(key)) for key in keys]
 
 
 def read_entry(store: ObjectStore, ranker: str, sequence: int) -> Entry | None:
-    """One move by its number, or None where there is none. Raises DataError where it is damaged."""
-    key = _entry_key(ranker, sequence)
-    found = store.get(key)
-    return None if found is None else _parsed(store, key, found.body)
+    """One move by its number, or None where there is none. Raises DataError where it is damaged, or nobody signed it.
+
+    Moves from before the log was signed are read as they are: whoever vouched for the log has vouched for them.
+    """
+    stored = read_stored(store, ranker, sequence)
+    if stored is None:
+        return None
+    if not stored.is_signed and sequence < log_of(store, ranker).since:
+        return stored.entry
+    return check_signed(stored, trust())
 
 
 def move_pointer(
-    store: ObjectStore, ranker: str, change: Change, *, by: str, reason: str, expected: int | None = None
+    store: ObjectStore,
+    ranker: str,
+    change: Change,
+    *,
+    by: str,
+    reason: str,
+    expected: int | None = None,
+    role: Role = Role.RELEASE,
 ) -> Pointer:
     """Apply `change` to the newest state, once, and return the state after it.
 
     A change that changes nothing makes no entry. `expected` is the number of the newest move that `by` has seen: where
     another was made since, the pointer stays as it is (MovedError), unless it is already as asked for. So a try that was
-    cut off after its move may ask again with the same number. Raises DataError where a version is not published, TryAgainError
-    where the change does not fit the state or movers collide for too long, ConfigurationError without a name.
+    cut off after its move may ask again with the same number. `role`: whose key signs; where this host does not have it,
+    another one signs that may make the move. Raises DataError where a version is not published or the log does not
+    verify, TryAgainError where the change does not fit the state or movers collide for too long, ConfigurationError
+    without a name, or without a key whose signature everybody believes.
     """
     if not by:
         raise ConfigurationError("a move of the pointer needs a name", "give a name: --by NAME")
+    log = log_of(store, ranker)
     for _ in range(_TRIES):
-        pointer, etag = _settled(store, ranker)
+        pointer = _settled(log)
         if expected is not None and pointer.sequence != expected:
             return _nothing_left(store, pointer, change, expected)
         wanted = change.apply(pointer)
@@ -124,22 +183,40 @@ def move_pointer(
         new_stable = wanted.wanted & {wanted.stable} - {pointer.stable}
         for version in wanted.wanted - pointer.wanted | new_stable:
             require_manifest(store, ranker, version)  # published, and signed by a trusted key
-        moved = wanted.model_copy(
-            update={
-                "sequence": pointer.sequence + 1,
-                "moved_at": datetime.now(UTC),
-                "by": by,
-                "reason": reason,
-            }
-        )
-        entry = Entry(sequence=moved.sequence, action=change.action, pointer=moved, evidence=change.evidence)
+        moved = next_state(wanted, pointer, by=by, reason=reason)
+        stored = signed_entry(log, moved, change.action, change.evidence, role)
         try:
-            store.put_json(_entry_key(ranker, moved.sequence), entry.model_dump(mode="json"), if_absent=True)
+            store.put(stored.key, stored.body, if_absent=True, content_type="application/json")
         except PreconditionFailedError:
             continue  # another mover wrote this entry: look again at what it made
-        _carry(store, entry, etag)
+        log.made(stored)
+        carry(store, moved)
         return moved
     raise TryAgainError(f"{ranker}: the pointer is being moved by others", f"gave up after {_TRIES} tries")
+
+
+def next_state(wanted: Pointer, pointer: Pointer, *, by: str, reason: str) -> Pointer:
+    """`wanted` as the move after `pointer`."""
+    said = {"moved_at": datetime.now(UTC), "by": by, "reason": reason}
+    return wanted.model_copy(update={"sequence": pointer.sequence + 1, **said})
+
+
+def signed_entry(
+    log: VerifiedLog, moved: Pointer, action: str, evidence: dict[str, Any], role: Role
+) -> StoredEntry:
+    """The entry of a move, which is proven to be followed before anybody sees it: another one would block the log.
+
+    Raises ConfigurationError where nobody would follow it.
+    """
+    entry = Entry(sequence=moved.sequence, action=action, pointer=moved, evidence=evidence, before=log.digest)
+    stored = sign_move(entry, role)
+    try:
+        log.require_followed(stored)
+    except DataError as error:
+        raise ConfigurationError(
+            f"{log.ranker}: nobody would follow this move: {error.headline}", error.detail
+        ) from error
+    return stored
 
 
 def moved_since(store: ObjectStore, pointer: Pointer, sequence: int) -> MovedError:
@@ -160,29 +237,30 @@ def _nothing_left(store: ObjectStore, pointer: Pointer, change: Change, expected
     raise moved_since(store, pointer, expected)
 
 
-def newest(store: ObjectStore, pointer: Pointer) -> Pointer:
-    """The pointer that the log explains: `pointer`, or a later one where an old pointer object was put back.
-
-    Changes nothing. Raises DataError where the log does not have this very pointer.
-    """
-    key = _entry_key(pointer.ranker, pointer.sequence)
-    if pointer.sequence and _entry(store, key).pointer != pointer:
-        raise DataError(f"{pointer_key(pointer.ranker)} is not what the log says", store.uri(key))
-    while store.exists(key := _entry_key(pointer.ranker, pointer.sequence + 1)):
-        pointer = _entry(store, key).pointer
-    return pointer
-
-
 def entry_at(store: ObjectStore, ranker: str, sequence: int) -> Entry:
     """One move, by its number. Raises DataError where there is none."""
-    return _entry(store, _entry_key(ranker, sequence))
+    found = read_entry(store, ranker, sequence)
+    if found is None:
+        raise DataError(f"{store.uri(entry_key(ranker, sequence))} is missing", "entries are never deleted")
+    return found
+
+
+def entry_if_valid(store: ObjectStore, ranker: str, sequence: int) -> Entry | None:
+    """One move by its number; None where there is none, or what is there is none of ours: for who can do without."""
+    try:
+        return read_entry(store, ranker, sequence)
+    except DataError:
+        return None
 
 
 def step_began(store: ObjectStore, pointer: Pointer) -> int:
     """The number of the log entry that brought the release to the step where it is."""
     began = pointer.sequence
     while began > 1:
-        before = _entry(store, _entry_key(pointer.ranker, began - 1)).pointer
+        entry = entry_if_valid(store, pointer.ranker, began - 1)
+        if entry is None:
+            break
+        before = entry.pointer
         if (before.canary, before.state, before.step) != (pointer.canary, pointer.state, pointer.step):
             break
         began -= 1
@@ -190,43 +268,45 @@ def step_began(store: ObjectStore, pointer: Pointer) -> int:
 
 
 def settle(store: ObjectStore, ranker: str) -> Pointer | None:
-    """Carry an entry left by a killed mover to the pointer; the pointer after it, or None without any move."""
-    pointer, etag = _settled(store, ranker)
-    return None if etag is None else pointer
+    """Carry an entry left by a killed mover to the pointer; the state after it, or None without any move.
+
+    Raises DataError where the log does not verify: nobody moves on from there.
+    """
+    pointer = _settled(log_of(store, ranker))
+    if not pointer.sequence:
+        return None
+    carry(store, pointer)
+    return pointer
 
 
-def _settled(store: ObjectStore, ranker: str) -> tuple[Pointer, str | None]:
-    """The newest state and the pointer object's entity tag, after repairing what a killed mover left."""
-    while True:
-        found = store.get(pointer_key(ranker))
-        pointer = Pointer(ranker=ranker) if found is None else parse_pointer(found.body, ranker)
-        etag = None if found is None else found.etag
-        key = _entry_key(ranker, pointer.sequence + 1)
-        if not store.exists(key):
-            return pointer, etag
-        _carry(store, _entry(store, key), etag)
+def _settled(log: VerifiedLog) -> Pointer:
+    """The newest state, from which the next move may be made."""
+    pointer = log.look()
+    log.require_whole()
+    return pointer or Pointer(ranker=log.ranker)
 
 
-def _carry(store: ObjectStore, entry: Entry, etag: str | None) -> None:
-    """Move the pointer to an entry. Losing the swap is no failure: whoever won carried this entry, or a later one."""
-    pointer: dict[str, Any] = entry.pointer.model_dump(mode="json")
+def carry(store: ObjectStore, pointer: Pointer) -> None:
+    """Bring the pointer object to a state of the log. Losing the swap is no failure: whoever won carried this, or a later one."""
+    key, document = pointer_key(pointer.ranker), pointer.model_dump(mode="json")
+    found = store.get(key)
     try:
-        if etag is None:
-            store.put_json(pointer_key(entry.pointer.ranker), pointer, if_absent=True)
-        else:
-            store.put_json(pointer_key(entry.pointer.ranker), pointer, if_match=etag)
+        if found is None:
+            store.put_json(key, document, if_absent=True)
+            return
+        with suppress(DataError):  # damaged: written anew
+            there = parse_pointer(found.body, pointer.ranker)
+            later = there.sequence > pointer.sequence
+            if there == pointer or (later and store.exists(entry_key(pointer.ranker, there.sequence))):
+                return
+        store.put_json(key, document, if_match=found.etag)
     except PreconditionFailedError:
         return
 
 
-def _entry(store: ObjectStore, key: str) -> Entry:
-    found = store.get(key)
-    return _parsed(store, key, b"" if found is None else found.body)
-
-
-def _parsed(store: ObjectStore, key: str, body: bytes) -> Entry:
+def _parsed(store: ObjectStore, key: str, found: Object | None) -> Entry:
     try:
-        return Entry.model_validate_json(body)
+        return Entry.model_validate_json(b"" if found is None else found.body)
     except ValidationError as error:
         raise DataError(
             f"{store.uri(key)} is damaged", "an entry of the deployment log is never changed"

@@ -13,9 +13,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reshelve.deployments.deployment_log import pointer_key
 from reshelve.deployments.pointer import Pointer
 from reshelve.deployments.release_table import ReleaseState
+from reshelve.deployments.signed_entries import entry_key
 from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.settings import settings
@@ -69,13 +69,13 @@ def abandoned(store: ObjectStore, pointer: Pointer) -> float | None:
     """Seconds since anybody gave a sign of life of the release under way; None where it is not abandoned.
 
     A release that is held or waits for a person is nobody's work on purpose. Where there never was a sign, or it was
-    taken back, the pointer's own age counts.
+    taken back, the age of the newest move counts.
     """
     if pointer.canary is None or pointer.held or pointer.state is ReleaseState.APPROVAL:
         return None
     ages = [
         found.age
-        for key in (lease_key(pointer.ranker, pointer.canary), pointer_key(pointer.ranker))
+        for key in (lease_key(pointer.ranker, pointer.canary), entry_key(pointer.ranker, pointer.sequence))
         if (found := store.get(key)) is not None
     ]
     quiet = min(ages, default=0.0)

@@ -10,6 +10,7 @@ from reshelve.deployments.release_table import Event, Plan, ReleaseState
 from reshelve.errors import DataError, TryAgainError
 
 _WAYS_BACK = 50
+_NO_STEP = (Event.PROMOTE, Event.WITHDRAW, Event.ROLLBACK, Event.VOUCH)
 
 
 class Change(Protocol):
@@ -77,7 +78,7 @@ class Advance:
         if (pointer.state, pointer.step) != (self.state, self.step):
             return pointer
         found = pointer.after(self.event, held=self.held)
-        if found is None or self.event in (Event.PROMOTE, Event.WITHDRAW, Event.ROLLBACK):
+        if found is None or self.event in _NO_STEP:
             raise TryAgainError(
                 f"{pointer.ranker}: a release that is {self.state.value} cannot take {self.event.value}"
             )
@@ -121,7 +122,7 @@ class Promote:
         if pointer.stable == self.version:
             return pointer
         _still(pointer, self.version)
-        found = pointer.after(Event.PROMOTE, **_stable(pointer, self.version))
+        found = pointer.after(Event.PROMOTE, **stable_after(pointer, self.version))
         if found is None:
             raise TryAgainError(
                 f"{pointer.ranker}: version {self.version} is not ready",
@@ -164,7 +165,7 @@ class Revert:
                 f"{pointer.ranker}: version {self.version} was never stable, so a rollback cannot use it",
                 f"versions that were: {known}; to serve another one, release it",
             )
-        return pointer.after(Event.ROLLBACK, **_stable(pointer, self.version)) or pointer
+        return pointer.after(Event.ROLLBACK, **stable_after(pointer, self.version)) or pointer
 
 
 def _still(pointer: Pointer, version: int) -> None:
@@ -176,7 +177,8 @@ def _still(pointer: Pointer, version: int) -> None:
         )
 
 
-def _stable(pointer: Pointer, version: int) -> dict[str, Any]:
+def stable_after(pointer: Pointer, version: int) -> dict[str, Any]:
+    """What becomes of stable, previous and served where a version becomes the stable one."""
     previous = pointer.previous if pointer.stable in (None, version) else pointer.stable
     served = [v for v in (*pointer.served, *(v for v in (pointer.stable,) if v is not None)) if v != version]
     return {

@@ -84,6 +84,7 @@ class Entry(BaseModel):
     action: str = Field(description="The event.")
     pointer: Pointer = Field(description="The state after it.")
     evidence: dict[str, Any] = Field(default_factory=dict, description="What it was decided on.")
+    before: str = Field("", description="sha256 of the entry before it, as stored; empty: there is none.")
 
 
 def problems(log: list[Entry]) -> list[str]:

@@ -39,6 +39,7 @@ class Event(StrEnum):
     HOLD = "hold"
     WITHDRAW = "withdraw"
     ROLLBACK = "rollback"
+    VOUCH = "vouch"
 
 
 class PlanRequirement(StrEnum):
@@ -58,6 +59,7 @@ class Plan(BaseModel):
     shadow: bool = False
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     approval: bool = False
+    allow_held: bool = Field(False, description="A person lets a version serve that the gate held.")
 
     @field_validator("shares")
     @classmethod
@@ -101,6 +103,7 @@ TABLE: tuple[Transition, ...] = (
     Transition(_S.APPROVAL, _E.HOLD, _S.APPROVAL),
     *(Transition(state, _E.WITHDRAW, _S.IDLE) for state in ACTIVE),
     *(Transition(state, _E.ROLLBACK, _S.IDLE) for state in (_S.IDLE, *ACTIVE)),
+    *(Transition(state, _E.VOUCH, state) for state in (_S.IDLE, *ACTIVE)),
 )
 
 

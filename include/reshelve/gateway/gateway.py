@@ -35,6 +35,7 @@ from reshelve.protocol.pointers import Pointers
 from reshelve.protocol.traffic import write_traffic
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, impatient_store
+from reshelve.store.signatures import trust
 
 PLAIN_TOKENS = "RESHELVE_GATEWAY_TOKENS"
 """Where tokens were once, in plain text."""
@@ -55,17 +56,18 @@ def run_gateway(
 ) -> None:
     """Run until SIGTERM or SIGINT; nginx finishes its requests and stops with it.
 
-    Raises ConfigurationError without nginx or a whole certificate, for tokens in plain text, and for what cannot be used in nginx's configuration; AlreadyRunningError where another gateway keeps the home.
+    Raises ConfigurationError without nginx, trusted key or a whole certificate, for tokens in plain text, and for what cannot be used in nginx's configuration; AlreadyRunningError where another gateway keeps the home.
     """
     if shutil.which("nginx") is None:
         raise ConfigurationError("nginx is not installed", "Debian: apt-get install nginx-light")
     gateway = configured(listen, servers, certificate, key, hosts, per_address, timeout)
+    trust()  # without a trusted key nothing would be followed: say so now
     if os.geteuid() == 0:
         logger(part="gateway").warning("nginx runs as root: run the gateway as its own user")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    pointers, looked = Pointers(impatient_store()), threading.Event()
+    pointers, looked = Pointers(impatient_store(), settings().home / "followed"), threading.Event()
     with only_one(gateway.directory / ".gateway.lock", "gateway"):
         if _edge(gateway).pid() is None:
             gateway.ready.unlink(missing_ok=True)

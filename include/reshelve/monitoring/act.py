@@ -11,6 +11,7 @@ from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAga
 from reshelve.monitoring.observations import Action, WatchDecision
 from reshelve.rollout.roll_back import rollback, withdraw
 from reshelve.store.objects import ObjectStore
+from reshelve.store.roles import Role
 
 BY = "watch"
 _LONGEST_REASON = 300
@@ -26,7 +27,7 @@ def act(
             return _roll_back(store, ranker, decision, reason)
         if decision.action is Action.WITHDRAW:
             _still(store, ranker, decision, "canary")
-            withdraw(ranker.name, version=decision.version, by=BY, reason=reason)
+            withdraw(ranker.name, version=decision.version, by=BY, reason=reason, role=Role.RELEASE)
             return f"the canary {decision.version} was withdrawn", True
         if decision.action is Action.HOLD:
             found = freeze.hold(store, ranker.name, by=BY, reason=reason, cause=decision.cause)
@@ -51,7 +52,9 @@ def planned(ranker: Ranker, decision: WatchDecision, learn_from: date | None) ->
 def _roll_back(store: ObjectStore, ranker: Ranker, decision: WatchDecision, reason: str) -> tuple[str, bool]:
     seen = _still(store, ranker, decision, "stable")
     try:
-        done = rollback(ranker.name, to=None, by=BY, reason=reason, if_sequence=seen.sequence)
+        done = rollback(
+            ranker.name, to=None, by=BY, reason=reason, if_sequence=seen.sequence, role=Role.RELEASE
+        )
     except (TryAgainError, ConfigurationError) as error:
         pointer = read_pointer(store, ranker.name)
         if pointer is None or pointer.stable == decision.version:

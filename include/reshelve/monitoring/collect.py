@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from reshelve.config.ranker import Ranker
-from reshelve.deployments.deployment_log import Pointer, entry_at, read_pointer, step_began
+from reshelve.deployments.deployment_log import Pointer, entry_if_valid, log_problem, read_pointer, step_began
 from reshelve.deployments.freeze import Hold, read_hold
 from reshelve.deployments.release_table import ReleaseState
 from reshelve.errors import DataError, TryAgainError
@@ -45,6 +45,8 @@ class Collected:
     newest: date | None = None  # the newest partition that a version was trained on
     page: Page = field(default_factory=dict)
     hold: Hold | None = None
+    log_problem: str = ""  # what of the deployment log, or of the pointer object, does not verify
+    moves: int = 0  # of the log, read after the agents' reports
 
     def role(self, version: int) -> Role:
         """What a version is now."""
@@ -68,6 +70,7 @@ def collect(store: ObjectStore, ranker: Ranker, now: datetime) -> Collected:
     began = step_began(store, pointer) if pointer.state is ReleaseState.CANARY else 0
     agents = read_reports(store, name)
     silent = ranker.watch.agent_minutes * 60
+    problem, newest = log_problem(store, name), read_pointer(store, name)
     return Collected(
         ranker=ranker,
         now=now,
@@ -83,6 +86,8 @@ def collect(store: ObjectStore, ranker: Ranker, now: datetime) -> Collected:
         newest=max(_partitions(versions), default=None),
         page=read_page(name),
         hold=_hold(store, name),
+        log_problem=problem,
+        moves=newest.sequence if newest else 0,
     )
 
 
@@ -95,6 +100,7 @@ def _agents(reports: list[Report], silent_seconds: float) -> tuple[AgentSeen, ..
             age_seconds=round(report.age(), 1),
             stable=report.serving.stable,
             error=report.error,
+            sequence=report.sequence,
             memory_bytes=report.host.server_memory_bytes,
             memory_share=report.host.memory_share,
             disk_share=report.host.disk_share,
@@ -137,13 +143,13 @@ def stable_since(store: ObjectStore, pointer: Pointer, known: Stable | None) -> 
         return None
     if known is not None and known.version == pointer.stable and known.sequence <= pointer.sequence:
         newer = range(known.sequence + 1, pointer.sequence + 1)
-        if len(newer) <= _MOVES_READ and all(
-            entry_at(store, pointer.ranker, n).pointer.stable == pointer.stable for n in newer
-        ):
+        if len(newer) <= _MOVES_READ and all(_stable_at(store, pointer, n) == pointer.stable for n in newer):
             return known.model_copy(update={"sequence": pointer.sequence})
     for sequence in range(pointer.sequence, max(0, pointer.sequence - _MOVES_READ), -1):
-        entry = entry_at(store, pointer.ranker, sequence)
-        before = entry_at(store, pointer.ranker, sequence - 1).pointer.stable if sequence > 1 else None
+        entry = entry_if_valid(store, pointer.ranker, sequence)
+        before = _stable_at(store, pointer, sequence - 1) if sequence > 1 else None
+        if entry is None:
+            break  # tampered with, which is told elsewhere
         if entry.pointer.stable == pointer.stable and before != pointer.stable:
             if entry.pointer.moved_at is None:
                 break
@@ -156,3 +162,8 @@ def stable_since(store: ObjectStore, pointer: Pointer, known: Stable | None) -> 
     if pointer.moved_at is None:
         raise TryAgainError(f"{pointer.ranker}: the pointer does not say when it was moved")
     return Stable(version=pointer.stable, since=pointer.moved_at, came_by="", sequence=pointer.sequence)
+
+
+def _stable_at(store: ObjectStore, pointer: Pointer, sequence: int) -> int | None:
+    entry = entry_if_valid(store, pointer.ranker, sequence)
+    return None if entry is None else entry.pointer.stable

@@ -60,6 +60,7 @@ TABLE: tuple[DecisionRow, ...] = (
     DecisionRow(_C.BROKEN_DATA, _A.HOLD, "the next release may have been trained on it"),
     DecisionRow(_C.BAD_VERSION, _A.ALERT, "there is no version to roll back to"),
     DecisionRow(_C.NO_TRAFFIC, _A.HOLD, "a version released now could not be evaluated"),
+    DecisionRow(_C.TAMPERED, _A.ALERT, "what serves stays as it is until a person has looked at the log"),
     DecisionRow(_C.BAD_SERVICE, _A.ALERT, "another version would not fix it"),
     DecisionRow(
         _C.DEAD_AGENT,

@@ -41,6 +41,7 @@ class Condition(StrEnum):
     NO_TRAFFIC = "no traffic"
     LATE = "late"
     ODD = "out of the ordinary"
+    TAMPERED = "tampered with"
     INCONCLUSIVE = "inconclusive"
     QUIET = "quiet"
 
@@ -97,6 +98,7 @@ class AgentSeen(_ObservationPart):
     age_seconds: float
     stable: int | None = None
     error: str | None = None
+    sequence: int = Field(0, description="The newest move that it says it follows.")
     memory_bytes: int | None = Field(None, description="Resident memory of its model server.")
     memory_share: float | None = Field(None, description="Share of its machine's memory that is in use.")
     disk_share: float | None = Field(None, description="Share of its disk that is in use.")

@@ -55,6 +55,23 @@ def check_agents(seen: Collected, memory: Memory) -> None:
         )
 
 
+def check_log(seen: Collected, memory: Memory) -> None:
+    """The deployment log or the pointer object is not what its movers wrote, or agents tell of moves that it does not have."""
+    said = [seen.log_problem] if seen.log_problem else []
+    said += [
+        f"agent {agent.agent} reports move {agent.sequence}, the log ends at {seen.moves}: an older"
+        " log was put back, or the report is forged"
+        for agent in seen.agents
+        if agent.live and agent.sequence > seen.moves
+    ]
+    finding = None
+    if said:
+        finding = Finding(
+            condition=Condition.TAMPERED, check="log", reason="; ".join(said), evidence={"cause": said[0]}
+        )
+    judged(memory, "log", finding)
+
+
 def check_overload(seen: Collected, memory: Memory, fresh: Mapping[int, Counts]) -> None:
     """Model servers that refuse tries because no thread is free. With few tries what was found stands."""
     refusals = sum(counts.refusals for counts in fresh.values())

@@ -36,6 +36,7 @@ from reshelve.monitoring.service import (
     check_agents,
     check_data,
     check_lateness,
+    check_log,
     check_overload,
     check_season,
     check_traffic,
@@ -110,6 +111,7 @@ def judge(store: ObjectStore, seen: Collected, memory: Memory, witness: Witness 
     measured = check_drift(seen, memory, fresh)
     clicks, of_clicks = join_clicks(store, seen, memory)[1:]
     measured |= of_clicks
+    check_log(seen, memory)
     check_agents(seen, memory)
     check_data(seen, memory)
     check_lateness(seen, memory)

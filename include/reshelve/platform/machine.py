@@ -27,13 +27,13 @@ from reshelve.logs import logger
 from reshelve.platform import airflow, postgres, seaweedfs, serving
 from reshelve.platform.configuration import Machine, machine
 from reshelve.platform.holdings import environment_of
+from reshelve.platform.new_keys import keys_are_new, make_keys, take_over
 from reshelve.platform.port_checks import PORTS, address_of, check_ports, check_same_ports, taken_ports
 from reshelve.platform.services import PlatformState, Service, log_tail, memory_mib
 from reshelve.platform.supervisor import COMMAND as SUPERVISOR
 from reshelve.platform.supervisor import DELAYS, SUPERVISORS, Restarts, given_up
 from reshelve.processes import port_is_open, start, wait_until
 from reshelve.settings import PROJECT, settings
-from reshelve.store import keys
 from reshelve.store.objects import ObjectStore
 from reshelve.store.prepare import prepare_store
 
@@ -64,7 +64,7 @@ def up() -> dict[str, Any]:
             log.info("the platform runs already", airflow=here.airflow_url)
             return status()
         _check_disk(here)
-        new_keys = keys.make(if_missing=True)["made"]
+        make_keys(here.home)
         for name in missing:
             _stop_leftovers(here, name)
         check_ports(here, missing)
@@ -74,11 +74,11 @@ def up() -> dict[str, Any]:
                 [PlatformState.read(here.home).services[name] for name in SUPERVISORS if name not in missing]
             )
             missing += [name for name in SUPERVISORS if name not in missing]
-        _start_missing(here, missing, began, new_keys)
+        _start_missing(here, missing, began)
         _wait_for_health(here, began)
         _wait_for_labels(here)
         died = [name for name in SUPERVISORS if not _lives(here, name)]
-        _start_missing(here, died, began, new_keys=False)  # they wait for this lock to help each other
+        _start_missing(here, died, began)  # they wait for this lock to help each other
         log.info("the platform is up", seconds=round(time.monotonic() - began, 1), airflow=here.airflow_url)
     return status()
 
@@ -149,7 +149,7 @@ def revive(names: Collection[str], seen: Mapping[str, int] | None = None) -> lis
         for name in dead:
             _stop_leftovers(here, name)
         free = [name for name in dead if not taken_ports(here, name)]
-        _start_missing(here, free, time.monotonic(), new_keys=False)
+        _start_missing(here, free, time.monotonic())
         check_ports(here, [name for name in dead if name not in free])
     return dead
 
@@ -172,11 +172,8 @@ def _stop_all(services: Sequence[Service]) -> None:
         list(pool.map(Service.stop, services))
 
 
-def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bool) -> None:
-    """Storage first, then the database's tables, then everything that needs them.
-
-    With keys that were just made, versions from before there were keys are signed: this store is this machine's own.
-    """
+def _start_missing(here: Machine, missing: list[str], began: float) -> None:
+    """Storage first, then the database's tables, then everything that needs them."""
     environment = here.environment()
     secrets = here.secrets
     log = logger(stage="platform")
@@ -193,9 +190,9 @@ def _start_missing(here: Machine, missing: list[str], began: float, new_keys: bo
         port, keep = here.ports.s3_port, partial(_record, here, "object-store")
         seaweedfs.start_seaweedfs(here.store, port, here.logs / "object-store.log", keep)
         log.info("started", service="object-store", elapsed=_elapsed(began))
-        store = _create_bucket(environment)
-        if new_keys:
-            keys.sign_all(store)
+        _create_bucket(environment)
+    if keys_are_new(here.home):
+        take_over(here.home, _create_bucket(environment))
     # The model server and its agent need no database: they boot while it is being migrated.
     for name in [name for name in missing if name in serving.PROCESSES]:
         own = environment_of(name, here) | serving.process_environment(name, here)

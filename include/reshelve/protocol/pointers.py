@@ -1,33 +1,48 @@
-"""The agent's view of the pointers on S3: one conditional GET per ranker and look, quiet while S3 is away.
+"""The agent's and the gateway's view of what should serve: one conditional GET per ranker and look, quiet while S3 is away.
 
-A pointer that changed is believed only as far as the deployment log explains it: one that was put back from
-yesterday leads to the newest entry, one that nobody logged is damaged.
+A pointer object that changed says that there is something to look at, and so does every fifth second without one: what is
+believed is the log alone, as far as it verifies.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from reshelve.deployments.deployment_log import Pointer, deployed_rankers, newest, parse_pointer, pointer_key
+from reshelve.deployments.deployment_log import (
+    Pointer,
+    VerifiedLog,
+    contradicted,
+    deployed_rankers,
+    parse_pointer,
+    pointer_key,
+)
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.logs import logger
 from reshelve.store.objects import ObjectStore
 
 _LIST_SECONDS = 5.0
+_LOG_SECONDS = 5.0  # a pointer object that is kept from being written hides no move for longer
 _LONGEST_WAIT = 15.0
 
 
 @dataclass
 class Pointers:
-    """The newest pointer of every ranker that was ever read; what was read stays valid while S3 is away."""
+    """The newest state of every ranker that was ever read; what was read stays valid while S3 is away.
+
+    `folder`: where it is kept how far each log was followed.
+    """
 
     store: ObjectStore
+    folder: Path
     known: dict[str, Pointer] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     away: str | None = None
     complete: bool = False  # whether every pointer that there is was looked at once
     _tags: dict[str, str] = field(default_factory=dict)
+    _logs: dict[str, VerifiedLog] = field(default_factory=dict)
+    _looked_at: dict[str, float] = field(default_factory=dict)
     _rankers: list[str] = field(default_factory=list)
     _listed_at: float = float("-inf")
     _not_before: float = 0.0
@@ -43,7 +58,7 @@ class Pointers:
                 self._rankers = deployed_rankers(self.store)
                 self._listed_at = now
             for ranker in self._rankers:
-                self._look(ranker)
+                self._look(ranker, now)
         except (TryAgainError, ConfigurationError) as error:  # a refusal may be mended while we run
             if self.away is None:
                 logger().warning("S3 is away, serving goes on", problem=str(error))
@@ -55,23 +70,32 @@ class Pointers:
             logger().info("S3 is back")
         self.away, self._wait, self.complete = None, 0.5, True
 
-    def _look(self, ranker: str) -> None:
+    def _look(self, ranker: str, now: float) -> None:
         found, changed = self.store.get_if_changed(pointer_key(ranker), self._tags.get(ranker))
-        if found is None or not changed:
-            return  # unchanged; or gone, and then the last one read stays in force
-        try:
-            pointer = newest(self.store, parse_pointer(found.body, ranker))
-            known = self.known.get(ranker)
-            if known is not None and pointer.sequence < known.sequence:
-                raise DataError(
-                    f"{pointer_key(ranker)} is older than the one before it",
-                    f"{pointer.sequence} after {known.sequence}",
-                )
+        due = now - self._looked_at.get(ranker, float("-inf")) > _LOG_SECONDS
+        if not due and (found is None or not changed):
+            return
+        log = self._logs.setdefault(ranker, VerifiedLog(self.store, ranker, self.folder))
+        pointer = log.look()
+        if pointer is not None:
             self.known[ranker] = pointer
-            self.damaged.pop(ranker, None)
-        except DataError as error:
+        problem = log.problem
+        if found is not None and changed:
+            problem = problem or self._of_object(found.body, log)
+            self._tags[ranker] = found.etag
+        elif not problem and self.damaged.get(ranker, "").startswith(pointer_key(ranker)):
+            problem = self.damaged[ranker]  # of the object, which is as it was
+        if problem and problem != self.damaged.get(ranker):
             logger(ranker=ranker).error(
-                "the pointer is damaged, the last good one stays in force", problem=str(error)
+                "the deployment is damaged, the last good state stays in force", problem=problem
             )
-            self.damaged[ranker] = error.headline
-        self._tags[ranker] = found.etag
+        self.damaged.pop(ranker, None)
+        if problem:
+            self.damaged[ranker] = problem
+        self._looked_at[ranker] = now
+
+    def _of_object(self, body: bytes, log: VerifiedLog) -> str:
+        try:
+            return contradicted(parse_pointer(body, log.ranker), log)
+        except DataError as error:
+            return error.headline

@@ -6,15 +6,18 @@ Every step can be asked for again: a release killed anywhere is resumed by relea
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import (
     Advance,
     Approve,
+    Change,
     Offer,
     Pointer,
     Promote,
+    Role,
     Withdraw,
     entry_at,
     move_pointer,
@@ -39,6 +42,22 @@ __all__ = ["approve", "release", "require_releasable"]
 _MOVES_READ = 100
 _AGAIN = "again"  # in the evidence of a withdrawal: its release means to be tried again
 _NEXT = "next"  # in the evidence of a withdrawal: the version whose release takes the place
+
+
+@dataclass(frozen=True)
+class _Mover:
+    """Who moves one ranker's pointer, and with whose key."""
+
+    store: ObjectStore
+    ranker: str
+    by: str
+    role: Role
+
+    def move(self, change: Change, reason: str, expected: int | None = None) -> Pointer:
+        """See `move_pointer`."""
+        return move_pointer(
+            self.store, self.ranker, change, by=self.by, reason=reason, expected=expected, role=self.role
+        )
 
 
 class _Steps:
@@ -67,6 +86,7 @@ def release(
     allow_held: bool = False,
     resume: bool = False,
     if_sequence: int | None = None,
+    role: Role = Role.RELEASE,
 ) -> dict[str, Any]:
     """Take a version the way its plan says (`store.rollout`), until every live agent serves it as stable.
 
@@ -77,7 +97,7 @@ def release(
     approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there).
     `resume`: this is such a call; what somebody took back meanwhile is then not offered again. `if_sequence`: begin
     only where nobody else has moved the pointer since that move (MovedError). Raises ConfigurationError or DataError where the version may not be released, TryAgainError where agents are away or slow,
-    another release is under way, or releases are frozen.
+    another release is under way, or releases are frozen. `role`: whose key signs; a version that the gate held needs a person's.
     """
     store, name = object_store(), ranker.name
     steps = _Steps(name, version)
@@ -97,11 +117,13 @@ def release(
         require_no_hold(store, name)
         if pointer.sequence:
             require_live(store, name)
-        pointer = _take_over(store, pointer, version, steps, by)
-        offer, expected = Offer(version, _plan(ranker)), None if if_sequence is None else pointer.sequence
+        mover = _Mover(store, name, by, role)
+        pointer = _take_over(mover, pointer, version, steps)
+        offer = Offer(version, _plan(ranker, held=manifest.gate.verdict != "promote"))
+        expected = None if if_sequence is None else pointer.sequence
         with working(store, name, version, by):
-            pointer = move_pointer(store, name, offer, by=by, reason=reason or "release", expected=expected)
-            ended = _go(store, ranker, pointer, version, steps, by=by, reason=reason)
+            pointer = mover.move(offer, reason or "release", expected)
+            ended = _go(mover, ranker, pointer, version, steps, reason=reason)
         if ended is not None:
             state, why = ended
             now = settle(store, name)
@@ -131,15 +153,20 @@ def require_releasable(
         Offer(version).apply(pointer)
 
 
-def _plan(ranker: Ranker) -> Plan:
+def _plan(ranker: Ranker, *, held: bool) -> Plan:
     rules = ranker.release
-    return Plan(shadow=rules.shadow.requests > 0, shares=rules.canary.shares, approval=rules.approval)
+    return Plan(
+        shadow=rules.shadow.requests > 0,
+        shares=rules.canary.shares,
+        approval=rules.approval,
+        allow_held=held,
+    )
 
 
-def _take_over(store: ObjectStore, pointer: Pointer, version: int, steps: _Steps, by: str) -> Pointer:
+def _take_over(mover: _Mover, pointer: Pointer, version: int, steps: _Steps) -> Pointer:
     """Withdraw another version's release that nobody works on. Should its process live after all, its next move fails."""
     other = pointer.canary
-    quiet = None if other in (None, version) else abandoned(store, pointer)
+    quiet = None if other in (None, version) else abandoned(mover.store, pointer)
     if other is None or quiet is None:
         return pointer
     why = (
@@ -147,30 +174,28 @@ def _take_over(store: ObjectStore, pointer: Pointer, version: int, steps: _Steps
         f"{version} is next"
     )
     evidence = {"quiet_seconds": round(quiet), "state": pointer.state.value, _NEXT: version}
-    moved = move_pointer(store, pointer.ranker, Withdraw(other, evidence), by=by, reason=why)
-    store.delete([lease_key(pointer.ranker, other)])
+    moved = mover.move(Withdraw(other, evidence), why)
+    mover.store.delete([lease_key(pointer.ranker, other)])
     steps.add("take over", f"version {other} was withdrawn: {why}")
     return moved
 
 
 def _go(
-    store: ObjectStore, ranker: Ranker, pointer: Pointer, version: int, steps: _Steps, *, by: str, reason: str
+    mover: _Mover, ranker: Ranker, pointer: Pointer, version: int, steps: _Steps, *, reason: str
 ) -> tuple[str, str] | None:
     """From state to state until the version is stable (None), or (`rolled_back` or `held`, why).
 
     The pointer alone says where the release is: another process may have taken it there. Agents that do not load it in
     time take the offer back, so that the next release is not locked out.
     """
-    name = ranker.name
+    store, name = mover.store, ranker.name
     while pointer.stable != version:
         if (hold := read_hold(store, name)) is not None:
             remember_waiting(store, name, version)
             steps.add("hold", hold.reason)
             return "held", f"{name} version {version} waits: releases are frozen: {hold.reason}"
         if pointer.state is ReleaseState.READY:
-            pointer = move_pointer(
-                store, name, Promote(version), by=by, reason=reason or "every step was good"
-            )
+            pointer = mover.move(Promote(version), reason or "every step was good")
             steps.add("promote", f"stable is {version}, previous is {pointer.previous}")
             continue
         stage = STAGES.get(pointer.state)
@@ -186,12 +211,12 @@ def _go(
             # its release waits where it is for the same call, and the next one's for its signs of life to end.
             says_something = not isinstance(error, TryAgainError) and pointer.state is not ReleaseState.CANARY
             if pointer.state is ReleaseState.LOADING or says_something:
-                _withdraw(store, name, version, steps, by, error.headline, {_AGAIN: True})
+                _withdraw(mover, version, steps, error.headline, {_AGAIN: True})
             raise
         if found.verdict is StepOutcome.ROLL_BACK:
-            _withdraw(store, name, version, steps, by, found.reason, found.evidence)
+            _withdraw(mover, version, steps, found.reason, found.evidence)
             return "rolled_back", found.reason
-        pointer, held = _log(store, pointer, version, stage, found, by), found.verdict is StepOutcome.HOLD
+        pointer, held = _log(mover, pointer, version, stage, found), found.verdict is StepOutcome.HOLD
         if held and pointer.canary == version and pointer.held:
             steps.add("hold", found.reason)
             how = "" if pointer.state is ReleaseState.APPROVAL else f"is held ({pointer.state.value}): "
@@ -233,9 +258,7 @@ def _require_own_moves(store: ObjectStore, pointer: Pointer, sequence: int, vers
             raise moved_since(store, pointer, sequence)
 
 
-def _log(
-    store: ObjectStore, pointer: Pointer, version: int, stage: ReleaseStep, found: StepAnalysis, by: str
-) -> Pointer:
+def _log(mover: _Mover, pointer: Pointer, version: int, stage: ReleaseStep, found: StepAnalysis) -> Pointer:
     """Write down what a state found: on to the next one, or why it holds."""
     held = found.verdict is StepOutcome.HOLD
     change = Advance(
@@ -246,7 +269,7 @@ def _log(
         found.evidence,
         found.reason[:300] if held else "",
     )
-    return move_pointer(store, pointer.ranker, change, by=by, reason=found.reason[:300])
+    return mover.move(change, found.reason[:300])
 
 
 def approve(
@@ -259,11 +282,11 @@ def approve(
     """
     store, name, words = object_store(), ranker.name, reason or "approved"
     require_no_hold(store, name)
-    moved = move_pointer(store, name, Approve(version), by=by, reason=words, expected=if_sequence)
+    moved = _Mover(store, name, by, Role.PERSON).move(Approve(version), words, if_sequence)
     # Its offer is not this person's word: what is taken back from here on stays back.
     return release(
         ranker, version, by=by, reason=reason, allow_older=True, allow_held=True,
-        resume=True, if_sequence=moved.sequence,
+        resume=True, if_sequence=moved.sequence, role=Role.PERSON,
     )  # fmt: skip
 
 
@@ -301,15 +324,9 @@ def _compared(manifest: Manifest) -> str:
 
 
 def _withdraw(
-    store: ObjectStore,
-    name: str,
-    version: int,
-    steps: _Steps,
-    by: str,
-    why: str,
-    evidence: dict[str, Any] | None = None,
+    mover: _Mover, version: int, steps: _Steps, why: str, evidence: dict[str, Any] | None = None
 ) -> None:
-    move_pointer(store, name, Withdraw(version, evidence or {}), by=by, reason=why[:300])
+    mover.move(Withdraw(version, evidence or {}), why[:300])
     steps.add("withdraw", why)
 
 

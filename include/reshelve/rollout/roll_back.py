@@ -8,11 +8,12 @@ from typing import Any
 from reshelve.deployments.deployment_log import (
     Pointer,
     Revert,
+    Role,
     Withdraw,
     entry_at,
+    entry_if_valid,
     move_pointer,
     moved_since,
-    read_entry,
     settle,
 )
 from reshelve.deployments.freeze import forget_waiting
@@ -31,6 +32,7 @@ def withdraw(
     by: str,
     reason: str = "",
     if_sequence: int | None = None,
+    role: Role = Role.PERSON,
 ) -> dict[str, Any]:
     """End the release under way, or that of `version`; what is stable serves on. Nothing under way is no error.
 
@@ -40,7 +42,9 @@ def withdraw(
     pointer = settle(store, name)
     if pointer is None or pointer.canary is None or version not in (None, pointer.canary):
         return {"ranker": name, "state": "unchanged", "withdrawn": None}
-    moved = move_pointer(store, name, Withdraw(pointer.canary), by=by, reason=words, expected=if_sequence)
+    moved = move_pointer(
+        store, name, Withdraw(pointer.canary), by=by, reason=words, expected=if_sequence, role=role
+    )
     forget_waiting(store, name, pointer.canary)
     return {"ranker": name, "state": "withdrawn", "withdrawn": pointer.canary, "sequence": moved.sequence}
 
@@ -54,6 +58,7 @@ def rollback(
     dry_run: bool = False,
     resume: bool = False,
     if_sequence: int | None = None,
+    role: Role = Role.PERSON,
 ) -> dict[str, Any]:
     """Serve the previous version (or `to`) again. A release under way ends.
 
@@ -78,7 +83,7 @@ def rollback(
     check_uploaded(store, require_manifest(store, name, version))
     Revert(version).apply(pointer)  # where it may not go, a dry run says so too
     result = {"ranker": name, "version": version, "from": pointer.stable, "canary_withdrawn": pointer.canary}
-    if version in (left := left_because(pointer, lambda number: read_entry(store, name, number))):
+    if version in (left := left_because(pointer, lambda number: entry_if_valid(store, name, number))):
         result = {**result, "warning": words(version, left[version])}
         logger(ranker=name, version=version).warning(
             "this rolls back to a version that was abandoned", why=result["warning"]
@@ -89,7 +94,7 @@ def rollback(
         plan = f"stable {pointer.stable} → {version}, previous {pointer.previous} → {pointer.stable}"
         return {**result, "state": "planned", "plan": plan, "sequence": pointer.sequence}
     moved = move_pointer(
-        store, name, Revert(version), by=by, reason=reason or "rollback", expected=if_sequence
+        store, name, Revert(version), by=by, reason=reason or "rollback", expected=if_sequence, role=role
     )
     reports = wait_for_label(store, name, moved, version)
     state = "unchanged" if moved.sequence == pointer.sequence else "rolled_back"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reshelve.logs import logger
@@ -9,30 +11,53 @@ from reshelve.names import rankers_in
 from reshelve.store import signatures
 from reshelve.store.layout import MODELS
 from reshelve.store.objects import ObjectStore, object_store
+from reshelve.store.roles import Role
+from reshelve.store.trusted_keys import read_trusted
 from reshelve.store.versions import sign_again
 
 
-def make(*, if_missing: bool) -> dict[str, Any]:
-    """Make a key pair; `made` is false where there was one and `if_missing` keeps it."""
-    path = signatures.signing_key_path()
-    if if_missing and path.is_file():
-        return {"made": False, **describe()}
-    name = signatures.make_key_pair()
-    logger(key=name).info("made a key pair", private=str(path), trusted=str(signatures.trusted_keys_path()))
-    return {"made": True, **describe()}
+def make(
+    *,
+    if_missing: bool,
+    roles: Sequence[Role] = tuple(Role),
+    name: str = "",
+    days: int | None = None,
+) -> dict[str, Any]:
+    """Make the key pairs of `roles`; `made` names those that were made.
+
+    `if_missing` keeps what there is, and makes none for a role whose public key is trusted already: its private key is kept
+    elsewhere. `days`: how long their signatures count. Raises ConfigurationError where a key is there already.
+    """
+    now = datetime.now(UTC)
+    not_after = None if days is None else now + timedelta(days=days)
+    trusted, _ = read_trusted(signatures.trusted_keys_path())
+    elsewhere = {role for key in trusted.values() if not key.ended(now) for role in key.roles}
+    there = [role for role in roles if signatures.signing_key_path(role).exists()]
+    if there and not if_missing:
+        signatures.make_key_pair(there[0])  # which says that it is there, and makes none
+    made = [role for role in roles if role not in there and not (if_missing and role in elsewhere)]
+    for role in made:
+        key = signatures.make_key_pair(role, name, not_after)
+        private = str(signatures.signing_key_path(role))
+        logger(key=key).info("made a key pair", role=role.value, private=private)
+    return {"made": [role.value for role in made], **describe()}
 
 
 def describe() -> dict[str, Any]:
-    """The name of the key that signs (None without one), the names that are trusted, and where both are."""
-    path = signatures.signing_key_path()
-    signs = signatures.key_name(signatures.signing_key().public_key()) if path.is_file() else None
+    """Per role the name of the key that signs here (None without one), and every key that is trusted."""
     return {
         "signatures": "required" if signatures.signatures_required() else "off",
-        "signs": signs,
-        "private": str(path),
-        "trusted": sorted(signatures.trust().keys),
+        "signs": {role.value: _name_of(role) for role in Role},
+        "private": str(signatures.signing_key_path().parent),
+        "trusted": [key.describe() for key in signatures.trust().keys.values()],
         "directory": str(signatures.trusted_keys_path()),
     }
+
+
+def _name_of(role: Role) -> str | None:
+    if not signatures.signing_key_path(role).is_file():
+        return None
+    return signatures.key_name(signatures.signing_key(role).public_key())
 
 
 def sign(ranker: str, *, unsigned: bool) -> dict[str, Any]:

@@ -117,15 +117,24 @@ class Manifest(_ManifestPart):
     _body: _Body = PrivateAttr(b"")
 
     @classmethod
-    def parse(cls, body: _Body, what: str, trusted: Trust) -> Manifest:
-        """A manifest from its bytes, its signature checked first. Raises DataError saying what is wrong with it."""
+    def parse(cls, body: _Body, what: str, trusted: Trust, *, stored_at: datetime | None = None) -> Manifest:
+        """A manifest from its bytes, its signature checked first. Raises DataError saying what is wrong with it.
+
+        `stored_at`: when the store says that it was written; None where it is not the store's.
+        """
         try:
             document = json.loads(body)
             if not isinstance(document, dict):
                 raise ValueError("no object")
         except ValueError as error:
             raise DataError(f"{what}: its manifest is not valid", f"no JSON object: {error}") from error
-        check_signature(document, f"{what}: its manifest", trusted)
+        check_signature(
+            document,
+            f"{what}: its manifest",
+            trusted,
+            signed_at=_moment(document.get("created_at")),
+            stored_at=stored_at,
+        )
         try:
             manifest = cls.model_validate(document)
         except ValidationError as error:
@@ -144,6 +153,14 @@ class Manifest(_ManifestPart):
     def bytes(self) -> int:
         """The size of all files."""
         return sum(file.size for file in self.files.values())
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
 
 
 def version_number(partition: date, attempt: int) -> int:

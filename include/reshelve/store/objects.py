@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -64,6 +64,11 @@ class Object:
     body: bytes
     etag: str
     age: float = 0.0
+
+    @property
+    def stored_at(self) -> datetime:
+        """When it was written, by the store's own clock: nobody who may write to the bucket can date it back."""
+        return datetime.now(UTC) - timedelta(seconds=self.age)
 
 
 class ObjectStore:

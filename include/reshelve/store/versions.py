@@ -74,7 +74,7 @@ def read_manifest(store: ObjectStore, ranker: str, version: int) -> Manifest | N
     found = store.get(f"{version_prefix(ranker, version)}/{MANIFEST}")
     if found is None:
         return None
-    manifest = Manifest.parse(found.body, f"{ranker} version {version}", trust())
+    manifest = Manifest.parse(found.body, f"{ranker} version {version}", trust(), stored_at=found.stored_at)
     if (manifest.ranker, manifest.version) != (ranker, version):
         raise DataError(
             f"{ranker} version {version}: its manifest is another version's",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reshelve.store.roles import Role
 from reshelve.verbs.options import (
     AsJson,
     RankerName,
@@ -81,23 +82,41 @@ def gateway(
 
 
 keys_app = typer.Typer(
-    help="The keys that sign versions: make, show, and sign what is published.", no_args_is_help=True
+    help="The keys that sign versions and moves of the pointer: make, show, and sign what is published.",
+    no_args_is_help=True,
 )
 app.add_typer(keys_app, name="keys")
 
 
 @keys_app.command("make")
 def keys_make(
-    if_missing: Annotated[bool, typer.Option(help="Keep an existing private key.")] = False,
+    role: Annotated[
+        list[Role] | None,
+        typer.Option("--role", help="What the key signs; repeatable. Default: a key for each role."),
+    ] = None,
+    if_missing: Annotated[
+        bool,
+        typer.Option(help="Keep existing private keys, and make none for a role that has a trusted key."),
+    ] = False,
+    name: Annotated[str, typer.Option(help="Whose key it is, for people.")] = "",
+    days: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many days its signatures count; default: until it is revoked."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a key pair: the private key (mode 0600) signs versions published here, the public key is trusted here."""
-    show(call("reshelve.store.keys:make", if_missing=if_missing), as_json)
+    """Create key pairs: the private keys (mode 0600) sign here, the public keys are trusted here."""
+    show(
+        call(
+            "reshelve.store.keys:make", roles=role or list(Role), if_missing=if_missing, name=name, days=days
+        ),
+        as_json,
+    )
 
 
 @keys_app.command("show")
 def keys_show(as_json: AsJson = False) -> None:
-    """Show the signing key and the trusted keys."""
+    """Show which keys sign here, and every trusted key: its role, its name, and until when it counts."""
     show(call("reshelve.store.keys:describe"), as_json)
 
 

@@ -136,6 +136,25 @@ def log(ranker: RankerName, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def vouch(
+    ranker: RankerName,
+    move: Annotated[
+        int,
+        typer.Option(min=1, help="The newest move to vouch for; entries of the log beyond it are set aside."),
+    ],
+    by: Annotated[str, typer.Option(help="Who vouches; recorded in the deployment log.")],
+    reason: Annotated[str, typer.Option(help="The reason; recorded in the deployment log.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Vouch for a deployment log that does not verify, with a person's key: one from before moves were signed, or with a revoked key or foreign entries in it. Look at `reshelve log` first."""
+    moved = call(
+        "reshelve.deployments.vouching:vouch",
+        object_store(), known_name(ranker), move, by=by, reason=reason,
+    )  # fmt: skip
+    show({"ranker": ranker, "vouched": move, "sequence": moved.sequence, "stable": moved.stable}, as_json)
+
+
+@app.command()
 def rollback(
     ranker: RankerName,
     to: Annotated[

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.deployed import put_entry
 
 from reshelve.clickstream.events import EVENT_SCHEMA, validated_prefix
 from reshelve.client.request_log import requests_prefix
@@ -97,8 +98,7 @@ def released(store: ObjectStore, *moves: tuple[str, float, dict[str, Any]]) -> P
     for sequence, (action, hour, values) in enumerate(moves, 1):
         at = datetime(2011, 8, 29, tzinfo=UTC) + timedelta(hours=hour)
         pointer = Pointer(ranker="recommend", sequence=sequence, moved_at=at, **values)
-        entry = Entry(sequence=sequence, action=action, pointer=pointer)
-        store.put_json(f"deployments/recommend/log/{sequence:08d}.json", entry.model_dump(mode="json"))
+        put_entry(store, Entry(sequence=sequence, action=action, pointer=pointer))
     return pointer
 
 

@@ -17,6 +17,7 @@ EXPECTED = [
     pytest.param(C.BAD_CANARY, NOTHING, A.WITHDRAW, id="a bad canary is withdrawn"),
     pytest.param(C.BROKEN_DATA, ALL, A.HOLD, id="broken data holds releases"),
     pytest.param(C.NO_TRAFFIC, ALL, A.HOLD, id="no traffic holds releases"),
+    pytest.param(C.TAMPERED, ALL, A.ALERT, id="a log that somebody wrote into is told"),
     pytest.param(C.BAD_SERVICE, ALL, A.ALERT, id="a bad service is told"),
     pytest.param(C.DEAD_AGENT, ALL, A.ALERT, id="a dead agent is told"),
     pytest.param(C.DRIFT, ALL, A.RETRAIN, id="drift is learnt from"),

@@ -13,7 +13,9 @@ from typing import Any
 import psycopg2
 import pytest
 from rich.console import Console
+from tests.deployed import put_state
 
+from reshelve.deployments.deployment_log import Pointer
 from reshelve.errors import AlreadyRunningError, ConfigurationError, DataError, TryAgainError
 from reshelve.lineage.run import Run
 from reshelve.pipeline.references import load_ranker
@@ -37,8 +39,7 @@ def published(day: date, verdict: str = "promote", version: int = 0) -> Run:
 
 
 def point(store: ObjectStore, stable: int, previous: int | None = None) -> None:
-    pointer = {"ranker": "recommend", "sequence": 1, "stable": stable, "previous": previous}
-    store.put_json("deployments/recommend/pointer.json", pointer)
+    put_state(store, Pointer(ranker="recommend", stable=stable, previous=previous))
 
 
 @pytest.mark.parametrize(

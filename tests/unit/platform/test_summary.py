@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deployed import put_state
 
+from reshelve.deployments.deployment_log import Pointer
 from reshelve.lineage.run import Run
 from reshelve.pipeline.references import load_ranker
 from reshelve.platform.configuration import Machine
@@ -91,8 +93,7 @@ def test_what_the_agent_reports(run: Run, tmp_path: Path, capsys: pytest.Capture
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pointer = {"ranker": "recommend", "sequence": 1, "stable": 20110830001, "previous": 20110829001}
-    run.store.put_json("deployments/recommend/pointer.json", pointer)
+    put_state(run.store, Pointer(ranker="recommend", stable=20110830001, previous=20110829001))
     serving = Serving(stable=20110830001, available=(20110829001, 20110830001))
     report = Report(agent="local", server="127.0.0.1:8500", at=datetime.now(UTC), sequence=1, serving=serving)
     write_report(run.store, "recommend", report)

@@ -165,7 +165,7 @@ def back(home: Path, name: str, old: Service) -> bool:
 def test_a_dead_process_comes_back_and_so_does_a_dead_supervisor(home: Path) -> None:
     """The object store stands for all: what the supervisors start is the same `_start_missing` as `up`'s."""
     here = machine.machine()
-    machine._start_missing(here, ["object-store", *SUPERVISORS], time.monotonic(), new_keys=False)
+    machine._start_missing(here, ["object-store", *SUPERVISORS], time.monotonic())
     store, deputy = of(home, "object-store"), of(home, "deputy")
     for service in (store, of(home, "supervisor")):
         os.kill(service.pid, signal.SIGKILL)

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.deployed import put_entry
 
 from reshelve.clickstream.events import EVENT_SCHEMA, validated_prefix
 from reshelve.clickstream.privacy import Key, pseudonym
 from reshelve.client.request_log import Logged, requests_prefix, table
 from reshelve.client.routing import meant_version
 from reshelve.config.ranker import Ranker
-from reshelve.deployments.deployment_log import Entry, Pointer, pointer_key
+from reshelve.deployments.deployment_log import Entry, Pointer
 from reshelve.deployments.release_table import Plan, ReleaseState
 from reshelve.monitoring.watch import look
 from reshelve.protocol.traffic import Meter, write_traffic
@@ -57,15 +58,13 @@ def under_way(store: ObjectStore) -> Pointer:
     moves = [
         ("promote", {"stable": OLD}),
         ("offer", OFFERED),
-        ("probed", CANARY),
+        ("vouch", CANARY),  # a person vouches for this state: what follows is legal
         ("hold", {**CANARY, "held": "clicks"}),
     ]
     for sequence, (action, values) in enumerate(moves, 1):
         at = YESTERDAY + timedelta(hours=8 + sequence)
         pointer = Pointer(ranker="recommend", sequence=sequence, moved_at=at, **values)
-        entry = Entry(sequence=sequence, action=action, pointer=pointer)
-        store.put_json(f"deployments/recommend/log/{sequence:08d}.json", entry.model_dump(mode="json"))
-    store.put_json(pointer_key("recommend"), pointer.model_dump(mode="json"))
+        put_entry(store, Entry(sequence=sequence, action=action, pointer=pointer))
     meter = Meter("shop")
     for _ in range(3000):
         for version in (OLD, NEW):

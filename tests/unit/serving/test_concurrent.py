@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from tests.deployed import put_log
+
 from reshelve.deployments.deployment_log import Entry, Pointer
 from reshelve.deployments.release_table import Plan, ReleaseState
 from reshelve.rollout.concurrent import Window, release_windows, windows
@@ -70,9 +72,7 @@ def test_a_release_is_found_from_its_offer_on(store: ObjectStore) -> None:
         ("offer", OFFERED), ("probed", FIRST), ("withdraw", {"stable": OLD}),
         ("offer", OFFERED), ("probed", FIRST), ("passed", SECOND), ("promote", OVER), ("hold", OVER),
     )  # fmt: skip
-    for entry in moves:
-        key = f"deployments/recommend/log/{entry.sequence:08d}.json"
-        store.put_json(key, entry.model_dump(mode="json"))
+    put_log(store, moves)
     found = release_windows(store, moves[-1].pointer, NEW)
     assert [(one.first, one.last, one.share) for one in found] == [(5, 5, 0.05), (6, 6, 0.25)]
     assert release_windows(store, moves[-1].pointer, OLD) == []

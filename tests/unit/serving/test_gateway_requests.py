@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deployed import put_state
 from tests.shops import TOKEN, Shop, Told, open_shop, scripted_server
 
-from reshelve.deployments.deployment_log import Pointer, pointer_key
+from reshelve.deployments.deployment_log import Pointer
 from reshelve.deployments.release_table import ReleaseState
 from reshelve.processes import wait_until
 from reshelve.protocol.traffic import Counts, read_traffic
@@ -47,8 +48,7 @@ def shop(store: ObjectStore, server: Told, monkeypatch: pytest.MonkeyPatch) -> I
 def point(store: ObjectStore, **values: Any) -> None:
     """Say what should serve."""
     given = {"stable": STABLE, "previous": OLD, **values}
-    document = Pointer(ranker="recommend", **given).model_dump(mode="json")
-    store.put_json(pointer_key("recommend"), document)
+    put_state(store, Pointer(ranker="recommend", **given))
 
 
 def counted(store: ObjectStore, version: int) -> Counts:
@@ -181,8 +181,7 @@ def test_a_second_ranker_that_is_not_there_yet_keeps_a_new_gateway_from_being_re
 ) -> None:
     point(store)
     server.says(STABLE, [200])
-    document = Pointer(ranker="second", stable=STABLE).model_dump(mode="json")
-    store.put_json(pointer_key("second"), document)
+    put_state(store, Pointer(ranker="second", stable=STABLE))
     shop = open_shop(monkeypatch)
     try:
         shop.start(server.address)
@@ -251,8 +250,7 @@ def test_a_hostile_bucket_opens_nothing(shop: Shop, store: ObjectStore, server: 
     ):
         document = {"ranker": name, "stable": STABLE, "sequence": 0}
         store.put_json(f"deployments/{name}/pointer.json", document)
-    other = Pointer(ranker="second", stable=STABLE).model_dump(mode="json")
-    store.put_json(pointer_key("second"), other)
+    put_state(store, Pointer(ranker="second", stable=STABLE))
     server.statuses[f"/v1/models/second/versions/{STABLE}"] = [200]
     wait_until(
         lambda: shop.ask(path="/v1/models/second:predict")[0] == 200, 20, "the rankers to be listed again"

@@ -320,7 +320,9 @@ def test_a_held_version_is_released_only_by_a_person(
     one = publish(FIRST, "no_model", verdict="hold")
     with pytest.raises(ConfigurationError, match="the gate said hold"):
         release(ranker, one, by="test")
-    make_stable(store, "recommend", one)
+    with pytest.raises(ConfigurationError, match="no person allows it"):
+        make_stable(store, "recommend", one)
+    make_stable(store, "recommend", one, held=True)
     monkeypatch.setattr(fleet, "_LABEL_SECONDS", 0)
     with pytest.raises(TryAgainError, match="no serving agent"):
         release(ranker, one, by="anna", allow_held=True)

@@ -107,7 +107,8 @@ def test_a_damaged_entry_of_the_log_hides_nothing_of_what_serves(released: Objec
     newest = max(key for key, _ in released.list("deployments/recommend/log/"))
     released.put(newest, b"{")
     lines = shown(released)
-    assert lines[0] == "recommend: healthy" and any("or before" in line for line in lines)
+    assert lines[0] == f"recommend: TAMPERED WITH, version {NEW} stays in force"
+    assert any("or before" in line for line in lines) and any(str(NEXT) in line for line in lines)
 
 
 def test_without_a_report_nothing_is_claimed(released: ObjectStore) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from tests.deployed import put_entry
 
 from reshelve.deployments import deployment_log
 from reshelve.deployments.deployment_log import (
@@ -22,7 +24,9 @@ from reshelve.deployments.deployment_log import (
     Promote,
     Revert,
     Withdraw,
+    log_problem,
     move_pointer,
+    pointer_key,
     problems,
     read_log,
     read_pointer,
@@ -59,10 +63,8 @@ def move_and_die(store: ObjectStore, change: Change, ranker: str = "recommend") 
     """What a mover killed between the log entry and the pointer leaves behind."""
     pointer = settle(store, ranker) or Pointer(ranker=ranker)
     wanted = change.apply(pointer).model_copy(update={"sequence": pointer.sequence + 1, "by": "dead"})
-    entry = Entry(sequence=wanted.sequence, action=change.action, pointer=wanted)
-    store.put_json(
-        f"deployments/{ranker}/log/{wanted.sequence:08d}.json", entry.model_dump(mode="json"), if_absent=True
-    )
+    wanted = wanted.model_copy(update={"moved_at": datetime.now(UTC)})
+    put_entry(store, Entry(sequence=wanted.sequence, action=change.action, pointer=wanted))
 
 
 MakeStable = Callable[..., Pointer]
@@ -216,7 +218,8 @@ def test_a_move_needs_a_name(store: ObjectStore) -> None:
 def test_the_next_mover_finishes_what_a_killed_one_began(store: ObjectStore) -> None:
     publish_manifests(store)
     move_and_die(store, Offer(ONE))
-    assert read_pointer(store, "recommend") is None
+    found = read_pointer(store, "recommend")
+    assert found is not None and found.canary == ONE and not store.exists(pointer_key("recommend"))
     assert move(store, Advance(ONE, *LOADED)).sequence == 2
     pointer = read_pointer(store, "recommend")
     assert pointer is not None and (pointer.state, pointer.canary) == (ReleaseState.PROBING, ONE)
@@ -235,6 +238,13 @@ def test_a_damaged_pointer_is_named(store: ObjectStore) -> None:
     store.put("deployments/recommend/pointer.json", b"{")
     with pytest.raises(DataError, match=r"deployments/recommend/pointer\.json is damaged"):
         read_pointer(store, "recommend")
+    publish_manifests(store)
+    moved = move(store, Offer(ONE))  # there is no log: it begins here, and the object is written anew
+    assert read_pointer(store, "recommend") == moved
+    store.put("deployments/recommend/pointer.json", b"{")
+    assert read_pointer(store, "recommend") == moved, "the log says what serves"
+    assert log_problem(store, "recommend") == "deployments/recommend/pointer.json is damaged"
+    assert settle(store, "recommend") == moved and log_problem(store, "recommend") == ""
 
 
 def test_racing_movers_are_ordered_and_none_is_lost(store: ObjectStore, make_stable: MakeStable) -> None:

@@ -242,7 +242,7 @@ def test_loops_outlive_a_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rights come and go while a host is being set right; what serves must not mind."""
-    pointers, looks = Pointers(through), Looks(through)
+    pointers, looks = Pointers(through, settings().home / "followed"), Looks(through)
     pointers.refresh()
     assert pointers.away is None
     refusal = denied(unruly)

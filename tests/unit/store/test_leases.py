@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from reshelve.deployments.deployment_log import pointer_key
 from reshelve.deployments.leases import abandoned, lease_key, working
 from reshelve.deployments.pointer import Pointer
 from reshelve.deployments.release_table import Plan, ReleaseState
+from reshelve.deployments.signed_entries import entry_key
 from reshelve.errors import TryAgainError
 from reshelve.processes import wait_until
 from reshelve.settings import settings
@@ -21,6 +21,7 @@ CANARY = Pointer(
     ranker="recommend", sequence=4, stable=20110829001, canary=VERSION, share=0.1, state=ReleaseState.CANARY, step=1,
     plan=Plan(shares=(0.1,)),
 )  # fmt: skip
+MOVE = entry_key("recommend", CANARY.sequence)
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +38,9 @@ def age(store: ObjectStore, key: str) -> float:
 
 
 def test_a_release_lives_as_long_as_its_process_gives_signs(store: ObjectStore) -> None:
-    store.put_json(pointer_key("recommend"), CANARY.model_dump(mode="json"))
+    store.put_json(MOVE, {})
     with pytest.raises(KeyboardInterrupt), working(store, "recommend", VERSION, "test"):
-        wait_until(
-            lambda: age(store, pointer_key("recommend")) > 2 * LEASE, 30, "a pointer older than a lease"
-        )
+        wait_until(lambda: age(store, MOVE) > 2 * LEASE, 30, "a move older than a lease")
         assert abandoned(store, CANARY) is None
         raise KeyboardInterrupt  # as dead as killed: the last sign stays
     assert abandoned(store, CANARY) is None, "a retry has as long as a lease"
@@ -68,7 +67,7 @@ def test_what_nobody_works_on_on_purpose_is_not_abandoned(
     store: ObjectStore, changes: dict[str, Any]
 ) -> None:
     pointer = CANARY.model_copy(update=changes)
-    store.put_json(pointer_key("recommend"), pointer.model_dump(mode="json"))
+    store.put_json(MOVE, {})
     wait_until(lambda: abandoned(store, CANARY) is not None, 30, "a silence that of a canary is abandonment")
     assert abandoned(store, pointer) is None
 

@@ -22,6 +22,7 @@ from reshelve.settings import settings
 from reshelve.store import keys, signatures, versions
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
+from reshelve.store.roles import Role
 from reshelve.store.signatures import make_key_pair, signed, signing_key, signing_key_path, trust
 
 ONE = 20110830001
@@ -52,6 +53,10 @@ def published(store: ObjectStore, tmp_path: Path) -> ObjectStore:
     return store
 
 
+def keys_of(role: Role) -> list[str]:
+    return [name for name, key in trust().keys.items() if role in key.roles]
+
+
 def replace_key() -> str:
     signing_key_path().rename(signing_key_path().with_suffix(".old"))
     return make_key_pair()
@@ -63,7 +68,7 @@ def test_the_private_key_is_its_owners_alone_and_never_written_over(store: Objec
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match="already exists"):
         make_key_pair()
-    assert path.read_bytes() == before and len(trust().keys) == 1
+    assert path.read_bytes() == before and len(trust().keys) == len(Role)
     path.chmod(0o640)
     with pytest.raises(ConfigurationError, match="other users can read"):
         signing_key()
@@ -117,9 +122,9 @@ def test_a_manifest_swapped_on_the_disk_takes_its_version_out(published: ObjectS
 
 
 def test_keys_are_replaced_without_a_gap(published: ObjectStore) -> None:
-    old = trust().keys.keys()
+    old = keys_of(Role.BUILD)
     new = replace_key()
-    assert len(trust().keys) == 2
+    assert len(keys_of(Role.BUILD)) == 2
     assert (
         versions.read_manifest(published, "recommend", ONE) is not None
     )  # signed by the old key, still trusted
@@ -132,7 +137,7 @@ def test_keys_are_replaced_without_a_gap(published: ObjectStore) -> None:
 
 
 def test_a_distrusted_key_is_named(published: ObjectStore) -> None:
-    (old,) = trust().keys
+    (old,) = keys_of(Role.BUILD)
     replace_key()
     (signatures.trusted_keys_path() / f"{old}.pem").unlink()
     with pytest.raises(DataError, match=f"signed by the key {old}, which is not trusted here"):
@@ -159,8 +164,10 @@ def test_an_installation_without_keys_says_so(
     with pytest.raises(ConfigurationError, match="no private key to sign"):
         signatures.key_to_sign()
     made = keys.make(if_missing=True)
-    assert made["made"] and made["trusted"] == [made["signs"]]
+    assert made["made"] == list(Role) and {key["key"] for key in made["trusted"]} == {*made["signs"].values()}
     assert not keys.make(if_missing=True)["made"]
+    signing_key_path(Role.PERSON).unlink()
+    assert not keys.make(if_missing=True)["made"], "it is kept elsewhere"
 
 
 def test_signatures_can_be_switched_off_but_a_wrong_one_never_passes(

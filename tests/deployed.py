@@ -1,0 +1,45 @@
+"""Deployment logs written by hand for tests: signed and chained, whatever the states are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from reshelve.deployments.deployment_log import Entry, Pointer, pointer_key
+from reshelve.deployments.release_table import Event
+from reshelve.deployments.signed_entries import StoredEntry, entry_key, read_stored, sign_move
+from reshelve.store.objects import ObjectStore
+from reshelve.store.roles import Role
+
+
+def put_entry(store: ObjectStore, entry: Entry, role: Role = Role.RELEASE) -> StoredEntry:
+    """Sign an entry, chain it to the one before it, and write it, in place of another one too."""
+    ranker = entry.pointer.ranker
+    before = read_stored(store, ranker, entry.sequence - 1) if entry.sequence > 1 else None
+    chained = entry.model_copy(update={"before": "" if before is None else before.digest})
+    stored = sign_move(chained, role)
+    store.put(stored.key, stored.body)
+    return stored
+
+
+def put_log(store: ObjectStore, entries: Iterable[Entry]) -> None:
+    """A log of any states, for who reads moves by their number: it need be no legal way (`put_state` makes a state believed)."""
+    for entry in entries:
+        put_entry(store, entry)
+
+
+def put_state(store: ObjectStore, pointer: Pointer) -> Pointer:
+    """Make the log say this state: a person vouches for it, as the move after the newest one, or as its own number."""
+    newest = pointer.sequence or 1
+    while store.exists(entry_key(pointer.ranker, newest)):
+        newest += 1
+    moved = pointer.model_copy(
+        update={
+            "sequence": newest,
+            "moved_at": pointer.moved_at or datetime.now(UTC),
+            "by": pointer.by or "test",
+        }
+    )
+    put_entry(store, Entry(sequence=newest, action=Event.VOUCH, pointer=moved), Role.PERSON)
+    store.put_json(pointer_key(moved.ranker), moved.model_dump(mode="json"))
+    return moved
