@@ -28,6 +28,7 @@ from reshelve.pipeline.references import load_ranker
 from reshelve.processes import guarded
 from reshelve.store import keys
 from reshelve.store.objects import ObjectStore, object_store
+from reshelve.store.versions import sign_result
 
 
 def packaged(home: Path, directory: Path, day: date) -> Run:
@@ -36,7 +37,11 @@ def packaged(home: Path, directory: Path, day: date) -> Run:
     shutil.copytree(directory, run.stage("package").directory / "version", copy_function=os.link)
     run.stage("examples").commit({"verdicts": {}})
     run.stage("train").commit({"base": None})
-    run.stage("gate").commit({"verdict": "promote", "reasons": []})
+    run.stage("gate").commit(
+        sign_result(
+            run.ranker.name, run.stage("package").directory / "version", {"verdict": "promote", "reasons": []}
+        )
+    )
     # The package is on this machine already: only publishing is measured, not how the stage before it was kept.
     (run.stage("package").directory / "result.json").unlink(missing_ok=True)
     store = run.store

@@ -37,9 +37,10 @@ from reshelve.platform import airflow, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import end_with, free_port, port_is_open, start, stop_group, wait_until
 from reshelve.protocol.reports import Report, Serving, write_report
-from reshelve.store import keys, roles, signatures
+from reshelve.store import keys, roles
 from reshelve.store.manifest import version_number
 from reshelve.store.objects import ObjectStore
+from reshelve.store.verdicts import signed_manifest
 
 RANKER = "recommend"
 LIMIT_MS = 300
@@ -117,7 +118,6 @@ def shards(versions: list[int], entries: int) -> Iterator[list[tuple[str, bytes]
 
 def write_versions(store: ObjectStore, versions: list[int]) -> None:
     """Signed manifests, each of twenty files."""
-    key = signatures.signing_key()
 
     def write(version: int) -> None:
         day = f"{version // 1000}"
@@ -132,8 +132,7 @@ def write_versions(store: ObjectStore, versions: list[int]) -> None:
                 "reasons": ["surely better than popularity", "not worse than the version that serves"],
             },
         }  # fmt: skip
-        signed = signatures.signed(manifest, key)
-        store.put_json(f"models/{RANKER}/{version}/manifest.json", signed)
+        store.put_json(f"models/{RANKER}/{version}/manifest.json", signed_manifest(manifest))
         store.put(f"models/{RANKER}/{version}/saved_model.pb", b"x")
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -42,6 +42,7 @@ from reshelve.rollout.release import release
 from reshelve.rollout.roll_back import rollback
 from reshelve.store import keys
 from reshelve.store.objects import ObjectStore, object_store
+from reshelve.store.versions import sign_result
 
 SLOW_LOAD = 60  # seconds
 LATE = 0.05  # seconds that the load generator itself may be late; later requests are counted apart
@@ -117,7 +118,13 @@ def publish(directory: Path, day: int, work: Path, name: str = "recommend") -> t
     run.stage("package").commit({"bytes": 1})
     run.stage("examples").commit({"verdicts": {}})
     run.stage("train").commit({"base": None})
-    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
+    run.stage("gate").commit(
+        sign_result(
+            run.ranker.name,
+            run.stage("package").directory / "version",
+            {"verdict": "promote", "reasons": ["measured"]},
+        )
+    )
     version = int(publish_run(run)["version"])
     return version, time.time()
 

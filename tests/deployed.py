@@ -1,15 +1,23 @@
-"""Deployment logs written by hand for tests: signed and chained, whatever the states are."""
+"""Deployment logs and verdicts written by hand for tests: signed and chained, whatever they say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from reshelve.deployments.deployment_log import Entry, Pointer, pointer_key
 from reshelve.deployments.release_table import Event
 from reshelve.deployments.signed_entries import StoredEntry, entry_key, read_stored, sign_move
+from reshelve.lineage.run import Run
 from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
+from reshelve.store.versions import sign_result
+
+
+def judged(run: Run, result: dict[str, Any]) -> dict[str, Any]:
+    """A gate's result on what the run has packaged, signed as the gate signs it."""
+    return sign_result(run.ranker.name, run.stage("package").directory / "version", result)
 
 
 def put_entry(store: ObjectStore, entry: Entry, role: Role = Role.RELEASE) -> StoredEntry:

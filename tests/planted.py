@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from tests.deployed import judged
 
 from reshelve.clickstream.privacy import Key
 from reshelve.client.request_log import Logged, requests_prefix, table
@@ -131,5 +132,5 @@ def publish_graph(graph: Path, ranker: Ranker, day: date, work: Path) -> int:
         "train": {"base": None},
     }.items():
         run.stage(stage).commit(result)
-    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
+    run.stage("gate").commit(judged(run, {"verdict": "promote", "reasons": ["measured"]}))
     return int(publish(run)["version"])

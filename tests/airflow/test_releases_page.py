@@ -30,7 +30,7 @@ from reshelve.monitoring.observations import (
 from reshelve.processes import free_port
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 from reshelve_airflow.releases.contents import overview, ranker_page
 from reshelve_airflow.releases.pages import render
 from reshelve_airflow.releases.sparklines import sparkline
@@ -51,7 +51,7 @@ def publish(store: ObjectStore, version: int, **gate: Any) -> None:
         "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
         "gate": {"verdict": "promote", "reasons": ["surely better than popularity"], **gate},
     }
-    store.put_json(f"models/recommend/{version}/manifest.json", signed(manifest, signing_key()))
+    store.put_json(f"models/recommend/{version}/manifest.json", signed_manifest(manifest))
 
 
 @pytest.fixture

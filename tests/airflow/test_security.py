@@ -23,7 +23,7 @@ from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store.keys import make
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 from reshelve_airflow.plugin import PREFIX, ReshelvePlugin
 
 # (method, path) → what a viewer may. Nobody may do anything anywhere.
@@ -169,7 +169,7 @@ def published(airflow_here: AirflowHere, released: None) -> None:
             }  # fmt: skip
             there = f"models/{RANKER}/{version}"
             airflow_here.store.put(f"{there}/saved_model.pb", b"x")
-            airflow_here.store.put_json(f"{there}/manifest.json", signed(manifest, signing_key()))
+            airflow_here.store.put_json(f"{there}/manifest.json", signed_manifest(manifest))
 
 
 def not_to_run(here: AirflowHere, dags: list[str]) -> None:

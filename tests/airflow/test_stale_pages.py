@@ -32,7 +32,7 @@ from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store.keys import make
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 
 ONE, TWO, THREE = 20110828001, 20110829001, 20110830001
 UNSERVED = "ads"  # no agent reports of it: whoever has moved its pointer waits for one
@@ -132,7 +132,7 @@ def publish(store: ObjectStore, ranker: str, version: int) -> None:
         "gate": {"verdict": "promote"},
     }  # fmt: skip
     store.put(f"models/{ranker}/{version}/saved_model.pb", b"x")
-    store.put_json(f"models/{ranker}/{version}/manifest.json", signed(manifest, signing_key()))
+    store.put_json(f"models/{ranker}/{version}/manifest.json", signed_manifest(manifest))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.modelserver.local_server import running_model_server
 from reshelve.progress import counted
-from reshelve.store.versions import download_version, partition_of
+from reshelve.store.versions import download_version, partition_of, sign_result
 
 
 def gate(run: Run) -> dict[str, Any]:
@@ -74,6 +74,9 @@ def gate(run: Run) -> dict[str, Any]:
     )
     result = judge(ranker, evidence)
     result["holdout_partitions"] = list(run.stage("examples").require(ExamplesResult).holdout_partitions)
+    result = sign_result(
+        ranker.name, version, result
+    )  # these very bytes: nobody else's are published with it
     (directory / "report.json").write_text(json.dumps(result, indent=1, sort_keys=True))
     write_shelves(directory, _shelves(ranker, evidence, examples))
     shutil.rmtree(scratch)

@@ -6,6 +6,7 @@ A publisher first claims its integer with a conditional write; `manifest.json`, 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ from reshelve.store.manifest import (
     version_prefix,
 )
 from reshelve.store.objects import PreconditionFailedError
-from reshelve.store.signatures import key_to_sign, signed
+from reshelve.store.signatures import key_to_sign, signed, trust
 from reshelve.store.uploads import Upload, upload
 from reshelve.store.versions import (
     check_uploaded,
@@ -48,7 +49,8 @@ def publish(run: Run) -> dict[str, Any]:
 
     The same run published before is given back. Raises TryAgainError where the stages before are not done.
     """
-    gate = GateVerdict.model_validate(run.stage("gate").required())
+    said = run.stage("gate").required()
+    gate = GateVerdict.model_validate(said)
     result: dict[str, Any] = {
         "published": False,
         "version": None,
@@ -60,7 +62,7 @@ def publish(run: Run) -> dict[str, Any]:
     manifest = _published_before(run)
     if manifest is None:
         _require_nobody_forgotten(run)
-        manifest = _publish(run, gate)
+        manifest = _publish(run, gate, said.get("signature"))
     return {
         **result,
         "published": True,
@@ -93,7 +95,7 @@ def _published_before(run: Run) -> Manifest | None:
     return None
 
 
-def _publish(run: Run, gate: GateVerdict) -> Manifest:
+def _publish(run: Run, gate: GateVerdict, signature: dict[str, str] | None) -> Manifest:
     directory = run.stage("package").files() / "version"
     if not directory.is_dir():
         raise DataError(f"{run.id}: stage package left no version/", f"expected a SavedModel in {directory}")
@@ -116,9 +118,11 @@ def _publish(run: Run, gate: GateVerdict) -> Manifest:
         lineage=_lineage(run, gate),
         gate=gate,
         note=run.ranker.title,
+        gate_signature=signature,
     )
     check_uploaded(run.store, manifest)
     document = signed(manifest.model_dump(mode="json"), key)
+    Manifest.parse(json.dumps(document).encode(), f"{run.ranker.name} version {version}", trust())
     try:
         run.store.put_json(f"{prefix}/{MANIFEST}", document, if_absent=True)
     except PreconditionFailedError:

@@ -14,6 +14,7 @@ from reshelve.names import RankerName, Version
 from reshelve.statistics.interval import Interval
 from reshelve.store.layout import models_of
 from reshelve.store.signatures import Trust, check_signature
+from reshelve.store.verdicts import check_verdict
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
@@ -114,6 +115,9 @@ class Manifest(_ManifestPart):
     lineage: VersionLineage
     gate: GateVerdict
     note: str = ""
+    gate_signature: dict[str, str] | None = Field(
+        None, description="The gate's signature of its verdict on these files."
+    )
     _body: _Body = PrivateAttr(b"")
 
     @classmethod
@@ -128,13 +132,14 @@ class Manifest(_ManifestPart):
                 raise ValueError("no object")
         except ValueError as error:
             raise DataError(f"{what}: its manifest is not valid", f"no JSON object: {error}") from error
-        check_signature(
+        signer = check_signature(
             document,
             f"{what}: its manifest",
             trusted,
             signed_at=_moment(document.get("created_at")),
             stored_at=stored_at,
         )
+        check_verdict(document, signer, f"{what}: its manifest", trusted)
         try:
             manifest = cls.model_validate(document)
         except ValidationError as error:

@@ -59,6 +59,8 @@ class Signed(Enum):
 
     MANIFEST = b"reshelve manifest 1\n"
     MOVE = b"reshelve move 1\n"
+    VERDICT = b"reshelve verdict 1\n"
+    REPORT = b"reshelve report 1\n"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from reshelve.errors import DataError, TryAgainError
 from reshelve.files import digest_of_file
@@ -22,6 +23,7 @@ from reshelve.store.layout import models_of
 from reshelve.store.manifest import (
     MANIFEST,
     FileEntry,
+    GateVerdict,
     Manifest,
     partition_of,
     version_number,
@@ -32,10 +34,10 @@ from reshelve.store.signatures import (
     SIGNATURE,
     Trust,
     key_name,
-    signed,
     signing_key,
     trust,
 )
+from reshelve.store.verdicts import sign_verdict, signed_manifest
 
 __all__ = [
     "Manifest",
@@ -49,6 +51,7 @@ __all__ = [
     "read_manifest",
     "require_manifest",
     "sign_again",
+    "sign_result",
     "version_number",
     "version_prefix",
 ]
@@ -114,6 +117,13 @@ def describe_directory(directory: Path) -> dict[str, FileEntry]:
         for path in sorted(directory.rglob("*"))
         if path.is_file() or path.is_symlink()
     }
+
+
+def sign_result(ranker: str, directory: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """A gate's result with the gate's signature: of its verdict, on these very files. Raises ConfigurationError without a key."""
+    files = {path: file.sha256 for path, file in describe_directory(directory).items()}
+    verdict = GateVerdict.model_validate(result).model_dump(mode="json")
+    return {**result, "signature": sign_verdict(ranker, files, verdict)}
 
 
 def check_directory(manifest: Manifest, directory: Path) -> None:
@@ -231,8 +241,7 @@ def sign_again(store: ObjectStore, ranker: str, *, unsigned: bool = False) -> li
     A version that no trusted key signed is left alone, unless `unsigned` says that the bucket is to be believed; a
     damaged one always is. Nothing but the signature changes.
     """
-    key, trusted, done = signing_key(), trust(), []
-    name = key_name(key.public_key())
+    name, trusted, done = key_name(signing_key().public_key()), trust(), []
     for version in list_versions(store, ranker):
         path, what = f"{version_prefix(ranker, version)}/{MANIFEST}", f"{ranker} version {version}"
         found = store.get(path)
@@ -247,6 +256,7 @@ def sign_again(store: ObjectStore, ranker: str, *, unsigned: bool = False) -> li
         document = json.loads(manifest.body)
         if (document.get(SIGNATURE) or {}).get("key") != name:
             check_uploaded(store, manifest)
-            store.put_json(path, signed(document, key), if_match=found.etag)
+            # A verdict from before there were roles is signed too: whoever signs the version again says that it holds.
+            store.put_json(path, signed_manifest(document), if_match=found.etag)
             done.append(version)
     return done

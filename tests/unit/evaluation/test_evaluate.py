@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from tests.deployed import judged
 from typer.testing import CliRunner
 
 from reshelve.cli import app
@@ -57,7 +58,7 @@ def published(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A version that answers the items 25 to 29 first, its ranker file, and what two sources hold."""
     run = run_of(store, tmp_path, "next_item")
     package_model(run, ITEMS[25:])
-    run.stage("gate").commit({"verdict": "promote", "reasons": []})
+    run.stage("gate").commit(judged(run, {"verdict": "promote", "reasons": []}))
     rankers = tmp_path / "rankers"
     rankers.mkdir()
     document = {

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 import pytest
+from tests.deployed import judged
 
 from reshelve.config.kind_names import kind_names
 from reshelve.config.ranker import Ranker
@@ -87,7 +88,7 @@ def package_model(run: Run, best: list[str]) -> None:
 
 def serve(run: Run) -> int:
     """Publish the run's version and make it the champion."""
-    run.stage("gate").commit({"verdict": "promote", "reasons": []})
+    run.stage("gate").commit(judged(run, {"verdict": "promote", "reasons": []}))
     version = publish(run)["version"]
     loaded, probed = (Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)
     way = (Offer(version), Advance(version, *loaded), Advance(version, *probed), Promote(version))

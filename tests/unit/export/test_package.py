@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 from tensorflow_serving.apis import prediction_log_pb2
+from tests.deployed import judged
 
 from reshelve.compression.compress import compress
 from reshelve.errors import DataError
@@ -38,7 +39,7 @@ def packaged(run: Run) -> tuple[dict, Path, dict]:
 def assert_a_server_has_to_give_the_answers_that_packaging_got(run: Run, result: dict) -> None:
     """The answers that travel with a version, asked of the real server that has to give them again."""
     run.stage("package").commit(result)
-    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
+    run.stage("gate").commit(judged(run, {"verdict": "promote", "reasons": ["measured"]}))
     name, version = run.ranker.name, int(publish(run)["version"])
     manifest = require_manifest(run.store, name, version)
     known = known_answers(run.store, manifest)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from tests.deployed import judged
 
 from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, validated_prefix
 from reshelve.compression.compress import compress
@@ -195,7 +196,7 @@ def test_the_model_server_scores_the_items_that_a_caller_names(
     packaged_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, name = packaged_run, packaged_run.ranker.name
-    run.stage("gate").commit({"verdict": "promote", "reasons": ["measured"]})
+    run.stage("gate").commit(judged(run, {"verdict": "promote", "reasons": ["measured"]}))
     version = int(publish(run)["version"])
     shutil.copytree(run.stage("package").directory / "version", tmp_path / "models" / str(version))
     (tmp_path / "rankers").mkdir()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deployed import judged
 from tests.graphs import graph_bytes
 
 from reshelve.agent.admin import ServerAdmin
@@ -167,7 +168,7 @@ def publish(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) 
         run.stage("package").commit({"bytes": 1})
         run.stage("examples").commit({"verdicts": {}})
         run.stage("train").commit({"base": None})
-        run.stage("gate").commit({"verdict": verdict, "reasons": ["measured"]})
+        run.stage("gate").commit(judged(run, {"verdict": verdict, "reasons": ["measured"]}))
         return int(publish_run(run)["version"])
 
     return made

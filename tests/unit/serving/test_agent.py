@@ -24,9 +24,9 @@ from reshelve.processes import free_port, wait_until
 from reshelve.protocol import pointers as pointers_module
 from reshelve.protocol.model_config import ModelEntry, parse_message, read_config, write_config
 from reshelve.protocol.reports import Report, live_reports, read_reports, write_report
+from reshelve.store import verdicts
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
 from reshelve.store.versions import describe_directory
 
 ONE = 20110830001
@@ -59,7 +59,7 @@ def signed_manifest(version: int, directory: Path | None = None) -> bytes:
             "gate": {"verdict": "promote"},
         }
     )
-    return json.dumps(signed(manifest.model_dump(mode="json"), signing_key())).encode()
+    return json.dumps(verdicts.signed_manifest(manifest.model_dump(mode="json"))).encode()
 
 
 @pytest.fixture

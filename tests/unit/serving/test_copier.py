@@ -12,7 +12,7 @@ from reshelve.agent.copier import Copier
 from reshelve.agent.disk import Disk
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 from reshelve.store.versions import describe_directory
 
 MEGABYTES = 4
@@ -34,7 +34,7 @@ def publish(store: ObjectStore, version: int, source: Path) -> None:
         "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
         "gate": {"verdict": "promote", "metrics": {}},
     }
-    store.put_json(f"{prefix}/manifest.json", signed(document, signing_key()))
+    store.put_json(f"{prefix}/manifest.json", signed_manifest(document))
 
 
 def test_only_the_first_version_is_copied_at_full_speed(

@@ -25,7 +25,7 @@ from reshelve.rollout import fleet
 from reshelve.rollout.release import approve, release
 from reshelve.rollout.roll_back import rollback, withdraw
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 
 ONE, TWO, THREE, FOUR = 20110828001, 20110829001, 20110830001, 20110831001
 NAME = "recommend"
@@ -47,7 +47,7 @@ def shop(store: ObjectStore, make_stable: Any, monkeypatch: pytest.MonkeyPatch) 
             "gate": {"verdict": "promote"},
         }  # fmt: skip
         store.put(f"models/{NAME}/{version}/saved_model.pb", b"x")
-        store.put_json(f"models/{NAME}/{version}/manifest.json", signed(manifest, signing_key()))
+        store.put_json(f"models/{NAME}/{version}/manifest.json", signed_manifest(manifest))
     for version in (ONE, TWO, THREE):
         make_stable(store, NAME, version)
     monkeypatch.setattr(fleet, "_LABEL_SECONDS", 0)

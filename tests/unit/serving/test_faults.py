@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deployed import judged
 
 from reshelve.client.client import RankingClient
 from reshelve.deployments.deployment_log import pointer_key, problems, read_log, read_pointer, settle
@@ -154,7 +155,7 @@ class World:
         shutil.copytree(self.models[model], target)
         (target / "assets.extra" / "ballast").write_bytes(os.urandom(12_000_000))
         results: dict[str, dict[str, Any]] = {"package": {}, "examples": {}, "train": {}}
-        for stage, result in {**results, "gate": {"verdict": "promote"}}.items():
+        for stage, result in {**results, "gate": judged(run, {"verdict": "promote"})}.items():
             run.stage(stage).commit(result)
         self.asker.models[int(f"{day:%Y%m%d}001")] = model
         self.packaged = [day.isoformat(), str(self.path / "work")]

@@ -17,7 +17,7 @@ from reshelve.deployments.deployment_log import Advance, Offer, move_pointer, re
 from reshelve.deployments.release_table import Event, ReleaseState
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 
 OLD, NEW, NEXT = 20110829001, 20110830001, 20110831001
 
@@ -32,7 +32,7 @@ def released(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStore
             "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
             "gate": {"verdict": "promote", "metric": "recall@20", "challenger": {"value": 0.2545}},
         }  # fmt: skip
-        store.put_json(f"models/recommend/{version}/manifest.json", signed(manifest, signing_key()))
+        store.put_json(f"models/recommend/{version}/manifest.json", signed_manifest(manifest))
     for version in (OLD, NEW):
         make_stable(store, "recommend", version)
     move_pointer(store, "recommend", Offer(NEXT), by="anna", reason="the new season")

@@ -58,6 +58,7 @@ from reshelve.store.signatures import (
     signing_key_path,
     trusted_keys_path,
 )
+from reshelve.store.verdicts import signed_manifest
 
 NAME = "recommend"
 OLD, GOOD, HELD = 20110828001, 20110829001, 20110830001
@@ -82,7 +83,7 @@ def shop(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStore:
             "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
             "gate": {"verdict": "hold" if version == HELD else "promote", "reasons": ["surely worse"]},
         }
-        store.put_json(f"models/{NAME}/{version}/manifest.json", signed(manifest, signing_key()))
+        store.put_json(f"models/{NAME}/{version}/manifest.json", signed_manifest(manifest))
         store.put(f"models/{NAME}/{version}/saved_model.pb", b"x")
     for version in (OLD, GOOD):
         make_stable(store, NAME, version)

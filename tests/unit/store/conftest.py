@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deployed import judged
 from tests.misbehaving import Misbehaving, misbehaving
 
 from reshelve.lineage.run import Run
@@ -63,5 +64,5 @@ def packaged(store: objects.ObjectStore) -> Run:
     run.stage("package").commit({"bytes": 5})
     run.stage("examples").commit({})
     run.stage("train").commit({})
-    run.stage("gate").commit({"verdict": "promote"})
+    run.stage("gate").commit(judged(run, {"verdict": "promote"}))
     return run

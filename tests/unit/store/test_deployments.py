@@ -36,7 +36,7 @@ from reshelve.deployments.deployment_log import (
 from reshelve.deployments.release_table import ACTIVE, TABLE, Event, Plan, ReleaseState
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 
 ONE, TWO, THREE, NEVER = 20110828001, 20110829001, 20110830001, 20110831001
 
@@ -52,7 +52,7 @@ def publish_manifests(store: ObjectStore, ranker: str = "recommend") -> None:
             "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
             "gate": {"verdict": "promote"},
         }
-        store.put_json(f"models/{ranker}/{version}/manifest.json", signed(manifest, signing_key()))
+        store.put_json(f"models/{ranker}/{version}/manifest.json", signed_manifest(manifest))
 
 
 def move(store: ObjectStore, change: Change, ranker: str = "recommend") -> Pointer:

@@ -19,7 +19,7 @@ from reshelve.pipeline.retention import clean
 from reshelve.processes import wait_until
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
-from reshelve.store.signatures import signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 from reshelve.store.versions import list_versions
 
 VERSIONS = [20110820001 + 1000 * n for n in range(8)]
@@ -56,7 +56,7 @@ def published(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStor
             "lineage": {"partition": "2011-08-20", "run": "r", "spec_digest": "d", "code_version": "c"},
             "gate": {"verdict": "promote"},
         }
-        store.put_json(f"{prefix}/manifest.json", signed(manifest, signing_key()))
+        store.put_json(f"{prefix}/manifest.json", signed_manifest(manifest))
     for version in (VERSIONS[4], VERSIONS[1], VERSIONS[0]):
         make_stable(store, "recommend", version)
     move_pointer(store, "recommend", Offer(VERSIONS[2]), by="test", reason="")

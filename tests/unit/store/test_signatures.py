@@ -19,11 +19,12 @@ from reshelve.agent.disk import Disk
 from reshelve.deployments.deployment_log import Offer, move_pointer
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.settings import settings
-from reshelve.store import keys, signatures, versions
+from reshelve.store import keys, signatures, verdicts, versions
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
-from reshelve.store.signatures import make_key_pair, signed, signing_key, signing_key_path, trust
+from reshelve.store.signatures import make_key_pair, signing_key, signing_key_path, trust
+from reshelve.store.verdicts import signed_manifest
 
 ONE = 20110830001
 KEY = f"models/recommend/{ONE}/manifest.json"
@@ -49,7 +50,7 @@ def published(store: ObjectStore, tmp_path: Path) -> ObjectStore:
     (source / "saved_model.pb").write_bytes(graph_bytes("graph"))
     files = {path: entry.model_dump() for path, entry in versions.describe_directory(source).items()}
     store.upload_directory(source, f"models/recommend/{ONE}")
-    store.put_json(KEY, signed({**document(), "files": files}, signing_key()))
+    store.put_json(KEY, signed_manifest({**document(), "files": files}))
     return store
 
 
@@ -94,7 +95,7 @@ def test_what_is_not_signed_is_neither_offered_nor_copied(
     elif change == "edited":
         found["gate"]["verdict"] = "hold"
     elif change == "another's signature":
-        found["signature"] = signed({**document(), "version": ONE + 1}, signing_key())["signature"]
+        found["signature"] = signed_manifest({**document(), "version": ONE + 1})["signature"]
     elif change == "a damaged one":
         found["signature"]["ed25519"] = "***"
     published.put(KEY, b"{" if change == "no JSON" else json.dumps(found).encode())
@@ -194,7 +195,7 @@ def _paths(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 )
 @given(data=st.data())
 def test_no_change_of_a_signed_manifest_passes(store: ObjectStore, data: st.DataObject) -> None:
-    made = signed(document(), signing_key())
+    made = signed_manifest(document())
     path = data.draw(st.sampled_from(_paths(made)))
     changed = json.loads(json.dumps(made))
     place = changed
@@ -209,3 +210,71 @@ def test_no_change_of_a_signed_manifest_passes(store: ObjectStore, data: st.Data
     with pytest.raises(DataError):
         Manifest.parse(json.dumps(changed).encode(), "it", trust())
     assert Manifest.parse(json.dumps(made).encode(), "it", trust()).lineage.partition == date(2011, 8, 30)
+
+
+def with_the_builds_key_alone(found: dict[str, Any]) -> dict[str, Any]:
+    return signatures.signed(found, signing_key())
+
+
+@pytest.mark.parametrize(
+    "change", ["no verdict", "a better verdict", "other files", "a verdict of the build's key"]
+)
+def test_the_builds_key_alone_makes_no_verdict(published: ObjectStore, change: str) -> None:
+    """Who stole it, or trains beside it, signs a manifest: what the gate did not say of these files is not believed."""
+    found = published.get_json(KEY)
+    if change == "no verdict":
+        del found["gate_signature"]
+    elif change == "a better verdict":
+        found["gate"]["metrics"] = {"recall@20": 0.99}
+    elif change == "other files":
+        found["files"]["saved_model.pb"]["sha256"] = "1" * 64
+    else:
+        statement = verdicts._statement(
+            "recommend",
+            {path: file["sha256"] for path, file in found["files"].items()},
+            found["gate"],
+            found["created_at"],
+        )
+        made = signatures.signed(statement, signing_key(), signatures.Signed.VERDICT)["signature"]
+        found["gate_signature"] = {**made, "at": found["created_at"]}
+    published.put_json(KEY, with_the_builds_key_alone(found))
+    with pytest.raises(DataError, match=r"the gate|gate's verdict"):
+        versions.read_manifest(published, "recommend", ONE)
+
+
+def test_keys_from_before_there_were_roles_go_on(published: ObjectStore) -> None:
+    """A public key without lines of its own signs versions, and its word on the verdict counts; a new one takes over."""
+    (build,) = keys_of(Role.BUILD)
+    path = signatures.trusted_keys_path() / f"{build}.pem"
+    path.write_text(path.read_text()[path.read_text().index("-----BEGIN") :])
+    gate = signing_key_path(Role.GATE).rename(signing_key_path(Role.GATE).with_suffix(".away"))
+    found = {name: value for name, value in published.get_json(KEY).items() if name != "gate_signature"}
+    published.put_json(KEY, signed_manifest(found))
+    assert "gate_signature" not in found and published.get_json(KEY)["gate_signature"] is None
+    assert versions.read_manifest(published, "recommend", ONE) is not None
+    replace_key()
+    gate.rename(signing_key_path(Role.GATE))
+    assert keys.sign("recommend", unsigned=False)["signed"] == [ONE]
+    path.unlink()
+    assert versions.read_manifest(published, "recommend", ONE) is not None
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("role: king\n", "role"),
+        ("name: anna\n", "role"),
+        ("role: person\nrole: gate\n", ":2: 'role: gate'"),
+        ("role: person\nnot-after: tomorrow\n", "not-after"),
+        ("role: person\nnot-after: 2027-01-01T00:00:00\n", "not-after"),
+        ("role: person\nrevokd: 2027-01-01T00:00:00Z\n", "revokd"),
+        ("person\n", ":1: 'person'"),
+    ],
+)
+def test_a_trusted_key_that_says_something_else_is_refused(store: ObjectStore, lines: str, said: str) -> None:
+    """A misspelt `revoked` must not leave the key in force."""
+    path = next(signatures.trusted_keys_path().glob("*.pem"))
+    path.write_text(lines + path.read_text()[path.read_text().index("-----BEGIN") :])
+    with pytest.raises(ConfigurationError) as refused:
+        trust()
+    assert path.name in str(refused.value) and said in str(refused.value)

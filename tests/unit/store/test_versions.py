@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tests.deployed import judged
 
 from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError, TryAgainError
 from reshelve.lineage.run import Run
 from reshelve.pipeline.publish import publish
-from reshelve.store import signatures, versions
+from reshelve.store import versions
 from reshelve.store.manifest import Manifest, partition_of, version_number
 from reshelve.store.objects import ObjectStore
+from reshelve.store.verdicts import signed_manifest
 
 DAY = date(2011, 8, 30)
 
@@ -45,7 +47,7 @@ def packaged_run(store: ObjectStore, work: Path, *, epochs: float = 1, verdict: 
     run.stage("examples").commit({"verdicts": {"2011-08-30": "d1"}})
     run.stage("train").commit({"base": {"name": "minilm"}})
     run.stage("gate").commit(
-        {"verdict": verdict, "reasons": ["it is better"], "champion": {"version": 20110829001}}
+        judged(run, {"verdict": verdict, "reasons": ["it is better"], "champion": {"version": 20110829001}})
     )
     return run
 
@@ -187,7 +189,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 ) -> None:
     version = published_version(store, tmp_path)
     key = f"models/recommend/{version}/manifest.json"
-    store.put_json(key, signatures.signed({**store.get_json(key), **change}, signatures.signing_key()))
+    store.put_json(key, signed_manifest({**store.get_json(key), "gate_signature": None, **change}))
     with pytest.raises(DataError, match="its manifest is"):
         versions.read_manifest(store, "recommend", version)
 
@@ -196,7 +198,7 @@ def test_a_manifest_of_newer_code_can_be_read(store: ObjectStore, tmp_path: Path
     version = published_version(store, tmp_path)
     key = f"models/recommend/{version}/manifest.json"
     newer = {**store.get_json(key), "added_later": 1}
-    store.put_json(key, signatures.signed(newer, signatures.signing_key()))
+    store.put_json(key, signed_manifest(newer))
     read = versions.read_manifest(store, "recommend", version)
     assert read is not None and read.version == version
 

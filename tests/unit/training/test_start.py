@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.deployed import judged
 
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import Advance, Offer, Promote, move_pointer
@@ -96,7 +97,7 @@ def released(run: Run) -> int:
     served.mkdir()
     (served / "saved_model.pb").write_bytes(b"not asked for here")
     run.stage("package").commit({})
-    run.stage("gate").commit({"verdict": "promote"})
+    run.stage("gate").commit(judged(run, {"verdict": "promote"}))
     version = int(publish(run)["version"])
     loaded, probed = (Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)
     way = (Offer(version), Advance(version, *loaded), Advance(version, *probed), Promote(version))
