@@ -6,11 +6,17 @@ A report goes by the version that the night published, `20110830001`, or, where 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from datetime import datetime
 
+from reshelve.errors import DataError
 from reshelve.lineage.run import Run
 from reshelve.store.layout import run_folder, runs_of
 from reshelve.store.objects import ObjectStore
+from reshelve.store.roles import Role
+from reshelve.store.signatures import SIGNATURE, Signed, check_signature, trust
 from reshelve.store.versions import read_manifest
 
 STAGE = "report"
@@ -48,7 +54,26 @@ def report_key(store: ObjectStore, ranker: str, name: str | int) -> str | None:
 
 
 def read_report(store: ObjectStore, ranker: str, name: str | int) -> bytes | None:
-    """The report's bytes (UTF-8 HTML), or None where there is none of that name."""
+    """The report's bytes (UTF-8 HTML), or None where there is none of that name.
+
+    A person decides by what it says. Raises DataError where the night that made it did not sign these very bytes.
+    """
     key = report_key(store, ranker, name)
     found = None if key is None else store.get(key)
-    return None if found is None else found.body
+    if key is None or found is None:
+        return None
+    result = store.get(f"{key.removesuffix(FILE)}result.json")
+    try:
+        said = json.loads(result.body) if result is not None else {}
+        signature = {SIGNATURE: said["signature"]} if said.get("signature") else {}
+        statement = report_statement(key, found.body, str(said.get("made_at")))
+        at = datetime.fromisoformat(said["made_at"]) if signature else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{key}: the result beside the report is damaged", f"{error!r}") from error
+    check_signature({**statement, **signature}, key, trust(), (Role.BUILD,), Signed.REPORT, signed_at=at)
+    return found.body
+
+
+def report_statement(key: str, body: bytes, made_at: str) -> dict[str, str]:
+    """What the night signs of its report."""
+    return {"key": key, "sha256": hashlib.sha256(body).hexdigest(), "made_at": made_at}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+from datetime import UTC, datetime
 
 from reshelve.lineage.run import Result, Run
 from reshelve.logs import logger
-from reshelve.reporting.address import FILE, STAGE, report_address, report_name
+from reshelve.reporting.address import FILE, STAGE, report_address, report_name, report_statement
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Page, Section, render, templates
 from reshelve.reporting.sections.attributions import attributions
@@ -22,6 +23,7 @@ from reshelve.reporting.sections.quality import calibration, quality, slices
 from reshelve.reporting.sections.shelf import shelf
 from reshelve.reporting.sections.speed import compression, latency
 from reshelve.reporting.summary import cards, headline
+from reshelve.store.signatures import SIGNATURE, Signed, key_to_sign, signed
 
 
 def report(run: Run) -> Result:
@@ -39,14 +41,15 @@ def report(run: Run) -> Result:
                 "headline": f"{run.id}: no stage is finished, so there is nothing to report",
             }
         made_of = hashlib.sha256(night.digest.encode() + templates()).hexdigest()[:16]
-        found = stage.result()
-        if found is not None and found.get("made_of") == made_of:
+        found, key = stage.result(), key_to_sign()
+        if found is not None and found.get("made_of") == made_of and (key is None or found.get(SIGNATURE)):
             log.info("nothing has changed, reused")
             return {**found, "reused": True}
         started = time.monotonic()
         page = render(page_of(night, sections(night)))
         (stage.directory / FILE).write_text(page, encoding="utf-8")
-        name = report_name(run, night.version)
+        name, made_at = report_name(run, night.version), datetime.now(UTC).isoformat()
+        statement = report_statement(f"{stage.prefix}/{FILE}", page.encode(), made_at)
         result = stage.commit(
             {
                 "made": True,
@@ -56,6 +59,8 @@ def report(run: Run) -> Result:
                 "address": report_address(run.ranker.name, name),
                 "bytes": len(page.encode()),
                 "made_of": made_of,
+                "made_at": made_at,
+                SIGNATURE: signed(statement, key, Signed.REPORT).get(SIGNATURE),
                 "run": run.id,
                 "seconds": round(time.monotonic() - started, 1),
             }

@@ -6,13 +6,17 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.deployed import judged
 
+from reshelve.errors import DataError
 from reshelve.pipeline.publish import publish
 from reshelve.reporting.address import read_report, report_key
 from reshelve.reporting.night import Night
 from reshelve.reporting.report import report
 from reshelve.reporting.sections.learning import search
 from reshelve.reporting.sections.speed import latency
+from reshelve.store.signatures import Signed, signed
 
 OLD_FIRST, FRESH_FIRST = ["old", "fresh", "spare"], ["fresh", "old", "spare"]
 CHAMPION = 20110829001
@@ -79,7 +83,7 @@ def assert_offline(page: Document) -> None:
         for name in ("href", "xlink:href"):
             assert attributes.get(name, "#").startswith("#"), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
-        assert attributes.get("http-equiv") is None
+        assert attributes.get("http-equiv") in (None, "Content-Security-Policy")
         for value in attributes.values():
             assert not re.search(r"url\((?!['\"]?#)", value or ""), (tag, value)
 
@@ -198,6 +202,7 @@ def test_a_report_is_found_by_its_version_and_by_its_run(make_night):
     version = run.stage("package").directory / "version"
     version.mkdir()
     (version / "saved_model.pb").write_bytes(b"graph")
+    run.stage("gate").commit(judged(run, run.stage("gate").required()))
     published = publish(run)
     run.stage("publish").commit(published)
     result = report(run)
@@ -212,3 +217,31 @@ def test_a_report_is_found_by_its_version_and_by_its_run(make_night):
 def test_a_report_that_is_not_there_is_none(store, name):
     assert read_report(store, "shelf", name) is None
     assert read_report(store, "../models", name) is None
+
+
+@pytest.mark.parametrize("change", ["edited", "unsigned", "another's signature"])
+def test_a_report_that_the_night_did_not_make_is_not_shown(make_night, change):
+    """A person approves by what it says."""
+    run = make_night(without=("publish",))
+    result = report(run)
+    name, beside = f"2011-08-30-{run.digest}", f"{run.prefix}/report/result.json"
+    assert read_report(run.store, "shelf", name) is not None
+    if change == "edited":
+        run.store.put(
+            result["key"], run.store.get(result["key"]).body.replace(b"</h1>", b" is good</h1>", 1) + b" "
+        )
+    else:
+        said = run.store.get_json(beside)
+        stranger = signed({}, Ed25519PrivateKey.generate(), Signed.REPORT)["signature"]
+        run.store.put_json(beside, {**said, "signature": None if change == "unsigned" else stranger})
+    with pytest.raises(DataError, match=result["key"]):
+        read_report(run.store, "shelf", name)
+
+
+def test_a_report_loads_nothing_wherever_it_is_opened(make_night):
+    (policy,) = (
+        attributes["content"]
+        for tag, attributes in read(make_night()).tags
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy.startswith("default-src 'none';") and "script" not in policy
