@@ -6,7 +6,7 @@ RANKER ?= recommend
 PARTITION ?=
 RESHELVE := .venv/bin/reshelve
 # tests/conftest.py says which tests stay together.
-WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
+WORKERS := -n 2 --no-loadscope-reorder
 CODE := include/reshelve plugins dags tests benchmarks scripts
 # Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
 unexport PYTHONDONTWRITEBYTECODE

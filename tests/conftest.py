@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from reshelve.deployments import deployment_log
 from reshelve.deployments.release_table import Event, Plan, ReleaseState
@@ -38,18 +40,26 @@ hypothesis.settings.load_profile("reshelve")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what needs a server or a model, and say which tests go to one worker.
-
-    Tests that start processes of their own mark themselves. A file's tests stay together, for what they share. All that
-    need the platform are one group, the first, one after the other: two platforms at once are too much for a small
-    machine, while one mostly waits, and leaves a processor to the others.
-    """
+    """Mark as slow what needs a server or a model; tests that start processes of their own say so themselves."""
     for item in items:
         if NOT_QUICK.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-        group = "platform" if item.get_closest_marker("platform") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("platform") is None)
+
+
+class Together(LoadScopeScheduling):
+    """A file's tests go to one worker, for what they share; and so do all that start a platform, one after the other.
+
+    Two platforms at once are too much for a small machine, while one mostly waits, and leaves a processor to the others.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "platform" if file.startswith(("tests/airflow/", "tests/e2e/")) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """Which tests stay together where there are several workers (`-n`)."""
+    return Together(config, log)
 
 
 @pytest.fixture(autouse=True)

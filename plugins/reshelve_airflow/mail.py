@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class MailNotifier(SmtpNotifier):
     """Airflow's mail with a `text` in place of HTML. What a template puts into the text is escaped as the rest is."""
 
-    template_fields: Sequence[str] = (*SmtpNotifier.template_fields, "text")  # type: ignore[assignment] - longer than Airflow's tuple
+    # Airflow's annotation says a tuple of its own length.
+    template_fields: Sequence[str] = (*SmtpNotifier.template_fields, "text")  # type: ignore[assignment]
 
     def __init__(self, *, text: str, **kwargs: Any) -> None:
         super().__init__(html_content="", **kwargs)
