@@ -36,7 +36,7 @@ from reshelve.evaluation.scoring import RankedAnswers
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HOLDOUT, HoldoutQuery, read_holdout, write_rows
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run, run_stage
 from reshelve.logs import configure_logs
 from reshelve.pipeline.references import load_ranker

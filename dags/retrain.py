@@ -31,7 +31,7 @@ from airflow.sdk import DAG, TaskGroup, TriggerRule
 
 from reshelve.config.ranker import Ranker
 from reshelve.config.waves import wave_count
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.platform.airflow_client import NIGHT
 from reshelve.settings import settings
 from reshelve_airflow.isolation import dags_of

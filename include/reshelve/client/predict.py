@@ -10,8 +10,8 @@ from reshelve.client.client import Answer, NothingServesError, RankingClient
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import DataError
-from reshelve.kinds.base import Inputs
-from reshelve.kinds.registry import kind_of
+from reshelve.kind import Inputs
+from reshelve.kind_registry import kind_of
 from reshelve.protocol.version_items import Item, read_catalogue
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, object_store

@@ -25,8 +25,8 @@ from reshelve.export.batches import text_rows
 from reshelve.export.candidate import Candidate
 from reshelve.export.heldout import HeldOutQuestion, read_questions
 from reshelve.export.version import VersionBuilder, size_of
-from reshelve.kinds.base import Requests
-from reshelve.kinds.registry import kind_of
+from reshelve.kind import Requests
+from reshelve.kind_registry import kind_of
 from reshelve.logs import logger
 from reshelve.modelserver.local_server import running_model_server
 from reshelve.notation import plain

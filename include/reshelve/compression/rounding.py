@@ -18,7 +18,7 @@ from reshelve.export.layers import FloatLayers
 from reshelve.export.precisions.int8 import Int8
 from reshelve.export.precisions.registry import precision_named
 from reshelve.export.tokenizer import TokenBatch
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.logs import logger
 from reshelve.model.int8 import ActivationRanges, QuantizedModel, quantize
 from reshelve.model.trained import Array, TrainedModel

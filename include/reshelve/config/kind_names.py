@@ -40,7 +40,7 @@ def require_kind(name: str) -> str:
 def kind_object(name: str) -> Any:
     """The one object of a kind, imported. Raises ConfigurationError where there is none of that name.
 
-    Its type is `reshelve.kinds.base.Kind`, which this floor does not know: ask `reshelve.kinds.registry.kind_of`.
+    Its type is `reshelve.kind.Kind`, which this floor does not know: ask `reshelve.kind_registry.kind_of`.
     """
     home = home_of(name)
     if not home:

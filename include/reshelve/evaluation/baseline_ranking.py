@@ -13,7 +13,7 @@ from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.titles import TextIndex
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 
 
 class CountedPast:

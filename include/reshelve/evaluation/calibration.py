@@ -14,7 +14,7 @@ import numpy as np
 
 from reshelve.evaluation.scoring import RankedAnswers
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.statistics.bootstrap import bootstrap_of_gaps
 from reshelve.statistics.interval import Interval
 

@@ -26,7 +26,7 @@ from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.held_out import held_out
 from reshelve.examples.partitions import Split
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.settings import settings

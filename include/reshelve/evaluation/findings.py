@@ -19,7 +19,7 @@ from reshelve.evaluation.scoring import RankedAnswers
 from reshelve.evaluation.slices import Familiarity, enough, labels, masks
 from reshelve.evaluation.verdict import Comparison
 from reshelve.examples.catalogue import Catalogue
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.logs import logger
 from reshelve.progress import counted
 from reshelve.statistics.correlation import spearman

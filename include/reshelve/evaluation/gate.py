@@ -28,7 +28,7 @@ from reshelve.examples.common_queries import common_queries
 from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HoldoutQuery, read_holdout
 from reshelve.examples.readers import for_gate
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import Run
 from reshelve.logs import logger

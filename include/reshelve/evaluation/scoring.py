@@ -20,7 +20,7 @@ from reshelve.client.client import RankingClient
 from reshelve.config.kind_names import require_kind
 from reshelve.errors import DataError
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.logs import logger
 from reshelve.progress import Progress
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.statistics.bootstrap import LEAST_CLUSTERS
 
 NEW_DAYS = 7  # an item is new while its first known event is no older, counted back from the holdout

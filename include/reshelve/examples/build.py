@@ -27,7 +27,7 @@ from reshelve.examples.partitions import Split, choose_partitions
 from reshelve.examples.window import open_events, open_window
 from reshelve.examples.workspace import Workspace
 from reshelve.files import partial_of
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.model.base import BaseModel, resolve_base

@@ -12,7 +12,7 @@ from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.partitions import Split
 from reshelve.examples.window import open_events, open_window
 from reshelve.examples.workspace import Workspace
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from reshelve.clickstream.database import database
 from reshelve.errors import ConfigurationError
 from reshelve.examples.drafts import Draft, SourceContents
-from reshelve.kinds.registry import kind_names, kind_of
+from reshelve.kind_registry import kind_names, kind_of
 from reshelve.landing.mapping import map_events
 from reshelve.landing.new_source import place_for, write
 from reshelve.raw.sources import load_source

@@ -12,7 +12,7 @@ from reshelve.errors import DataError
 from reshelve.examples.common_queries import common_queries
 from reshelve.examples.queries import normalised
 from reshelve.export.catalogue import PackagedCatalogue
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 
 

@@ -31,8 +31,8 @@ from reshelve.export.version import VersionBuilder, size_of
 from reshelve.export.warmup import BATCHES, Request, write_warmup
 from reshelve.features.features import PairFeatures
 from reshelve.files import write_whole
-from reshelve.kinds.base import Requests
-from reshelve.kinds.registry import kind_of
+from reshelve.kind import Requests
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.model.trained import Array, TrainedModel

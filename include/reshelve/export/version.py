@@ -12,7 +12,7 @@ from reshelve.export.layers import Layers
 from reshelve.export.limits import within_limits
 from reshelve.export.module import RankerModule
 from reshelve.features.features import PairFeatures, read_features
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.model.trained import TrainedModel
 

@@ -1,1 +1,1 @@
-"""Kinds of ranker, a folder each: see `base.py` for what one has to answer, and docs/reference/extending.md to add one."""
+"""Kinds of ranker, a folder each: see `reshelve/kind.py` for what one has to answer, and docs/reference/extending.md to add one."""

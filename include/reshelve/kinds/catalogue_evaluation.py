@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from reshelve.client.client import finite
 from reshelve.evaluation.scoring import Served, ServedModel, text
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.kinds.base import Evaluation
+from reshelve.kind import Evaluation
 
 _BATCH = 32  # texts per request
 

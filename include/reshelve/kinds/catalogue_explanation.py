@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from reshelve.config.ranker import Ranker
-from reshelve.kinds.base import Explanation, Prediction
+from reshelve.kind import Explanation, Prediction
 
 
 class CatalogueExplanation(Explanation):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
-from reshelve.kinds.base import Learning
+from reshelve.kind import Learning
 from reshelve.training.batches import Batch, TokenisedExamples, flat
 from reshelve.training.validation import metric_of
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from reshelve.kinds.base import Inputs, Requests
+from reshelve.kind import Inputs, Requests
 
 if TYPE_CHECKING:
     from reshelve.client.client import Answer

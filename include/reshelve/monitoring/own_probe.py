@@ -15,7 +15,7 @@ import numpy as np
 from reshelve.client.client import BusyError, RankingClient, ServerAwayError
 from reshelve.config.ranker import Ranker
 from reshelve.errors import ReshelveError
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.monitoring.collect import Collected
 from reshelve.monitoring.observations import Finding
 from reshelve.protocol.traffic import Counts

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reshelve.kinds.registry import stages_of
+from reshelve.kind_registry import stages_of
 from reshelve.lineage.run import Run
 from reshelve.store.layout import runs_of
 

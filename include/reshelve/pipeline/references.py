@@ -9,7 +9,7 @@ from reshelve.config.named_files import names
 from reshelve.config.ranker import Ranker, place_of, read_ranker
 from reshelve.errors import ConfigurationError, MisfitError
 from reshelve.evaluation.baselines import baselines
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.model.base_home import home_of
 from reshelve.model.fitting import check_base
 from reshelve.settings import settings

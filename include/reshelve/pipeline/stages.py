@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from reshelve import kind_registry
 from reshelve.clickstream.events import catalogue_key
 from reshelve.clickstream.forgotten import read_forgotten
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.examples.partitions import choose_partitions
-from reshelve.kinds import registry
 from reshelve.lineage import results
 from reshelve.lineage.run import Run
 from reshelve.lineage.stage import Stage
@@ -26,7 +26,7 @@ from reshelve.training.warm_start import champion_asked
 from reshelve.tuning.past_nights import learned_from
 
 CARRIERS = (
-    "charts", "config", "deployments", "errors", "files", "guard", "kept", "kinds.base", "kinds.registry", "lineage", "logs",
+    "charts", "config", "deployments", "errors", "files", "guard", "kept", "kind", "kind_registry", "lineage", "logs",
     "names", "pipeline", "processes", "progress", "result_text", "settings", "store",
 )  # fmt: skip
 """Code that carries what stages make and read, and makes nothing of it: in no identity. The ranker file's values are, by
@@ -41,7 +41,7 @@ def _partitions(run: Run, fetch: bool) -> dict[str, Any] | None:
         if not fetch and home_of(uri) is None:
             return None
         base = recorded_base(uri, run.base, run.store) if run.base else resolve_base(uri, run.store)
-        check_base(run.ranker, base.path, two_texts=registry.kind_of(run.ranker.kind).two_texts)
+        check_base(run.ranker, base.path, two_texts=kind_registry.kind_of(run.ranker.kind).two_texts)
     except (DataError, ConfigurationError):
         return None  # the stage says why
     return {
@@ -134,7 +134,7 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 def stages_of(ranker: Ranker) -> tuple[Stage, ...]:
     """Those of a ranker's night, as its kind has them."""
-    return tuple(stage_of(name) for name in registry.stages_of(ranker.kind))
+    return tuple(stage_of(name) for name in kind_registry.stages_of(ranker.kind))
 
 
 def stage_of(name: str) -> Stage:

@@ -14,7 +14,7 @@ from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import ReshelveError
 from reshelve.examples.common_queries import common_queries
 from reshelve.examples.queries import normalised
-from reshelve.kinds.registry import kind_of, stages_of
+from reshelve.kind_registry import kind_of, stages_of
 from reshelve.lineage.run import Run
 from reshelve.notation import plain
 from reshelve.platform.configuration import Machine

@@ -20,8 +20,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from reshelve.examples.common_queries import common_queries
-from reshelve.kinds.base import Explanation, Prediction
-from reshelve.kinds.registry import kind_of
+from reshelve.kind import Explanation, Prediction
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.training.batches import Batch, TokenisedExamples, read_examples
 from reshelve.training.model import RankerModel

@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from reshelve.kinds.registry import stages_of
+from reshelve.kind_registry import stages_of
 from reshelve.lineage.run import Result, Run
 from reshelve.validation.verdicts import PartitionVerdict, validated_partitions
 

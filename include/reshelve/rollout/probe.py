@@ -10,7 +10,7 @@ import numpy as np
 from reshelve.client.client import Answer, RankingClient, VersionFailedError, finite
 from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.protocol.version_items import Item
 from reshelve.rollout.recorded import KnownAnswer, Recorded
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.logs import logger
 from reshelve.names import is_day
 from reshelve.protocol import messages

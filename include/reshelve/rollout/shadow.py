@@ -12,7 +12,7 @@ import numpy as np
 from reshelve.client.client import Answer, RankingClient, VersionFailedError, finite
 from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.rollout.canary_analysis import StepAnalysis, StepOutcome
 from reshelve.rollout.recorded import Recorded
 from reshelve.statistics.bootstrap import bootstrap_of_independent

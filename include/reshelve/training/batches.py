@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from reshelve.errors import DataError
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 
 # Batches are sorted by length inside pools of this many, and shuffled after: like lengths together, yet any example
 # may meet any other in the next epoch.

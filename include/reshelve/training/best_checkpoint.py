@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from reshelve.config.ranker import Training
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.training.checkpoint import TrainingPosition
 
 Weights = dict[str, Tensor]

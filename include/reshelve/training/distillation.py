@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.training.batches import Batch
 from reshelve.training.device import Device
 from reshelve.training.model import RankerModel

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.model.ranker_form import form_of
 from reshelve.training.batches import feature_matrix
 from reshelve.training.model import RankerModel, log_popularity, rows_of_titles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.training.batches import Batch
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.files import whole
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.model.description import ModelForm, read_form, write_form
 from reshelve.model.encoders.base import Encoder
 from reshelve.model.encoders.registry import encoder_for

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.logs import logger
 from reshelve.training import spec as names
 from reshelve.training.checkpoint import TrainingPosition

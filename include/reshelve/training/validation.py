@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reshelve.errors import DataError
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.statistics.normal import mean_of_sums
 from reshelve.training.batches import Batch, TokenisedExamples, evaluation_order
 from reshelve.training.device import Device

@@ -15,7 +15,7 @@ from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import DataError
 from reshelve.features.columns import feature_columns
 from reshelve.files import digest_of_file
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import Run, stage_prefix
 from reshelve.logs import logger

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from reshelve.config.ranker import Ranker
 from reshelve.config.tuning import SERVED
 from reshelve.features.columns import feature_columns
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.model.description import ModelForm

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reshelve.kinds.registry import kind_names, kind_of
+from reshelve.kind_registry import kind_names, kind_of
 from reshelve.verbs.options import (
     AsJson,
     Begun,

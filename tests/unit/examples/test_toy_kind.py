@@ -20,7 +20,7 @@ from reshelve.errors import ConfigurationError
 from reshelve.evaluation.gate import gate
 from reshelve.examples.build import build_examples
 from reshelve.export.package import package
-from reshelve.kinds.registry import kind_of, stages_of
+from reshelve.kind_registry import kind_of, stages_of
 from reshelve.training.launch import train
 
 PLUGGED = Path(__file__).with_name("toy_kind")
@@ -66,7 +66,7 @@ def test_a_kinds_own_stages_come_after_training() -> None:
 
 def test_reading_a_ranker_file_imports_nothing_that_is_heavy() -> None:
     program = (
-        "import sys; from reshelve.config.ranker import read_ranker; from reshelve.kinds.registry import *\n"
+        "import sys; from reshelve.config.ranker import read_ranker; from reshelve.kind_registry import *\n"
         "for name in kind_names(): kind_of(read_ranker('search').kind).stages; kind_of(name).requests\n"
         "print([name for name in ('torch', 'tensorflow', 'duckdb', 'transformers') if name in sys.modules])"
     )

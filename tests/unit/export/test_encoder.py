@@ -15,7 +15,7 @@ from reshelve.export.heldout import read_questions
 from reshelve.export.layers import FloatLayers
 from reshelve.export.package import check_against_torch, torch_logits
 from reshelve.export.version import VersionBuilder
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.model.description import Architecture, ModelForm, read_form, write_form
 from reshelve.model.encoders.bert import Bert

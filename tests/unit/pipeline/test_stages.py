@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from reshelve.config.ranker import Ranker, read_ranker
-from reshelve.kinds.base import Kind
-from reshelve.kinds.registry import kind_names
-from reshelve.kinds.registry import stages_of as names_of
+from reshelve.kind import Kind
+from reshelve.kind_registry import kind_names
+from reshelve.kind_registry import stages_of as names_of
 from reshelve.lineage.kind_code import kind_digest, kind_modules
 from reshelve.lineage.stage import PACKAGE, Stage, identity
 from reshelve.pipeline.reuse import differences
@@ -197,7 +197,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("monitoring/collect.py", None, set()),
     ("verbs/options.py", None, set()),
     ("config/ranker.py", None, set()),
-    ("kinds/base.py", None, set()),
+    ("kind.py", None, set()),
     ("kinds/search/explanation.py", None, set()),
     ("kinds/pair/losses.py", None, set()),
     ("store/objects.py", None, set()),

@@ -12,7 +12,7 @@ from reshelve.client.client import RankingClient, ServerAwayError
 from reshelve.client.predict import predict, shortlist
 from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.processes import free_port
 from reshelve.protocol.version_items import Item, _parse
 

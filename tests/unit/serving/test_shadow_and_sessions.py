@@ -17,7 +17,7 @@ from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import Pointer
 from reshelve.deployments.release_table import Plan, ReleaseState
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.protocol import messages
 from reshelve.rollout import recorded
 from reshelve.rollout.canary_analysis import StepOutcome

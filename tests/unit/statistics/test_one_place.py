@@ -11,7 +11,7 @@ from scipy import stats
 
 import reshelve
 from reshelve.client.client import Answer
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.statistics.bootstrap import bootstrap_of_independent, bootstrap_of_median_ratio
 from reshelve.statistics.interval import Interval
 from reshelve.statistics.normal import Z_95, chi_square_999, mean_of_sums

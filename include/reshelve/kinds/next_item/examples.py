@@ -12,7 +12,7 @@ from reshelve.examples.misspelling import Misspelling
 from reshelve.examples.readers import to_draw
 from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.workspace import Workspace, reading
-from reshelve.kinds.base import Examples
+from reshelve.kind import Examples
 from reshelve.kinds.next_item.baskets import BasketQuestion, BasketQuestions, collect_questions
 
 

@@ -12,7 +12,7 @@ from reshelve.export.held import HeldItems
 from reshelve.export.layers import Layers
 from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, best, traced
 from reshelve.export.version import VersionBuilder
-from reshelve.kinds.base import Export, Inputs
+from reshelve.kind import Export, Inputs
 from reshelve.model.trained import TrainedModel
 
 

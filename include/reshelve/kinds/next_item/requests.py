@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reshelve.errors import ConfigurationError
-from reshelve.kinds.base import Inputs
+from reshelve.kind import Inputs
 from reshelve.kinds.catalogue_requests import CatalogueRequests
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reshelve.config.yaml_models import misfit
-from reshelve.kinds.base import Kind
+from reshelve.kind import Kind
 from reshelve.kinds.misfits import check_no_history
 
 if TYPE_CHECKING:

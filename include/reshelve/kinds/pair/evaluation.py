@@ -9,7 +9,7 @@ from itertools import groupby
 from reshelve.client.client import finite
 from reshelve.evaluation.scoring import Served, ServedModel, order
 from reshelve.examples.formats import HoldoutQuery
-from reshelve.kinds.base import Evaluation
+from reshelve.kind import Evaluation
 from reshelve.kinds.query_evaluation import AsksQuery
 
 

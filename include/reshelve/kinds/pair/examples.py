@@ -10,7 +10,7 @@ from reshelve.config.ranker import Ranker
 from reshelve.examples.drafts import Draft, SourceContents
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.workspace import Workspace
-from reshelve.kinds.base import Examples
+from reshelve.kind import Examples
 from reshelve.kinds.pair import impressions
 from reshelve.kinds.pair.pair_files import held_out_pairs, write_pairs
 

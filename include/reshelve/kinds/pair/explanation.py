@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reshelve.config.ranker import Ranker
-from reshelve.kinds.base import Explanation, Prediction
+from reshelve.kind import Explanation, Prediction
 
 
 class PairExplanation(Explanation):

@@ -16,7 +16,7 @@ from reshelve.export.tokenizer import Rows
 from reshelve.export.version import VersionBuilder
 from reshelve.features.blend import Blend
 from reshelve.features.features import PairFeatures
-from reshelve.kinds.base import Export, Inputs
+from reshelve.kind import Export, Inputs
 from reshelve.model.trained import TrainedModel
 
 

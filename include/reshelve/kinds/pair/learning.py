@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from reshelve.kinds.base import Learning
+from reshelve.kind import Learning
 from reshelve.kinds.pair.losses import pair_losses
 from reshelve.logs import logger
 from reshelve.training.batches import Batch, TokenisedExamples, feature_matrix, flat

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reshelve.kinds.base import Inputs, Requests
+from reshelve.kind import Inputs, Requests
 from reshelve.kinds.query_requests import ReadsQuery
 from reshelve.statistics.correlation import spearman
 

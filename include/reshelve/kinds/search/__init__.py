@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reshelve.kinds.base import Kind, KindStage
+from reshelve.kind import Kind, KindStage
 from reshelve.kinds.misfits import check_no_history, check_whole_catalogue
 
 if TYPE_CHECKING:

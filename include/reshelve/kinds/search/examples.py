@@ -12,7 +12,7 @@ from reshelve.examples.formats import CATALOGUE_EXAMPLES, HOLDOUT, HoldoutQuery,
 from reshelve.examples.readers import to_draw
 from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.workspace import Workspace, reading
-from reshelve.kinds.base import Examples
+from reshelve.kind import Examples
 from reshelve.kinds.search import searches
 
 _SEARCHED = 0.2  # of the choices follow a query: the source is one of searches

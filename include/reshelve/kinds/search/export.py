@@ -13,7 +13,7 @@ from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule,
 from reshelve.export.version import VersionBuilder
 from reshelve.features.evidence import SearchEvidence
 from reshelve.features.tables import SearchTables
-from reshelve.kinds.base import Export, Inputs
+from reshelve.kind import Export, Inputs
 from reshelve.kinds.search.blend_stage import read_blend
 from reshelve.model.trained import TrainedModel
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reshelve.kinds.base import Inputs
+from reshelve.kind import Inputs
 from reshelve.kinds.catalogue_requests import CatalogueRequests
 from reshelve.kinds.query_requests import ReadsQuery
 

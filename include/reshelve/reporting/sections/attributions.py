@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.notation import plain
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Section, Words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reshelve.kinds.registry import kind_of
+from reshelve.kind_registry import kind_of
 from reshelve.notation import plain
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Part, Section, Table

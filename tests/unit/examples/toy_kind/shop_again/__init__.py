@@ -1,7 +1,7 @@
 """A kind that Reshelve does not know: the title of one item in, what is chosen after it out."""
 
 from reshelve.config.yaml_models import misfit
-from reshelve.kinds.base import Kind
+from reshelve.kind import Kind
 
 
 class Again(Kind):

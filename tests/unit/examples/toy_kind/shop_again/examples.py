@@ -3,7 +3,7 @@
 from reshelve.examples.drafts import Draft
 from reshelve.examples.formats import CATALOGUE_EXAMPLES, HOLDOUT, HoldoutQuery, write_rows
 from reshelve.examples.tokens import encode, load_tokenizer
-from reshelve.kinds.base import Examples
+from reshelve.kind import Examples
 
 _STEPS = """
 SELECT * FROM (

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from reshelve.export.graph import RankerGraph
 from reshelve.export.module import IDS, LENGTHS, RankerModule, best, traced
-from reshelve.kinds.base import Export
+from reshelve.kind import Export
 
 
 class AgainModule(RankerModule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reshelve.config.kind_names import kind_names, kind_object
 from reshelve.errors import ConfigurationError
-from reshelve.kinds.base import Kind
+from reshelve.kind import Kind
 
 __all__ = ["kind_names", "kind_of", "stages_of"]
 
