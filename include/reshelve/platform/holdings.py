@@ -40,7 +40,10 @@ _ANYWHERE_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "TF_", "MALLOC_", "COV
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 _ONLY_AIRFLOWS = {
     f"RESHELVE_{name.upper()}" for name, field in Settings.model_fields.items() if field.annotation is SecretStr
-} | {"RESHELVE_SIGNING_KEY", "RESHELVE_GATE_KEY", "RESHELVE_RELEASE_KEY", "RESHELVE_PERSON_KEY"}  # fmt: skip
+} | {
+    "RESHELVE_SIGNING_KEY", "RESHELVE_GATE_KEY", "RESHELVE_RELEASE_KEY", "RESHELVE_PERSON_KEY",
+    "RESHELVE_GATEWAY_TOKENS",  # of an older shell: nobody takes them any more
+}  # fmt: skip
 
 
 def environment_of(service: str, machine: Machine) -> dict[str, str]:

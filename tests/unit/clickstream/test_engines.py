@@ -68,12 +68,12 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def judge(engine: str, files: list[Path], directory: Path) -> tuple[PartitionVerdict, dict[str, bytes]]:
     """The verdict, and the bytes of its files."""
-    out = directory / engine
-    out.mkdir()
-    products = directory / f"{engine}.parquet"
+    directory, out = directory / engine, directory / engine / "out"
+    out.mkdir(parents=True)
+    products = directory / "products.parquet"
     pq.write_table(pa.table({"item_id": [f"i{n}" for n in range(5)], "title": ["Lamp"] * 5}), products)
     verdict = PartitionCheck(
-        "shop", DAY, load_rules(), directory / f"{engine}.duckdb", out, products, engine=engine
+        "shop", DAY, load_rules(), directory / "partition.duckdb", out, products, engine=engine
     ).judge(files)
     return verdict, {path.name: path.read_bytes() for path in out.iterdir()}
 
