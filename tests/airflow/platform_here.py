@@ -23,6 +23,7 @@ from reshelve.platform import airflow, postgres, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import free_port, start, stop_group
 from reshelve.settings import PROJECT, settings
+from reshelve.store.keys import make
 from reshelve.store.objects import ObjectStore
 from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
@@ -155,6 +156,11 @@ def running(home: Path) -> Iterator[AirflowHere]:
             store = ObjectStore("reshelve")
             store.create_bucket()
             postgres.create_database(ports.postgres_port, secrets.postgres_password)
+            with pytest.MonkeyPatch.context() as home:
+                home.setenv("RESHELVE_HOME", environment["RESHELVE_HOME"])
+                settings.cache_clear()
+                make(if_missing=True)
+            settings.cache_clear()
             airflow.prepare(here, environment)
             airflow.apply_settings(here, environment)
             platform = AirflowHere(here, environment, store)
