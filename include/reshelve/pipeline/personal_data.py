@@ -73,9 +73,9 @@ _ROWS = "user and session ids (pseudonyms, where keys are set), queries (masked)
 LANDED = Held(
     "clickstream/*/dt=*/**", "landed rows", _ROWS, "to validate and train from", End.SOURCE, Forget.ROWS
 )
-GOOD = Held("validated/*/dt=*/*/good.parquet", "good rows", _ROWS, "to train from", End.SOURCE, Forget.ROWS)
+GOOD = Held("validated/*/dt=*/**good.parquet", "good rows", _ROWS, "to train from", End.SOURCE, Forget.ROWS)
 QUARANTINE = Held(
-    "validated/*/dt=*/*/quarantine.parquet", "quarantined rows", _ROWS, "for a person to look at, and to restore",
+    "validated/*/dt=*/**quarantine.parquet", "quarantined rows", _ROWS, "for a person to look at, and to restore",
     End.SOURCE, Forget.ROWS,
 )  # fmt: skip
 EXAMPLES = Held(
@@ -92,7 +92,7 @@ WORK = Held(
 )  # fmt: skip
 SCRATCH = Held(
     "work/*-*/**",
-    "temporary directories of landing, validating and forgetting",
+    "temporary directories of landing, validating, trying out and forgetting",
     _ROWS,
     "the stage works in them",
     End.SCRATCH,
