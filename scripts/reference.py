@@ -211,6 +211,7 @@ def index() -> str:
         lines.append(f"\n**{heading}**\n")
         if folder == "explanation":
             lines.append("- [Architecture](architecture.md)")
+            lines.append("- [Security](security.md)")
         for path in sorted((DOCS / folder).glob("*.md")):
             title = path.read_text().splitlines()[0].removeprefix("# ")
             lines.append(f"- [{title}]({folder}/{path.name})")
