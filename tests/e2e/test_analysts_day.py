@@ -16,6 +16,7 @@ from tests.e2e.shop import Shop, eventually
 from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import TryAgainError
 from reshelve.platform.airflow_client import DagRun
+from reshelve.settings import settings
 from reshelve.store.signatures import signed
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -61,7 +62,11 @@ def shop(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             assert done.returncode == 0, done.stderr[-3000:]
         for dag in ("retrain_recommend", "release_recommend", "approve", "rollback"):
             made.client().wait_for_dag(dag)
-        yield made
+        with pytest.MonkeyPatch.context() as patch:  # whose log these tests read
+            patch.setenv("RESHELVE_TRUSTED_KEYS", str(made.home / "keys" / "trusted"))
+            patch.setenv("RESHELVE_HOME", str(home / "reader"))
+            settings.cache_clear()
+            yield made
     finally:
         made.command("platform", "down", timeout=120)
 
