@@ -182,7 +182,11 @@ def test_the_object_store_script_starts_a_store_that_refuses_strangers(tmp_path:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(PROJECT / "include"),
-        **{f"RESHELVE_S3_{one.upper()}_{half}": f"{one}-{half}" for one in IDENTITIES for half in ("KEY", "SECRET")},
+        **{
+            f"RESHELVE_S3_{one.upper()}_{half}": f"{one}-{half}"
+            for one in IDENTITIES
+            for half in ("KEY", "SECRET")
+        },
         "RESHELVE_S3_ADMIN_KEY": "key",
         "RESHELVE_S3_ADMIN_SECRET": "secret",
         "STORE_DIRECTORY": str(tmp_path),

@@ -14,8 +14,6 @@ from pathlib import Path
 from reshelve.config.kind_names import GROUP, home_of
 from reshelve.errors import ConfigurationError
 
-_ASKED = (f"{GROUP}.base", f"{GROUP}.registry")  # they say what a kind answers, and answer nothing
-
 
 @lru_cache(maxsize=256)
 def kind_digest(kind: str, facet: str, package: Path) -> str:
@@ -37,7 +35,7 @@ def kind_modules(kind: str, facet: str, package: Path) -> dict[str, Path]:
     while left:
         name = left.pop()
         path = _file(name, package)
-        if path is not None and name not in found and name not in _ASKED:
+        if path is not None and name not in found:
             found[name] = path
             left += [one for one in _imported(name, path) if one.startswith((f"{home}.", f"{GROUP}."))]
     if f"{home}.{facet}" not in found:

@@ -27,7 +27,14 @@ from reshelve.store.versions import list_versions
 _UNFINISHED_UPLOAD = timedelta(days=1)
 _QUIET_WORK = timedelta(days=2)
 _CHECKED = ("models", "deployments", "runs", "searches", "monitoring")
-_SCRATCH = ("land", "validate", "forget", "look", "try", "evaluate")  # begin the names of temporary directories
+_SCRATCH = (
+    "land",
+    "validate",
+    "forget",
+    "look",
+    "try",
+    "evaluate",
+)  # begin the names of temporary directories
 _SILENT = timedelta(days=7)  # a caller or an agent that comes back writes its report anew
 
 

@@ -70,8 +70,8 @@ STAGES = (
         name="examples", result=results.ExamplesResult, needs=(), found=_partitions,
         reads=("data", "examples", "model.base", "model.max_length", "training.seed", "gates.max_queries", "compression.steps", "remember"),
         code=(
-            "clickstream", "examples", "features", "model", "notation", "statistics.interval", "statistics.normal",
-            "statistics.rates", "statistics.stability", "validation",
+            "clickstream", "examples", "features", "model", "notation", "raw.parsed", "raw.statements", "statistics.interval",
+            "statistics.normal", "statistics.rates", "statistics.stability", "validation",
         ),
         work=("examples.build",), facets=("examples",),
     ),
@@ -101,7 +101,10 @@ STAGES = (
     ),
     Stage(
         name="compress", result=results.CompressResult, needs=("examples", "train", "blend"),
-        reads=("compression", "data", "examples", "gates.max_queries", "gates.metric", "model", "release.top", "training"),
+        reads=(
+            "compression", "data", "examples", "gates.max_queries", "gates.metric", "model", "release.max_rows", "release.top",
+            "remember", "training",
+        ),
         code=(
             "client", "clickstream", "compression", "config.compression", "evaluation", "examples", "export", "features", "model",
             "modelserver", "notation", "protocol", "statistics", "training",
@@ -111,8 +114,11 @@ STAGES = (
     ),
     Stage(
         name="package", result=results.PackageResult, needs=("examples", "train", "blend", "compress"),
-        reads=("data.events", "examples", "release.top", "remember", "training.seed"),
-        code=("clickstream", "examples", "export", "features", "model", "statistics.correlation", "training"),
+        reads=("data.events", "examples", "release.max_rows", "release.top", "remember", "training.seed"),
+        code=(
+            "clickstream", "examples", "export", "features", "model", "protocol.allowed_operations", "protocol.graph_check",
+            "protocol.messages", "protocol.saved_model_check", "statistics.correlation", "training",
+        ),
         work=("export.package",), facets=("export", "requests"),
     ),
     Stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+import sys
 from datetime import date
 from functools import cache, cached_property
 from pathlib import Path
@@ -256,6 +257,9 @@ def test_the_code_of_a_kind_in_its_own_package_counts(
     plugged = tmp_path / "plugged"
     shutil.copytree(Path(__file__).parents[1] / "examples" / "toy_kind", plugged)
     monkeypatch.syspath_prepend(plugged)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shop_again"]:
+        monkeypatch.delitem(sys.modules, name)  # of another test's folder
+    kind_digest.cache_clear()
     ranker = example()[0].with_values({"kind": "again"})
     before = identities(ranker, PACKAGE, {})
     code = plugged / "shop_again" / "learning.py"

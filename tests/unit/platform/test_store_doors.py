@@ -18,6 +18,7 @@ import boto3
 import psutil
 import pytest
 from botocore.exceptions import ClientError
+from tests.deployed import put_state
 
 from reshelve.deployments.deployment_log import Pointer, pointer_key, read_pointer
 from reshelve.platform import seaweedfs
@@ -28,6 +29,7 @@ from reshelve.protocol.traffic import TrafficReport, write_traffic
 from reshelve.settings import settings
 from reshelve.store.conditions import AGENTS_PREFIX, require_conditional_writes
 from reshelve.store.errors import StoreRefusedError
+from reshelve.store.keys import make
 from reshelve.store.objects import ObjectStore
 
 RANKER = "recommend"
@@ -73,10 +75,14 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         store = Store(directory, port, psutil.Process(process.pid))
         admin = store.bucket("admin")
         admin.create_bucket()
-        admin.put_json(pointer_key(RANKER), Pointer(ranker=RANKER).model_dump(mode="json"))
         admin.put(f"models/{RANKER}/1/manifest.json", b"{}")
         admin.put(f"runs/{RANKER}/2011-08-30/x/examples/events.parquet", b"personal")
-        yield store
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RESHELVE_HOME", str(directory.parent / "home"))
+            settings.cache_clear()
+            make(if_missing=True)
+            put_state(admin, Pointer(ranker=RANKER))
+            yield store
     finally:
         stop_group(process.pid)
 
