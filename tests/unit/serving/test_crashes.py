@@ -29,6 +29,7 @@ from reshelve.deployments.release_table import Event
 from reshelve.deployments.release_table import ReleaseState as Stage
 from reshelve.processes import wait_until
 from reshelve.protocol.model_config import ModelEntry, parse
+from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 
 pytestmark = pytest.mark.timeout(900)
@@ -132,6 +133,8 @@ def test_after_any_step_the_server_can_start_and_the_agent_goes_on(
     crashes = 0
     for life in itertools.count():
         store.delete([key for key, _ in store.list("deployments/")])
+        shutil.rmtree(settings().home / "followed", ignore_errors=True)  # of the log that was here before
+        store = ObjectStore(store.bucket)  # and what this process remembers of it
         with pytest.MonkeyPatch.context() as patch:
             crashes += _live(store, tmp_path / f"{life}", patch, ways, killer, dice, server_dies_too)
         if crashes >= int(os.environ.get("RESHELVE_CRASHES", "25")):
@@ -162,6 +165,7 @@ def _live(
     steps = Steps(patch, server)
     agent: Agent | None = None
     for change in ways:
+        steps.dies_at = 0  # whoever moves the pointer lives elsewhere
         move_pointer(store, "recommend", change, by="test", reason="")
         pointer = read_pointer(store, "recommend")
         assert pointer is not None

@@ -224,8 +224,10 @@ def test_nothing_wrong_is_served_whatever_dies(
     wanted = int(os.environ.get("RESHELVE_FAULTS", "54"))
     dice = random.Random(seed)
     world = World(host, tmp_path, dice, saved_models)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{world.port}")
     world.start_s3()
+    keys = seaweedfs.credentials(world.path / "own-s3")
+    for name, value in seaweedfs.environment(world.port, keys).items():
+        monkeypatch.setenv(name, value)
     objects.object_store.cache_clear()
     try:
         world.store.create_bucket()
