@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deployed import put_state
 
-from reshelve.deployments.deployment_log import Pointer, pointer_key
+from reshelve.deployments.deployment_log import Pointer
 from reshelve.gateway import token_verbs
 from reshelve.gateway.configuration import SESSION_HEADER, VERSION_HEADER
 from reshelve.processes import free_port, port_is_open, start, stop_group, wait_until
@@ -231,8 +232,7 @@ def open_gateway(
 ) -> Iterator[Shop]:
     """A shop whose gateway answers, before those servers; a request may take a second."""
     made = open_shop(monkeypatch)
-    pointer = Pointer(ranker="recommend", stable=STABLE).model_dump(mode="json")
-    store.put_json(pointer_key("recommend"), pointer)
+    put_state(store, Pointer(ranker="recommend", stable=STABLE))
     try:
         made.start(*(server.address for server in servers), timeout=1)
         wait_until(lambda: made.ask()[0] == 200, 30, "the gateway to know the version")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deployed import put_state
 from tests.shops import (
     STABLE,
     TOKEN,
@@ -24,7 +25,7 @@ from tests.shops import (
     two_servers,
 )
 
-from reshelve.deployments.deployment_log import Pointer, pointer_key
+from reshelve.deployments.deployment_log import Pointer
 from reshelve.gateway import token_verbs
 from reshelve.processes import free_port, wait_until
 from reshelve.store.objects import ObjectStore
@@ -208,8 +209,7 @@ def test_a_silent_server_is_asked_last_and_comes_back(
 ) -> None:
     """By the gateway's own question: no caller's request decides it."""
     shop = open_shop(monkeypatch)
-    pointer = Pointer(ranker="recommend", stable=STABLE).model_dump(mode="json")
-    store.put_json(pointer_key("recommend"), pointer)
+    put_state(store, Pointer(ranker="recommend", stable=STABLE))
     nowhere = f"127.0.0.1:{free_port()}"
     inner = shop.home / "gateway" / "inner.conf"
     try:
