@@ -78,6 +78,11 @@ class GraphCheck:
                     yield f"{_plain(node.op)} {body.where}"
                 elif node.op == "Const" and node.attr["dtype"].type in _NO_VALUES:
                     yield f"a constant that is a handle {body.where}"
+                # A branch that is lowered becomes a node of the operation that it names, function or not.
+                for name in sorted(_functions_named(node) - self._functions.keys()):
+                    yield f"{_plain(name)} {body.where}, named as a function"
+            if body.function is not None and _hands_on_functions(body.function):
+                yield f"a function as a value of an attribute {body.where}"
         yield from self._problems_of_savers({name for name in (save, restore) if name}, restore)
         yield from self._problems_of_assets()
 
@@ -215,6 +220,13 @@ def _functions_named(node: Node) -> set[str]:
             for function in value.list.func:
                 found |= _functions_in(function)
     return found
+
+
+def _hands_on_functions(function: Function) -> bool:
+    """Whether it brings functions itself, by attributes or their defaults: its nodes may call them without a name."""
+    own = [argument.default_value for argument in function.signature.attr]
+    own += [*function.attr.values(), *(one for each in function.arg_attr.values() for one in each.attr.values())]
+    return any(_functions_named_value(value) for value in own)
 
 
 def _functions_in(function: Any) -> set[str]:

@@ -164,6 +164,58 @@ def test_what_every_saved_model_has_for_its_variables_serves_nothing_else(
     refuse(version, words)
 
 
+BRANCHES = {
+    "If": "then_branch", "StatelessIf": "else_branch", "Case": "branches", "StatelessCase": "branches", "While": "body",
+    "StatelessWhile": "cond", "PartitionedCall": "f", "StatefulPartitionedCall": "f",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("within", ["graph", "function"])
+@pytest.mark.parametrize("op", BRANCHES)
+def test_what_is_called_is_a_function_of_the_graph(version: Path, op: str, within: str) -> None:
+    """TensorFlow lowers a branch to a node of what it names: an operation would be run."""
+
+    def calls_an_operation(saved: SavedModel) -> None:
+        graph = saved.meta_graphs[0].graph_def
+        nodes = graph.node if within == "graph" else graph.library.function[0].node_def
+        node = nodes.add(name="branch", op=op)
+        node.attr["_lower_using_switch_merge"].b = True
+        named = node.attr[BRANCHES[op]]
+        function = named.list.func.add() if BRANCHES[op] == "branches" else named.func
+        function.name = "ReadFile"
+
+    attacks.rewrite(version, calls_an_operation)
+    refuse(version, "ReadFile in ")
+
+
+def test_an_operation_is_not_handed_on_to_a_function(version: Path) -> None:
+    def hands_on(saved: SavedModel) -> None:
+        node = saved.meta_graphs[0].graph_def.node.add(name="branch", op="PartitionedCall")
+        function = node.attr["f"].func
+        function.name = saved.meta_graphs[0].graph_def.library.function[0].signature.name
+        function.attr["handed"].list.func.add().name = "ReadFile"
+
+    attacks.rewrite(version, hands_on)
+    refuse(version, "ReadFile in the graph, named as a function")
+
+
+@pytest.mark.parametrize("where", ["default", "attribute", "argument"])
+def test_a_function_brings_no_operation_itself(version: Path, where: str) -> None:
+    """A node of its body may take what it calls from there."""
+
+    def brings(saved: SavedModel) -> None:
+        function = saved.meta_graphs[0].graph_def.library.function[0]
+        if where == "default":
+            function.signature.attr.add(name="handed", type="func").default_value.func.name = "ReadFile"
+        elif where == "attribute":
+            function.attr["handed"].func.name = "ReadFile"
+        else:
+            function.arg_attr[0].attr["handed"].list.func.add().name = "ReadFile"
+
+    attacks.rewrite(version, brings)
+    refuse(version, "a function as a value of an attribute in function")
+
+
 def names_no_asset(saved: SavedModel) -> None:
     saved.meta_graphs[0].ClearField("asset_file_def")
 
