@@ -31,11 +31,10 @@ def write_placeholder(models: Path) -> None:
     """Make it where it is missing or not as it was: a SavedModel without signatures, so that a request to it is refused."""
     path = placeholder_path(models) / str(PLACEHOLDER) / "saved_model.pb"
     graph = _graph()
-    if path.is_file() and path.read_bytes() == graph and list(path.parent.iterdir()) == [path]:
-        return
-    shutil.rmtree(path.parent, ignore_errors=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, graph)
+    if not (path.is_file() and path.read_bytes() == graph and list(path.parent.iterdir()) == [path]):
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, graph)
     open_to_others(placeholder_path(models))
 
 

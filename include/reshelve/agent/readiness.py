@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from reshelve.files import write_whole
+from reshelve.files import open_to_others, write_whole
 
 WANTED_FILE = "labels.wanted"
 _PATIENCE = 5.0  # seconds
@@ -20,9 +20,9 @@ def write_wanted_labels(models: Path, rankers: Iterable[str]) -> None:
     """One line `ranker stable` each, in place of what was there; empty while nothing has been released."""
     text = "".join(f"{ranker} stable\n" for ranker in sorted(rankers)).encode()
     path = models / WANTED_FILE
-    if path.is_file() and path.read_bytes() == text:
-        return
-    write_whole(path, text)
+    if not (path.is_file() and path.read_bytes() == text):
+        write_whole(path, text)
+    open_to_others(path)  # the model server's own user reads it, also where it was closed before
 
 
 def unanswered(models: Path, rest: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from reshelve.agent.disk import foreign_folder, has_manifest
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.files import open_to_others
 from reshelve.logs import logger
 from reshelve.protocol.messages import model_server_config_pb2 as config_pb2
 from reshelve.protocol.model_config import CONFIG_FILE, ModelEntry, parse_message, write_config
@@ -79,6 +80,7 @@ class StartFile:
         Raises OSError where the disk refuses, or somebody put there what is no model list.
         """
         if entries == self.ours and self._path.is_file() and not self._damaged:
+            open_to_others(self._path)
             return
         if self._stamp() != self._seen:
             return  # the next looks read it first
