@@ -104,6 +104,7 @@ class Agent:
         self.loads = LoadWatch(Loads(models))
         self.reporter = AgentReporter(name, server, store, self.copier, models)
         self.applied: Entries = {}
+        self.waiting: Entries = {}  # of what the server was told and lost: until its files were read again
         self._must_tell = True  # what the server holds was not told by this process, or was refused in part
         self._told_others: Others = ()
         self._sent: Entries | None = None
@@ -205,7 +206,7 @@ class Agent:
         try:
             found = {
                 name: self.admin.observe(name)
-                for name in sorted(self.pointers.known.keys() | self.applied.keys())
+                for name in sorted(self.pointers.known.keys() | self._told_before().keys())
             }
         except TryAgainError as error:
             if isinstance(error, ServerAwayError):
@@ -235,10 +236,8 @@ class Agent:
         if not self.pointers.complete:
             self._tell_again_what_it_lost(observed)
             return
-        others = {r: e for r, e in self.applied.items() if r not in self.pointers.known}
+        others = {r: e for r, e in self._told_before().items() if r not in self.pointers.known}
         wanted = self._held_or_ready(others, observed)
-        if wanted is None:
-            return
         begun = self._next_loads(observed) if may_load else []
         for ranker, pointer in self._ours().items():
             seen, chosen = observed[ranker], frozenset(v for name, v in begun if name == ranker)
@@ -265,25 +264,36 @@ class Agent:
 
     def _tell_again_what_it_lost(self, observed: dict[str, Observed]) -> None:
         """While the pointers cannot be read: a server that came back without what it had gets that again."""
-        if any(self.loads.told(ranker) for ranker in self.applied):
+        before = self._told_before()
+        if any(self.loads.told(ranker) for ranker in before):
             return
-        entries = self._held_or_ready(self.applied, observed) or {}
+        entries = self._held_or_ready(before, observed)
         lost = [(r, v) for r, e in entries.items() for v in e.versions - observed[r].held if v != PLACEHOLDER]
         if lost:
             bare = {r: ModelEntry(e.name, e.base_path, e.versions) for r, e in entries.items()}
             labelled = {r: e for r, e in entries.items() if e.versions <= observed[r].available}
             self._send({**bare, **labelled}, lost)
 
-    def _held_or_ready(self, entries: Entries, observed: dict[str, Observed]) -> Entries | None:
-        """The entries without what the server would load of files that changed; None while one is still being read."""
+    def _told_before(self) -> Entries:
+        """What the server was told, with what it lost of that and is not told again yet."""
+        return self.applied | self.waiting
+
+    def _held_or_ready(self, entries: Entries, observed: dict[str, Observed]) -> Entries:
+        """The entries without what the server would load of files that changed, or of files that are still being read.
+
+        What is still being read is `waiting`; the other rankers do not wait for it.
+        """
         found: Entries = {}
+        self.waiting = {}
         for ranker, entry in entries.items():
             seen = observed[ranker]
             lost = entry.versions - seen.held - seen.failures.keys() - {PLACEHOLDER}
             sound = lost & self.disk.sound(ranker)
-            if not all(self.inspector.ready(ranker, version) for version in sound):
-                return None
-            kept = entry.limited_to(entry.versions - lost | sound)
+            # All are asked for at once, so that all are read: not only up to the first that is not ready.
+            ready = frozenset([version for version in sorted(sound) if self.inspector.ready(ranker, version)])
+            if ready != sound:
+                self.waiting[ranker] = entry
+            kept = entry.limited_to(entry.versions - lost | ready)
             if kept is not None:
                 found[ranker] = kept
         return found
@@ -343,7 +353,7 @@ class Agent:
         away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
         found: Entries = {}
         if away <= _EMPTY_SECONDS:
-            rankers = self.pointers.known.keys() | self.start_file.ours.keys() | self.applied.keys()
+            rankers = self.pointers.known.keys() | self.start_file.ours.keys() | self._told_before().keys()
             may = {r: self._may_start(r, away) for r in rankers - self._theirs()}
             found = {ranker: entry for ranker, entry in may.items() if entry is not None}
         elif self.start_file.ours:
@@ -356,7 +366,7 @@ class Agent:
     def _may_start(self, ranker: str, away: float) -> ModelEntry | None:
         pointer = self.pointers.known.get(ranker)
         if pointer is None:  # not read yet, or damaged: it keeps what it has
-            entry = self.start_file.ours.get(ranker) or self.applied.get(ranker)
+            entry = self.start_file.ours.get(ranker) or self._told_before().get(ranker)
             return None if entry is None else entry.limited_to(self.disk.sound(ranker))
         proven = self.loads.records.proven(ranker) & self.disk.sound(ranker)
         return start_entry(pointer, proven, self.disk.base_path(ranker), narrow=away > _NARROW_SECONDS)
@@ -366,7 +376,7 @@ class Agent:
             listed = self.start_file.ours.get(
                 ranker
             )  # as it is on the disk, which may have refused a newer one
-            local = self.disk.of(ranker) - self.copier.busy_with(ranker)
+            local = (self.disk.of(ranker) | self.disk.refused(ranker)) - self.copier.busy_with(ranker)
             local -= listed.versions if listed else frozenset()
             for version in removable(pointer, observed[ranker], self.applied.get(ranker), local):
                 logger(ranker=ranker, version=version).info("removing a version that is no longer wanted")

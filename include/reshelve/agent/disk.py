@@ -74,6 +74,7 @@ class Disk:
     def __init__(self, models: Path) -> None:
         self.models = models
         self._found: dict[tuple[str, int], _Verified] = {}
+        self._refused: set[tuple[str, int]] = set()
         self._lock = threading.Lock()  # copies and verifications end in threads of their own
 
     def base_path(self, ranker: str) -> Path:
@@ -89,6 +90,10 @@ class Disk:
     def of(self, ranker: str) -> frozenset[int]:
         """Verified versions of a ranker."""
         return frozenset(version for name, version in list(self._found) if name == ranker)
+
+    def refused(self, ranker: str) -> frozenset[int]:
+        """Versions of ours whose bytes are right and whose graph this agent does not allow: kept, and never listed."""
+        return frozenset(version for name, version in list(self._refused) if name == ranker)
 
     def sound(self, ranker: str) -> frozenset[int]:
         """Those whose files are as they were when they were verified: only these may be loaded."""
@@ -162,13 +167,22 @@ class Disk:
             self._open(ranker, version)
             stamp = self._stamp(ranker, version)
             check_directory(manifest, directory)
-            check_saved_model(directory)
         except (OSError, DataError) as error:
             problem = f"{type(error).__name__}: {error}".splitlines()
             logger(ranker=ranker, version=version).warning(
                 "a local version does not verify, removed", problem=problem
             )
             self._delete(ranker, version)
+            return
+        try:
+            check_saved_model(directory)
+        except (OSError, DataError) as error:
+            # What is allowed is a setting: an agent that was started without it must not delete what a server has loaded.
+            logger(ranker=ranker, version=version).error(
+                "a local version is not allowed here (RESHELVE_GRAPH_OPERATIONS?), kept and not loaded",
+                problem=str(error),
+            )
+            self._refused.add((ranker, version))
             return
         self._count(ranker, version, stamp)
 
@@ -211,6 +225,7 @@ class Disk:
     def _count(self, ranker: str, version: int, stamp: Stamp) -> None:
         with self._lock:
             self._found[ranker, version] = _Verified(stamp, time.monotonic())
+            self._refused.discard((ranker, version))
 
     def _stamp(self, ranker: str, version: int) -> Stamp:
         found: list[tuple[str, int, int, int, int]] = []
@@ -246,6 +261,7 @@ class Disk:
     def remove(self, ranker: str, version: int) -> None:
         """Delete a version that no server holds."""
         self.give_up(ranker, version)
+        self._refused.discard((ranker, version))
         self._delete(ranker, version)
 
     def _delete(self, ranker: str, version: int) -> None:

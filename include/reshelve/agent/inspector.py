@@ -28,6 +28,8 @@ class Inspector:
         self._pool = ThreadPoolExecutor(1, "inspector", yield_to_others)
         self._under_way: dict[Copy, Future[Stamp]] = {}
         self._served: set[Copy] = set()  # loaded of sound files, and serving at every look since
+        self._asked: dict[Copy, float] = {}  # to be loaded: since when
+        self._asked_again: set[Copy] = set()  # of these, since the last look
 
     def close(self) -> None:
         """Begin nothing more."""
@@ -36,6 +38,7 @@ class Inspector:
     def server_is_away(self) -> None:
         """Whatever it has when it comes back was loaded anew."""
         self._served.clear()
+        self._asked.clear()
 
     def look(self, observed: Mapping[str, Observed]) -> None:
         """Verify what has changed since it was verified; give up what the server may have loaded of changed files.
@@ -43,6 +46,8 @@ class Inspector:
         What serves was loaded before the change: it goes on, and its files are copied again.
         """
         self._collect()
+        self._asked = {copy: since for copy, since in self._asked.items() if copy in self._asked_again}
+        self._asked_again.clear()
         for ranker, versions in list(self._disk.verified.items()):
             available = observed[ranker].available if ranker in observed else frozenset()
             all_sound = self._disk.sound(ranker)
@@ -63,11 +68,17 @@ class Inspector:
                     self._begin(copy)
 
     def ready(self, ranker: str, version: int) -> bool:
-        """Whether all bytes of a version were verified a moment ago; if not, that begins."""
-        copy = (ranker, version)
+        """Whether all bytes of a version were verified a moment ago, or since it is asked for; if not, that begins.
+
+        Whoever is to load it asks in every round: several versions, or large ones, take longer than a moment.
+        """
+        copy, now = (ranker, version), time.monotonic()
+        since = self._asked.setdefault(copy, now)
+        self._asked_again.add(copy)
         if version not in self._disk.sound(ranker):
             return False
-        if time.monotonic() - self._disk.verified_at(ranker, version) < _FRESH_SECONDS:
+        verified = self._disk.verified_at(ranker, version)
+        if verified > since or now - verified < _FRESH_SECONDS:
             return True
         self._begin(copy)
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tests.graphs import graph_bytes
 
 from reshelve.agent import agent as agent_module
 from reshelve.agent.agent import Agent, run_agent
+from reshelve.agent.server_plan import Observed, VersionState
 from reshelve.deployments.deployment_log import pointer_key, read_log
 from reshelve.errors import AlreadyRunningError, ConfigurationError, TryAgainError
 from reshelve.processes import free_port, wait_until
 from reshelve.protocol import pointers as pointers_module
 from reshelve.protocol.model_config import ModelEntry, parse_message, read_config, write_config
 from reshelve.protocol.reports import Report, live_reports, read_reports, write_report
+from reshelve.settings import PROJECT, settings
 from reshelve.store import verdicts
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
@@ -111,17 +115,24 @@ def test_it_copies_and_reports_while_the_server_is_away(
 def test_a_server_that_runs_as_another_user_can_read_what_it_loads(
     store: ObjectStore, models: Path, version: int, start: Callable[[], Agent]
 ) -> None:
+    scripts = [PROJECT / "include" / "compose" / name for name in ("model-server.sh", "ready.sh")]
+    by_scripts = {name for path in scripts for name in re.findall(r"\$models/([\w.]+)", path.read_text())}
+    assert by_scripts == {"models.config", "labels.wanted"}
     before = os.umask(0o077)  # as every process of ours has it
     try:
         models.chmod(0o700)
-        copied(start())
+        copied(start()).round()
         directory = models / "recommend" / str(version)
+        for path in (models / name for name in by_scripts):
+            assert path.stat().st_mode & 0o777 == 0o644, path
         for path in (directory, *directory.rglob("*")):
             path.chmod(0o700)
-        start()  # a killed agent's copy, verified but not opened
+        for name in by_scripts:
+            (models / name).chmod(0o600)
+        start().round()  # a killed agent's copy, verified but not opened
     finally:
         os.umask(before)
-    read = [models, models / "recommend", *directory.rglob("*"), models / "models.config"]
+    read = [models, models / "recommend", *directory.rglob("*"), *(models / name for name in by_scripts)]
     read += (models / ".placeholder").rglob("*")
     for path in read:
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
@@ -151,6 +162,65 @@ def test_at_its_start_it_keeps_what_verifies_and_removes_the_rest(
     assert read_config(models)["recommend"] == ModelEntry(
         "recommend", ranker, frozenset({version}), {"stable": version}
     )
+
+
+def test_a_version_whose_graph_is_no_longer_allowed_is_not_counted_and_not_deleted(
+    store: ObjectStore, models: Path, tmp_path: Path, make_stable: Callable[..., Any], start: Callable[[], Agent],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An agent that was started without the installation's own operations: the server may have it loaded."""
+    monkeypatch.setenv("RESHELVE_GRAPH_OPERATIONS", "OurOwn")
+    settings.cache_clear()
+    source = tmp_path / "source"
+    source.mkdir()
+    saved = SavedModel.FromString(GRAPH)
+    saved.meta_graphs[0].graph_def.node.add(name="own", op="OurOwn")
+    (source / "saved_model.pb").write_bytes(saved.SerializeToString())
+    store.upload_directory(source, f"models/recommend/{ONE}")
+    store.put(f"models/recommend/{ONE}/manifest.json", signed_manifest(ONE, source))
+    make_stable(store, "recommend", ONE)
+    copied(start()).close()
+    monkeypatch.delenv("RESHELVE_GRAPH_OPERATIONS")
+    settings.cache_clear()
+    without = start()
+
+    def refused() -> bool:
+        without.round()
+        return ONE in without.copier.failures("recommend")
+
+    wait_until(refused, 30, "the refusal")
+    assert without.disk.of("recommend") == frozenset()
+    directory = models / "recommend" / str(ONE)
+    assert (directory / "saved_model.pb").is_file() and without.disk.refused("recommend") == {ONE}
+    assert read_config(models) == {}
+    without.close()
+    monkeypatch.setenv("RESHELVE_GRAPH_OPERATIONS", "OurOwn")
+    settings.cache_clear()
+    again = start()
+    assert again.disk.of("recommend") == {ONE} and again.disk.refused("recommend") == frozenset()
+    again.disk.remove("recommend", ONE)
+    assert not directory.exists()
+
+
+def test_a_ranker_whose_files_are_read_again_keeps_no_other_one_back(
+    version: int, start: Callable[[], Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = copied(start())
+    folder = agent.models / "recommend"
+    ours = ModelEntry("recommend", folder, frozenset({version}), {"stable": version})
+    other = ModelEntry("ads", agent.models / "ads", frozenset({5}), {"stable": 5})
+    entries = {"recommend": ours, "ads": other}
+    observed = {"recommend": Observed(), "ads": Observed({5: VersionState.AVAILABLE}, {"stable": 5})}
+    monkeypatch.setattr("reshelve.agent.inspector._FRESH_SECONDS", -1.0)
+    assert agent._held_or_ready(entries, observed) == {"ads": other}
+    assert agent.waiting == {"recommend": ours}, "it is not forgotten"
+
+    def read() -> bool:
+        agent.inspector.look(observed)
+        return agent._held_or_ready(entries, observed) == entries
+
+    wait_until(read, 30, "the verification")
+    assert agent.waiting == {}
 
 
 @pytest.mark.parametrize("change", ["other bytes", "an added file", "a lost file"])

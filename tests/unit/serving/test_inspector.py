@@ -17,7 +17,9 @@ from reshelve.agent.server_plan import Observed, VersionState
 from reshelve.processes import wait_until
 from reshelve.settings import settings
 from reshelve.store.manifest import Manifest
-from reshelve.store.signatures import make_key_pair, signed, signing_key
+from reshelve.store.roles import Role
+from reshelve.store.signatures import make_key_pair
+from reshelve.store.verdicts import signed_manifest
 from reshelve.store.versions import describe_directory
 
 ONE = 20110830001
@@ -29,7 +31,8 @@ def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A verified copy on a host's disk."""
     monkeypatch.setenv("RESHELVE_HOME", str(tmp_path / "home"))
     settings.cache_clear()
-    make_key_pair()
+    for role in (Role.BUILD, Role.GATE):
+        make_key_pair(role)
     directory = tmp_path / "models" / "recommend" / str(ONE)
     (directory / "variables").mkdir(parents=True)
     (directory / "saved_model.pb").write_bytes(graph_bytes("graph"))
@@ -45,7 +48,7 @@ def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "gate": {"verdict": "promote"},
         }
     )
-    body = json.dumps(signed(manifest.model_dump(mode="json"), signing_key()))
+    body = json.dumps(signed_manifest(manifest.model_dump(mode="json")))
     (directory.parent / f".manifest-{ONE}.json").write_text(body)
     return directory
 
@@ -110,6 +113,41 @@ def test_a_load_waits_until_all_bytes_were_read_lately(
     wait_until(verified_again, 30, "the verification")
     monkeypatch.undo()
     assert inspector.ready("recommend", ONE)
+
+
+def test_several_versions_are_ready_together_however_long_each_takes(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a moment in which a verification is fresh: as when reading all of them takes longer than that."""
+    models = version.parent.parent
+    numbers = [ONE, ONE + 1, ONE + 2]
+    for number in numbers[1:]:
+        another_version(version, number)
+    disk = Disk(models)
+    disk.start()
+    assert disk.sound("recommend") == set(numbers)
+    inspector = Inspector(disk)
+    monkeypatch.setattr("reshelve.agent.inspector._FRESH_SECONDS", -1.0)
+
+    def ready() -> bool:
+        inspector.look({})
+        return all([inspector.ready("recommend", number) for number in numbers])
+
+    assert not ready()
+    wait_until(ready, 30, "all of them")
+    # Once nobody has asked for them for a while (they were loaded), the next load has them read again.
+    for _ in range(2):
+        inspector.look({})
+    assert not inspector.ready("recommend", ONE)
+    inspector.close()
+
+
+def another_version(version: Path, number: int) -> None:
+    shutil.copytree(version, version.with_name(str(number)))
+    manifest = json.loads(version.with_name(f".manifest-{ONE}.json").read_text())
+    unsigned = {key: value for key, value in manifest.items() if key != "signature"} | {"version": number}
+    body = json.dumps(signed_manifest(unsigned))
+    version.with_name(f".manifest-{number}.json").write_text(body)
 
 
 def test_what_serves_goes_on_while_its_files_are_wrong(
