@@ -225,7 +225,10 @@ def _functions_named(node: Node) -> set[str]:
 def _hands_on_functions(function: Function) -> bool:
     """Whether it brings functions itself, by attributes or their defaults: its nodes may call them without a name."""
     own = [argument.default_value for argument in function.signature.attr]
-    own += [*function.attr.values(), *(one for each in function.arg_attr.values() for one in each.attr.values())]
+    own += [
+        *function.attr.values(),
+        *(one for each in function.arg_attr.values() for one in each.attr.values()),
+    ]
     return any(_functions_named_value(value) for value in own)
 
 

@@ -131,7 +131,7 @@ def test_several_versions_are_ready_together_however_long_each_takes(
 
     def ready() -> bool:
         inspector.look({})
-        return all([inspector.ready("recommend", number) for number in numbers])
+        return [inspector.ready("recommend", number) for number in numbers] == [True] * len(numbers)
 
     assert not ready()
     wait_until(ready, 30, "all of them")
