@@ -140,6 +140,7 @@ def test_every_reshelve_variable_is_a_setting() -> None:
         "RESHELVE_IMAGE",
         "RESHELVE_GPU_IMAGE",
         "RESHELVE_GPU_BASE",
+        "RESHELVE_S3_",  # of the message for missing ones
         "RESHELVE_GATEWAY_PORT",
         "RESHELVE_GATEWAY_TOKENS",  # of older files: refused with what to do
         "RESHELVE_PROMETHEUS_PORT",
@@ -239,3 +240,29 @@ def test_the_model_server_waits_for_the_agent_and_gets_its_flags(tmp_path: Path)
     ]
     (page,) = (job["metrics_path"] for job in scraped if job["job_name"] == "model-server")
     assert said.split() == ["prometheus_config", "{", "enable:", "true", "path:", f'"{page}"', "}"]
+
+
+@pytest.mark.parametrize("name", ["scheduler", "gpu-scheduler"])
+def test_base_models_of_a_hub_are_kept_where_a_night_may_write(name: str) -> None:
+    """The root file system is read-only, the home with it."""
+    volumes = [volume.split(":") for volume in SERVICES[name]["volumes"]]
+    writes = [place for source, place, *mode in volumes if mode != ["ro"]]
+    assert any(SERVICES[name]["environment"]["HF_HOME"].startswith(f"{place}/") for place in writes)
+
+
+@pytest.mark.parametrize("name", ["scheduler", "gpu-scheduler", "agent"])
+def test_packaging_and_agents_are_given_the_same_operations(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    assert environment["RESHELVE_GRAPH_OPERATIONS"] == "${RESHELVE_GRAPH_OPERATIONS:-}"
+
+
+def test_the_model_server_has_room_for_its_threads() -> None:
+    """gRPC's, REST's and TensorFlow's pools, on a host with many cores: one more refused would end the server."""
+    assert SERVICES["model-server"]["pids_limit"] >= 4096
+
+
+def test_what_an_older_environment_file_lacks_is_added_to_it() -> None:
+    """Writing the file anew would throw away the passwords of an installation."""
+    messages = dict(re.findall(r"\$\{(RESHELVE_S3_\w+):\?([^}]*)\}", TEXT))
+    assert len(messages) == 2 * len(IDENTITIES)
+    assert set(messages.values()) == {"add the RESHELVE_S3_ lines that scripts/compose_env.sh prints"}

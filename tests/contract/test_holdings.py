@@ -250,6 +250,11 @@ def test_a_containers_secrets_are_those_of_the_table() -> None:
     assert models["readOnly"] is True
 
 
+def test_the_agent_may_be_given_operations_of_kinds_of_ones_own() -> None:
+    (agent,) = (one for one in containers() if one["name"] == "agent")
+    assert "RESHELVE_GRAPH_OPERATIONS" in {one["name"] for one in agent["env"]}
+
+
 def test_nothing_is_reached_that_no_policy_names() -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in kind("NetworkPolicy")}
     nothing = policies["nothing"]
