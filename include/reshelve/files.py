@@ -40,7 +40,9 @@ def open_to_others(path: Path, *, below: bool = True) -> None:
     for found in (path, *path.rglob("*")) if below and path.is_dir() else (path,):
         if not found.is_symlink() and found.stat().st_uid == os.geteuid():
             mode = 0o755 if found.is_dir() else 0o644
-            if stat.S_IMODE(found.stat().st_mode) != mode:  # a mode that is set again is a change to whoever watches
+            if (
+                stat.S_IMODE(found.stat().st_mode) != mode
+            ):  # a mode that is set again is a change to whoever watches
                 found.chmod(mode)
 
 

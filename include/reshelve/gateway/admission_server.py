@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -120,6 +121,13 @@ async def serve(path: Path, pid_file: Path, tokens: Path) -> None:
     await asyncio.sleep(0)  # their ends are written
 
 
+def allow_connections() -> None:
+    """As many as the system allows: the usual 1,024 files are fewer than the edge may bring."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 if __name__ == "__main__":
     configure_logs()
+    allow_connections()
     asyncio.run(serve(*(Path(argument) for argument in sys.argv[1:4])))

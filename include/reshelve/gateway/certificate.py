@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from reshelve.errors import ConfigurationError
+from reshelve.files import digest_of_file
 
 _DAYS = 365
 _SIGNS_ONLY_HANDSHAKES = x509.KeyUsage(
@@ -47,6 +49,11 @@ def hosts_of(certificate: Path) -> tuple[str, ...]:
         *names.get_values_for_type(x509.DNSName),
         *(f"[{address}]" if address.version == 6 else str(address) for address in addresses),
     )
+
+
+def digest_of(certificate: Path, key: Path) -> str:
+    """What changes when either of the two does. Raises OSError where one cannot be read."""
+    return hashlib.sha256("".join(map(digest_of_file, (certificate, key))).encode()).hexdigest()
 
 
 def _stays(certificate: Path) -> bool:

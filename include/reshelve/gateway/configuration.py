@@ -35,6 +35,7 @@ ADMISSION_PROCESSES = 2
 AGAIN = 429
 """Between inner and edge: nobody began the request, ask once more."""
 _CONNECTIONS = 8192  # of each worker
+_MOST_WORKERS = 4
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/@+=,~-]*")
 
 
@@ -127,7 +128,7 @@ def begin(gateway: Gateway, name: str, pid: Path, *, body_kilobytes: int, log_le
     return [
         # Started by root, nginx would give its workers to a user who cannot reach the home.
         *(["user root;"] if os.geteuid() == 0 else []),
-        "worker_processes auto;",
+        f"worker_processes {_workers()};",
         f"worker_shutdown_timeout {milliseconds(2 * gateway.timeout + 5)};",
         f"pid {plain_path(pid)};",
         f"error_log stderr {log_level};",
@@ -161,6 +162,11 @@ def says(location: str, status: int, body: Mapping[str, str], *more: str) -> lis
 def ignored_headers() -> str:
     """A line for locations that ask: what a server answers is content, and tells nginx nothing."""
     return "proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset;"
+
+
+def _workers() -> int:
+    """One for each core that this process may use, and no more than a gateway needs: each has a buffer for every request."""
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def _open_files() -> int:

@@ -34,8 +34,10 @@ _SLACK_SECONDS = 1.0  # the inner nginx ends what takes too long; the edge only 
 _ADMISSION_SECONDS = 2.0
 
 
-def render(gateway: Gateway, tokens: Sequence[Token] = ()) -> str:
+def render(gateway: Gateway, tokens: Sequence[Token] = (), pair: str = "") -> str:
     """The whole configuration. Of the tokens only names and limits are in it, and only of those with limits of their own.
+
+    `pair`: the digest of certificate and key. nginx reads them with its configuration alone, so a renewed one changes it.
 
     Raises ConfigurationError for a path that cannot stand in it.
     """
@@ -46,6 +48,7 @@ def render(gateway: Gateway, tokens: Sequence[Token] = ()) -> str:
     # `crit`: anyone may cause a line below that, and nobody is to fill a disk with them.
     return "\n".join(
         [
+            *([f"# certificate and key: {pair}"] if pair else []),
             *begin(gateway, "edge", gateway.edge_pid, body_kilobytes=bodies, log_level="crit"),
             f"    keepalive_timeout {_IDLE_SECONDS}s;",
             "    keepalive_requests 1000000;",
@@ -74,7 +77,7 @@ def render(gateway: Gateway, tokens: Sequence[Token] = ()) -> str:
             "    }",
             "    upstream admission {",
             *[f"        server unix:{plain_path(socket)} max_fails=0;" for socket in gateway.admissions],
-            "        keepalive 64;",
+            "        keepalive 16;",
             "    }",
             *_strangers(gateway),
             *_server(gateway, tokens),

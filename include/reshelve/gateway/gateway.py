@@ -20,7 +20,7 @@ from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.gateway import edge as gateway_edge
 from reshelve.gateway import inner as gateway_inner
 from reshelve.gateway.admission_process import AdmissionProcess
-from reshelve.gateway.certificate import hosts_of, self_signed
+from reshelve.gateway.certificate import digest_of, hosts_of, self_signed
 from reshelve.gateway.configuration import Gateway
 from reshelve.gateway.counts import Counter
 from reshelve.gateway.nginx import Nginx
@@ -41,6 +41,7 @@ PLAIN_TOKENS = "RESHELVE_GATEWAY_TOKENS"
 """Where tokens were once, in plain text."""
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]")
 _EXPIRES_SOON = datetime.timedelta(days=30)
+_START_SECONDS = 5.0  # that the pointers wait for admission to start again
 _LONGEST_SOCKET_PATH = 100  # of 107 bytes that the kernel takes
 
 
@@ -187,7 +188,7 @@ def _follow(
     )
     admissions = [AdmissionProcess(socket, gateway.tokens) for socket in gateway.admissions]
     tokens = TokensFile(gateway.tokens)
-    told, warned = 0, datetime.date.min
+    told, warned, pair = 0, datetime.date.min, ""
     for admission in admissions:
         admission.follow()
     try:
@@ -201,7 +202,8 @@ def _follow(
                 inner.follow(gateway_inner.render(gateway, pointers.known, answering.silent()))
             _keep_up(admissions)
             # After those that it asks.
-            edge.follow(gateway_edge.render(gateway, tokens.current().tokens))
+            pair = _pair(gateway, pair)
+            edge.follow(gateway_edge.render(gateway, tokens.current().tokens, pair))
             warned = _warn_of_ends(tokens.current(), warned)
             told = _report(pointers, counter, told)
             stop.wait(every)
@@ -213,11 +215,20 @@ def _follow(
         _report(pointers, counter, told)
 
 
+def _pair(gateway: Gateway, before: str) -> str:
+    """The digest of certificate and key; the one before where they cannot be read, as while they are renewed."""
+    try:
+        return digest_of(gateway.certificate, gateway.key)
+    except OSError as error:
+        logger(part="gateway").error("the certificate stays as it was", problem=str(error))
+        return before
+
+
 def _keep_up(admissions: Sequence[AdmissionProcess]) -> None:
     """Start again what ended; where that does not help, the other one answers alone, and the next look tries again."""
     for admission in admissions:
         try:
-            admission.follow()
+            admission.follow(_START_SECONDS)
         except TryAgainError as error:
             logger(part="gateway").error("admission does not start", problem=error.headline)
 

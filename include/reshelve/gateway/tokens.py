@@ -39,7 +39,7 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     requests_per_second: int = Field(1000, ge=1, le=100_000)
-    concurrent: int = Field(32, ge=1, le=4096)
+    concurrent: int = Field(512, ge=1, le=4096)
     body_kilobytes: int = Field(64, ge=1, le=LARGEST_BODY)
     rows: int = Field(128, ge=1, le=10_000)
 

@@ -27,7 +27,7 @@ def tokens_make(
     ] = None,
     days: Annotated[int, typer.Option(help="Days until it expires; 0: never.", min=0, max=3650)] = 365,
     requests_per_second: Annotated[int, typer.Option(help="Limit of requests per second.")] = 1000,
-    concurrent: Annotated[int, typer.Option(help="Limit of requests at once.")] = 32,
+    concurrent: Annotated[int, typer.Option(help="Limit of requests at once.")] = 512,
     body_kilobytes: Annotated[int, typer.Option(help="Limit of one request's body.")] = 64,
     rows: Annotated[int, typer.Option(help="Limit of rows in one request.")] = 128,
     given: Annotated[

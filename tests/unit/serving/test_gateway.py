@@ -60,6 +60,14 @@ def gateway(directory: Path = Path("/home/shop"), **values: Any) -> Gateway:
     return Gateway(**given | values)
 
 
+def test_no_more_workers_than_cores_that_may_be_used_and_than_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with many cores would have one on each, whatever this process may use of them."""
+    for cores, workers in ((1, 1), (3, 3), (64, 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        for text in (edge.render(gateway()), inner.render(gateway(), {})):
+            assert f"worker_processes {workers};" in text.splitlines()
+
+
 @given(st.text(min_size=1, max_size=60), st.booleans())
 @example(HOSTILE, True)
 @example("recommend", True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from tests.shops import (
 
 from reshelve.deployments.deployment_log import Pointer
 from reshelve.gateway import token_verbs
+from reshelve.gateway.certificate import self_signed
 from reshelve.processes import free_port, wait_until
 from reshelve.store.objects import ObjectStore
 
@@ -183,6 +185,20 @@ def test_nothing_secret_is_in_files_logs_and_environments(shop: Shop) -> None:
         pid = (shop.home / "gateway" / name).read_text().strip()
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode()
         assert "AWS_" not in environment and "RESHELVE_BUCKET" not in environment, name
+
+
+def test_a_renewed_certificate_is_served_without_a_restart(shop: Shop) -> None:
+    edge, address = shop.nginx, ("localhost", shop.port)
+    before = ssl.get_server_certificate(address)
+    renewed = shop.home / "renewed"
+    renewed.mkdir()
+    self_signed(renewed)
+    for name in ("certificate.pem", "key.pem"):  # one after the other, as whoever renews them does
+        (renewed / name).replace(shop.home / "gateway" / name)
+    expected = (shop.home / "gateway" / "certificate.pem").read_text()
+    assert before.split() != expected.split()
+    wait_until(lambda: ssl.get_server_certificate(address).split() == expected.split(), 20, "the renewed one")
+    assert shop.ask()[0] == 200 and shop.nginx == edge
 
 
 def test_admission_is_killed_and_no_caller_notices(shop: Shop) -> None:

@@ -64,7 +64,7 @@ def p99(seconds: list[float]) -> float:
 
 def test_heavy_requests_of_one_token_are_no_others_burden(shop: Shop, servers: list[Told]) -> None:
     """What was tried: requests of 2,000 rows, of other signatures, and four a second that take longer than a request may."""
-    heavy = make_token("heavy")
+    heavy = make_token("heavy", concurrent=32)
     for one in servers:
         one.seconds = 0.1
     others, quiet, busy = Others(shop), [], []
@@ -95,7 +95,7 @@ def test_heavy_requests_of_one_token_are_no_others_burden(shop: Shop, servers: l
 @pytest.mark.timeout(180)
 def test_a_thousand_connections_of_one_caller(shop: Shop, servers: list[Told]) -> None:
     """Slow heads, slow bodies, large bodies, strangers and heavy requests, from one address: the others are answered as before."""
-    heavy = make_token("heavy")
+    heavy = make_token("heavy", concurrent=32)
     for one in servers:
         one.seconds = 0.1
     others = Others(shop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from reshelve.gateway.tokens import Limits, TokensFile, new_token, read_tokens
 from reshelve.modelserver.rest_json import parse_body, signature_name
 from reshelve.modelserver.serving_error import ServingError
 from reshelve.settings import settings
+from reshelve.verbs.tokens import tokens_make
 
 GIVEN = "a-token-of-old-that-is-long-enough-0123456789"
 
@@ -236,6 +238,13 @@ def test_what_is_let_in_the_model_server_reads_alike(
     except ServingError:
         return
     assert read in ("", "serving_default")
+
+
+def test_the_defaults_of_the_verb_are_those_of_the_limits() -> None:
+    """1,000 requests a second, each of which waits half of a second for a slow canary, are no reason for 429."""
+    defaults = {name: one.default for name, one in inspect.signature(tokens_make).parameters.items()}
+    assert {name: defaults[name] for name in Limits.model_fields} == Limits().model_dump()
+    assert Limits().concurrent >= Limits().requests_per_second * 0.5
 
 
 def test_limits_are_a_tokens_own(tokens: Path) -> None:
