@@ -51,6 +51,8 @@ _AS_A_CARD = re.compile(rf"{_ALONE}(?:[0-9]{{4}}[ -]){{3}}[0-9]{{1,7}}{_ENDS}")
 _NOT_IN = r"(?<![0-9A-Za-z])(?<![0-9][./-])"  # a date, a version
 _NO_MORE = r"(?![0-9A-Za-z]|[./-][0-9])"
 _GAP = r"[ ().\-/]{0,3}"
+_TOLD = "tel|tél|telefon|telefono|teléfono|téléphone|telephone|phone|fon|mobile|mobil|handy|call|ring|whatsapp|fax|电话|電話|手机"
+"""What has to stand before a national number in groups that no country alone writes: article numbers are 0601 019 500, too."""
 _PHONE = re.compile(
     "|".join(
         (
@@ -59,12 +61,15 @@ _PHONE = re.compile(
             rf"{_NOT_IN}\([0-9]{{2,5}}\) ?[0-9](?:[ .-]?[0-9]){{4,9}}{_NO_MORE}",  # (020) 7946 0958
             rf"{_NOT_IN}(?:1[ .-])?[0-9]{{3}}(?P<sep>[ .-])[0-9]{{3}}(?P=sep)[0-9]{{4}}{_NO_MORE}",  # 555-867-5309
             rf"{_NOT_IN}0[1-9][0-9]?(?P<gap>[ .-])(?:[0-9]{{3}}(?P=gap))?[0-9]{{2}}(?:(?P=gap)[0-9]{{2}}){{1,3}}{_NO_MORE}",  # 06 12 34 56 78, 044 123 45 67
-            rf"{_NOT_IN}0[1-9][0-9]{{0,4}}(?:[ /-]{{1,3}}[0-9]{{3,8}}){{1,3}}{_NO_MORE}",  # 030 1234567
-            rf"{_NOT_IN}(?:0[1-9]|1[3-9])[0-9]{{9}}{_NO_MORE}",  # 01711234567: goods have 8, 12, 13 or 14 digits
+            rf"{_NOT_IN}(?:01[5-7]|02[0-9]|07[4-9])(?:[ /-]?[0-9]){{8}}{_NO_MORE}",  # 0171 1234567, 020 7946 0958: eleven digits
+            rf"{_NOT_IN}0[1-9][0-9]{{1,2}}-[0-9]{{8}}{_NO_MORE}",  # 010-52262798, 0755-66607001
+            rf"{_NOT_IN}1[3-9][0-9]{{9}}{_NO_MORE}",  # 13910668984
+            rf"(?<![A-Za-z<])(?i:{_TOLD})[^0-9A-Za-z+(]{{0,3}}(?P<told>0[1-9](?:{_GAP}[0-9]){{7,10}}){_NO_MORE}",  # tel. 030 1234567
         )
     )
 )
 _NATIONAL_DIGITS = range(9, 13)
+_ABROAD_DIGITS = 11  # the fewest with 00 and a country's code
 _IBAN_DIGITS = 10  # the fewest of any country: the words of a title may be 1 modulo 97
 
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\uff0d"), "-")
@@ -101,13 +106,18 @@ def mask_array(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     )
 
 
-def mask_table(table: pa.Table) -> pa.Table:
-    """Event rows with their free texts masked."""
+def mask_table(table: pa.Table) -> tuple[pa.Table, int]:
+    """Event rows with their free texts masked, and how many texts that changed."""
+    changed = 0
     for name in FREE_TEXTS:
         place = table.schema.get_field_index(name)
         if place >= 0 and pa.types.is_string(table.schema.field(place).type):
-            table = table.set_column(place, table.schema.field(place), mask_array(table.column(place)))
-    return table
+            before = table.column(place)
+            masked = mask_array(before)
+            if masked is not before:
+                changed += pc.sum(pc.not_equal(masked, before)).as_py()
+                table = table.set_column(place, table.schema.field(place), masked)
+    return table, changed
 
 
 def mask_file(path: Path) -> bool:
@@ -125,12 +135,13 @@ def mask_file(path: Path) -> bool:
             pq.ParquetWriter(partial, file.schema_arrow, compression="zstd") as writer,
         ):
             for batch in file.iter_batches():
-                writer.write_table(mask_table(pa.Table.from_batches([batch])))
+                writer.write_table(mask_table(pa.Table.from_batches([batch]))[0])
     return True
 
 
-def mask_events(db: duckdb.DuckDBPyConnection) -> None:
-    """Mask the free texts of DuckDB's table `events` in place."""
+def mask_events(db: duckdb.DuckDBPyConnection) -> int:
+    """Mask the free texts of DuckDB's table `events` in place; returns how many texts of rows that changed."""
+    rows = 0
     for name in map(column, FREE_TEXTS):
         found = db.execute(
             f"SELECT DISTINCT {name} FROM events WHERE regexp_matches({name}, {text(CANDIDATE)})"
@@ -140,8 +151,12 @@ def mask_events(db: duckdb.DuckDBPyConnection) -> None:
             db.register(
                 "masks", pa.table([*map(pa.array, zip(*changes, strict=True))], names=["typed", "masked"])
             )
-            db.execute(f"UPDATE events SET {name} = masked FROM masks WHERE {name} = typed")
+            ((count,),) = db.execute(
+                f"UPDATE events SET {name} = masked FROM masks WHERE {name} = typed"
+            ).fetchall()
+            rows += count
             db.unregister("masks")
+    return rows
 
 
 def _strings(column: pa.Array) -> pa.Array:
@@ -229,7 +244,10 @@ def _luhn(digits: str) -> bool:
 
 def _phones(typed: str) -> Iterator[tuple[int, int]]:
     for found in _PHONE.finditer(typed):
-        digits = sum(sign.isdecimal() for sign in found.group())
-        national = found.group()[0] == "0" and found.group()[1] != "0"
-        if digits in _NATIONAL_DIGITS if national else digits >= _LEAST_DIGITS:
-            yield found.span()
+        group = "told" if found["told"] else 0
+        number = found[group]
+        digits = sum(map(str.isdecimal, number))
+        least = _ABROAD_DIGITS if number.startswith("00") else _LEAST_DIGITS
+        national = number[0] == "0" and number[1] != "0"
+        if digits in _NATIONAL_DIGITS if national else digits >= least:
+            yield found.span(group)

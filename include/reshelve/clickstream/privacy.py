@@ -67,22 +67,23 @@ def pseudonym(value: str, keys: Sequence[Key], day: date) -> str:
     return hashlib.sha256(f"{key.part('outer')}{inner}".encode()).hexdigest()[:_LENGTH]
 
 
-def protect(db: duckdb.DuckDBPyConnection) -> None:
-    """Mask and pseudonymise the table `events` (with its `day`) in place.
+def protect(db: duckdb.DuckDBPyConnection) -> int:
+    """Mask and pseudonymise the table `events` (with its `day`) in place; returns in how many rows a text was masked.
 
     The keys are variables of a connection of their own, which ends here: no statement, and so no error, holds a key, and
     no expression of a mapping file runs where it could ask for one.
     """
-    mask_events(db)
+    masked = mask_events(db)
     keys = pseudonym_keys()
     if not keys:
-        return
+        return masked
     changes = [f"{column(name)} = {_pseudonym(column(name), keys)}" for name in PSEUDONYMOUS]
     with db.cursor() as own:
         for number, key in enumerate(keys):
             for part in ("inner", "outer"):
                 own.execute(f"SET VARIABLE {part}_{number} = '{key.part(part)}'")
         own.execute(f"UPDATE events SET {', '.join(changes)}")
+    return masked
 
 
 def _pseudonym(name: str, keys: tuple[Key, ...]) -> str:

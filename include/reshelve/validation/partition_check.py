@@ -126,7 +126,12 @@ class PartitionCheck:
         ]
         stopped = any(one.severity is Severity.STOP for one in broken)
         split = quarantine.split(files, self.rules, self.out, landed.rows, good=not stopped)
-        told = {"unasked": tuple(unasked), "compared_with": len(self.history.profiles), "engine": engine.name}
+        told = {
+            "unasked": tuple(unasked),
+            "compared_with": len(self.history.profiles),
+            "engine": engine.name,
+            "masked": split.masked,
+        }
         if stopped:
             return self._stop(landed.rows, broken, files, **told)
         (self.out / PROFILE).write_text(facts.profile.model_dump_json(), encoding="utf-8")

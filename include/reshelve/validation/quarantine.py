@@ -40,6 +40,7 @@ class RowCounts:
     rows_in: int
     rows_good: int
     rows_quarantined: int
+    masked: int  # rows in whose free texts something was masked
 
 
 def mark(engine: Engine, rules: RuleFile, asked: Sequence[RowRule], partition: str) -> None:
@@ -108,13 +109,16 @@ def split(
     marks = engine.table("SELECT _row, _aside FROM marks WHERE _aside <> 0 ORDER BY _row")
     names = [rule.name for rule in rules.quarantine]
     progress = Progress(logger(stage="validate"), "writing", "rows", rows_in)
+    masked = 0
     with (
         _Writer(partial[GOOD], EVENT_SCHEMA) as kept,
         _Writer(partial[QUARANTINE], QUARANTINE_SCHEMA) as aside,
     ):
         for batch in engine.batches():
             progress.add(len(batch))
-            table = mask_table(pa.Table.from_batches([batch.drop_columns(["_row"])]).cast(EVENT_SCHEMA))
+            rows = pa.Table.from_batches([batch.drop_columns(["_row"])]).cast(EVENT_SCHEMA)
+            table, changed = mask_table(rows)
+            masked += changed
             masks = _of_rows(marks, batch["_row"].to_numpy())
             bad = pa.array(masks != 0) if good else pa.array([True] * len(masks))
             if not pc.any(bad).as_py():
@@ -124,7 +128,7 @@ def split(
             broken = [_names(mask, names) for mask in masks[bad.to_numpy(zero_copy_only=False)].tolist()]
             listed = pa.array(broken, pa.list_(pa.string()))
             aside.write(table.filter(bad).append_column(QUARANTINE_SCHEMA.field("broken_rules"), listed))
-    made = RowCounts(rows_in, _rows(partial[GOOD]), _rows(partial[QUARANTINE]))
+    made = RowCounts(rows_in, _rows(partial[GOOD]), _rows(partial[QUARANTINE]), masked)
     if made.rows_in != made.rows_good + made.rows_quarantined:
         raise DataError(
             f"{made.rows_in} rows came in, but {made.rows_good} are good and {made.rows_quarantined} in quarantine",

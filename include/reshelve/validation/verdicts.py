@@ -54,6 +54,7 @@ class PartitionVerdict(BaseModel):
     rows_in: int = 0
     rows_good: int = 0
     rows_quarantined: int = 0
+    masked: int = 0  # rows in whose texts something personal was masked, which landing had not
     rules: tuple[BrokenRule, ...] = ()
     unasked: tuple[str, ...] = ()  # rules that had too little to compare with
     released: tuple[str, ...] = ()  # quarantine rules that a person set aside for this day

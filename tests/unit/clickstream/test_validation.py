@@ -321,5 +321,6 @@ def test_what_another_program_landed_is_masked_in_both_files(
     )
     result = validate("retail", DAY)
     good, aside = read_table(good_rows_key(result)), read_table(quarantine_key(result))
+    assert result["masked"] == 2
     assert "to <e-mail>" in good["query"].to_pylist() and aside["query"].to_pylist() == ["<card>"]
     assert good.schema.equals(EVENT_SCHEMA)
