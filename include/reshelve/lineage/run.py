@@ -130,8 +130,8 @@ class StageWorkspace:
 
     @property
     def expired(self) -> str:
-        """The key of the mark that its files hold people's data and are kept no longer; its result is."""
-        return f"{self.prefix}/{EXPIRED}"
+        """The key of the mark, where its files are, that they hold people's data and are kept no longer; its result is."""
+        return f"{self.kept_prefix}/{EXPIRED}"
 
     def required(self) -> Result:
         """The result. Raises TryAgainError where the stage has not been done."""
@@ -262,13 +262,17 @@ def run_stage(
                 return {**found, "reused": True}
             started = time.monotonic()
             log.info("started")
+            if expired:
+                stage.clear()  # a mark may have been fetched in place of the files
             result = {**work(run), "seconds": round(time.monotonic() - started, 1), "run": run.id}
             shared = identity is not None and identity_of(run) == identity
             if identity is not None and not shared:
                 log.info("what it reads changed meanwhile: no other run will take it over")
             result = stage.commit({**result, "identity": identity.digest if identity and shared else ""})
             if expired:
-                run.store.delete([stage.expired])
+                run.store.delete(
+                    [stage.expired]
+                )  # its own by now: another run's files are as gone as they were
             if identity is not None and shared:
                 write_record(run.store, identity, run.id)
         log.info("done", seconds=result["seconds"])

@@ -90,12 +90,26 @@ WORK = Held(
     "work/*/*/*/**", "work directories of runs", "as the run's files in the bucket", "a cache for the next stage",
     End.WORK, Forget.WHOLE,
 )  # fmt: skip
-SCRATCH = Held(
-    "work/*-*/**",
-    "temporary directories of landing, validating, trying out and forgetting",
-    _ROWS,
-    "the stage works in them",
-    End.SCRATCH,
+SCRATCH_OF = {
+    "land": "landing",
+    "validate": "validating",
+    "try": "trying a mapping file",
+    "look": "looking at a source",
+    "forget": "forgetting",
+    "evaluate": "evaluating",
+    "bench": "measuring",
+}
+"""What a temporary directory's name begins with, before a dash: what is done in it."""
+
+_SCRATCH = tuple(
+    Held(
+        f"work/{name}-*/**",
+        f"temporary directories of {done}",
+        "raw and landed rows, until they are masked and have pseudonyms also as they came",
+        "the stage works in them",
+        End.SCRATCH,
+    )
+    for name, done in SCRATCH_OF.items()
 )
 
 BUCKET = (
@@ -120,15 +134,25 @@ BUCKET = (
 HOME = (
     Held("work/history/**", "profiles of earlier days", "", "a cache", End.LASTS),
     Held("work/.code/**", "code of nights under way", "", "they end with it", End.WORK),
-    SCRATCH, WORK,
+    *_SCRATCH, WORK,
     Held("work/**", "locks, and records of bases", "", "stages wait for each other", End.WORK),
+    Held("base/**", "bases: pre-trained models", "", "nights begin with them", End.LASTS),
+    Held("cache/**", "product lists of versions", "", "a cache", End.LASTS),
     Held("serving/models/**", "copies of versions that are loaded", "queries that may be remembered (`remember`)", "they serve", End.VERSION, Forget.SAYS),
     Held("keys/**", "keys", "", "versions are signed", End.LASTS),
     Held("logs/**", "logs of services", "", "to find faults", End.LASTS),
     Held("airflow/**", "Airflow's home: task logs, log-ins", "names of colleagues", "to find faults", End.LASTS),
     Held("postgres/**", "Airflow's database", "names of colleagues", "its history of runs", End.LASTS),
     Held("seaweedfs/**", "the local platform's bucket", "see the bucket", "see the bucket", End.LASTS),
+    Held("gateway/tokens.json", "salted hashes of tokens, and whose they are", "names of callers", "it admits them", End.LASTS),
     Held("gateway/**", "configuration, certificate", "", "it serves", End.LASTS),
+    Held("followed/**", "how far each deployment log was followed", "", "nobody may take a log back", End.LASTS),
+    Held("env", "the local platform's variables, secrets among them", "", "shells and verbs reach it", End.LASTS),
+    Held("platform.json", "processes of the local platform", "", "they are watched and stopped", End.LASTS),
+    Held("restarts.json", "when they were started again", "", "what keeps dying is given up", End.LASTS),
+    Held("monitoring.config", "configuration of the model server", "", "it is measured", End.LASTS),
+    Held("new-keys", "roles whose keys were just made", "", "a start that was broken off goes on", End.LASTS),
+    Held(".*.lock", "locks", "", "one command at a time", End.LASTS),
 )  # fmt: skip
 
 

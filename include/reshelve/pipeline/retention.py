@@ -15,7 +15,7 @@ from reshelve.errors import DataError
 from reshelve.lineage.run import EXPIRED
 from reshelve.logs import logger
 from reshelve.names import version_of
-from reshelve.pipeline.personal_data import EXAMPLES, EXAMPLES_KEPT, SCRATCH_KEPT, WORK_KEPT
+from reshelve.pipeline.personal_data import EXAMPLES, EXAMPLES_KEPT, SCRATCH_KEPT, SCRATCH_OF, WORK_KEPT
 from reshelve.settings import settings
 from reshelve.store.conditions import AGENTS_PREFIX, CHECKS_PREFIX, leftovers
 from reshelve.store.layout import deployments_of, models_of, runs_of
@@ -27,14 +27,7 @@ from reshelve.store.versions import list_versions
 _UNFINISHED_UPLOAD = timedelta(days=1)
 _QUIET_WORK = timedelta(days=2)
 _CHECKED = ("models", "deployments", "runs", "searches", "monitoring")
-_SCRATCH = (
-    "land",
-    "validate",
-    "forget",
-    "look",
-    "try",
-    "evaluate",
-)  # begin the names of temporary directories
+_IN_USE = ("pin.json", "examples/result.json")  # of a run: it began, it has made or taken over its examples
 _SILENT = timedelta(days=7)  # a caller or an agent that comes back writes its report anew
 
 
@@ -163,13 +156,19 @@ def _old_runs(store: ObjectStore, ranker: str, kept: set[int]) -> list[str]:
 
 
 def _old_examples(store: ObjectStore, ranker: str, gone: list[str]) -> dict[str, list[str]]:
-    """Examples stages of runs that are kept: their files with what customers asked, long after the night."""
+    """Examples stages of runs that are kept: their files with what customers asked, long after the night.
+
+    None of a day on which a run began or got its examples lately: it may have taken over those of an older run.
+    """
     found: dict[str, list[str]] = {}
     for day in store.folders(runs_of(ranker)):
         if f"{runs_of(ranker)}{day}" in gone:
             continue
-        for digest in store.folders(f"{runs_of(ranker)}{day}/"):
-            stage = f"{runs_of(ranker)}{day}/{digest}/examples"
+        runs = [f"{runs_of(ranker)}{day}/{digest}" for digest in store.folders(f"{runs_of(ranker)}{day}/")]
+        if any(_touched(store, f"{run}/{key}", EXAMPLES_KEPT) for run in runs for key in _IN_USE):
+            continue
+        for run in runs:
+            stage = f"{run}/examples"
             keys = [key for key, _ in store.list(f"{stage}/") if EXAMPLES.holds(key)]
             if keys and _untouched(store, f"{stage}/", EXAMPLES_KEPT):
                 found[stage] = keys
@@ -180,7 +179,7 @@ def _old_work(ranker: str) -> list[Path]:
     """Work directories of runs, and what killed processes left of theirs, on this machine."""
     work = settings().work
     places = [(WORK_KEPT, path) for path in work.glob(f"{ranker}/*/*")]
-    places += [(SCRATCH_KEPT, path) for name in _SCRATCH for path in work.glob(f"{name}-*")]
+    places += [(SCRATCH_KEPT, path) for name in SCRATCH_OF for path in work.glob(f"{name}-*")]
     return sorted(path for kept, path in places if path.is_dir() and _quiet(path, kept))
 
 
@@ -214,6 +213,11 @@ def _old_reports(store: ObjectStore, ranker: str) -> list[str]:
     checked = (AGENTS_PREFIX, CHECKS_PREFIX, *(f"{kind}/{ranker}/" for kind in _CHECKED))
     left = [key for prefix in checked for key in leftovers(store, prefix)]
     return [key for key in keys if _untouched(store, key, _SILENT)] + left
+
+
+def _touched(store: ObjectStore, key: str, span: timedelta) -> bool:
+    touched = store.last_modified(key)
+    return touched is not None and datetime.now(UTC) - touched <= span
 
 
 def _untouched(store: ObjectStore, prefix: str, span: timedelta) -> bool:

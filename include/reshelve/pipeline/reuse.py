@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reshelve.lineage.record import newest_record, read_record
-from reshelve.lineage.run import IdentityOf, Result, Run, run_stage
+from reshelve.lineage.run import EXPIRED, IdentityOf, Result, Run, run_stage
 from reshelve.lineage.stage import Stage, StageIdentity
 from reshelve.lineage.stage import identity as identity_with
 from reshelve.pipeline.changed import flat
@@ -72,8 +72,9 @@ def planned(run: Run) -> list[PlannedStage]:
 
 
 def _planned(stage: Stage, run: Run, before: dict[str, PlannedStage]) -> PlannedStage:
-    done = run.stage(stage.name).result()
-    if done is not None:
+    here = run.stage(stage.name)
+    done = here.result()
+    if done is not None and not run.store.exists(here.expired):
         by = done.get("run") or run.id
         why = "this run has done it" if by == run.id else f"taken over from run {_short(by)}"
         return PlannedStage(stage.name, done, why, str(done.get("identity") or ""))
@@ -86,9 +87,14 @@ def _planned(stage: Stage, run: Run, before: dict[str, PlannedStage]) -> Planned
         why = f"what {unknown[0]} gives is not known yet" if unknown else "what it reads is not known yet"
         return PlannedStage(stage.name, None, why, "")
     record = read_record(run.store, known)
-    result = run.store.get_json(f"{run_folder(record.run)}{stage.name}/result.json") if record else None
-    if record is not None and result is not None:
+    folder = f"{run_folder(record.run)}{stage.name}/" if record else ""
+    result = run.store.get_json(f"{folder}result.json") if record else None
+    expired = result is not None and run.store.exists(f"{folder}{EXPIRED}")
+    if record is not None and result is not None and not expired:
         return PlannedStage(stage.name, dict(result), f"run {_short(record.run)} has done it", known.digest)
+    if expired:
+        why = "its files are kept no longer, for they hold what customers asked"
+        return PlannedStage(stage.name, None, why, known.digest)
     newest = newest_record(run.store, run.ranker.name, run.partition, stage.name)
     why = _reasons(differences(newest.identity, known)) if newest else "no run of this day has done it"
     return PlannedStage(stage.name, None, why, known.digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -9,10 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.examples.build import build_examples
+from reshelve.gateway import token_verbs
 from reshelve.landing.land import land
-from reshelve.pipeline.personal_data import BUCKET, EXAMPLES, HOME, held_as
+from reshelve.pipeline.personal_data import BUCKET, EXAMPLES, HOME, WORK, End, held_as
 from reshelve.pipeline.pinned_night import begin
 from reshelve.pipeline.reuse import do_stage
+from reshelve.platform.configuration import machine
+from reshelve.platform.new_keys import make_keys
+from reshelve.platform.services import PlatformState
+from reshelve.platform.serving import process_environment
+from reshelve.platform.supervisor import Restarts
 from reshelve.settings import settings
 from reshelve.validation.validate import validate
 
@@ -53,3 +60,35 @@ def test_no_entry_hides_behind_another(places):
 def test_places_are_said_where_housekeeping_takes_them_from():
     page = (Path(__file__).parents[3] / "docs" / "reference" / "personal-data.md").read_text()
     assert all(f"| `{held.where}` |" in page for held in (*BUCKET, *HOME))
+
+
+def test_what_the_local_platform_keeps_is_in_the_list() -> None:
+    here = machine()
+    here.home.mkdir(parents=True, exist_ok=True)
+    PlatformState().write(here.home)
+    Restarts().write(here.home)
+    make_keys(here.home)
+    process_environment("model-server", here)
+    here.write_environment_file()
+    token_verbs.make("shop", rankers=[], days=0)
+    assert here.secrets
+    places = [here.logs, here.airflow, here.postgres, here.store, here.models, here.home / "followed"]
+    found = [path for path in here.home.rglob("*") if path.is_file()]
+    assert len(found) > 10
+    for path in [*found, *(place / "any" for place in places)]:
+        name = path.relative_to(here.home).as_posix()
+        assert held_as(name, HOME) is not None, f"{name} is in no entry of the list"
+
+
+def test_every_temporary_directory_is_in_the_list_and_no_work_directory_is_one() -> None:
+    project = Path(__file__).parents[3]
+    made = re.compile(r'dir=settings\(\)\.work, prefix="([^"]+)"')
+    sources = [
+        path.read_text() for part in ("include", "benchmarks") for path in (project / part).rglob("*.py")
+    ]
+    names = {name for source in sources for name in made.findall(source)}
+    assert {"land-", "try-"} <= names
+    for name in names:
+        held = held_as(f"work/{name}x1y2z3/land.duckdb", HOME)
+        assert held is not None and held.end is End.SCRATCH, name
+    assert held_as("work/next-item/2011-08-30/1a2b3c4d5e6f/examples/events.parquet", HOME) is WORK

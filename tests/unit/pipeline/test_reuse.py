@@ -7,18 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reshelve.errors import DataError
 from reshelve.lineage.run import Result, Run, run_stage, stage_prefix
-from reshelve.pipeline import reuse
+from reshelve.pipeline import retention, reuse
 from reshelve.pipeline.plan import plan
 from reshelve.pipeline.references import load_ranker
+from reshelve.pipeline.retention import clean
 from reshelve.pipeline.reuse import do_stage, identity_of, take_over
 from reshelve.pipeline.stages import stage_of
+from reshelve.processes import wait_until
 from reshelve.reporting.night import Night
 from reshelve.reporting.sections.lineage import stage_seconds
 from reshelve.store.objects import ObjectStore
@@ -147,9 +151,11 @@ def test_what_follows_a_stage_that_is_not_declared_is_its_runs_alone(monkeypatch
 
 TWO = """
 import json, sys, time
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from reshelve.pipeline.references import load_ranker
+from reshelve.errors import DataError
 from reshelve.lineage.run import Run, run_stage
 from reshelve.pipeline.reuse import identity_of
 
@@ -179,3 +185,36 @@ def test_two_runs_at_once_do_what_they_share_once(tmp_path: Path) -> None:
     found = [json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in both]
     assert sorted(result["reused"] for result in found) == [False, True]
     assert (tmp_path / "done").read_text() == "once\n"
+
+
+@pytest.mark.usefixtures("days")
+def test_examples_that_another_run_took_over_lately_stay_and_are_made_again_when_they_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(run: Run) -> Result:
+        (run.stage("examples").directory / "events.parquet").write_text(run.id)
+        return {"rows": 1}
+
+    first, second = make_run(), replace(make_run(owner="others"), work=tmp_path / "another-machine")
+    do_stage(first, "examples", work)
+    monkeypatch.setattr(retention, "EXAMPLES_KEPT", timedelta(seconds=4))
+
+    def old() -> Any:
+        return clean(first.ranker, dry_run=True)["examples"]
+
+    wait_until(lambda: old() == [first.stage("examples").prefix], 20, "the first run's examples to be old")
+    assert do_stage(second, "examples", work)["reused"] is True
+    assert old() == [], "the second run reads them"
+    wait_until(lambda: bool(old()), 20, "the second run to be old")
+    clean(first.ranker, dry_run=False)
+    with pytest.raises(DataError, match="kept no longer"):
+        second.stage("examples").files()
+    said = {stage["stage"]: (stage["reused"], stage["why"]) for stage in plan(second)["stages"]}
+    assert said["examples"] == (False, "its files are kept no longer, for they hold what customers asked")
+    assert do_stage(second, "examples", work)["reused"] is False, "they are not reused for ever"
+    assert [path.name for path in second.stage("examples").files().glob("*.parquet")] == ["events.parquet"]
+    assert (second.stage("examples").files() / "events.parquet").read_text() == second.id
+    assert do_stage(second, "examples", work)["reused"] is True
+    assert do_stage(first, "examples", work)["run"] == second.id, (
+        "and the first takes over what there is again"
+    )
