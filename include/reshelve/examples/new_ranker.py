@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from reshelve.clickstream.database import database
+from reshelve.clickstream.privacy import protect
 from reshelve.errors import ConfigurationError
 from reshelve.examples.drafts import Draft, SourceContents
 from reshelve.kind_registry import kind_names, kind_of
@@ -78,6 +79,7 @@ def _look(source: str) -> SourceContents:
         scratch = Path(made)
         with database(scratch / "look.duckdb") as db:
             map_events(db, load_source(source), scratch)
+            protect(db)
             types = db.execute(
                 "SELECT coalesce(event_type, 'unknown'), count(*) FROM events GROUP BY 1"
             ).fetchall()

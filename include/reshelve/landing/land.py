@@ -31,9 +31,10 @@ from reshelve.logs import logger
 from reshelve.progress import Progress
 from reshelve.raw.sources import (
     ClickstreamSource,
+    SourceFiles,
     delivered,
     event_files,
-    files_of,
+    list_files,
     load_source,
     source_path,
 )
@@ -58,7 +59,7 @@ def land(source: str, first: date | None = None, last: date | None = None) -> di
     the same), `skipped` (the partitions that were there already), `late` (those that got further rows: `late_days`),
     `undated` (rows without a day, which no partition can hold), `left_out` (reason of `leave_out` → raw rows), `rejected`
     (raw rows that were left out because they cannot be read: file, line and reason), `elsewhere` (rows in files of other
-    days than theirs, left out), first and last day, and catalogue (items, or None).
+    days than theirs, left out), `masked` (rows in whose texts something personal was masked), first and last day, and catalogue (items, or None).
 
     Raises ConfigurationError for a missing file or a wrong expression, NotDeliveredError where none of the days has a
     file, DataError for files that cannot be read. Where days hold rows that are not among these, or rows stand elsewhere,
@@ -103,10 +104,13 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
     with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:
         directory = Path(scratch)
         with database(directory / "land.duckdb") as db:
-            rejected = map_events(db, mapping, directory, span) + map_catalogue(db, mapping, directory)
+            files = list_files(mapping, span)
+            rejected = map_events(db, mapping, directory, files)
+            rejected += map_catalogue(db, mapping, directory, files)
+            elsewhere = _elsewhere(db, mapping, span, files, directory) if mapping.lands_by_day else {}
             forgotten = read_forgotten(store, source)
             dropped = drop_events(db, forgotten)  # by the ids of the raw files
-            protect(db)
+            masked = protect(db)
             dropped += drop_events(db, forgotten)  # and by those that are landed
             days = [each for each in _days(db, first, span.last) if only is None or each[0] in only]
             landed = _Landing(store, db, source, directory, forgotten.digests)
@@ -118,7 +122,6 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
             items = land_catalogue(db, mapping, store, directory)
             left_out = dict(db.execute("SELECT reason, rows FROM left_out ORDER BY reason").fetchall())
             undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
-            elsewhere = _elsewhere(db, mapping, span, directory) if mapping.lands_by_day else {}
     refused = landed.refused
     held = [(day, count) for day, count in days if day not in refused]
     rows = sum(count for _, count in held)
@@ -143,6 +146,7 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
         "undated": undated,
         "left_out": left_out,
         "rejected": rejected,
+        "masked": masked,
         "elsewhere": elsewhere,
         "refused": [{"day": day.isoformat(), "reason": error.headline} for day, error in refused.items()],
         "catalogue": items,
@@ -167,17 +171,16 @@ def _refuse(source: str, result: dict[str, Any], errors: Sequence[DataError]) ->
 
 
 def _elsewhere(
-    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, span: Span, directory: Path
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, span: Span, files: SourceFiles, directory: Path
 ) -> dict[str, int]:
     """Rows by their day that no landing takes: it is not among those of their file's day and its `neighbour_days`."""
     if not mapping.neighbour_days:  # each file is read for its own day alone
         return {day.isoformat(): count for day, count in _days(db, None, None) if not span.holds(day)}
-    files = {path: day for day, paths in files_of(mapping, span).items() for path in paths}
     scratch = directory / "by-file"
     scratch.mkdir()
     far: dict[str, int] = {}
-    for path, day, count in days_by_file(db, mapping, span, scratch):
-        if abs(day - files[path]) > timedelta(days=mapping.neighbour_days):
+    for path, day, count in days_by_file(db, mapping, files, scratch):
+        if abs(day - files.days[path]) > timedelta(days=mapping.neighbour_days):
             far[day.isoformat()] = far.get(day.isoformat(), 0) + count
     return dict(sorted(far.items()))
 

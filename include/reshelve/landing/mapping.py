@@ -15,7 +15,6 @@ from pathlib import Path
 import duckdb
 
 from reshelve.clickstream.database import EVENT_TYPES, RawFileError, column, confine, known, text
-from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.faults import columns_told, reason
 from reshelve.config.yaml_models import line_of
 from reshelve.errors import ConfigurationError, DataError
@@ -24,7 +23,7 @@ from reshelve.raw.formats import raw_format
 from reshelve.raw.parsed import cast_of_text, casts_in_utc, make_glue, names_alone
 from reshelve.raw.raw_files import RawFiles, open_raw
 from reshelve.raw.reader_options import ReaderOptions
-from reshelve.raw.sources import ClickstreamSource, event_files, product_list, source_path
+from reshelve.raw.sources import ClickstreamSource, SourceFiles, list_files, product_list, source_path
 from reshelve.raw.statements import RefusedError, allow_query
 
 _ROW = "source"  # what an expression calls the whole raw row
@@ -32,18 +31,18 @@ _NAMED = 5  # rejected rows in a message; the log has them all
 
 
 def map_events(
-    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path, span: Span | None = None
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path, files: SourceFiles | None = None
 ) -> list[str]:
     """Fill the table `events`: `day`, `row` (the order of the raw files), and the event columns, NULL where a text is blank.
 
-    All rows of the files that hold those of `span`, where a `{date}` tells them (default: of all files). The table
+    All rows of `files` (default: of all that the source has). The table
     `left_out` has the rows that `leave_out` is about: reason, and how many. Returns the raw rows that were left out
     because they cannot be read (`options.max_rejects`): file, line and reason of each. Raises ConfigurationError for a
-    missing file or a wrong expression, NotDeliveredError where the span has no file, DataError for files that cannot be
-    read. From then on the database is confined to the source's raw files and `scratch`.
+    missing file or a wrong expression, DataError for files that cannot be read. From then on the database is confined to
+    `files` and `scratch`: whatever else reads the source in it is given the same.
     """
-    files = event_files(mapping, span or Span())
-    confine(db, [*files, *(product_list(mapping) if mapping.catalogue else ())], [scratch])
+    files = files or list_files(mapping)
+    confine(db, [*files.events, *files.products], [scratch])
     expressions = [
         MappingExpression(
             f"columns.{name}", mapping.expression(name), sql_type, name, then=_then(name, mapping)
@@ -56,22 +55,31 @@ def map_events(
         for reason, sql in mapping.leave_out.items()
     ]
     make_glue(db)
-    table = _Table(db, mapping.name, "files", files, mapping.format, mapping.options, mapping.rows)
-    return table.create("events", expressions, scratch, conditions)
+    return _event_table(db, mapping, files).create("events", expressions, scratch, conditions)
 
 
 def days_by_file(
-    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, span: Span, scratch: Path
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, files: SourceFiles, scratch: Path
 ) -> list[tuple[Path, date, int]]:
-    """How many rows of which day each raw file of `span` holds; none where `rows` of the mapping keeps no place of a row.
+    """How many rows of which day each raw file of events holds; none where `rows` of the mapping keeps no place of a row.
 
-    The files are read once more, for the day alone. `map_events` has read them already, so they can be.
+    The files are read once more, for the day alone. Raises DataError where one has changed since `map_events` read it.
     """
-    files = event_files(mapping, span)
-    raw = open_raw(db, files, mapping.format, mapping.options, scratch)
-    day = _day(mapping).over(db, mapping.format)
-    table = _Table(db, mapping.name, "files", files, mapping.format, mapping.options, mapping.rows)
-    return raw.counted_by_file(table.over_rows, day.cast)
+    table = _event_table(db, mapping, files)
+    try:
+        raw = open_raw(db, table.files, mapping.format, mapping.options, scratch)
+        day = _day(mapping).over(db, mapping.format)
+        return raw.counted_by_file(table.over_rows, day.cast)
+    except (RawFileError, duckdb.Error) as error:
+        said = reason(error) if isinstance(error, duckdb.Error) else str(error)
+        raise DataError(
+            f"{mapping.name}: the raw files changed while they were landed: {said}",
+            "land again when they are all delivered",
+        ) from error
+
+
+def _event_table(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, files: SourceFiles) -> _Table:
+    return _Table(db, mapping.name, "files", files.events, mapping.format, mapping.options, mapping.rows)
 
 
 def _day(mapping: ClickstreamSource) -> MappingExpression:
@@ -88,7 +96,9 @@ def _then(name: str, mapping: ClickstreamSource) -> str:
     return "{} + 1" if name == "position" and mapping.first_position == 0 else "{}"
 
 
-def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path) -> list[str]:
+def map_catalogue(
+    db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scratch: Path, files: SourceFiles | None = None
+) -> list[str]:
     """Fill the table `products`: item_id, title and `row`. Returns and raises as `map_events`."""
     listed = mapping.catalogue
     if listed is None:
@@ -98,9 +108,9 @@ def map_catalogue(db: duckdb.DuckDBPyConnection, mapping: ClickstreamSource, scr
         MappingExpression("catalogue.title", listed.title, "VARCHAR", "title"),
     ]
     make_glue(db)
-    files = product_list(mapping)
-    confine(db, files, [scratch])
-    table = _Table(db, mapping.name, "catalogue.files", files, listed.format, listed.options, listed.rows)
+    products = files.products if files else product_list(mapping)
+    confine(db, products, [scratch])
+    table = _Table(db, mapping.name, "catalogue.files", products, listed.format, listed.options, listed.rows)
     return table.create("products", expressions, scratch)
 
 

@@ -12,10 +12,11 @@ import duckdb
 from reshelve.clickstream.database import EVENT_TYPES, database, text, write_parquet
 from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.events import EVENT_SCHEMA
+from reshelve.clickstream.privacy import protect
 from reshelve.errors import DataError
 from reshelve.landing.mapping import map_catalogue, map_events
 from reshelve.landing.product_list import write_products
-from reshelve.raw.sources import ClickstreamSource, delivered, load_source
+from reshelve.raw.sources import ClickstreamSource, delivered, list_files, load_source
 from reshelve.settings import settings
 from reshelve.validation.rules import load_rules
 
@@ -37,8 +38,10 @@ def try_day(source: str, partition: date | None = None) -> dict[str, Any]:
         path, products = scratch / "part-0.parquet", scratch / "products.parquet"
         span = Span(partition, partition, mapping.neighbour_days)
         with database(scratch / "land.duckdb") as db:
-            map_events(db, mapping, scratch, span)
-            map_catalogue(db, mapping, scratch)
+            files = list_files(mapping, span)
+            map_events(db, mapping, scratch, files)
+            map_catalogue(db, mapping, scratch, files)
+            protect(db)  # as a night does, before its rules see a row
             chosen, said = _day(db, source, partition)
             rows = f"FROM events WHERE day = DATE {text(chosen)}"
             columns = ", ".join(EVENT_TYPES)

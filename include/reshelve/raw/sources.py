@@ -7,6 +7,7 @@ What csv and json files hold is text there, letter for letter, until an expressi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,6 +32,18 @@ REQUIRED = ("event_id", "event_time", "event_type", "item_id")  # without these 
 Expression = Annotated[
     str, Field(min_length=1, description="A DuckDB expression over the columns of one raw row.")
 ]
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """The raw files of one landing, listed once: what arrives while it runs is read by the next.
+
+    `days` says of which day each file of `events` is, where a `{date}` tells.
+    """
+
+    events: list[Path]
+    products: list[Path]
+    days: dict[Path, date]
 
 
 class ProductFiles(Form):
@@ -220,19 +233,31 @@ def event_files(mapping: ClickstreamSource, span: Span) -> list[Path]:
     """
     if not mapping.lands_by_day:
         return raw_files(mapping.name, "files", mapping.files)
-    if not delivered(mapping, span):
+    return list(_dated_files(mapping, span))
+
+
+def list_files(mapping: ClickstreamSource, span: Span | None = None) -> SourceFiles:
+    """The files that may hold rows of `span` (default: of all days), and those of the product list.
+
+    Raises as `event_files` and `product_list`.
+    """
+    days = _dated_files(mapping, span or Span()) if mapping.lands_by_day else {}
+    events = list(days) if mapping.lands_by_day else raw_files(mapping.name, "files", mapping.files)
+    return SourceFiles(events, product_list(mapping) if mapping.catalogue else [], days)
+
+
+def _dated_files(mapping: ClickstreamSource, span: Span) -> dict[Path, date]:
+    """The files that may hold rows of `span`, in order, each with the day that it is of."""
+    listed = span.files(by_day(_full(mapping.files)))
+    if not any(map(span.holds, listed)):
         path, day = source_path(mapping.name), span.last or span.first or date.max
         raise NotDeliveredError(
             f"{mapping.name}: no file for {day} has arrived",
             f"{path}:{line_of(path, 'files')}: files: expected {path_of(str(_full(mapping.files)), day)}",
         )
-    found = [path for paths in files_of(mapping, span).values() for path in paths]
-    return _outside_closed(mapping.name, "files", found)
-
-
-def files_of(mapping: ClickstreamSource, span: Span) -> dict[date, list[Path]]:
-    """The files that may hold rows of `span`, by the day that they are of. `mapping.files` has a `{date}`."""
-    return span.files(by_day(_full(mapping.files)))
+    found = {path: day for day, paths in listed.items() for path in paths}
+    _outside_closed(mapping.name, "files", list(found))
+    return found
 
 
 def delivered(mapping: ClickstreamSource, span: Span) -> set[date]:

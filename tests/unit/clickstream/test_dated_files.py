@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,7 +15,9 @@ from reshelve.cli import app
 from reshelve.clickstream.dated_files import Span, by_day, path_of, problem
 from reshelve.clickstream.events import landed_prefix
 from reshelve.errors import ConfigurationError, DataError, NotDeliveredError, PartlyDoneError
+from reshelve.landing import land as landing
 from reshelve.landing.land import land, land_day
+from reshelve.landing.mapping import map_events
 from reshelve.raw.sources import load_source
 from reshelve.store.objects import ObjectStore
 
@@ -195,3 +198,46 @@ def test_a_span_without_bounds_reads_everything() -> None:
     found = {D1: [Path("a")], D3: [Path("b")]}
     assert Span().files(found) == found and Span().holds(D2)
     assert Span(D2, D2, 1).files(found) == found and Span(D2, D2).files(found) == {}
+
+
+def while_it_maps(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Any]) -> None:
+    """What happens on the disk once the events are mapped."""
+
+    def mapped(*given: Any) -> list[str]:
+        made = map_events(*given)
+        happens()
+        return made
+
+    monkeypatch.setattr(landing, "map_events", mapped)
+
+
+def test_files_that_arrive_while_it_lands_are_the_next_nights(
+    daily: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = daily(neighbour_days=1)
+    listed = (
+        f"catalogue: {{files: '{tmp_path}/list-{{date}}.csv', format: csv, item_id: sku, title: title}}\n"
+    )
+    path.write_text(path.read_text() + listed)
+    (tmp_path / f"list-{D2}.csv").write_text("sku,title\n10,Cup\n")
+    for day in (D1, D2):
+        deliver(tmp_path, day, f"{day} 09:00:00")
+
+    def arrive() -> None:
+        deliver(tmp_path, D3, "2026-01-03 09:00:00", "2026-01-01 09:00:00")
+        (tmp_path / f"list-{D3}.csv").write_text("sku,title\n10,Cup\n11,Tea\n")
+
+    while_it_maps(monkeypatch, arrive)
+    done = land_day("shop", D2)
+    assert (done["partitions"], done["catalogue"]["items"], done["elsewhere"]) == (2, 1, {})
+
+
+def test_a_file_that_is_gone_while_it_lands_is_named_before_a_day_has_landed(
+    daily: Callable[..., Path], tmp_path: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily(neighbour_days=1)
+    deliver(tmp_path, D2, "2026-01-02 09:00:00")
+    while_it_maps(monkeypatch, (tmp_path / f"raw-{D2}.csv").unlink)
+    with pytest.raises(DataError, match=f"the raw files changed while they were landed: .*raw-{D2}.csv"):
+        land_day("shop", D2)
+    assert store.folders("clickstream/shop/") == []

@@ -264,6 +264,7 @@ def test_a_day_that_landed_when_less_was_masked_is_the_same_day(
     store.put(key, as_parquet(before.cast(EVENT_SCHEMA)))
     done = land("shop")
     assert (done["skipped"], done["refused"], done["late"]) == (2, [], 0)
+    assert done["masked"] == queries.count("4111111111111111") > 0
 
 
 def ga4_event(

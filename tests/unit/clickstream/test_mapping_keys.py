@@ -6,6 +6,7 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reshelve.clickstream.database import connect
+from reshelve.clickstream.database import connect, database
 from reshelve.clickstream.days import day_limits
 from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.examples import new_ranker
+from reshelve.landing import trial
 from reshelve.landing.land import land
 from reshelve.landing.mapping import map_catalogue, map_events
 from reshelve.landing.trial import try_day
@@ -79,6 +82,33 @@ def test_a_try_judges_a_day_by_the_clocks_of_its_source(shop: Write) -> None:
     shop([*rows, *late], "time_zone: America/Los_Angeles", event_id="visit", item_title="'cup'")
     tried = try_day("shop", date(2024, 3, 9))
     assert (tried["rows"], tried["quarantined"], tried["left_out"]) == (22, 0, {})
+
+
+@pytest.mark.parametrize(
+    "tries", [lambda: try_day("shop"), lambda: new_ranker._look("shop")], ids=["try", "look"]
+)
+def test_what_only_looks_keeps_no_row_as_it_came(
+    shop: Write, monkeypatch: pytest.MonkeyPatch, tries: Callable[[], Any]
+) -> None:
+    """What a killed process leaves in its temporary directory is what a night would have landed."""
+    seen: list[tuple[str, ...]] = []
+
+    @contextmanager
+    def watched(path: Path) -> Iterator[Any]:
+        with database(path) as db:
+            yield db
+            seen.extend(db.execute("SELECT user_id, session_id, query FROM events").fetchall())
+
+    monkeypatch.setenv("RESHELVE_PSEUDONYM_KEYS", "2024-01-01:" + "s" * 16)
+    settings.cache_clear()
+    monkeypatch.setattr(trial, "database", watched)
+    monkeypatch.setattr(new_ranker, "database", watched)
+    typed = {"user_id": "visit", "session_id": "visit", "query": "'to ann@shop.example'"}
+    shop([row(), row(seen="2024-03-10T09:00:00Z")], event_id="seen", item_title="'cup'", **typed)
+    assert tries()
+    assert len(seen) == 2
+    for user, session, query in seen:
+        assert query == "to <e-mail>" and len(user) == len(session) == 32 and "v1" not in (user, session)
 
 
 @pytest.mark.parametrize(
