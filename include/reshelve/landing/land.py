@@ -107,11 +107,11 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
             files = list_files(mapping, span)
             rejected = map_events(db, mapping, directory, files)
             rejected += map_catalogue(db, mapping, directory, files)
-            elsewhere = _elsewhere(db, mapping, span, files, directory) if mapping.lands_by_day else {}
             forgotten = read_forgotten(store, source)
             dropped = drop_events(db, forgotten)  # by the ids of the raw files
             masked = protect(db)
             dropped += drop_events(db, forgotten)  # and by those that are landed
+            elsewhere = _elsewhere(db, mapping, span, files, directory) if mapping.lands_by_day else {}
             days = [each for each in _days(db, first, span.last) if only is None or each[0] in only]
             landed = _Landing(store, db, source, directory, forgotten.digests)
             log = logger(stage="land", source=source)
