@@ -21,6 +21,7 @@ from reshelve.deployments.legality import misfit, roles_for
 from reshelve.deployments.pointer import Entry, Pointer
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.names import require_ranker
+from reshelve.store.json_documents import json_object
 from reshelve.store.layout import deployments_of
 from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
@@ -59,12 +60,9 @@ class StoredEntry:
     def document(self) -> dict[str, Any]:
         """Its JSON. Raises DataError."""
         try:
-            found = json.loads(self.body)
+            return json_object(self.body)
         except ValueError as error:
-            raise DataError(f"{self.key} is damaged", f"no JSON: {error}") from error
-        if not isinstance(found, dict):
-            raise DataError(f"{self.key} is damaged", "no JSON object")
-        return found
+            raise DataError(f"{self.key} is damaged", f"no JSON object: {error}") from error
 
     @cached_property
     def entry(self) -> Entry:

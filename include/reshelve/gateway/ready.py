@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import urllib.error
 import urllib.request
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reshelve.logs import logger
+from reshelve.store.json_documents import json_value
 
 _PATIENCE = 1.0  # seconds for one server's answer
 _EVERY = 1.0
@@ -67,7 +67,7 @@ def is_available(server: str, ranker: str, version: int) -> bool:
     url = f"http://{server}/v1/models/{ranker}/versions/{version}"
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:
-            found = json.loads(answer.read(65536))["model_version_status"]
+            found = json_value(answer.read(65536))["model_version_status"]
             return any(one["state"] == _AVAILABLE and int(one["version"]) == version for one in found)
     except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError):
         return False

@@ -25,6 +25,7 @@ from reshelve.store.objects import ObjectStore
 _LIST_SECONDS = 5.0
 _LOG_SECONDS = 5.0  # a pointer object that is kept from being written hides no move for longer
 _LONGEST_WAIT = 15.0
+_LONGEST_PROBLEM = 300
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Pointers:
                 self._rankers = deployed_rankers(self.store)
                 self._listed_at = now
             for ranker in self._rankers:
-                self._look(ranker, now)
+                self._look_alone(ranker, now)
         except (TryAgainError, ConfigurationError) as error:  # a refusal may be mended while we run
             if self.away is None:
                 logger().warning("S3 is away, serving goes on", problem=str(error))
@@ -69,6 +70,20 @@ class Pointers:
         if self.away is not None:
             logger().info("S3 is back")
         self.away, self._wait, self.complete = None, 0.5, True
+
+    def _look_alone(self, ranker: str, now: float) -> None:
+        """What one ranker's objects do is that ranker's matter: the others are followed all the same."""
+        try:
+            self._look(ranker, now)
+        except (TryAgainError, ConfigurationError):
+            raise  # of the store and the keys, which are everybody's
+        except Exception as error:
+            problem = f"its log cannot be read: {type(error).__name__}: {error}"[:_LONGEST_PROBLEM]
+            if problem != self.damaged.get(ranker):
+                logger(ranker=ranker).exception(
+                    "the deployment is damaged, the last good state stays in force", problem=problem
+                )
+            self.damaged[ranker], self._looked_at[ranker] = problem, now
 
     def _look(self, ranker: str, now: float) -> None:
         found, changed = self.store.get_if_changed(pointer_key(ranker), self._tags.get(ranker))

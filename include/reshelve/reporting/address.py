@@ -7,12 +7,12 @@ A report goes by the version that the night published, `20110830001`, or, where 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from datetime import datetime
 
 from reshelve.errors import DataError
 from reshelve.lineage.run import Run
+from reshelve.store.json_documents import json_value
 from reshelve.store.layout import run_folder, runs_of
 from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
@@ -64,7 +64,7 @@ def read_report(store: ObjectStore, ranker: str, name: str | int) -> bytes | Non
         return None
     result = store.get(f"{key.removesuffix(FILE)}result.json")
     try:
-        said = json.loads(result.body) if result is not None else {}
+        said = json_value(result.body) if result is not None else {}
         signature = {SIGNATURE: said["signature"]} if said.get("signature") else {}
         statement = report_statement(key, found.body, str(said.get("made_at")))
         at = datetime.fromisoformat(said["made_at"]) if signature else None

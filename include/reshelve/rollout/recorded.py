@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from reshelve.kind_registry import kind_of
 from reshelve.logs import logger
 from reshelve.names import is_day
 from reshelve.protocol import messages
+from reshelve.store.json_documents import json_value
 from reshelve.store.layout import requests_of
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore
@@ -90,7 +90,7 @@ def known_answers(store: ObjectStore, manifest: Manifest) -> KnownAnswer | None:
     if body is None:
         return None
     try:
-        found = json.loads(body)
+        found = json_value(body)
         inputs = {name: np.array(texts, dtype=object) for name, texts in found["inputs"].items()}
         return KnownAnswer(Recorded(str(found["signature"]), inputs), np.array(found["score"], dtype=float))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from reshelve.errors import DataError
 from reshelve.names import RankerName, Version
 from reshelve.statistics.interval import Interval
+from reshelve.store.json_documents import json_object
 from reshelve.store.layout import models_of
 from reshelve.store.signatures import Trust, check_signature
 from reshelve.store.verdicts import check_verdict
@@ -127,9 +127,7 @@ class Manifest(_ManifestPart):
         `stored_at`: when the store says that it was written; None where it is not the store's.
         """
         try:
-            document = json.loads(body)
-            if not isinstance(document, dict):
-                raise ValueError("no object")
+            document = json_object(body)
         except ValueError as error:
             raise DataError(f"{what}: its manifest is not valid", f"no JSON object: {error}") from error
         signer = check_signature(

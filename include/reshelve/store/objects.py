@@ -38,6 +38,7 @@ from reshelve.store.errors import (
     our_error,
     require_s3,
 )
+from reshelve.store.json_documents import json_value
 from reshelve.store.puts import put_if
 
 __all__ = [
@@ -188,9 +189,9 @@ class ObjectStore:
             return entity_tag(answer, self.bucket, key, "PutObject")
 
     def get_json(self, key: str) -> Any | None:
-        """The parsed object, or None where there is none."""
+        """The parsed object, or None where there is none. Raises ValueError where it is no JSON."""
         found = self.get(key)
-        return None if found is None else json.loads(found.body)
+        return None if found is None else json_value(found.body)
 
     def put_json(self, key: str, value: Any, *, if_absent: bool = False, if_match: str | None = None) -> str:
         """Write JSON; see `put`."""

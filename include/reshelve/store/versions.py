@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from reshelve.errors import DataError, TryAgainError
 from reshelve.files import digest_of_file
 from reshelve.logs import logger
 from reshelve.names import version_of
+from reshelve.store.json_documents import json_object
 from reshelve.store.layout import models_of
 from reshelve.store.manifest import (
     MANIFEST,
@@ -248,12 +248,12 @@ def sign_again(store: ObjectStore, ranker: str, *, unsigned: bool = False) -> li
         if found is None:
             continue
         try:
-            bare = unsigned and SIGNATURE not in json.loads(found.body)
+            bare = unsigned and SIGNATURE not in json_object(found.body)
             manifest = Manifest.parse(found.body, what, Trust({}, False) if bare else trusted)
         except (DataError, ValueError) as error:
             logger(ranker=ranker, version=version).warning("not signed", problem=str(error))
             continue
-        document = json.loads(manifest.body)
+        document = json_object(manifest.body)
         if (document.get(SIGNATURE) or {}).get("key") != name:
             check_uploaded(store, manifest)
             # A verdict from before there were roles is signed too: whoever signs the version again says that it holds.
