@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from reshelve.deployments.deployment_log import Entry, Pointer, pointer_key
 from reshelve.deployments.release_table import Event
-from reshelve.deployments.signed_entries import StoredEntry, entry_key, read_stored, sign_move
+from reshelve.deployments.signed_entries import StoredEntry, entry_key, read_stored
 from reshelve.lineage.run import Run
 from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
+from reshelve.store.signatures import Signed, signed, signing_key
 from reshelve.store.versions import sign_result
 
 
@@ -25,7 +27,9 @@ def put_entry(store: ObjectStore, entry: Entry, role: Role = Role.RELEASE) -> St
     ranker = entry.pointer.ranker
     before = read_stored(store, ranker, entry.sequence - 1) if entry.sequence > 1 else None
     chained = entry.model_copy(update={"before": "" if before is None else before.digest})
-    stored = sign_move(chained, role)
+    document = signed(chained.model_dump(mode="json"), signing_key(role), Signed.MOVE)
+    body = json.dumps(document).encode()
+    stored = StoredEntry(entry_key(ranker, entry.sequence), ranker, entry.sequence, body, datetime.now(UTC))
     store.put(stored.key, stored.body)
     return stored
 

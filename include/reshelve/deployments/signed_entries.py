@@ -11,15 +11,17 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from reshelve.deployments.legality import misfit, roles_for
 from reshelve.deployments.pointer import Entry, Pointer
 from reshelve.errors import ConfigurationError, DataError
+from reshelve.logs import logger
 from reshelve.names import require_ranker
 from reshelve.store.json_documents import json_object
 from reshelve.store.layout import deployments_of
@@ -30,13 +32,18 @@ from reshelve.store.signatures import (
     Signed,
     Trust,
     check_signature,
-    signatures_required,
+    key_name,
     signed,
     signing_key,
     signing_key_path,
+    trust,
 )
 
 _AT_ONCE = 8
+_SLOW_CLOCK = timedelta(
+    minutes=15
+)  # this host's may be so far behind the store's, whose time of a move counts
+_ENDS_SOON = timedelta(days=30)
 _DIGITS = 8
 
 
@@ -161,18 +168,54 @@ def check_move(stored: StoredEntry, before: Pointer, digest: str, trusted: Trust
 def sign_move(entry: Entry, preferred: Role) -> StoredEntry:
     """The entry as it is to be stored, signed with the key of `preferred`, else of another role that may make the move.
 
-    Raises ConfigurationError where this host has no such key.
+    Raises ConfigurationError where this host has no such key, or only keys whose signature nobody would believe.
     """
-    allowed = roles_for(entry)
-    roles = [preferred, *(role for role in (Role.PERSON, Role.RELEASE) if role is not preferred)]
-    there = [role for role in roles if role in allowed and signing_key_path(role).is_file()]
-    if not there and signatures_required():
-        wanted = " or ".join(str(signing_key_path(role)) for role in roles if role in allowed)
-        raise ConfigurationError(
-            f"{entry.pointer.ranker}: no private key here may sign {entry.action}",
-            f"expected {wanted}; docs/how-to/keys.md says which host has which key",
-        )
-    key = signing_key(there[0]) if there else None
+    key = _key_for(entry, preferred)
     document = signed(entry.model_dump(mode="json"), key, Signed.MOVE)
     ranker, body = entry.pointer.ranker, json.dumps(document).encode()
-    return StoredEntry(entry_key(ranker, entry.sequence), ranker, entry.sequence, body, datetime.now(UTC))
+    place = entry_key(ranker, entry.sequence)
+    return StoredEntry(place, ranker, entry.sequence, body, datetime.now(UTC) + _SLOW_CLOCK)
+
+
+def _key_for(entry: Entry, preferred: Role) -> Ed25519PrivateKey | None:
+    """The first key here that may sign the move; None where signatures are off and there is none."""
+    allowed, trusted, problems = roles_for(entry), trust(), []
+    for role in [preferred, *(role for role in (Role.PERSON, Role.RELEASE) if role is not preferred)]:
+        if role not in allowed:
+            continue
+        try:
+            return _good_key(role, entry, trusted)
+        except ConfigurationError as error:
+            problems.append(error.headline)
+            if signing_key_path(role).exists():
+                logger(ranker=entry.pointer.ranker).warning(
+                    "a key here cannot sign", role=role.value, problem=error.headline
+                )
+    if not trusted.required:
+        return None
+    raise ConfigurationError(
+        f"{entry.pointer.ranker}: no private key here may sign {entry.action}",
+        "; ".join([*problems, "docs/how-to/keys.md says which host has which key"]),
+    )
+
+
+def _good_key(role: Role, entry: Entry, trusted: Trust) -> Ed25519PrivateKey:
+    """A role's private key. Raises ConfigurationError where it cannot be read, or nobody would believe what it signs now."""
+    private, now = signing_key(role), datetime.now(UTC)
+    public = trusted.keys.get(key_name(private.public_key()))
+    if public is None:
+        if not trusted.required:
+            return private
+        raise ConfigurationError(f"{signing_key_path(role)}: its public key is not trusted here")
+    if role not in public.roles:
+        raise ConfigurationError(
+            f"{signing_key_path(role)}: it is trusted as {' or '.join(public.roles)} alone"
+        )
+    if ended := public.ended(entry.pointer.moved_at or now, now + _SLOW_CLOCK):
+        raise ConfigurationError(f"{signing_key_path(role)}: {ended}")
+    if public.not_after is not None and public.not_after - now < _ENDS_SOON:
+        logger(role=role.value, key=public.name).warning(
+            "a key expires soon: docs/how-to/keys.md says how it is replaced",
+            not_after=public.not_after.isoformat(),
+        )
+    return private
