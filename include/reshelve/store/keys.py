@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from reshelve.errors import ConfigurationError, DataError
 from reshelve.logs import logger
 from reshelve.names import rankers_in
 from reshelve.store import signatures
 from reshelve.store.layout import MODELS
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.roles import Role
-from reshelve.store.trusted_keys import read_trusted
+from reshelve.store.trusted_keys import read_all_trusted
 from reshelve.store.versions import sign_again
 
 
@@ -30,8 +31,7 @@ def make(
     """
     now = datetime.now(UTC)
     not_after = None if days is None else now + timedelta(days=days)
-    trusted, _ = read_trusted(signatures.trusted_keys_path())
-    elsewhere = {role for key in trusted.values() if not key.ended(now) for role in key.roles}
+    elsewhere = trusted_roles()
     there = [role for role in roles if signatures.signing_key_path(role).exists()]
     if there and not if_missing:
         signatures.make_key_pair(there[0])  # which says that it is there, and makes none
@@ -41,6 +41,16 @@ def make(
         private = str(signatures.signing_key_path(role))
         logger(key=key).info("made a key pair", role=role.value, private=private)
     return {"made": [role.value for role in made], **describe()}
+
+
+def trusted_roles(*, of_one: bool = False) -> set[Role]:
+    """The roles of all trusted keys that have not ended; `of_one`: of keys that have one role alone.
+
+    Raises ConfigurationError for a file that is no trusted key: it may be the one of a role that seems to have none.
+    """
+    trusted, now = read_all_trusted(signatures.trusted_keys_path()), datetime.now(UTC)
+    counted = [key for key in trusted.values() if not key.ended(now) and not (of_one and len(key.roles) > 1)]
+    return {role for key in counted for role in key.roles}
 
 
 def describe() -> dict[str, Any]:
@@ -66,7 +76,16 @@ def sign(ranker: str, *, unsigned: bool) -> dict[str, Any]:
 
 
 def sign_all(store: ObjectStore) -> None:
-    """Sign everything a store has from before there were keys."""
+    """Sign everything a store has from before there were keys. What is refused of one ranker is logged."""
     for ranker in rankers_in(store.folders(MODELS), MODELS):
-        if done := sign_again(store, ranker, unsigned=True):
+        try:
+            done = sign_again(store, ranker, unsigned=True)
+        except (DataError, ConfigurationError) as error:
+            logger(ranker=ranker).error(
+                "not all versions from before there were keys are signed",
+                problem=str(error),
+                then=f"reshelve keys sign --ranker {ranker} --unsigned",
+            )
+            continue
+        if done:
             logger(ranker=ranker).info("signed versions from before there were keys", versions=done)

@@ -124,7 +124,7 @@ def trust() -> Trust:
     if required and not keys:
         raise ConfigurationError(
             f"no trusted public key in {directory}",
-            f"{_HINT}; RESHELVE_SIGNATURES=off loads unsigned versions",
+            f"{_HINT}, and the log which file was left out; RESHELVE_SIGNATURES=off loads unsigned versions",
         )
     return Trust(keys, required, digest)
 

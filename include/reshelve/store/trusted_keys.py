@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from reshelve.errors import ConfigurationError
+from reshelve.logs import logger
 from reshelve.store.roles import Role
 
 _BEGIN = b"-----BEGIN"
@@ -103,31 +104,47 @@ def write_public(
 def read_trusted(directory: Path) -> tuple[dict[str, TrustedKey], str]:
     """The keys of a directory by their names, and a digest of all that is said of them; read where a file has changed.
 
-    Raises ConfigurationError naming the file that is no trusted key.
+    A file that is no trusted key is left out, with an error in the log: it takes the others' word from nobody.
     """
-    paths = sorted(directory.glob("*.pem"))
-    try:
-        stamps = tuple(
-            (str(path), found.st_mtime_ns, found.st_size) for path in paths for found in [path.stat()]
-        )
-    except OSError as error:
-        raise ConfigurationError(f"{directory}: a trusted key cannot be read", str(error)) from error
-    return _read_all(stamps)
+    return _read_all(_stamps(directory))
+
+
+def read_all_trusted(directory: Path) -> dict[str, TrustedKey]:
+    """The keys of a directory. Raises ConfigurationError naming the file that is no trusted key."""
+    return {key.key: key for path in sorted(directory.glob("*.pem")) for key in [_parse(path, _read(path))]}
+
+
+def _stamps(directory: Path) -> tuple[tuple[str, int, int, int], ...]:
+    found = []
+    for path in sorted(directory.glob("*.pem")):
+        try:
+            about = path.stat()
+            found.append((str(path), about.st_mtime_ns, about.st_ctime_ns, about.st_size))
+        except OSError:  # a link to nothing: told where it is read
+            found.append((str(path), 0, 0, 0))
+    return tuple(found)
 
 
 @lru_cache(maxsize=16)
-def _read_all(stamps: tuple[tuple[str, int, int], ...]) -> tuple[dict[str, TrustedKey], str]:
+def _read_all(stamps: tuple[tuple[str, int, int, int], ...]) -> tuple[dict[str, TrustedKey], str]:
     keys, digest = {}, hashlib.sha256()
-    for name, _, _ in stamps:
-        path = Path(name)
+    for name, *_ in stamps:
         try:
-            body = path.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(f"{path} is not a public key", str(error)) from error
-        key = _parse(path, body)
+            body = _read(Path(name))
+            digest.update(hashlib.sha256(body).digest())
+            key = _parse(Path(name), body)
+        except ConfigurationError as error:
+            logger(file=name).error("a trusted key is left out: its file is damaged", problem=str(error))
+            continue
         keys[key.key] = key
-        digest.update(hashlib.sha256(body).digest())
     return keys, digest.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} is not a public key", str(error)) from error
 
 
 def _parse(path: Path, body: bytes) -> TrustedKey:

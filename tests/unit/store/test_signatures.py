@@ -271,10 +271,15 @@ def test_keys_from_before_there_were_roles_go_on(published: ObjectStore) -> None
         ("person\n", ":1: 'person'"),
     ],
 )
-def test_a_trusted_key_that_says_something_else_is_refused(store: ObjectStore, lines: str, said: str) -> None:
-    """A misspelt `revoked` must not leave the key in force."""
+def test_a_trusted_key_that_says_something_else_does_not_count(
+    store: ObjectStore, capsys: pytest.CaptureFixture[str], lines: str, said: str
+) -> None:
+    """A misspelt `revoked` must not leave the key in force, nor take the others out."""
     path = next(signatures.trusted_keys_path().glob("*.pem"))
     path.write_text(lines + path.read_text()[path.read_text().index("-----BEGIN") :])
+    assert len(trust().keys) == len(Role) - 1 and path.stem not in trust().keys
+    logged = "".join(capsys.readouterr())
+    assert path.name in logged and said in logged
     with pytest.raises(ConfigurationError) as refused:
-        trust()
+        keys.make(if_missing=True)  # which has to know which roles have a key
     assert path.name in str(refused.value) and said in str(refused.value)
