@@ -48,6 +48,10 @@ class MarkFile:
             return None
         return found if (found.bucket, found.pointer.ranker) == (self._bucket, self._ranker) else None
 
+    def is_there(self) -> bool:
+        """Whether anything is kept."""
+        return self.path is not None and self.path.is_file()
+
     def write(self, mark: Mark) -> None:
         """Keep it, unless a later one is kept already. A disk that refuses costs the memory alone."""
         if self.path is None:

@@ -29,10 +29,13 @@ def verify(
     trusted: Trust,
     before: Pointer | None,
     digest: str = "",
+    *,
+    again: bool = False,
 ) -> Followed:
     """As many of the entries as verify, from the newest one on by which a person vouches for the log.
 
     `before`, `digest`: the state and the entry that they follow; None: the first one has to stand by its signature alone.
+    `again`: they were followed before, when the manifests of what they offer could be read.
     """
     place = _newest_vouch(entries, trusted, digest)
     good = [] if place is None else [entries[place]]
@@ -50,8 +53,9 @@ def verify(
             break
         good.append(stored)
     while good:
-        wanted = good[-1].entry.pointer.wanted
-        found = ((number, held(store, one.entry, wanted)) for number, one in enumerate(good))
+        pointer = good[-1].entry.pointer
+        known = frozenset() if again else pointer.wanted - {pointer.previous}
+        found = ((number, held(store, one.entry, pointer.wanted, known)) for number, one in enumerate(good))
         number, why = next(((number, why) for number, why in found if why), (0, ""))
         if not why:
             break
@@ -59,10 +63,17 @@ def verify(
     return Followed(good, problem, place is not None and bool(good))
 
 
-def held(store: ObjectStore, entry: Entry, wanted: frozenset[int] | None = None) -> str:
+def held(
+    store: ObjectStore,
+    entry: Entry,
+    wanted: frozenset[int] | None = None,
+    known: frozenset[int | None] | None = None,
+) -> str:
     """Why a version may not be released: the gate held it, and no person's signature lets it serve all the same.
 
-    `wanted`: only these versions matter, for what is offered and gone again serves nobody.
+    `wanted`: only these versions matter, for what is offered and gone again serves nobody. `known`: of these it has to be
+    known what the gate said, where one is offered (whoever vouched knew it); None: of all. Else whoever may delete a
+    manifest for a while hides what it says.
     """
     pointer = entry.pointer
     begins = entry.action in (Event.OFFER, Event.VOUCH)
@@ -71,15 +82,17 @@ def held(store: ObjectStore, entry: Entry, wanted: frozenset[int] | None = None)
     if wanted is not None and pointer.canary not in wanted:
         return ""
     try:
-        manifest = read_manifest(store, pointer.ranker, pointer.canary)
-    except (DataError, StoreRefusedError):
-        return ""  # nobody loads it; or who may not read versions asks only servers whose agents did
-    if manifest is None or manifest.gate.verdict == "promote":
-        return ""
-    return (
-        f"{entry_key(pointer.ranker, entry.sequence)} offers version {pointer.canary}, of which the gate said"
-        f" {manifest.gate.verdict}, and no person allows it"
-    )
+        manifest, why = read_manifest(store, pointer.ranker, pointer.canary), "is missing"
+    except StoreRefusedError:
+        return ""  # who may not read versions asks only servers whose agents did
+    except DataError as error:
+        manifest, why = None, f"cannot be read: {words(error)}"
+    offers = f"{entry_key(pointer.ranker, entry.sequence)} offers version {pointer.canary}"
+    if manifest is None:
+        needed = known is None or (entry.action == Event.OFFER and pointer.canary in known)
+        return f"{offers}, whose manifest {why}" if needed else ""
+    said = manifest.gate.verdict
+    return "" if said == "promote" else f"{offers}, of which the gate said {said}, and no person allows it"
 
 
 def wrong_after(last: StoredEntry, store: ObjectStore, trusted: Trust) -> str:

@@ -50,6 +50,7 @@ class VerifiedLog:
         self._store, self.ranker = store, require_ranker(ranker)
         self._file = MarkFile(folder, store.bucket, ranker)
         self._mark = self._file.read()
+        self._kept = self._file.is_there()  # where it is deleted later, nothing is remembered here either
         self._etag = ""
         self._doubted = ""  # the trust under which what was followed does not verify any more
         self._doubt = ""
@@ -75,6 +76,8 @@ class VerifiedLog:
         """Follow what was added. Raises TryAgainError or ConfigurationError for what the store or the keys do."""
         with self._lock:
             before, trusted = self.problem, trust()
+            if self._kept and not self._file.is_there():
+                self._forget()
             self.problem = self._begin(trusted) if self._mark is None else self._go_on(self._mark, trusted)
             if self.problem and self.problem != before:
                 logger(ranker=self.ranker).error(
@@ -144,7 +147,9 @@ class VerifiedLog:
         return last
 
     def _go_on(self, mark: Mark, trusted: Trust) -> str:
-        if mark.trust != trusted.digest and self._doubted != trusted.digest:
+        if mark.trust == trusted.digest:
+            self._doubted = self._doubt = ""  # a key's file was mended
+        elif self._doubted != trusted.digest:
             mark = self._verify_again(mark, trusted)
         fresh = read_stored(self._store, self.ranker, mark.sequence + 1)
         if fresh is None:
@@ -172,7 +177,7 @@ class VerifiedLog:
         first = max(mark.since, mark.sequence - _WINDOW + 1)
         entries = unbroken(read_many(self._store, self.ranker, range(first, mark.sequence + 1)))
         begins = Pointer(ranker=self.ranker) if entries and entries[0].sequence == 1 else None
-        found = verify(self._store, entries, trusted, begins) if entries else Followed()
+        found = verify(self._store, entries, trusted, begins, again=True) if entries else Followed()
         self._doubted, self._doubt = trusted.digest, found.problem
         if found.problem or not entries or entries[-1].digest != mark.digest:
             return mark  # the latter is told below
@@ -210,6 +215,14 @@ class VerifiedLog:
         )
         self._etag = last.etag
         self._file.write(self._mark)
+        self._kept = self._file.is_there()
+
+    def _forget(self) -> None:
+        """A person deleted what this host remembers, as after a bucket was restored: begin anew."""
+        logger(ranker=self.ranker).warning(
+            "how far the log was followed was deleted: it is read anew", file=str(self._file.path)
+        )
+        self._mark, self._kept, self._etag, self._doubted, self._doubt = None, False, "", "", ""
 
 
 _LOGS: WeakKeyDictionary[ObjectStore, dict[str, VerifiedLog]] = WeakKeyDictionary()
