@@ -7,12 +7,14 @@ wrote into it what verifies nowhere. Never done by itself: whoever vouches has l
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from reshelve.deployments.deployment_log import carry, deployed_rankers, log_of, next_state
 from reshelve.deployments.pointer import Entry, Pointer
 from reshelve.deployments.release_table import Event
 from reshelve.deployments.signed_entries import (
+    StoredEntry,
     check_signed,
     claims_signature,
     entry_key,
@@ -32,6 +34,10 @@ from reshelve.store.signatures import trust
 _AT_ONCE = 512
 
 
+class HeldError(ConfigurationError):
+    """The release under way is of a version that may not serve by anybody's vouching."""
+
+
 def vouch(store: ObjectStore, ranker: str, move: int, *, by: str, reason: str) -> Pointer:
     """Vouch for the log up to number `move`; what lies beyond it is set aside. The state after it, which is that of `move`.
 
@@ -42,6 +48,7 @@ def vouch(store: ObjectStore, ranker: str, move: int, *, by: str, reason: str) -
         raise ConfigurationError("whoever vouches for a log needs a name", "give a name: --by NAME")
     log = log_of(store, ranker)
     followed = log.look()
+    beyond = [number for number in log_numbers(store, ranker) if number > move]
     if followed is not None and move < followed.sequence:
         raise DataError(
             f"{ranker}: move {followed.sequence} is followed already",
@@ -61,7 +68,7 @@ def vouch(store: ObjectStore, ranker: str, move: int, *, by: str, reason: str) -
         before=last.digest,
     )
     if why := held(store, entry if move == (followed and followed.sequence) else _without_leave(entry)):
-        raise ConfigurationError(
+        raise HeldError(
             f"{ranker}: {why}", "vouch for the move before its offer, and release it with --allow-held"
         )
     stored = sign_move(entry, Role.PERSON)
@@ -71,7 +78,12 @@ def vouch(store: ObjectStore, ranker: str, move: int, *, by: str, reason: str) -
         raise ConfigurationError(
             f"{ranker}: nobody would believe this: {error.headline}", error.detail
         ) from error
-    _set_aside(store, ranker, move)
+    if (again := log.look()) != followed:
+        raise TryAgainError(
+            f"{ranker}: the log has moved meanwhile, to move {again.sequence if again else 0}",
+            f"look at it again, then vouch: reshelve log --ranker {ranker}",
+        )
+    _set_aside(store, ranker, beyond)
     try:
         store.put(stored.key, stored.body, if_absent=True, content_type="application/json")
     except PreconditionFailedError as error:
@@ -89,16 +101,42 @@ def _without_leave(entry: Entry) -> Entry:
 
 
 def vouch_for_unsigned(store: ObjectStore, *, by: str, reason: str) -> dict[str, int]:
-    """Vouch for every log that has no signed move at all; ranker → the move that it was vouched up to."""
+    """Vouch for every log that has no signed move at all; ranker → the move that it was vouched up to.
+
+    A release under way of a version that the gate held ends with it. A log that cannot be vouched for is logged, with what
+    a person types, and keeps no other one from it. Raises TryAgainError where the store is away.
+    """
     found = {}
     for ranker in deployed_rankers(store):
         numbers = log_numbers(store, ranker)
         entries = read_many(store, ranker, numbers[-_AT_ONCE:])
-        if entries and not any(claims_signature(stored) for stored in entries):
-            vouch(store, ranker, numbers[-1], by=by, reason=reason)
-            logger(ranker=ranker).info("vouched for the log from before moves were signed", moves=numbers[-1])
-            found[ranker] = numbers[-1]
+        if not entries or any(claims_signature(stored) for stored in entries):
+            continue
+        try:
+            found[ranker] = _vouch_for(store, ranker, entries, by, reason)
+        except (DataError, ConfigurationError) as error:
+            logger(ranker=ranker).error(
+                "the log from before moves were signed is not followed: a person has to vouch for it",
+                problem=str(error),
+                then=f"reshelve log --ranker {ranker}; reshelve vouch --ranker {ranker} --move N --by NAME --reason …",
+            )
+            continue
+        logger(ranker=ranker).info("vouched for the log from before moves were signed", moves=found[ranker])
     return found
+
+
+def _vouch_for(store: ObjectStore, ranker: str, entries: Sequence[StoredEntry], by: str, reason: str) -> int:
+    last = entries[-1].sequence
+    try:
+        vouch(store, ranker, last, by=by, reason=reason)
+    except HeldError as error:
+        offers = [one.sequence for one in entries if one.entry.action == Event.OFFER]
+        if not offers or offers[-1] == 1:
+            raise
+        logger(ranker=ranker).warning("a release of a version that the gate held ends", problem=str(error))
+        last = offers[-1] - 1
+        vouch(store, ranker, last, by=by, reason=reason)
+    return last
 
 
 def _digest(store: ObjectStore, ranker: str, first: int, last: int) -> str:
@@ -110,10 +148,10 @@ def _digest(store: ObjectStore, ranker: str, first: int, last: int) -> str:
     return whole.hexdigest()
 
 
-def _set_aside(store: ObjectStore, ranker: str, move: int) -> None:
-    """Entries beyond a move are kept for who wants to know what was tried, and are in the log's way no more."""
+def _set_aside(store: ObjectStore, ranker: str, numbers: Sequence[int]) -> None:
+    """These entries are kept for who wants to know what was tried, and are in the log's way no more."""
     at = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    for number in [number for number in log_numbers(store, ranker) if number > move]:
+    for number in numbers:
         stored = read_stored(store, ranker, number)
         if stored is not None:
             store.put(f"{deployments_of(ranker)}set-aside/{at}-{number:08d}.json", stored.body)
