@@ -56,7 +56,7 @@ class Follower:
             if not self._away:
                 logger(ranker=self.ranker).warning("the pointer is not read", problem=error.headline)
             self._away = True
-        except Exception as error:  # of what lies in the bucket: no request fails for it
+        except Exception as error:  # noqa: BLE001 - of what lies in the bucket: no request fails for it
             if not self._away:
                 logger(ranker=self.ranker).exception("the pointer is not read", problem=str(error)[:300])
             self._away = True

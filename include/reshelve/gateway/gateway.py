@@ -74,7 +74,7 @@ def run_gateway(
             gateway.ready.unlink(missing_ok=True)
         with (
             Counter(gateway.counts) as counter,
-            Readiness(gateway.ready, gateway.servers, lambda: _stable(pointers) if looked.is_set() else None),
+            Readiness(gateway.ready, gateway.servers, lambda: _wanted(pointers) if looked.is_set() else None),
             Servers(gateway.servers) as answering,
         ):
             _follow(gateway, pointers, looked, counter, answering, stop, every)
@@ -162,10 +162,17 @@ def _certificate(certificate: Path | None, key: Path | None, directory: Path) ->
     return certificate.absolute(), key.absolute()
 
 
-def _stable(pointers: Pointers) -> list[Stable]:
-    """What the gateway has to be able to ask for."""
+def _wanted(pointers: Pointers) -> list[Stable] | None:
+    """What the gateway has to be able to ask for; None where it is not known."""
+    if _believes_nothing(pointers):
+        return None
     known = dict(pointers.known)
     return [(name, pointer.stable) for name, pointer in known.items() if pointer.stable is not None]
+
+
+def _believes_nothing(pointers: Pointers) -> bool:
+    """Whether rankers are deployed, and none of their logs verifies: what should serve is not known."""
+    return bool(pointers.damaged) and not pointers.known
 
 
 def _edge(gateway: Gateway) -> Nginx:
@@ -196,9 +203,9 @@ def _follow(
             pointers.refresh()
             if pointers.away is None:
                 looked.set()
-            # Restarted while S3 is away: what nginx has is better than knowing no ranker.
-            blind = pointers.away is not None and not pointers.known and inner.pid() is not None
-            if not blind:
+            # Restarted while S3 is away, or no log is believed: what nginx has is better than knowing no ranker.
+            blind = _believes_nothing(pointers) or (pointers.away is not None and not pointers.known)
+            if not blind or inner.pid() is None:
                 inner.follow(gateway_inner.render(gateway, pointers.known, answering.silent()))
             _keep_up(admissions)
             # After those that it asks.

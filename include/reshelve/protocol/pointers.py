@@ -77,7 +77,7 @@ class Pointers:
             self._look(ranker, now)
         except (TryAgainError, ConfigurationError):
             raise  # of the store and the keys, which are everybody's
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever lies in the bucket
             problem = f"its log cannot be read: {type(error).__name__}: {error}"[:_LONGEST_PROBLEM]
             if problem != self.damaged.get(ranker):
                 logger(ranker=ranker).exception(
