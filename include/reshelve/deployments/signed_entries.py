@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,9 +41,8 @@ from reshelve.store.signatures import (
 )
 
 _AT_ONCE = 8
-_SLOW_CLOCK = timedelta(
-    minutes=15
-)  # this host's may be so far behind the store's, whose time of a move counts
+# So far this host's clock may be behind the store's, whose time of a move counts.
+_SLOW_CLOCK = timedelta(minutes=15)
 _ENDS_SOON = timedelta(days=30)
 _DIGITS = 8
 
@@ -187,7 +187,7 @@ def _key_for(entry: Entry, preferred: Role) -> Ed25519PrivateKey | None:
             return _good_key(role, entry, trusted)
         except ConfigurationError as error:
             problems.append(error.headline)
-            if signing_key_path(role).exists():
+            if os.path.exists(signing_key_path(role)):  # noqa: PTH110 - in a folder that is closed to us, it is none
                 logger(ranker=entry.pointer.ranker).warning(
                     "a key here cannot sign", role=role.value, problem=error.headline
                 )

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -68,7 +69,7 @@ class TrustedKey:
         for word, end in (("revoked", self.revoked), ("expired", self.not_after)):
             if end is None:
                 continue
-            late = stored_at is not None and stored_at > end + _LATE
+            late = stored_at is not None and stored_at - _LATE > end  # `end` may be the last moment there is
             if signed_at is None or signed_at > end or late:
                 return f"the key {self.name} {word} at {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC, before this was signed"
         return ""
@@ -151,7 +152,7 @@ def _parse(path: Path, body: bytes) -> TrustedKey:
     lines, begin, pem = body.partition(_BEGIN)
     try:
         public = serialization.load_pem_public_key(begin + pem)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"{path} is not a public key", str(error)) from error
     if not isinstance(public, Ed25519PublicKey):
         raise ConfigurationError(f"{path} is not an Ed25519 key", "expected a file of `reshelve keys make`")
