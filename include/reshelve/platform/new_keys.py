@@ -26,11 +26,13 @@ def make_keys(home: Path, *, old_keys_sign: bool = True) -> None:
     """Make what is missing. What is new is written down first, until `take_over` is done: a start may be broken off between.
 
     No key is made for a role whose private key is kept elsewhere: another one is trusted. `old_keys_sign`: keys from before
-    there were roles are such, too. Raises ConfigurationError for a file of a trusted key that is none.
+    there were roles are such, too. Raises ConfigurationError where one is missing, and a file of a trusted key is none.
     """
+    missing = [role for role in Role if not signing_key_path(role).exists()]
+    if not missing:
+        return
     known, begun = keys.trusted_roles(), _written_down(home)
     elsewhere = known if old_keys_sign else keys.trusted_roles(of_one=True)
-    missing = [role for role in Role if not signing_key_path(role).exists()]
     wanted = [role for role in missing if role in begun or role not in elsewhere]
     if new := begun | {role for role in wanted if role not in known}:
         write_whole(home / _MARKER, "\n".join(sorted(new)), durable=True)
