@@ -1,32 +1,22 @@
 """Whom a source has forgotten: what `reshelve forget` was asked for, so that nothing brings their rows back.
 
-`forgotten/<source>/<name>.json`, one for each call: digests of the ids, of which each stage drops the rows that it reads,
-and the days on which rows were found. Raw files, and programs that land for themselves, still have those rows: landing,
-and the examples stage, leave them out from then on. Ids are kept as digests only; who has one can see whether it is there.
+`forgotten/<source>/<name>.json`, one for each call: digests of the ids, of which each stage drops the rows that it reads
+(`forgotten_rows`), and the days on which rows were found. Raw files, and programs that land for themselves, still have those
+rows: landing, and the examples stage, leave them out from then on. Ids are kept as digests only; who has one can see whether
+it is there. A digest is of an id and its kind: user 4711 is not visit 4711.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 
-import duckdb
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from reshelve.clickstream.database import column
-from reshelve.files import whole
+from reshelve.errors import TryAgainError
 from reshelve.store.objects import ObjectStore
-
-ID_COLUMNS = ("user_id", "session_id", "session")
-"""Where rows of any file name a person: events, and logged requests."""
 
 
 class Request(BaseModel):
@@ -37,6 +27,7 @@ class Request(BaseModel):
     at: datetime
     ids: tuple[str, ...]  # digests, sorted
     days: tuple[date, ...] = ()
+    looked: bool = False  # whether `days` are all that have rows of these ids
 
     @property
     def mark(self) -> str:
@@ -51,15 +42,36 @@ def _short(digests: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """All digests of a source. `generation` names them: empty where nobody was forgotten. `requests` are their marks."""
+    """All that a source was asked to forget."""
 
+    asked: tuple[Request, ...]
     digests: frozenset[str]
-    generation: str
-    requests: tuple[str, ...]
+    generation: str  # names the digests: empty where nobody was forgotten
 
-    def names(self, value: str) -> bool:
-        """Whether an id is one of them."""
-        return digest_of(value) in self.digests
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """The marks of the requests."""
+        return tuple(sorted(request.mark for request in self.asked))
+
+    def user(self, value: str) -> bool:
+        """Whether a user id is one of them."""
+        return user_digest(value) in self.digests
+
+    def session(self, value: str, days: Iterable[date]) -> bool:
+        """Whether a session id is one of them: on one of `days`, or on all."""
+        return session_digest(value) in self.digests or any(
+            visit_digest(value, day) in self.digests for day in days
+        )
+
+    def was_read(self, left_out: Collection[str], days: Collection[date]) -> bool:
+        """Whether who read `days`, and left out the requests of those marks, may have read rows of somebody else's request.
+
+        A request whose days are not known yet may be of any day.
+        """
+        return any(
+            request.mark not in left_out and (not request.looked or not set(days).isdisjoint(request.days))
+            for request in self.asked
+        )
 
 
 def prefix_of(source: str) -> str:
@@ -67,9 +79,23 @@ def prefix_of(source: str) -> str:
     return f"forgotten/{source}/"
 
 
-def digest_of(value: str) -> str:
-    """What is kept of an id."""
-    return hashlib.sha256(f"reshelve forget\0{value}".encode()).hexdigest()
+def user_digest(value: str) -> str:
+    """What is kept of a user id."""
+    return _digest("user", value)
+
+
+def session_digest(value: str) -> str:
+    """What is kept of a session id that was named: it is theirs on every day."""
+    return _digest("session", value)
+
+
+def visit_digest(value: str, day: date) -> str:
+    """What is kept of a session id that was found with a person: it is theirs on that day alone, for ids come again."""
+    return _digest("visit", f"{day.isoformat()}\0{value}")
+
+
+def _digest(kind: str, value: str) -> str:
+    return hashlib.sha256(f"reshelve forget\0{kind}\0{value}".encode()).hexdigest()
 
 
 def read_forgotten(store: ObjectStore, source: str) -> Forgotten:
@@ -80,90 +106,37 @@ def read_forgotten(store: ObjectStore, source: str) -> Forgotten:
         if key.endswith(".json")
     ]
     digests = frozenset(digest for request in found for digest in request.ids)
-    return Forgotten(digests, _short(digests), tuple(sorted(request.mark for request in found)))
+    return Forgotten(tuple(found), digests, _short(digests))
+
+
+def require_no_wish_since(store: ObjectStore, source: str, known: Forgotten, what: str) -> None:
+    """For who is about to keep rows that were read before. Raises TryAgainError where somebody was forgotten since."""
+    if read_forgotten(store, source).generation != known.generation:
+        raise TryAgainError(
+            f"{source}: it was asked to forget somebody while {what}", "nothing of it was kept: do it again"
+        )
 
 
 def add_request(
-    store: ObjectStore, source: str, name: str, ids: Iterable[str], days: Collection[date]
+    store: ObjectStore,
+    source: str,
+    name: str,
+    digests: Iterable[str],
+    days: Collection[date] = (),
+    *,
+    looked: bool = False,
 ) -> Request:
-    """Keep, or add to, the request of that name; what was in it stays."""
+    """Keep, or add to, the request of that name; what was in it stays. With further ids it has to be looked for again."""
     key = f"{prefix_of(source)}{name}.json"
     before = store.get_json(key)
     known = Request.model_validate(before) if before else Request(at=datetime.now(UTC), ids=())
+    ids = tuple(sorted({*known.ids, *digests}))
     made = Request(
         at=known.at,
-        ids=tuple(sorted({*known.ids, *map(digest_of, ids)})),
+        ids=ids,
         days=tuple(sorted({*known.days, *days})),
+        looked=looked or (known.looked and ids == known.ids),
     )
     if made != known:
         store.put_json(key, made.model_dump(mode="json"))
     return made
-
-
-def drop_events(db: duckdb.DuckDBPyConnection, forgotten: Forgotten) -> int:
-    """Delete their rows from DuckDB's table `events`; how many."""
-    if not forgotten.digests:
-        return 0
-    dropped = 0
-    for name in map(column, ("user_id", "session_id")):
-        found = db.execute(f"SELECT DISTINCT {name} FROM events WHERE {name} IS NOT NULL").fetchall()
-        doomed = [value for (value,) in found if forgotten.names(value)]
-        if doomed:
-            row = db.execute(f"DELETE FROM events WHERE {name} IN (SELECT unnest(?))", [doomed]).fetchone()
-            dropped += int(row[0]) if row else 0
-    return dropped
-
-
-def drop_from_file(path: Path, digests: frozenset[str]) -> int:
-    """Rewrite a Parquet file without rows of theirs, whole or not at all; how many there were. Order and schema stay.
-
-    Raises pyarrow.ArrowException where the file is damaged.
-    """
-    if not digests:
-        return 0
-    with pq.ParquetFile(path) as file:
-        named = [name for name in ID_COLUMNS if name in file.schema_arrow.names]
-        if not named:
-            return 0
-        ids = pq.read_table(path, columns=named)
-    doomed = {name: _doomed(ids[name], digests) for name in named}
-    if not any(doomed.values()):
-        return 0
-    table = pq.read_table(path)
-    bad = [pc.fill_null(pc.is_in(table[name].cast(pa.string()), pa.array(found, pa.string())), False) for name, found in doomed.items()]  # fmt: skip
-    either = bad[0]
-    for more in bad[1:]:
-        either = pc.or_(either, more)
-    kept = table.filter(pc.invert(either))
-    with whole(path) as partial:
-        pq.write_table(kept, partial, compression="zstd")
-    return len(table) - len(kept)
-
-
-def _doomed(ids: pa.ChunkedArray, digests: frozenset[str]) -> list[str]:
-    return [
-        str(value)
-        for value in pc.unique(ids).to_pylist()
-        if value is not None and digest_of(str(value)) in digests
-    ]
-
-
-def mentions(path: Path, known: Forgotten) -> bool:
-    """Whether a file of text (CSV, JSON lines, gzip or not) has one of the ids as a field. Raises OSError, EOFError."""
-    answers: dict[str, bool] = {}
-    for line in _lines(path):
-        for value in re.split(r"[,;\t\"{}:\s]+", line):
-            if value not in answers:
-                answers[value] = known.names(value)
-            if answers[value]:
-                return True
-    return False
-
-
-def _lines(path: Path) -> Iterator[str]:
-    if path.suffix == ".gz":
-        with gzip.open(path, "rt", errors="replace") as packed:
-            yield from packed
-    else:
-        with path.open(errors="replace") as plain:
-            yield from plain

@@ -17,7 +17,8 @@ import duckdb
 import pyarrow.parquet as pq
 
 from reshelve.clickstream.events import catalogue_key
-from reshelve.clickstream.forgotten import Forgotten, drop_from_file, read_forgotten
+from reshelve.clickstream.forgotten import Forgotten, read_forgotten
+from reshelve.clickstream.forgotten_rows import drop_from_file
 from reshelve.clickstream.masks import mask_file
 from reshelve.config.ranker import place_of
 from reshelve.errors import ConfigurationError, DataError, MisfitError, TryAgainError
@@ -128,7 +129,7 @@ def fetch(run: Run, split: Split, scratch: Path, forgotten: Forgotten) -> Inputs
             arriving = partial_of(path)
             run.store.download_file(_good_rows(run, source, day, split.digests[day]), arriving)
             mask_file(arriving)  # days that were validated when less was masked
-            drop_from_file(arriving, forgotten.digests)
+            drop_from_file(arriving, forgotten, [day])
             arriving.rename(path)
         files.append(path)
         rows += pq.read_metadata(path).num_rows

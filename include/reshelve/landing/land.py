@@ -20,7 +20,8 @@ import duckdb
 from reshelve.clickstream.database import EVENT_TYPES, column, database, known, reader, text, write_parquet
 from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.events import EVENT_SCHEMA, landed_prefix
-from reshelve.clickstream.forgotten import drop_events, drop_from_file, read_forgotten
+from reshelve.clickstream.forgotten import Forgotten, read_forgotten, require_no_wish_since
+from reshelve.clickstream.forgotten_rows import drop_events, drop_from_file
 from reshelve.clickstream.masks import mask_file
 from reshelve.clickstream.privacy import protect
 from reshelve.config.yaml_models import line_of
@@ -113,7 +114,7 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
             dropped += drop_events(db, forgotten)  # and by those that are landed
             elsewhere = _elsewhere(db, mapping, span, files, directory) if mapping.lands_by_day else {}
             days = [each for each in _days(db, first, span.last) if only is None or each[0] in only]
-            landed = _Landing(store, db, source, directory, forgotten.digests)
+            landed = _Landing(store, db, source, directory, forgotten)
             log = logger(stage="land", source=source)
             progress = Progress(log, "landing", "rows", sum(count for _, count in days))
             for day, count in days:
@@ -222,7 +223,7 @@ class _Landing:
     db: duckdb.DuckDBPyConnection
     source: str
     directory: Path
-    forgotten: frozenset[str]
+    forgotten: Forgotten  # whose rows are not among these
     skipped: int = 0
     late: list[date] = field(default_factory=list)
     refused: dict[date, DataError] = field(default_factory=dict)
@@ -256,6 +257,7 @@ class _Landing:
         if keys:
             self.late.append(day)
         key = f"{prefix}part-{len(keys)}.parquet"
+        require_no_wish_since(self.store, self.source, self.forgotten, f"{day} was landed")
         try:
             self.store.put(key, path.read_bytes(), if_absent=True)
         except PreconditionFailedError as error:
@@ -275,7 +277,7 @@ class _Landing:
             landed.append(self.directory / f"landed-{number}.parquet")
             self.store.download_file(key, landed[-1])
             mask_file(landed[-1])  # the same rows may have landed when less was masked
-            drop_from_file(landed[-1], self.forgotten)  # or are there until `forget` has come to them
+            drop_from_file(landed[-1], self.forgotten, [day])  # or are there until `forget` has come to them
         new, old = f"(FROM {reader([path])})", f"(SELECT {_AS_READ_NOW} FROM {reader(landed)})"
         try:  # other bytes may hold the same rows: another DuckDB wrote them, or ids were made otherwise
             if self._sum(new) == self._sum(old):

@@ -120,6 +120,7 @@ BUCKET = (
     Held("forgotten/*/*.json", "whom to forget", "digests of ids", "rows that come again are left out", End.LASTS, Forget.KEEPS),
     EXAMPLES,
     Held("runs/*/*/stages/**", "which run has made what", "", "runs of a day share stages", End.RUN),
+    Held("runs/*/*/*/pin.json", "how a night began", "", "its stages and its release go by it", End.RUN),
     Held("runs/**", "results, weights, packages and reports of runs", "queries that may be remembered (`remember`)", "stages are resumed and explained", End.RUN, Forget.WHOLE),
     Held("models/**", "published versions", "queries that may be remembered (`remember`)", "they serve", End.VERSION, Forget.SAYS),
     Held("deployments/*/agents/**", "agents' reports", "", "the release waits for them", End.SILENT),

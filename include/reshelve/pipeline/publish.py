@@ -12,12 +12,12 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from reshelve.clickstream.forgotten import read_forgotten
 from reshelve.errors import DataError
 from reshelve.lineage.results import ExamplesResult, TrainResult
 from reshelve.lineage.run import Run, code_version
 from reshelve.logs import logger
 from reshelve.names import version_of
+from reshelve.pipeline.reuse import has_read_forgotten
 from reshelve.progress import Progress
 from reshelve.store.conditions import require_conditional_writes
 from reshelve.store.layout import models_of
@@ -75,11 +75,9 @@ def publish(run: Run) -> dict[str, Any]:
 
 def _require_nobody_forgotten(run: Run) -> None:
     """Raises DataError where somebody was forgotten whose rows this night may have read."""
-    source = run.ranker.data.source
-    read = run.stage("examples").require(ExamplesResult).forgotten
-    if read_forgotten(run.store, source).generation != read:
+    if has_read_forgotten(run):
         raise DataError(
-            f"{run.id}: {source} was asked to forget somebody since this night read its rows",
+            f"{run.id}: {run.ranker.data.source} was asked to forget somebody since this night read its rows",
             "nothing is published; repeat `reshelve forget`, then begin the night again",
         )
 

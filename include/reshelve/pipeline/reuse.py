@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
+from reshelve.clickstream.forgotten import read_forgotten
 from reshelve.lineage.record import newest_record, read_record
+from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import EXPIRED, IdentityOf, Result, Run, run_stage
 from reshelve.lineage.stage import Stage, StageIdentity
 from reshelve.lineage.stage import identity as identity_with
+from reshelve.logs import logger
 from reshelve.pipeline.changed import flat
 from reshelve.pipeline.stages import NAMES, stage_of, stages_of
 from reshelve.store.layout import run_folder
 
 _MOST_REASONS = 4
+_READER = "examples"  # the stage that reads rows of people
 _LONGEST = 80  # characters of a change that is told with its values
 
 
@@ -50,7 +55,34 @@ def do_stage(run: Run, name: str, work: Callable[[Run], Result]) -> Result:
         stage_of(name).result.model_validate(result)
         return result
 
+    if name == _READER:
+        _drop_what_knew(run)
     return run_stage(run, name, checked, identity_of(name))
+
+
+def has_read_forgotten(run: Run) -> bool:
+    """Whether the examples of a run have rows of somebody whom its source was asked to forget since."""
+    read = run.stage(_READER).read(ExamplesResult)
+    if read is None:
+        return False
+    days = [date.fromisoformat(day) for day in read.verdicts]
+    return read_forgotten(run.store, run.ranker.data.source).was_read(read.left_out, days)
+
+
+def _drop_what_knew(run: Run) -> None:
+    """Where a run that has published nothing has read rows of somebody who was forgotten since: it does all of it again.
+
+    The examples go last, and of each stage its result: broken off, the next call goes on.
+    """
+    if not has_read_forgotten(run) or (run.stage("publish").result() or {}).get("published"):
+        return
+    logger(run=run.id).info("somebody was forgotten whose rows this night has read: it does its stages again")
+    for planned_stage in reversed(stages_of(run.ranker)):
+        stage = run.stage(planned_stage.name)
+        with stage.lock():
+            keys = [key for key, _ in run.store.list(f"{stage.prefix}/")]
+            run.store.delete(sorted(keys, key=lambda key: key.endswith("/result.json")))
+            stage.clear()
 
 
 def take_over(run: Run, name: str) -> bool:
@@ -66,14 +98,15 @@ def take_over(run: Run, name: str) -> bool:
 def planned(run: Run) -> list[PlannedStage]:
     """All stages of a run, in order, as things are; nothing is written or fetched."""
     found: dict[str, PlannedStage] = {}
+    anew = has_read_forgotten(run)
     for stage in stages_of(run.ranker):
-        found[stage.name] = _planned(stage, run, found)
+        found[stage.name] = _planned(stage, run, found, anew)
     return list(found.values())
 
 
-def _planned(stage: Stage, run: Run, before: dict[str, PlannedStage]) -> PlannedStage:
+def _planned(stage: Stage, run: Run, before: dict[str, PlannedStage], anew: bool) -> PlannedStage:
     here = run.stage(stage.name)
-    done = here.result()
+    done = None if anew else here.result()
     if done is not None and not run.store.exists(here.expired):
         by = done.get("run") or run.id
         why = "this run has done it" if by == run.id else f"taken over from run {_short(by)}"

@@ -14,6 +14,8 @@ from reshelve.settings import settings
 from reshelve.store.layout import run_folder
 from reshelve.store.objects import ObjectStore
 
+ENDED = "ended_at"
+"""What `forget` adds to the pin of a night whose work it has deleted."""
 _DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
@@ -69,7 +71,7 @@ def under_way(store: ObjectStore, source: str) -> list[str]:
                 continue
             pin = store.get_json(f"{run_folder(run)}pin.json")
             begun = datetime.fromisoformat(pin["begun_at"]) if pin else None
-            if begun is not None and begun > since and not _ended(store, run):
+            if pin and begun is not None and begun > since and not pin.get(ENDED) and not _ended(store, run):
                 found.append(run)
         for lock in sorted((settings().work / ranker).glob("*/*/.*.lock")):
             run = f"{ranker}/{lock.parent.parent.name}/{lock.parent.name}"

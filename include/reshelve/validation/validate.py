@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from reshelve.clickstream.events import catalogue_key, landed_prefix, validated_prefix
-from reshelve.errors import ConfigurationError
+from reshelve.clickstream.forgotten import Forgotten, read_forgotten, require_no_wish_since
+from reshelve.errors import ConfigurationError, TryAgainError
 from reshelve.logs import logger
 from reshelve.progress import Progress
 from reshelve.raw.local_files import plain_name
@@ -133,6 +134,7 @@ def _validate(
             verdict=PartitionDecision.MISSING, headline=headline, source=source, partition=partition
         )
         return {**missing.result(), "reused": False}
+    forgotten = read_forgotten(store, source)  # before a row is read
     landed = landed_digest(store, objects)
     released = released_rules(store, source, partition)
     judged_by = f"{landed}|{rules.digest()}|{','.join(released)}|{_code_digest()}"
@@ -145,7 +147,7 @@ def _validate(
         verdict=PartitionDecision.STOP, headline="", source=source, partition=partition,
         digest=digest, landed=landed, folder=f"{digest}/", released=released,
     )  # fmt: skip
-    verdict = _judge(store, verdict, objects, rules.releasing(released))
+    verdict = _judge(store, verdict, objects, rules.releasing(released), forgotten)
     logger(stage="validate", source=source, partition=str(partition)).debug(
         "judged", verdict=verdict.verdict.value, seconds=round(time.monotonic() - started, 2)
     )
@@ -153,7 +155,11 @@ def _validate(
 
 
 def _judge(
-    store: ObjectStore, verdict: PartitionVerdict, objects: Sequence[str], rules: RuleFile
+    store: ObjectStore,
+    verdict: PartitionVerdict,
+    objects: Sequence[str],
+    rules: RuleFile,
+    forgotten: Forgotten,
 ) -> PartitionVerdict:
     """Judge into a scratch directory, publish its files in a folder of their own, then the verdict.
 
@@ -189,12 +195,23 @@ def _judge(
         )
         kept = verdict.model_dump(include={"digest", "landed", "folder", "released"})
         judged = judged.model_copy(update={**kept, "report_uri": store.uri(verdict.file("report.html"))})
+        _require_rows_as_read(store, verdict, objects, forgotten)
         store.upload_directory(out, validated_prefix(source, partition) + verdict.folder.rstrip("/"))
     store.put_json(
         judged.file("verdict.json"), judged.result()
     )  # of its own: models keep its digest in their lineage
     store.put_json(verdict_key(source, partition), judged.result())
     return judged
+
+
+def _require_rows_as_read(
+    store: ObjectStore, verdict: PartitionVerdict, objects: Sequence[str], forgotten: Forgotten
+) -> None:
+    """Raises TryAgainError where `forget` was asked for, or was at work on these rows, since they were read."""
+    source, day = verdict.source, verdict.partition
+    require_no_wish_since(store, source, forgotten, f"{day} was validated")
+    if forgotten.digests and landed_digest(store, objects) != verdict.landed:
+        raise TryAgainError(f"{source}: {day} lost rows while it was validated", "validate it again")
 
 
 def _download(store: ObjectStore, prefix: str, objects: Sequence[str], directory: Path) -> list[Path]:

@@ -145,6 +145,10 @@ def forget(
     users: Annotated[
         Path | None, typer.Option("--users", help="A file of user ids, one a line; - reads standard input.")
     ] = None,
+    session: Annotated[
+        list[str] | None,
+        typer.Option("--session", help="A session id of a visitor without a user id; may be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete people's rows from all that is kept of a source, and keep them from coming back; safe to repeat.
@@ -152,7 +156,9 @@ def forget(
     Exit 75 while a night of the source is under way: repeat it when that has ended. Exit 73 if a file could not be
     reached; it is named, and all others are done."""
     try:
-        result = call("reshelve.pipeline.forget:forget", source, [*(user or []), *_listed(users)])
+        result = call(
+            "reshelve.pipeline.forget:forget", source, [*(user or []), *_listed(users)], session or []
+        )
     except errors.PartlyDoneError as error:
         show(error.result, as_json, f"forget: {source}")
         raise

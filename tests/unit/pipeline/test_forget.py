@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
@@ -13,16 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from reshelve.clickstream.events import landed_prefix
-from reshelve.clickstream.forgotten import read_forgotten
+from reshelve.clickstream.forgotten import add_request, read_forgotten, user_digest
 from reshelve.clickstream.privacy import pseudonym, pseudonym_keys
 from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, TryAgainError
 from reshelve.landing.land import land
 from reshelve.lineage.run import Run
 from reshelve.pipeline.forget import forget
+from reshelve.pipeline.pinned_night import begin, rules_of
 from reshelve.pipeline.publish import _require_nobody_forgotten
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
+from reshelve.validation.history import load_history
+from reshelve.validation.readiness import readiness
 from reshelve.validation.validate import validate
 
 DAYS = [date(2011, 8, 1), date(2011, 8, 2)]
@@ -120,11 +124,11 @@ def shop(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def assert_forgotten(shop: Shop) -> None:
-    """No row of hers, nor of her visit before she logged in, and all rows of the others."""
+    """No row of hers, nor of her visit before she logged in, and all rows of the others: of v1 on another day, too."""
     for name in ("clickstream/", "validated/"):
         found = shop.rows(name)
         assert {row["user_id"] for row in found} == {"ben", None}
-        assert {row["session_id"] for row in found} == {"v2", "v3"} and len(found) == 4
+        assert sorted(row["session_id"] for row in found) == ["v1", "v2", "v2", "v3", "v3"]
     assert shop.rows("requests/") == [{"session": "v2"}]
     assert {key.split("/")[2] for key, _ in shop.store.list("runs/shop/")} == {"2011-07-30"}
     assert [path.name for path in sorted(settings().work.glob("shop/*/*"))] == ["bbbbbbbbbbbb"]
@@ -135,17 +139,18 @@ def test_all_that_is_kept_is_reached_and_nothing_comes_back(shop: Shop) -> None:
     found = forget("shop", ["anna"])
     assert_forgotten(shop)
     assert (found["rows"], found["runs"]) == (
-        {"landed": 3, "validated": 3, "requests": 1},
+        {"landed": 2, "validated": 2, "requests": 1},
         ["shop/2011-08-02/aaaaaaaaaaaa"],
     )
     again = forget("shop", ["anna"])
-    assert (again["rows"], again["runs"], again["days"]) == ({}, [], ["2011-08-01", "2011-08-02"])
+    assert (again["rows"], again["runs"], again["days"]) == ({}, [], ["2011-08-01"])
     done = land("shop")  # the raw files still have her
     assert (done["skipped"], done["refused"], done["late"]) == (2, [], 0)
     for day in DAYS:
-        validate("shop", day)  # into folders of their own, beside the first
+        assert readiness("shop", day)["verdict"] == "warn", "the verdicts hold for what is left"
+        validate("shop", day)  # the first into a folder of its own, beside the one before
     found = shop.rows("clickstream/") + shop.rows("validated/")
-    assert {row["session_id"] for row in found} == {"v2", "v3"} and len(found) == 4 + 8
+    assert {row["user_id"] for row in found} == {"ben", None} and len(found) == 5 + 5 + 2
 
 
 def test_a_later_call_leaves_alone_what_was_made_without_them(shop: Shop) -> None:
@@ -265,3 +270,99 @@ def test_nobody_is_refused(shop: Shop, people: list[str]) -> None:
     with pytest.raises(ConfigurationError, match="nobody is named"):
         forget("shop", people)
     assert read_forgotten(shop.store, "shop").generation == ""
+
+
+def test_a_visit_is_theirs_on_its_day_alone_and_a_user_is_no_visit(shop: Shop) -> None:
+    (shop.folder / "shop.yaml").write_text(MAPPING.format(folder=shop.folder))
+    rows = "\n".join(
+        (
+            "2011-08-01 09:00:00,anna,17,10,mug",
+            "2011-08-01 09:01:00,,17,11,mug",
+            "2011-08-01 09:02:00,ben,18,12,mug",  # together with anna: its rows without an id are nobody's
+            "2011-08-01 09:03:00,anna,18,13,mug",
+            "2011-08-01 09:04:00,,18,14,mug",
+            "2011-08-01 09:05:00,ben,anna,15,mug",
+            "2011-08-02 09:00:00,ben,17,16,mug",
+            "2011-08-02 09:01:00,,17,17,mug",
+        )
+    )
+    (shop.folder / "raw.csv").write_text(f"seen,who,visit,sku,q\n{rows}\n")
+    land("shop")
+    forget("shop", ["anna"])
+    assert sorted(row["item_id"] for row in shop.rows("clickstream/")) == ["12", "14", "15", "16", "17"]
+    (shop.folder / "raw-2.csv").write_text("seen,who,visit,sku,q\n2011-08-02 10:00:00,,17,20,mug\n")
+    assert land("shop")["late_days"] == ["2011-08-02"]
+    forget("shop", sessions=["17"])  # a visitor without an id, on any day
+    assert sorted(row["item_id"] for row in shop.rows("clickstream/")) == ["12", "14", "15", "16"]
+
+
+def test_a_full_disk_takes_no_log(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.fill()
+    real = pq.ParquetWriter.write_batch
+
+    def full(self: Any, batch: pa.RecordBatch, *rest: Any) -> None:
+        if "session" in batch.schema.names:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, batch, *rest)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
+    with pytest.raises(OSError, match="No space left"):
+        forget("shop", ["anna"])
+    assert shop.store.exists("requests/shop/dt=2011-08-01/a.parquet")
+
+
+def test_a_night_that_has_published_can_still_be_released(shop: Shop) -> None:
+    shop.fill()
+    run = "shop/2011-08-02/cccccccccccc"
+    ranker = Ranker.model_validate(RANKER)
+    begin(Run(ranker, DAYS[1], shop.store, settings().work, begun="cccccccccccc"), {})
+    shop.store.put_json(f"runs/{run}/examples/result.json", shop.result(DAYS))
+    shop.store.put_json(f"runs/{run}/publish/result.json", {"published": True})
+    assert run in forget("shop", ["anna"])["runs"]
+    assert [key for key, _ in shop.store.list(f"runs/{run}/")] == [f"runs/{run}/pin.json"]
+    assert rules_of("shop", run).release == ranker.release
+    again = forget("shop", ["anna"])  # it is not under way, nor deleted again
+    assert again["runs"] == [] and rules_of("shop", run).release == ranker.release
+
+
+def test_what_was_landing_or_being_validated_keeps_nothing_of_them(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.fill()
+    real = ObjectStore.delete
+    late = landed_prefix("shop", DAYS[1]) + "part-1.parquet"
+    first = shop.store.get(landed_prefix("shop", DAYS[0]) + "part-0.parquet")
+    assert first is not None
+
+    def landed_meanwhile(self: ObjectStore, keys: Any) -> Any:
+        if any("requests/" in key for key in keys):  # when the rows of all days are gone
+            self.put(late, first.body)
+        return real(self, keys)
+
+    monkeypatch.setattr(ObjectStore, "delete", landed_meanwhile)
+    assert forget("shop", ["anna"])["days"] == ["2011-08-01", "2011-08-02"]
+    assert "anna" not in {row["user_id"] for row in shop.rows("clickstream/")}
+
+
+@pytest.mark.parametrize("work", ["land", "validate"])
+def test_who_has_read_rows_before_the_wish_keeps_none(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    (shop.folder / "shop.yaml").write_text(MAPPING.format(folder=shop.folder))
+    (shop.folder / "raw.csv").write_text(CSV)
+    if work == "validate":
+        land("shop")
+
+    def asked(*_: Any, **__: Any) -> Any:
+        add_request(shop.store, "shop", "meanwhile", {user_digest("anna")})
+        return result
+
+    if work == "land":
+        result: Any = None
+        monkeypatch.setattr("reshelve.landing.land.protect", asked)
+    else:
+        result = load_history(shop.store, "shop", DAYS[0], 1, settings().work / "history", items=False)
+        monkeypatch.setattr("reshelve.validation.validate.load_history", asked)
+    with pytest.raises(TryAgainError, match="asked to forget"):
+        land("shop") if work == "land" else validate("shop", DAYS[0])
+    assert shop.rows("clickstream/" if work == "land" else "validated/") == []

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
+from reshelve.clickstream.forgotten import add_request, read_forgotten, user_digest
 from reshelve.errors import DataError
 from reshelve.lineage.run import Result, Run, run_stage, stage_prefix
 from reshelve.pipeline import retention, reuse
 from reshelve.pipeline.plan import plan
+from reshelve.pipeline.publish import _require_nobody_forgotten
 from reshelve.pipeline.references import load_ranker
 from reshelve.pipeline.retention import clean
-from reshelve.pipeline.reuse import do_stage, identity_of, take_over
+from reshelve.pipeline.reuse import do_stage, identity_of, planned, take_over
 from reshelve.pipeline.stages import stage_of
 from reshelve.processes import wait_until
 from reshelve.reporting.night import Night
@@ -218,3 +220,42 @@ def test_examples_that_another_run_took_over_lately_stay_and_are_made_again_when
     assert do_stage(first, "examples", work)["run"] == second.id, (
         "and the first takes over what there is again"
     )
+
+
+def examples_of(days: list[str]) -> dict[str, Any]:
+    return {"verdicts": dict.fromkeys(days, "x"), "left_out": [], "forgotten": ""}
+
+
+@pytest.mark.usefixtures("days")
+@pytest.mark.parametrize(
+    ("found_on", "again"), [([], False), ([date(2011, 8, 1)], False), ([date(2011, 8, 29)], True)]
+)
+def test_a_night_does_again_what_has_read_rows_of_somebody_who_was_forgotten_since(
+    store: ObjectStore, found_on: list[date], again: bool
+) -> None:
+    run = make_run()
+    do(run, "examples", **examples_of(["2011-08-29", "2011-08-30"]))
+    do(run, "train")
+    (run.stage("train").directory / "checkpoint").write_text("knows her")
+    add_request(store, "retail", "anna", {user_digest("anna")}, found_on, looked=True)
+    if again:
+        with pytest.raises(DataError, match="begin the night again"):
+            _require_nobody_forgotten(run)
+    else:
+        _require_nobody_forgotten(run)
+    assert [stage.result is None for stage in planned(run)[:1]] == [again]
+    left_out = list(read_forgotten(store, "retail").requests)
+    made = do(run, "examples", **{**examples_of(["2011-08-29", "2011-08-30"]), "left_out": left_out})
+    assert made["reused"] is not again
+    assert (run.stage("train").result() is None) is again
+    assert (run.stage("train").directory / "checkpoint").exists() is not again
+    _require_nobody_forgotten(run)
+
+
+@pytest.mark.usefixtures("days")
+def test_a_night_that_has_published_keeps_its_results(store: ObjectStore) -> None:
+    run = make_run()
+    do(run, "examples", **examples_of(["2011-08-30"]))
+    do(run, "publish", published=True)
+    add_request(store, "retail", "anna", {user_digest("anna")}, [DAY], looked=True)
+    assert do(run, "examples")["reused"] is True and run.stage("publish").result() is not None
