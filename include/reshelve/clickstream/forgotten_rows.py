@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -60,14 +61,14 @@ def drop_events(db: duckdb.DuckDBPyConnection, forgotten: Forgotten) -> int:
     return dropped + _deleted(db, statement, [list(sessions), list(days)])
 
 
-def _all(db: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[str, ...]]:
+def _all(db: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[Any, ...]]:
     with db.cursor() as own:
         own.execute(query)
         while rows := own.fetchmany(100_000):
             yield from rows
 
 
-def _deleted(db: duckdb.DuckDBPyConnection, statement: str, values: list[object]) -> int:
+def _deleted(db: duckdb.DuckDBPyConnection, statement: str, values: list[Any]) -> int:
     row = db.execute(statement, values).fetchone()
     return int(row[0]) if row else 0
 
@@ -96,7 +97,7 @@ def _any(path: Path, forgotten: Forgotten, days: Sequence[date]) -> bool:
 
 def visits_with_them(path: Path, forgotten: Forgotten, day: date) -> tuple[bool, set[str]]:
     """Whether a Parquet file of events has rows of theirs, and the visits in which a person of theirs was named."""
-    found, visits = False, set()
+    found, visits = False, set[str]()
     for batch in _id_batches(path):
         found = found or bool(pc.any(_theirs(batch, forgotten, [day])).as_py())
         named = _named(batch, forgotten)

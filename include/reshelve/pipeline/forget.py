@@ -1,7 +1,7 @@
 """`reshelve forget`: a person's rows leave everything that is kept of a source, and nothing brings them back.
 
 First the wish is written down (`clickstream.forgotten`): from then on landing and nights leave the rows out, and a night
-that has read them publishes nothing. Then it is looked whether a night is under way; and then the rows go. Each step may be
+that has read them publishes nothing until it has begun again. Then it is looked whether a night is under way; and then the rows go. Each step may be
 done again, and the days that were found are written down before a row of them goes: killed anywhere, the next call goes on.
 """
 
@@ -23,11 +23,7 @@ from reshelve.clickstream.forgotten import (
     user_digest,
     visit_digest,
 )
-from reshelve.clickstream.forgotten_rows import (
-    DamagedFileError,
-    drop_from_file,
-    mentions,
-)
+from reshelve.clickstream.forgotten_rows import DamagedFileError, drop_from_file, mentions
 from reshelve.clickstream.privacy import pseudonym, pseudonym_keys
 from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, TryAgainError
 from reshelve.logs import logger
@@ -38,12 +34,7 @@ from reshelve.raw.sources import load_source
 from reshelve.settings import settings
 from reshelve.store.layout import run_folder
 from reshelve.store.objects import ObjectStore, object_store
-from reshelve.validation.verdicts import (
-    landed_digest,
-    landed_objects,
-    read_verdict,
-    verdict_key,
-)
+from reshelve.validation.verdicts import landed_digest, landed_objects, read_verdict, verdict_key
 
 _MOST_NAMED = 10
 _ROUNDS = 5

@@ -69,12 +69,17 @@ def has_read_forgotten(run: Run) -> bool:
     return read_forgotten(run.store, run.ranker.data.source).was_read(read.left_out, days)
 
 
+def _begins_anew(run: Run) -> bool:
+    """Whether a run has to do all its stages again: it has published nothing, and never will with what it has read."""
+    return has_read_forgotten(run) and not (run.stage("publish").result() or {}).get("published")
+
+
 def _drop_what_knew(run: Run) -> None:
-    """Where a run that has published nothing has read rows of somebody who was forgotten since: it does all of it again.
+    """Delete what a run has made of rows of somebody who was forgotten since.
 
     The examples go last, and of each stage its result: broken off, the next call goes on.
     """
-    if not has_read_forgotten(run) or (run.stage("publish").result() or {}).get("published"):
+    if not _begins_anew(run):
         return
     logger(run=run.id).info("somebody was forgotten whose rows this night has read: it does its stages again")
     for planned_stage in reversed(stages_of(run.ranker)):
@@ -98,7 +103,7 @@ def take_over(run: Run, name: str) -> bool:
 def planned(run: Run) -> list[PlannedStage]:
     """All stages of a run, in order, as things are; nothing is written or fetched."""
     found: dict[str, PlannedStage] = {}
-    anew = has_read_forgotten(run)
+    anew = _begins_anew(run)
     for stage in stages_of(run.ranker):
         found[stage.name] = _planned(stage, run, found, anew)
     return list(found.values())

@@ -46,6 +46,7 @@ class SourceFiles:
                 yield from ((key, path) for path in self._fetched(key))
 
     def logs(self, rankers: Sequence[str]) -> Iterator[tuple[str, Path]]:
+        """The logged requests of rankers, likewise."""
         for ranker in rankers:
             for key, _ in self.store.list(requests_of(ranker)):
                 yield from ((key, path) for path in self._fetched(key))
@@ -62,7 +63,7 @@ class SourceFiles:
 
         A visit is judged by all files of the day. What is damaged is named when it is to be written anew.
         """
-        found, mentioned, visits = False, False, set()
+        found, mentioned, visits = False, False, set[str]()
         for key, path in self.tables(day):
             try:
                 if is_parquet(key):
