@@ -5,8 +5,8 @@ SHELL := /bin/bash
 RANKER ?= recommend
 PARTITION ?=
 RESHELVE := .venv/bin/reshelve
-# tests/conftest.py says which tests stay together.
-WORKERS := -n 2 --no-loadscope-reorder
+# tests/conftest.py says which tests stay together: those of the platform, which mostly wait, on one of the three.
+WORKERS := -n 3 --no-loadscope-reorder
 CODE := include/reshelve plugins dags tests benchmarks scripts
 # Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
 unexport PYTHONDONTWRITEBYTECODE
