@@ -22,8 +22,12 @@ def judged(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     return sign_result(run.ranker.name, run.stage("package").directory / "version", result)
 
 
-def put_entry(store: ObjectStore, entry: Entry, role: Role = Role.RELEASE) -> StoredEntry:
-    """Sign an entry, chain it to the one before it, and write it, in place of another one too."""
+def put_entry(store: ObjectStore, entry: Entry, role: Role | None = None) -> StoredEntry:
+    """Sign an entry, chain it to the one before it, and write it, in place of another one too.
+
+    `role`: whose key signs; default: the person's where only theirs counts, else the release's.
+    """
+    role = role or (Role.PERSON if entry.action in (Event.APPROVE, Event.VOUCH) else Role.RELEASE)
     ranker = entry.pointer.ranker
     before = read_stored(store, ranker, entry.sequence - 1) if entry.sequence > 1 else None
     chained = entry.model_copy(update={"before": "" if before is None else before.digest})
