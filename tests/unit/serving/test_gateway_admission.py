@@ -12,6 +12,7 @@ import pytest
 from reshelve.errors import TryAgainError
 from reshelve.gateway import admission_process
 from reshelve.gateway.admission_process import AdmissionProcess
+from reshelve.processes import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +54,7 @@ def test_a_start_that_takes_long_is_waited_for_a_little_at_a_time(
 ) -> None:
     with pytest.raises(TryAgainError):
         admission.follow(0.0)
+    wait_until(lambda: len(processes_of(tmp_path)) == 1, 30, "the process to be what it was started as")
     (starting,) = processes_of(tmp_path)
     admission.follow()
     assert str(admission.pid()) == starting, "the same one"

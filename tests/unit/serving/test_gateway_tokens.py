@@ -103,7 +103,7 @@ def test_a_given_token_is_kept_and_a_short_one_refused(tokens: Path) -> None:
         make("short", given="sixteen-letters-")
     assert "sixteen" not in str(short.value)
     with pytest.raises(ConfigurationError, match="by the name it begins with"):
-        make("fast", given=GIVEN, requests_per_second=1000)
+        make("fast", given=GIVEN, requests_per_second=2000)
 
 
 def test_a_revoked_token_is_refused_at_once(tokens: Path) -> None:
