@@ -46,6 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+WITH_AIRFLOWS_PROCESSES = {
+    f"tests/airflow/test_{name}.py" for name in ("platform", "security", "stale_pages")
+}
+
+
 class Together(LoadScopeScheduling):
     """A file's tests go to one worker, for what they share; and so do all that start a platform, one after the other.
 
@@ -54,7 +59,7 @@ class Together(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "platform" if file.startswith(("tests/airflow/", "tests/e2e/")) else file
+        return "platform" if file.startswith("tests/e2e/") or file in WITH_AIRFLOWS_PROCESSES else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
