@@ -258,8 +258,8 @@ def test_with_s3_away_serving_goes_on_and_recovers(
     directory, port = tmp_path / "own-s3", free_port()
     own = seaweedfs.start_seaweedfs(directory, port, tmp_path / "own-s3.log")
     try:
-        # The keys stay this session's: SeaweedFS takes those of its environment too.
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        for name, value in seaweedfs.environment(port, seaweedfs.credentials(directory)).items():
+            monkeypatch.setenv(name, value)
         objects.object_store.cache_clear()
         own_store = objects.object_store()
         own_store.create_bucket()
