@@ -195,7 +195,7 @@ def test_a_verb_closes_a_home_that_was_open_and_leaves_public_keys_readable(tmp_
     keys = home / "keys"
     assert keys.stat().st_mode & 0o777 == 0o700
     assert (keys / "trusted").stat().st_mode & 0o777 == 0o755
-    assert [path.stat().st_mode & 0o777 for path in (keys / "trusted").iterdir()] == [0o644]
+    assert {path.stat().st_mode & 0o777 for path in (keys / "trusted").iterdir()} == {0o644}
 
 
 def test_every_process_is_started_by_what_gives_it_its_umask() -> None:

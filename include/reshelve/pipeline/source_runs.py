@@ -11,7 +11,7 @@ from reshelve.errors import ConfigurationError
 from reshelve.files import take_lock
 from reshelve.pipeline.pinned_night import LONGEST_NIGHT
 from reshelve.settings import settings
-from reshelve.store.layout import run_folder
+from reshelve.store.layout import RUNS, run_folder, runs_of
 from reshelve.store.objects import ObjectStore
 
 ENDED = "ended_at"
@@ -28,7 +28,7 @@ def rankers_of(store: ObjectStore, source: str) -> list[str]:
                 found.add(name)
         except ConfigurationError:
             found.add(name)  # it cannot be said: its runs say whether they read such days
-    for name in store.folders("runs/"):
+    for name in store.folders(RUNS):
         runs = list(runs_of_ranker(store, name))
         if any(source_of(store, run) == source for run in runs[-3:]):
             found.add(name)
@@ -37,8 +37,8 @@ def rankers_of(store: ObjectStore, source: str) -> list[str]:
 
 def runs_of_ranker(store: ObjectStore, ranker: str) -> Iterator[str]:
     """The ids of a ranker's runs."""
-    for day in store.folders(f"runs/{ranker}/"):
-        for digest in store.folders(f"runs/{ranker}/{day}/"):
+    for day in store.folders(runs_of(ranker)):
+        for digest in store.folders(f"{runs_of(ranker)}{day}/"):
             if _DIGEST.fullmatch(digest):  # beside them are the day's records of stages
                 yield f"{ranker}/{day}/{digest}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+RUNS = "runs/"
 MODELS = "models/"
 DEPLOYMENTS = "deployments/"
 
@@ -18,12 +19,12 @@ def deployments_of(ranker: str) -> str:
 
 def runs_of(ranker: str) -> str:
     """Its nights: a folder for each day, and in it one for each run."""
-    return f"runs/{ranker}/"
+    return f"{RUNS}{ranker}/"
 
 
 def run_folder(run: str) -> str:
     """What one run (`<ranker>/<day>/<digest>`) has made: a folder for each stage."""
-    return f"runs/{run}/"
+    return f"{RUNS}{run}/"
 
 
 def requests_of(ranker: str) -> str:

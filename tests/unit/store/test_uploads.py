@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deployed import judged
 
 from reshelve.errors import DataError
 from reshelve.store import uploads
@@ -160,7 +161,7 @@ def test_a_publisher_killed_again_and_again_publishes_one_whole_version(
         ("package", {"bytes": 1}),
         ("examples", {}),
         ("train", {}),
-        ("gate", {"verdict": "promote"}),
+        ("gate", judged(run, {"verdict": "promote"})),
     ):
         run.stage(stage).commit(result)
     command = [sys.executable, "-c", _PUBLISH, str(tmp_path / "work")]
