@@ -184,7 +184,12 @@ def move_pointer(
         for version in wanted.wanted - pointer.wanted | new_stable:
             require_manifest(store, ranker, version)  # published, and signed by a trusted key
         moved = next_state(wanted, pointer, by=by, reason=reason)
-        stored = signed_entry(log, moved, change.action, change.evidence, role)
+        try:
+            stored = signed_entry(log, moved, change.action, change.evidence, role)
+        except ConfigurationError:
+            if (log.pointer or pointer).sequence == pointer.sequence:
+                raise
+            continue  # another thread of this process has moved it meanwhile, and follows the same log
         try:
             store.put(stored.key, stored.body, if_absent=True, content_type="application/json")
         except PreconditionFailedError:
