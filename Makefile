@@ -37,7 +37,7 @@ reset: stop ## Stop, and delete the local data: models, logs, database (.reshelv
 clean: reset ## Reset, and delete the environment (.venv) and the built wheel (.wheels) too
 	@rm -rf .venv .wheels .setup.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
 
-test: setup ## Run every test (half an hour on two cores): one worker begins with those that need the platform
+test: setup ## Run every test (some 40 minutes on two cores)
 	@.venv/bin/pytest $(WORKERS)
 
 test-fast: setup ## Run the tests without a server, a child process or a model (minutes)

@@ -217,6 +217,12 @@ def scripted_server(port: int = 0) -> Iterator[Told]:
         thread.join(timeout=10)
 
 
+MANY = json.dumps({"inputs": {"history": ["red mug"] * 2000}})
+"""A request of more rows than a token may ask."""
+SLOW = json.dumps({"inputs": {"history": ["sleep 5"]}})
+"""A request that a scripted server takes five seconds for."""
+
+
 @contextmanager
 def two_servers() -> Iterator[list[Told]]:
     """Two scripted model servers that have the stable version."""

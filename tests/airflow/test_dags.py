@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
@@ -72,6 +74,18 @@ def test_the_watch_leaves_a_night_its_slots(bag: DagBag, tmp_path: Path) -> None
     watch = dag(bag, "monitor")
     assert watch.max_active_tasks <= slots // 2
     assert watch.max_active_tasks > 1, "a look that hangs would hold up all the others"
+
+
+def test_a_rollback_has_a_slot_while_every_ranker_has_a_release_that_waits(
+    bag: DagBag, tmp_path: Path
+) -> None:
+    pools = yaml.safe_load((HERE / "airflow_settings.yaml").read_text())["airflow"]["pools"]
+    compose = yaml.safe_load((HERE / "docker-compose.yaml").read_text())["x-airflow-environment"]
+    computes = sum(pool["pool_slot"] for pool in pools) + dag(bag, "monitor").max_active_tasks
+    releases = [name for name in bag.dags if name.startswith("release_")]
+    for environment in (Machine(tmp_path).environment(), compose):
+        slots = int(re.findall(r"\d+", environment["AIRFLOW__CORE__PARALLELISM"])[-1])
+        assert slots - computes > len(releases)
 
 
 def test_every_task_follows_the_policy(bag: DagBag) -> None:

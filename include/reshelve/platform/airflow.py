@@ -43,7 +43,7 @@ def airflow_environment(machine: Machine) -> dict[str, str]:
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__PARALLELISM": "12",  # pools bound what computes; the others wait, and must not keep a rollback back
         "AIRFLOW__CORE__FERNET_KEY": secrets.fernet_key,
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",  # the default asks DNS, which may hang
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{machine.airflow_url}/execution/",

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from tests.deployed import judged
 from tests.graphs import graph_bytes
+from tests.shops import Shop, Told, open_gateway, two_servers
 
 from reshelve.agent.admin import ServerAdmin
 from reshelve.config.ranker import Ranker
@@ -305,3 +306,17 @@ def host(tmp_path: Path) -> Iterator[Host]:
     yield made
     for pid in made.started:
         stop_group(pid)
+
+
+@pytest.fixture
+def servers() -> Iterator[list[Told]]:
+    """Two scripted model servers."""
+    with two_servers() as found:
+        yield found
+
+
+@pytest.fixture
+def shop(store: ObjectStore, servers: list[Told], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """A shop whose gateway stands before `servers`."""
+    with open_gateway(store, servers, monkeypatch) as made:
+        yield made

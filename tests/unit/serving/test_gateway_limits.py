@@ -7,7 +7,6 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ from typing import Any
 import pytest
 from tests.deployed import put_state
 from tests.shops import (
+    MANY,
+    SLOW,
     STABLE,
     TOKEN,
     Shop,
     Told,
     make_token,
-    open_gateway,
     open_shop,
     scripted_server,
-    two_servers,
 )
 
 from reshelve.deployments.deployment_log import Pointer
@@ -33,20 +32,6 @@ from reshelve.processes import free_port, wait_until
 from reshelve.store.objects import ObjectStore
 
 pytestmark = pytest.mark.slow
-MANY = json.dumps({"inputs": {"history": ["red mug"] * 2000}})
-SLOW = json.dumps({"inputs": {"history": ["sleep 5"]}})
-
-
-@pytest.fixture
-def servers() -> Iterator[list[Told]]:
-    with two_servers() as found:
-        yield found
-
-
-@pytest.fixture
-def shop(store: ObjectStore, servers: list[Told], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    with open_gateway(store, servers, monkeypatch) as made:
-        yield made
 
 
 def asked(servers: list[Told]) -> int:

@@ -8,32 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.shops import Shop, Told, make_token, open_gateway, two_servers
+from tests.shops import MANY, SLOW, Shop, Told, make_token
 
 from reshelve.processes import wait_until
 from reshelve.settings import PROJECT
-from reshelve.store.objects import ObjectStore
 
 pytestmark = pytest.mark.slow
-MANY = json.dumps({"inputs": {"history": ["red mug"] * 2000}})
-SLOW = json.dumps({"inputs": {"history": ["sleep 5"]}})
-
-
-@pytest.fixture
-def servers() -> Iterator[list[Told]]:
-    with two_servers() as found:
-        yield found
-
-
-@pytest.fixture
-def shop(store: ObjectStore, servers: list[Told], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    with open_gateway(store, servers, monkeypatch) as made:
-        yield made
 
 
 class Others:
