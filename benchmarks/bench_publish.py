@@ -26,7 +26,6 @@ from reshelve.lineage.run import Run
 from reshelve.pipeline.publish import publish
 from reshelve.pipeline.references import load_ranker
 from reshelve.processes import guarded
-from reshelve.store import keys
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.versions import sign_result
 
@@ -58,7 +57,6 @@ def main() -> None:
     parser.add_argument("--s5cmd", default=shutil.which("s5cmd"))
     args = parser.parse_args()
     with own_store(None, "bench") as home:
-        keys.make(if_missing=True)
         directory = home / "version"
         (directory / "assets.extra").mkdir(parents=True)
         (directory / "saved_model.pb").write_bytes(os.urandom(args.megabytes * 1_000_000))

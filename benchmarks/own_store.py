@@ -1,4 +1,4 @@
-"""An object store for one benchmark alone, and the settings that reach it."""
+"""An object store and keys for one benchmark alone, and the settings that reach them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from reshelve.platform import seaweedfs
 from reshelve.processes import free_port, stop_group
 from reshelve.settings import settings
+from reshelve.store import keys
 from reshelve.store.objects import object_store
 
 
@@ -33,6 +34,7 @@ def own_store(home: str | None, bucket: str) -> Iterator[Path]:
         settings.cache_clear()
         object_store.cache_clear()
         try:
+            keys.make(if_missing=True)  # nothing unsigned is loaded, by a benchmark either
             object_store().create_bucket()
             yield directory
         finally:

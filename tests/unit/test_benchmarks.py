@@ -63,3 +63,26 @@ def test_a_benchmark_that_is_stopped_leaves_nothing(
         for pid in commands_of(mark):
             os.kill(pid, signal.SIGKILL)
         benchmark.wait()
+
+
+def test_what_a_benchmark_publishes_is_signed_and_can_be_read(tmp_path: Path) -> None:
+    script = (
+        "from own_store import own_store\n"
+        "from reshelve.store.signatures import trust\n"
+        "with own_store(None, 'bench'):\n"
+        "    print(len(trust().keys))\n"
+    )
+    bare = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RESHELVE_", "AWS_"))
+    } | {"TMPDIR": str(tmp_path)}
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=PROJECT / "benchmarks",
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert told.returncode == 0, told.stderr[-2000:]
+    assert int(told.stdout.split()[-1]) == 4
