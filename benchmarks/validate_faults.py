@@ -83,7 +83,7 @@ SELECT
   CASE WHEN fault = 'grade_given' THEN NULL WHEN fault = 'query_length' THEN repeat('x', 300)
        WHEN faulty AND visit % 10 < 3 THEN 'Spring_Sale_2026' ELSE 'query ' || (hash(visit, 1) % 5000) END AS query,
   CASE WHEN fault = 'item_known' THEN NULL ELSE 'item' || item END AS item_id,
-  CASE WHEN faulty AND i % 16 = 0 THEN NULL ELSE 'Title of item ' || item END AS item_title,
+  CASE WHEN faulty AND item % 5 = 0 THEN NULL ELSE 'Title of item ' || item END AS item_title,
   CASE WHEN fault = 'position_possible' THEN 0 WHEN place < 17 AND bot IS NULL THEN place + 1 END AS position,
   CASE WHEN fault = 'quantity_possible' THEN 0 WHEN place = 19 THEN 1 END AS quantity,
   CASE WHEN fault = 'price_possible' THEN -1.0 WHEN place = 19 THEN 1 + (hash(i) % 10000) / 100 END::DOUBLE AS price,
@@ -135,7 +135,6 @@ def _planted(db: duckdb.DuckDBPyConnection, rows: int, events: Path) -> dict[str
     def planned(where: str) -> int:
         return int(db.execute(f"SELECT count(*) FROM ({plan}) AS planned WHERE {where}").fetchone()[0])
 
-    counts["title_known"] = planned("i % 16 = 0")
     counts["on_time"] = int(
         db.execute(
             f"SELECT count(*) FROM {reader([events])} WHERE received_time - event_time > INTERVAL 48 HOUR"
@@ -148,11 +147,8 @@ def _planted(db: duckdb.DuckDBPyConnection, rows: int, events: Path) -> dict[str
         "visit % 10 < 3 AND coalesce(fault, '') NOT IN ('grade_given', 'query_length')"
     )
     counts["query_typed"] = counts["query_explodes"]
-    counts["item_listed"] = int(
-        db.execute(
-            f"SELECT count(*) FROM {reader([events])} WHERE CAST(item_id[5:] AS BIGINT) % 5 = 0"
-        ).fetchone()[0]
-    )
+    unlisted = f"SELECT count(*) FROM {reader([events])} WHERE CAST(item_id[5:] AS BIGINT) % 5 = 0"
+    counts["item_listed"] = counts["title_known"] = int(db.execute(unlisted).fetchone()[0])
     return counts
 
 
