@@ -37,6 +37,7 @@ from reshelve.platform import airflow, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import end_with, free_port, port_is_open, start, stop_group, wait_until
 from reshelve.protocol.reports import Report, Serving, write_report
+from reshelve.settings import settings
 from reshelve.store import keys, roles
 from reshelve.store.manifest import version_number
 from reshelve.store.objects import ObjectStore
@@ -206,7 +207,7 @@ class Viewer:
         self._connection.request(method, path, body, headers)
         answer = self._connection.getresponse()
         text = answer.read().decode()
-        assert answer.status < 300, text[:2000]
+        assert answer.status < 300, f"{path}: {answer.status}, {text[-2000:]}"
         return text
 
 
@@ -238,9 +239,11 @@ def main() -> int:
         machine = Machine(Path(folder), Ports(**{name: free_port() for name in Ports.model_fields}))
         environment = {
             **machine.environment(),
+            "RESHELVE_HOME": folder,  # its keys, not those of a platform that may run here
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{machine.airflow}/airflow.db",
         }
         os.environ.update({name: value for name, value in environment.items() if name != "PATH"})
+        settings.cache_clear()
         try:
             started.append(
                 seaweedfs.start_seaweedfs(machine.store, machine.ports.s3_port, machine.logs / "s3")

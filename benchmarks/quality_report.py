@@ -83,10 +83,10 @@ def report(ranker: Ranker, named: list[tuple[str, Night]]) -> None:
     document = {
         "benchmark": "quality", "ranker": ranker.name, "metric": ranker.gates.metric,
         "days": [name for name, _ in named], "questions": float(questions.weights.sum()),
-        **grading(ranker, nights), **(vars(mean) if mean else {}),
+        **grading(ranker, nights), **(mean._asdict() if mean else {}),
         "metrics": {name: questions.all_metrics(lists[name]) for name in names},
-        "differences": {name: vars(of) for name, of in differences["reshelve"].items()},
-        "network_differences": {n: vars(of) for n, of in differences.get(quality_peer.NETWORK, {}).items()},
+        "differences": {name: of._asdict() for name, of in differences["reshelve"].items()},
+        "network_differences": {n: of._asdict() for n, of in differences.get(quality_peer.NETWORK, {}).items()},
         "nights": [
             {"day": name, **summary(ranker, [n]), **grading(ranker, [n]), "seconds": n.seconds, "peak_mib": n.peak_mib}
             for name, n in named
@@ -119,4 +119,4 @@ def show(ranker: Ranker, named: list[tuple[str, Night]], differences: dict[str, 
         told = (f"{name} {of.value:+.4f} ({of.low:+.4f} to {of.high:+.4f})" for name, of in rivals.items())
         console.print(f"{ours} minus " + " · ".join(told), highlight=False, soft_wrap=True)
     if ranker.kind == "search" and quality_peer.LIGHTGBM not in names:
-        console.print(quality_peer.LEFT_OUT, highlight=False)
+        console.print(quality_peer.LEFT_OUT, highlight=False, markup=False)

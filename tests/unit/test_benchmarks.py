@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -65,24 +66,51 @@ def test_a_benchmark_that_is_stopped_leaves_nothing(
         benchmark.wait()
 
 
-def test_what_a_benchmark_publishes_is_signed_and_can_be_read(tmp_path: Path) -> None:
-    script = (
-        "from own_store import own_store\n"
-        "from reshelve.store.signatures import trust\n"
-        "with own_store(None, 'bench'):\n"
-        "    print(len(trust().keys))\n"
-    )
-    bare = {
-        name: value for name, value in os.environ.items() if not name.startswith(("RESHELVE_", "AWS_"))
-    } | {"TMPDIR": str(tmp_path)}
-    told = subprocess.run(
+def in_benchmarks(script: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """A script run as a benchmark is: from their folder, without a platform's settings."""
+    ours = ("RESHELVE_", "AWS_")
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return subprocess.run(
         [sys.executable, "-c", script],
         cwd=PROJECT / "benchmarks",
-        env=bare,
+        env=bare | {"TMPDIR": str(place)},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
+
+
+def test_what_a_benchmark_publishes_is_signed_and_can_be_read(tmp_path: Path) -> None:
+    told = in_benchmarks(
+        "from own_store import own_store\n"
+        "from reshelve.store.signatures import trust\n"
+        "with own_store(None, 'bench'):\n"
+        "    print(len(trust().keys))\n",
+        tmp_path,
+    )
     assert told.returncode == 0, told.stderr[-2000:]
     assert int(told.stdout.split()[-1]) == 4
+
+
+def test_what_nights_gave_becomes_a_table_and_a_json_line(tmp_path: Path) -> None:
+    told = in_benchmarks(
+        "from datetime import date\n"
+        "from quality_night import Night\n"
+        "from quality_report import report\n"
+        "from reshelve.examples.formats import HoldoutQuery\n"
+        "from reshelve.pipeline.references import load_ranker\n"
+        "asked = [HoldoutQuery(f'q{n}', f'text {n}', ['a'], 1.0, f'c{n}') for n in range(40)]\n"
+        "first, second = [['a', 'b']] * 40, [['b', 'a']] * 40\n"
+        "ranked = {'reshelve': first, 'network': first, 'bm25': second}\n"
+        "spent = {'train': 1.0, 'blend': 1.0}\n"
+        "night = Night(date(2011, 9, 26), asked, ranked, [[1.0, 0.0]] * 40, spent, 100)\n"
+        "report(load_ranker('search'), [('2011-09-26', night)])\n",
+        tmp_path,
+    )
+    assert told.returncode == 0, told.stderr[-2000:]
+    line = json.loads(told.stdout.splitlines()[-1])
+    assert line["metrics"]["reshelve"]["map@5"] == 1.0
+    assert line["differences"]["bm25"]["value"] == pytest.approx(0.5)
+    assert line["value"] == 1.0
+    assert "'.[bench]'" in told.stdout + told.stderr
