@@ -28,7 +28,7 @@ CHAMPION = 20110829001
 
 
 def ranker_of(kind: str, **values: Any) -> Ranker:
-    """A ranker of a kind, with a search and a price."""
+    """A ranker of a kind, with tuning and a price."""
     document: dict[str, Any] = {
         "name": "shelf", "title": "A shelf & <more>", "kind": kind, "data": {"source": "shop", "window_days": 5},
         "gates": {"metric": "recall@1", "group": "segment"},

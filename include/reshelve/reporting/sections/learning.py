@@ -23,7 +23,7 @@ def tuning(night: Night) -> Section:
         return Section("tuning", "Tuning", f"{why}: training used the ranker file's own values.", [])
     done = [entry for entry in history if entry["loss"] is not None]
     best = _best(done)
-    by = Ranker.new_name(found["ended"])
+    by = Ranker.new_name(found["ended"] or "")
     ended = f"it ended by {by or 'being told to'}"
     if by == "tuning.space":
         ended = "it tried every combination of tuning.space"
