@@ -11,7 +11,7 @@ CODE := include/reshelve plugins dags tests benchmarks scripts
 # Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks bench-gateway docs lock sbom audit
+.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-tuning bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks bench-gateway docs lock sbom audit
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,8 +68,10 @@ bench-quality: setup ## Walk a ranker file night by night: make bench-quality RA
 bench-train: setup ## Compare fine-tuning with Hugging Face Trainer, and Horovod with DDP
 	@.venv/bin/python benchmarks/bench_train.py $(ARGS)
 
-bench-search: setup ## Measure the search beside random search: best score by trial-epochs (some minutes)
-	@.venv/bin/python benchmarks/bench_search.py $(ARGS)
+bench-tuning: setup ## Measure tuning beside random search: best score by trial-epochs (some minutes)
+	@.venv/bin/python benchmarks/bench_tuning.py $(ARGS)
+
+bench-search: bench-tuning # as it was called
 
 bench-roll: setup ## Roll two releases, a refused canary and a rollback under constant load (some minutes)
 	@.venv/bin/python benchmarks/bench_roll.py $(ARGS)

@@ -46,7 +46,7 @@ def main() -> None:
     if options.data:
         os.environ["RESHELVE_DATA"] = str(Path(options.data).resolve())
     with own_store(options.home, "quality"):
-        values = {"gates.max_queries": _ALL, "search.trials": 0}
+        values = {"gates.max_queries": _ALL, "tuning.trials": 0}
         values |= overrides(options.set)
         ranker = load_ranker(options.ranker, values)
         land_and_validate(ranker, options.first, options.last)

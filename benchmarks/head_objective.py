@@ -1,4 +1,4 @@
-"""The objective of bench_search: `recommend`'s head, trained on MiniLM's frozen states of the sample's baskets.
+"""The objective of bench_tuning: `recommend`'s head, trained on MiniLM's frozen states of the sample's baskets.
 
 As in the product: the next item of a basket from up to eight titles before it, W·ReLU(h(x)) + b over the catalogue,
 beginning as the similarity of titles (decision 0031), AdamW with a rising and then falling rate, cross entropy on later

@@ -1,7 +1,7 @@
 """
 ### A night of one ranker
 
-Waits for the verdict on the day's partition of the ranker's source, then: training examples · hyperparameter search ·
+Waits for the verdict on the day's partition of the ranker's source, then: training examples · hyperparameter tuning ·
 fine-tuning · for searches the blend with what was chosen before · compression · packaging · gate · publication. A
 version the gate promotes is handed to `release_<ranker>`. Beside that a report is made of whatever was done: the task
 `report` has a link to it, and its log ends with the address. Where `RESHELVE_MLFLOW_TRACKING_URI` names a server, the task
@@ -46,15 +46,15 @@ from reshelve_airflow.verb import ReshelveOperator, VerdictSensor
 GO_ON = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 
 
-def search_tasks(
+def tuning_tasks(
     ranker: Ranker, rounds: int, options: dict[str, Any]
 ) -> tuple[ReshelveOperator, ReshelveOperator]:
     """Rounds of ask → evaluate (mapped over the trials asked for) → …, closed by tell: (first, last) task.
 
-    An empty ask (the search is over) skips its evaluations and nothing else. A trial that fails to the last retry
+    An empty ask (tuning is over) skips its evaluations and nothing else. A trial that fails to the last retry
     is left out: it must not cost the night.
     """
-    with TaskGroup("tune", tooltip="The hyperparameter search"):
+    with TaskGroup("tune", tooltip="Hyperparameter tuning"):
         first = last = None
         finished: list[Any] = []
         for number in range(1, rounds + 1):
@@ -73,7 +73,7 @@ def search_tasks(
                 options_from=NIGHT,
                 may_be_left_out=True,
                 pool=Pool.HEAVY,
-                max_active_tis_per_dagrun=ranker.search.parallel,
+                max_active_tis_per_dagrun=ranker.tuning.parallel,
                 map_index_template="trial {{ task.more['trial'] }}",
             ).expand(more=ask.output.map(lambda trial: {"trial": trial}))
             finished >> ask
@@ -89,7 +89,7 @@ def search_tasks(
 
 def night(ranker: Ranker) -> None:
     """The tasks of one ranker's night."""
-    rounds = max(1, wave_count(ranker.search))
+    rounds = max(1, wave_count(ranker.tuning))
     begin = NightOperator(task_id=NIGHT, ranker=ranker, rounds=rounds)
     said: Any = begin.output  # typed as an XComArg without keys
     options = {"ranker": ranker.name}
@@ -105,7 +105,7 @@ def night(ranker: Ranker) -> None:
         return ReshelveOperator(task_id=verb, verb=verb, options=options, options_from=NIGHT, pool=pool)
 
     examples = stage("examples")
-    ask, tell = search_tasks(ranker, rounds, options)
+    ask, tell = tuning_tasks(ranker, rounds, options)
     train = stage("train", Pool.ACCELERATOR)
     publish = stage("publish")
     begin >> verdict >> examples >> ask

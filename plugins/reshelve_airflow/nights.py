@@ -52,12 +52,12 @@ class NightOperator(VerbTask, BaseOperator):
         ranker = self.ranker
         try:
             params = retrain_params(ranker).read(context["params"])
-            check_references(ranker.with_values(params.changes(rounds=self.rounds, search=ranker.search)))
+            check_references(ranker.with_values(params.changes(rounds=self.rounds, tuning=ranker.tuning)))
         except ParamsError as error:
             raise AirflowFailException(str(error)) from error
         except ConfigurationError as error:
             raise AirflowFailException(f"{error.headline}: {error.detail}") from error
-        partition, values = _partition(context), params.values(rounds=self.rounds, search=ranker.search)
+        partition, values = _partition(context), params.values(rounds=self.rounds, tuning=ranker.tuning)
         self.log.info("partition %s, %s", partition, " ".join(values) or "the ranker file as it is")
         refusal = release_refusal(
             context["dag_run"].run_type, automatic=ranker.release.automatic, asked=params.release

@@ -6,9 +6,10 @@ Each form is written once; the fields of Airflow's trigger page, with their rang
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,11 +22,13 @@ from pydantic import (
 )
 
 from reshelve.config.ranker import Data, Model, Ranker, Training
-from reshelve.config.tuning import Search
+from reshelve.config.tuning import Tuning
 from reshelve.config.waves import width
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, Param
+
+_log = logging.getLogger(__name__)
 
 Day = Annotated[
     date | None,
@@ -57,18 +60,34 @@ class Params(BaseModel):
     """A frozen form that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}  # param as it was called → as it is called
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Any:
-        """Checked params. Raises ParamsError with one line per problem."""
+        """Checked params, those by an old name too, with a warning. Raises ParamsError with one line per problem."""
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(cls._by_new_names(values))
         except ValidationError as error:
             problems = [
                 f"param {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e.get('input')!r})"
                 for e in error.errors()
             ]
             raise ParamsError("\n".join(problems)) from error
+
+    @classmethod
+    def _by_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(values)
+        for old, new in cls.renamed.items():
+            given = found.pop(old, None)
+            if given is None:
+                continue
+            if found.get(new) is not None:
+                raise ParamsError(
+                    f"param {old} is called {new} now, and both are given: expected {new} alone"
+                )
+            _log.warning("param %s is called %s now: the old name will be refused one day", old, new)
+            found[new] = given
+        return found
 
 
 class ClickstreamParams(Params):
@@ -85,6 +104,8 @@ class ClickstreamParams(Params):
 
 class RetrainParams(Params):
     """`retrain_<ranker>`: what is empty keeps the ranker file's value."""
+
+    renamed: ClassVar = {"search_minutes": "tuning_minutes", "search_cost": "tuning_cost"}
 
     partition: Day = None
     plan: bool = Field(
@@ -114,15 +135,15 @@ class RetrainParams(Params):
     )
     trials: int | None = Field(
         None,
-        **_as_in_file(Search, "trials"),
+        **_as_in_file(Tuning, "trials"),
         description="Number of tuning trials; 0: no tuning.",
     )
-    search_minutes: float | None = Field(
-        None, **_as_in_file(Search, "max_minutes"), description="Tuning stops after this many minutes."
+    tuning_minutes: float | None = Field(
+        None, **_as_in_file(Tuning, "max_minutes"), description="Tuning stops after this many minutes."
     )
-    search_cost: float | None = Field(
+    tuning_cost: float | None = Field(
         None,
-        **_as_in_file(Search, "max_cost"),
+        **_as_in_file(Tuning, "max_cost"),
         description="Tuning stops when its trials have cost this much.",
     )
     base: str | None = Field(
@@ -135,10 +156,10 @@ class RetrainParams(Params):
         description="One step instead of the ranker file's; it is kept only if it is measurably faster and as accurate.",
     )
 
-    def changes(self, *, rounds: int, search: Search) -> dict[str, Any]:
+    def changes(self, *, rounds: int, tuning: Tuning) -> dict[str, Any]:
         """Dotted path → value for every ranker key that is not the file's; the same for each stage of the run.
 
-        The DAG has a fixed number of `rounds`, enough for the ranker file's `search`; more trials than those hold make
+        The DAG has a fixed number of `rounds`, enough for the ranker file's `tuning`; more trials than those hold make
         each round wider.
         """
         steps = {"unchanged": None, "none": []}.get(self.compression, [self.compression])
@@ -146,20 +167,20 @@ class RetrainParams(Params):
             "data.window_days": self.window_days,
             "training.epochs": self.epochs,
             "training.max_minutes": self.max_minutes,
-            "search.trials": self.trials,
-            "search.max_minutes": self.search_minutes,
-            "search.max_cost": self.search_cost,
+            "tuning.trials": self.trials,
+            "tuning.max_minutes": self.tuning_minutes,
+            "tuning.max_cost": self.tuning_cost,
             "model.base": self.base,
             "compression.steps": steps,
         }
         if self.trials is not None:
-            parallel = width(search.model_copy(update={"trials": self.trials}), rounds)
-            found["search.parallel"] = parallel if parallel > search.parallel else None
+            parallel = width(tuning.model_copy(update={"trials": self.trials}), rounds)
+            found["tuning.parallel"] = parallel if parallel > tuning.parallel else None
         return {path: value for path, value in found.items() if value is not None}
 
-    def values(self, *, rounds: int, search: Search) -> list[str]:
+    def values(self, *, rounds: int, tuning: Tuning) -> list[str]:
         """The same as `path=value`, as verbs take it."""
-        changes = self.changes(rounds=rounds, search=search)
+        changes = self.changes(rounds=rounds, tuning=tuning)
         return [
             f"{path}={json.dumps(value) if isinstance(value, list) else value}"
             for path, value in changes.items()
@@ -168,13 +189,13 @@ class RetrainParams(Params):
 
 def retrain_params(ranker: Ranker) -> type[RetrainParams]:
     """The form of one ranker's night: what its file says today is in the texts, what it cannot do is refused."""
-    search = ranker.search
+    tuning = ranker.tuning
     least = ranker.data.holdout_partitions + ranker.data.validation_partitions + 1
     bounds: dict[str, dict[str, Any]] = {"window_days": {"ge": max(2, least)}}
-    if not search.space:
+    if not tuning.space:
         bounds["trials"] = {"le": 0}
-    if not search.price_per_hour:  # refused by Airflow too, before there is a run
-        bounds["search_cost"] = {"json_schema_extra": {"allOf": [{"type": "null"}]}}
+    if not tuning.price_per_hour:  # refused by Airflow too, before there is a run
+        bounds["tuning_cost"] = {"json_schema_extra": {"allOf": [{"type": "null"}]}}
     fields: dict[str, Any] = {}
     for name, text in _texts(ranker).items():
         field = RetrainParams.model_fields[name]
@@ -189,31 +210,31 @@ def retrain_params(ranker: Ranker) -> type[RetrainParams]:
         )
 
     def payable(value: float | None) -> float | None:
-        if value is not None and not search.price_per_hour:
-            raise ValueError("the ranker file has no search.price_per_hour, so the cost is unknown")
+        if value is not None and not tuning.price_per_hour:
+            raise ValueError("the ranker file has no tuning.price_per_hour, so the cost is unknown")
         return value
 
-    validators: dict[str, Any] = {"payable": field_validator("search_cost")(payable)}
+    validators: dict[str, Any] = {"payable": field_validator("tuning_cost")(payable)}
     return create_model("RetrainParams", __base__=RetrainParams, __validators__=validators, **fields)
 
 
 def _texts(ranker: Ranker) -> dict[str, str]:
     """What each param's text says of this ranker, with the ranker file's key that it replaces."""
-    search = ranker.search
-    price = f"An hour of one trial costs {search.price_per_hour:g}." if search.price_per_hour else ""
-    nothing = "This ranker file has no search.space, so there is nothing to tune."
+    tuning = ranker.tuning
+    price = f"An hour of one trial costs {tuning.price_per_hour:g}." if tuning.price_per_hour else ""
+    nothing = "This ranker file has no tuning.space, so there is nothing to tune."
     bound = (
-        "no bound" if search.max_cost is None else f"the ranker file's search.max_cost, {search.max_cost:g}"
+        "no bound" if tuning.max_cost is None else f"the ranker file's tuning.max_cost, {tuning.max_cost:g}"
     )
     return {
         "window_days": f"Empty: the ranker file's data.window_days, {ranker.data.window_days}.",
         "epochs": f"Empty: the ranker file's training.epochs, {ranker.training.epochs:g}.",
         "max_minutes": f"Empty: the ranker file's training.max_minutes, {ranker.training.max_minutes:g}.",
-        "trials": f"Empty: the ranker file's search.trials, {search.trials}." if search.space else nothing,
-        "search_minutes": f"Empty: the ranker file's search.max_minutes, {search.max_minutes:g}.",
-        "search_cost": f"{price} Empty: {bound}."
+        "trials": f"Empty: the ranker file's tuning.trials, {tuning.trials}." if tuning.space else nothing,
+        "tuning_minutes": f"Empty: the ranker file's tuning.max_minutes, {tuning.max_minutes:g}.",
+        "tuning_cost": f"{price} Empty: {bound}."
         if price
-        else "Refused until the ranker file has search.price_per_hour.",
+        else "Refused until the ranker file has tuning.price_per_hour.",
         "base": f"Empty: the ranker file's model.base, {ranker.model.base}.",
         "compression": f"unchanged: the ranker file's compression.steps, {ranker.compression.said}.",
     }
@@ -343,7 +364,8 @@ def refuse_unknown(context: Context) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     known = set(context["dag"].params)
-    unknown = sorted(set(context["dag_run"].conf or {}) - known)
+    renamed = {old for old, new in RetrainParams.renamed.items() if new in known}
+    unknown = sorted(set(context["dag_run"].conf or {}) - known - renamed)
     if unknown:
         raise AirflowFailException(
             f"unknown param: {', '.join(unknown)}. Known: {', '.join(sorted(known)) or 'none'}"

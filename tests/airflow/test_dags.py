@@ -110,7 +110,7 @@ def test_the_pools_are_those_of_the_settings_file() -> None:
     assert pools[Pool.ACCELERATOR] == {**pools[Pool.ACCELERATOR], "slots": 1, "include_deferred": True}
 
 
-def test_a_night_runs_its_stages_in_order_and_searches_in_rounds(bag: DagBag) -> None:
+def test_a_night_runs_its_stages_in_order_and_tunes_in_rounds(bag: DagBag) -> None:
     night = dag(bag, "retrain_search")
     order = [task.task_id for task in night.topological_sort()]
     stages = [
@@ -157,7 +157,7 @@ def test_only_a_search_is_blended(bag: DagBag) -> None:
     assert night.get_task("compress").upstream_task_ids == {"train"}
 
 
-def test_a_skipped_night_skips_its_search(bag: DagBag) -> None:
+def test_a_skipped_night_skips_its_tuning(bag: DagBag) -> None:
     """The rules ask for one success above: a task that succeeds on every night may not be among them."""
     night = dag(bag, "retrain_search")
     assert night.get_task("tune.ask_2").upstream_task_ids == {"tune.ask_1", "tune.evaluate_1"}

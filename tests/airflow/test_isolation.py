@@ -75,13 +75,13 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "other_name": (written(text("good")), "other_name"),
     "long_wait": (written(text("long_wait", release={"approval": True, "approval_hours": 1e308})), "approval_hours"),
     "nan_wait": (written(text("nan_wait", release={"approval": True, "approval_hours": float("nan")})), "approval_hours"),
-    "inf_cost": (written(text("inf_cost", search={"price_per_hour": 1, "max_cost": float("inf")})), "max_cost"),
+    "inf_cost": (written(text("inf_cost", tuning={"price_per_hour": 1, "max_cost": float("inf")})), "max_cost"),
     "nan_weight": (written(text("nan_weight", data={"source": "retail", "events": {"click": float("nan")}})), "events"),
     "million_rounds": (
         written(
             text(
                 "million_rounds",
-                search={
+                tuning={
                     "trials": 500,
                     "halving": {"bracket": 1, "min_share": 1e-300},
                     "space": {"training.learning_rate": {"uniform": [0.1, 0.2]}},

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.exceptions import ParamValidationError
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from reshelve.config.ranker import Ranker, ranker_names
@@ -23,6 +25,7 @@ from reshelve_airflow.params import (
     RetrainParams,
     airflow_params,
     decision_params,
+    refuse_unknown,
     retrain_params,
     rollback_params,
 )
@@ -37,22 +40,22 @@ def stored(form: type[Params]) -> Any:
 
 
 def test_empty_params_change_nothing() -> None:
-    assert RetrainParams.read({}).values(rounds=2, search=load_ranker("search").search) == []
+    assert RetrainParams.read({}).values(rounds=2, tuning=load_ranker("search").tuning) == []
 
 
 def test_params_become_ranker_keys_that_exist() -> None:
-    given = {"epochs": 2, "max_minutes": 5, "trials": 3, "search_minutes": 1.5, "base": "package:x"}
-    values = RetrainParams.read(given).values(rounds=2, search=load_ranker("search").search)
+    given = {"epochs": 2, "max_minutes": 5, "trials": 3, "tuning_minutes": 1.5, "base": "package:x"}
+    values = RetrainParams.read(given).values(rounds=2, tuning=load_ranker("search").tuning)
     assert "training.epochs=2.0" in values
     ranker = load_ranker("search").with_values(dict(value.split("=", 1) for value in values))
-    assert (ranker.training.epochs, ranker.search.trials, ranker.model.base) == (2, 3, "package:x")
+    assert (ranker.training.epochs, ranker.tuning.trials, ranker.model.base) == (2, 3, "package:x")
 
 
 @pytest.mark.parametrize(("trials", "parallel"), [(4, None), (5, 3), (9, 5), (0, None)])
 def test_more_trials_than_the_rounds_hold_make_the_rounds_wider(trials: int, parallel: int | None) -> None:
-    values = RetrainParams.read({"trials": trials}).values(rounds=2, search=load_ranker("search").search)
+    values = RetrainParams.read({"trials": trials}).values(rounds=2, tuning=load_ranker("search").tuning)
     assert [value for value in values if "parallel" in value] == (
-        [f"search.parallel={parallel}"] if parallel else []
+        [f"tuning.parallel={parallel}"] if parallel else []
     )
 
 
@@ -72,6 +75,40 @@ def test_a_wrong_param_is_named(given: dict[str, object], said: str) -> None:
         RetrainParams.read(given)
 
 
+def test_a_param_by_its_old_name_is_read_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    # Airflow adds what a run's conf has to the form's own empty values.
+    read = RetrainParams.read({"tuning_minutes": None, "search_minutes": 3})
+    assert read.changes(rounds=2, tuning=load_ranker("search").tuning) == {"tuning.max_minutes": 3}
+    assert "param search_minutes is called tuning_minutes now" in caplog.text
+    with pytest.raises(ParamsError, match="search_cost is called tuning_cost now, and both are given"):
+        RetrainParams.read({"tuning_cost": 1, "search_cost": 2})
+    with pytest.raises(ParamsError, match=r"param tuning_minutes: .*greater than 0"):
+        RetrainParams.read({"search_minutes": 0})
+
+
+@pytest.mark.parametrize(
+    ("form", "conf", "unknown"),
+    [
+        (RetrainParams, {"search_minutes": 3, "search_cost": 1}, ""),
+        (RetrainParams, {"search_minuts": 3}, "search_minuts"),
+        (ReleaseParams, {"search_minutes": 3}, "search_minutes"),
+    ],
+    ids=["old names", "misspelt", "of another DAG"],
+)
+def test_old_names_are_known_where_the_new_ones_are(
+    form: type[Params], conf: dict[str, object], unknown: str
+) -> None:
+    context: Any = {
+        "dag": SimpleNamespace(params=airflow_params(form)),
+        "dag_run": SimpleNamespace(conf=conf),
+    }
+    if not unknown:
+        refuse_unknown(context)
+        return
+    with pytest.raises(AirflowFailException, match=f"unknown param: {unknown}"):
+        refuse_unknown(context)
+
+
 def test_the_form_shows_ranges_types_and_texts() -> None:
     params = airflow_params(RetrainParams)
     epochs = params["epochs"]
@@ -86,7 +123,7 @@ FORMS = {
     "retrain": RetrainParams,
     "recommend": retrain_params(load_ranker("recommend")),
     "ads": retrain_params(load_ranker("ads")),
-    "priced": retrain_params(load_ranker("recommend").with_values({"search.price_per_hour": 0.5})),
+    "priced": retrain_params(load_ranker("recommend").with_values({"tuning.price_per_hour": 0.5})),
     "release": ReleaseParams,
     "decision": decision_params(["recommend"]),
     "rollback": rollback_params(["recommend"]),
@@ -112,7 +149,7 @@ def test_every_bound_is_in_the_text_and_none_is_the_page_s_to_apply(form: type[P
         ("recommend", "window_days", 2, "2 is less than the minimum of 3"),
         ("recommend", "trials", 1.5, "1.5 is not of type"),
         ("recommend", "note", "x" * 501, "is too long"),
-        ("recommend", "search_cost", 1, "1 is not of type 'null'"),
+        ("recommend", "tuning_cost", 1, "1 is not of type 'null'"),
         ("ads", "trials", 1, "1 is greater than the maximum of 0"),
         ("release", "version", 0, "0 is less than the minimum of 1"),
         ("rollback", "reason", "x" * 501, "is too long"),
@@ -133,18 +170,18 @@ def test_a_ranker_s_own_form_says_what_its_file_says_and_refuses_what_it_cannot_
     for name in form:
         said = str(form[name].description)
         assert (
-            name in ("partition", "plan", "release", "note", "search_cost") or "the ranker file's" in said
+            name in ("partition", "plan", "release", "note", "tuning_cost") or "the ranker file's" in said
         ), name
     window = "Empty: the ranker file's data.window_days, 56. 3 to 1,000."
     assert window in str(form["window_days"].description)
-    assert "no search.space" in str(airflow_params(retrain_params(ads))["trials"].description)
+    assert "no tuning.space" in str(airflow_params(retrain_params(ads))["trials"].description)
     with pytest.raises(ParamsError, match="param trials: Input should be less than or equal to 0"):
         retrain_params(ads).read({"trials": 1})
-    with pytest.raises(ParamsError, match=r"no search\.price_per_hour"):
-        retrain_params(recommend).read({"search_cost": 1})
-    priced = retrain_params(recommend.with_values({"search.price_per_hour": 0.5}))
-    assert priced.read({"search_cost": 1}).changes(rounds=2, search=recommend.search) == {
-        "search.max_cost": 1
+    with pytest.raises(ParamsError, match=r"no tuning\.price_per_hour"):
+        retrain_params(recommend).read({"tuning_cost": 1})
+    priced = retrain_params(recommend.with_values({"tuning.price_per_hour": 0.5}))
+    assert priced.read({"tuning_cost": 1}).changes(rounds=2, tuning=recommend.tuning) == {
+        "tuning.max_cost": 1
     }
     with pytest.raises(ParamsError, match="param base: String should have at most 500"):
         retrain_params(recommend).read({"base": "x" * 501})
@@ -154,17 +191,17 @@ def test_a_ranker_s_own_form_says_what_its_file_says_and_refuses_what_it_cannot_
 def test_every_param_of_every_ranker_changes_the_key_it_names(name: str) -> None:
     """As the verbs get them: through the command line's own reading."""
     ranker = load_ranker(name)
-    given = {"window_days": 40, "epochs": 0.5, "max_minutes": 3, "search_minutes": 2, "compression": "none"}
-    given |= {"base": "package:x"} | ({"trials": 2} if ranker.search.space else {})
+    given = {"window_days": 40, "epochs": 0.5, "max_minutes": 3, "tuning_minutes": 2, "compression": "none"}
+    given |= {"base": "package:x"} | ({"trials": 2} if ranker.tuning.space else {})
     params = retrain_params(ranker).read(given)
-    values = params.values(rounds=max(1, wave_count(ranker.search)), search=ranker.search)
+    values = params.values(rounds=max(1, wave_count(ranker.tuning)), tuning=ranker.tuning)
     changed = ranker.with_values(overrides(values))
     assert (changed.data.window_days, changed.training.epochs, changed.training.max_minutes) == (40, 0.5, 3)
-    assert (changed.search.max_minutes, changed.model.base, changed.compression.steps) == (2, "package:x", ())
+    assert (changed.tuning.max_minutes, changed.model.base, changed.compression.steps) == (2, "package:x", ())
     assert (
         ranker.with_values(
             overrides(
-                retrain_params(ranker).read({"compression": "int8"}).values(rounds=1, search=ranker.search)
+                retrain_params(ranker).read({"compression": "int8"}).values(rounds=1, tuning=ranker.tuning)
             )
         ).compression.said
         == "int8"
@@ -172,14 +209,14 @@ def test_every_param_of_every_ranker_changes_the_key_it_names(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["window_days", "epochs", "max_minutes", "trials", "search_minutes", "search_cost"]
+    "name", ["window_days", "epochs", "max_minutes", "trials", "tuning_minutes", "tuning_cost"]
 )
 def test_a_trigger_takes_what_the_ranker_file_takes(name: str) -> None:
     """No number is refused by one and taken by the other."""
-    one = {"window_days": 90, "trials": 1, "search_cost": 1.0}.get(name, 2.0)
+    one = {"window_days": 90, "trials": 1, "tuning_cost": 1.0}.get(name, 2.0)
     ranker = load_ranker("search")
-    values = RetrainParams.read({name: one}).changes(rounds=2, search=ranker.search)
-    (path,) = [path for path in values if path != "search.parallel"]
+    values = RetrainParams.read({name: one}).changes(rounds=2, tuning=ranker.tuning)
+    (path,) = [path for path in values if path != "tuning.parallel"]
     form: Any = Ranker
     *sections, key = path.split(".")
     for section in sections:

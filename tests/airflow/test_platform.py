@@ -116,7 +116,7 @@ def test_a_plan_shows_the_night_and_does_nothing(airflow_here: AirflowHere) -> N
         pytest.param({"compression": "zip"}, 400, id="not one of the choices"),
         pytest.param({"window_days": 2}, 400, id="fewer days than the ranker holds out"),
         pytest.param({"trials": "many"}, 400, id="no number"),
-        pytest.param({"search_cost": 5}, 400, id="a budget in money without a price"),
+        pytest.param({"tuning_cost": 5}, 400, id="a budget in money without a price"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_before_there_is_a_run(

@@ -28,7 +28,7 @@ SMALL = {
     "examples": {"max_examples": 600},
     "model": {"max_length": 32, "layers": 2},
     "training": {"max_minutes": 2, "checkpoint_seconds": 2},
-    "search": {"trials": 2, "parallel": 2, "max_minutes": 2},
+    "tuning": {"trials": 2, "parallel": 2, "max_minutes": 2},
     "compression": {"calibration_examples": 32},
     "gates": {"max_queries": 200, "champion_tolerance": 0.05},
 }

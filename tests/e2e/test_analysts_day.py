@@ -29,7 +29,7 @@ TINY = {
     "examples": {"max_examples": 200},
     "model": {"max_length": 16, "layers": 1},
     "training": {"max_minutes": 0.5, "epochs": 0.2},
-    "search": {"trials": 0},
+    "tuning": {"trials": 0},
     "compression": {"steps": []},
     "gates": {"max_queries": 50, "beats": []},
     "release": {"approval": True},

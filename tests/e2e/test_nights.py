@@ -52,7 +52,7 @@ def test_a_night_survives_kill_9_of_training_and_scheduler_and_ends_with_a_versi
     try:
 
         def training() -> list[int]:
-            """Workers of the night's training proper (trials of the search train in directories of their own)."""
+            """Workers of the night's training proper (trials of its tuning train in directories of their own)."""
             return [worker.pid for worker in shop.workers("/train/")]
 
         first = eventually("training", training, 900)

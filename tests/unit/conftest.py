@@ -93,7 +93,7 @@ def make_ranker(tiny_base: Path) -> Callable[..., Ranker]:
             "name": "tiny", "title": "A tiny ranker", "kind": kind, "data": {"source": "tiny"},
             "model": {"base": str(tiny_base), "pooling": "mean", "max_length": 16},
             "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "head_learning_rate": 1e-2},
-            "search": {"trials": 4, "parallel": 2, "budget_share": 0.5, "space": {
+            "tuning": {"trials": 4, "parallel": 2, "budget_share": 0.5, "space": {
                 "training.learning_rate": {"loguniform": [1e-4, 1e-2]},
                 "training.batch_size": {"choice": [8, 16]},
             }},

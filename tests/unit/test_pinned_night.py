@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from reshelve import kept
 from reshelve.errors import ConfigurationError, TryAgainError
@@ -74,6 +75,23 @@ def test_an_edit_of_the_ranker_file_is_for_the_next_night(rankers: Path, in_copy
     assert begun("recommend", DAY, following["run"]).ranker.data.window_days > 100
     with pytest.raises(TryAgainError, match="stage examples is not done"):
         begun("recommend", DAY, following["run"]).stage("examples").required()
+
+
+def test_a_night_pinned_with_the_old_name_of_a_section_goes_on(
+    store: ObjectStore, rankers: Path, in_copy: None
+) -> None:
+    night = begin_night(tuning__trials=3)
+    pin = pin_of(store, night)
+    ranker = {("search" if key == "tuning" else key): value for key, value in pin["ranker"].items()}
+    old = {**pin, "ranker": ranker, "values": {"search.trials": 3}}
+    store.put_json(f"runs/{night['run']}/pin.json", old)
+    with capture_logs() as said:
+        later = go_on("recommend", DAY, night["digest"])
+    assert later.id == night["run"] and later.ranker.tuning.trials == 3
+    assert [
+        entry["event"] for entry in said if "now" in entry["event"]
+    ] == []  # nobody can rename it in a pin
+    assert list(differences(later.ranker, Pin.model_validate(old))) == []
 
 
 @pytest.mark.parametrize(
@@ -293,7 +311,7 @@ def test_stages_of_a_night_run_the_code_that_it_began_with(rankers: Path, deploy
     assert len(copies) == 1 and not list(copies[0].rglob(".env"))
     # Not a file that `begin` reads: a stage of this code would end with 99.
     edit(
-        deployed.include / "reshelve" / "tuning" / "search.py",
+        deployed.include / "reshelve" / "tuning" / "tune.py",
         "def tell(",
         "raise SystemExit(99)\n\n\ndef tell(",
     )

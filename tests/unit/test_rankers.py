@@ -79,7 +79,7 @@ def test_a_file_whose_name_differs_is_refused(rankers: Path) -> None:
 
 
 def test_the_search_space_may_only_name_ranker_keys(rankers: Path) -> None:
-    (rankers / "shelf.yaml").write_text(MINIMAL + "search:\n  space:\n    training.rate: {uniform: [0, 1]}\n")
+    (rankers / "shelf.yaml").write_text(MINIMAL + "tuning:\n  space:\n    training.rate: {uniform: [0, 1]}\n")
     with pytest.raises(ConfigurationError, match=r"training\.rate"):
         load_ranker("shelf", directory=rankers)
 
@@ -94,16 +94,16 @@ def test_auc_is_a_metric_of_shortlists(rankers: Path) -> None:
     [
         ("training: {loss: listwise}\n", r"listwise is for pair"),
         (
-            "search: {space: {training.loss: {choice: [pointwise, pairwise]}}}\n",
+            "tuning: {space: {training.loss: {choice: [pointwise, pairwise]}}}\n",
             r"training\.loss: it cannot be tuned",
         ),
         (
-            "search: {space: {examples.history_items: {choice: [4, 8]}}}\n",
+            "tuning: {space: {examples.history_items: {choice: [4, 8]}}}\n",
             r"examples\.history_items: it cannot be tuned",
         ),
         ("training: {adapter: {kind: prefix}}\n", r"training\.adapter\.kind"),
     ],
-    ids=["loss of another kind", "searched loss", "searched examples", "unknown adapter"],
+    ids=["loss of another kind", "tuned loss", "tuned examples", "unknown adapter"],
 )
 def test_training_options_that_do_not_fit_are_refused(rankers: Path, more: str, words: str) -> None:
     (rankers / "shelf.yaml").write_text(MINIMAL + more)
@@ -112,19 +112,19 @@ def test_training_options_that_do_not_fit_are_refused(rankers: Path, more: str, 
 
 
 CONTRADICTIONS = {
-    "whole number": ("search:\n  space:\n    training.batch_size: {uniform: [8, 64]}", "training.batch_size", "an integer"),
-    "half a batch": ("search:\n  space:\n    training.batch_size: {choice: [8, 16.5]}", "training.batch_size", "16.5: .*integer"),
-    "end out of range": ("search:\n  space:\n    training.warmup_share: {uniform: [0, 1.5]}", "warmup_share", "1.5: .*less than"),
-    "upside down": ("search:\n  space:\n    training.warmup_share: {uniform: [0.3, 0.1]}", "warmup_share", "low < high"),
-    "log of nothing": ("search:\n  space:\n    training.epochs: {loguniform: [0, 2]}", "training.epochs", "0 < low < high"),
-    "one value twice": ("search:\n  space:\n    training.accumulate: {choice: [2, 2]}", "accumulate", "each value once"),
-    "no range": ("search:\n  space:\n    training.epochs: {normal: [0, 2]}", "training.epochs", "expected one of {loguniform"),
-    "examples read it": ("search:\n  space:\n    training.seed: {choice: [1, 2]}", "training.seed", "cannot be tuned"),
-    "no trial reads it": ("search:\n  space:\n    training.patience: {choice: [1, 2]}", "training.patience", "cannot be tuned"),
-    "made before": ("search:\n  space:\n    model.max_length: {choice: [16, 32]}", "model.max_length", "cannot be tuned"),
-    "all trials would be equally fast": ("search:\n  latency_weight: 1", "latency_weight", "all trials would be equally fast"),
-    "halves nothing": ("search:\n  halving:\n    min_share: 0.5", "min_share", "more than budget_share"),
-    "negative seed": ("search:\n  seed: -1", "seed: -1", "greater than or equal"),
+    "whole number": ("tuning:\n  space:\n    training.batch_size: {uniform: [8, 64]}", "training.batch_size", "an integer"),
+    "half a batch": ("tuning:\n  space:\n    training.batch_size: {choice: [8, 16.5]}", "training.batch_size", "16.5: .*integer"),
+    "end out of range": ("tuning:\n  space:\n    training.warmup_share: {uniform: [0, 1.5]}", "warmup_share", "1.5: .*less than"),
+    "upside down": ("tuning:\n  space:\n    training.warmup_share: {uniform: [0.3, 0.1]}", "warmup_share", "low < high"),
+    "log of nothing": ("tuning:\n  space:\n    training.epochs: {loguniform: [0, 2]}", "training.epochs", "0 < low < high"),
+    "one value twice": ("tuning:\n  space:\n    training.accumulate: {choice: [2, 2]}", "accumulate", "each value once"),
+    "no range": ("tuning:\n  space:\n    training.epochs: {normal: [0, 2]}", "training.epochs", "expected one of {loguniform"),
+    "examples read it": ("tuning:\n  space:\n    training.seed: {choice: [1, 2]}", "training.seed", "cannot be tuned"),
+    "no trial reads it": ("tuning:\n  space:\n    training.patience: {choice: [1, 2]}", "training.patience", "cannot be tuned"),
+    "made before": ("tuning:\n  space:\n    model.max_length: {choice: [16, 32]}", "model.max_length", "cannot be tuned"),
+    "all trials would be equally fast": ("tuning:\n  latency_weight: 1", "latency_weight", "all trials would be equally fast"),
+    "halves nothing": ("tuning:\n  halving:\n    min_share: 0.5", "min_share", "more than budget_share"),
+    "negative seed": ("tuning:\n  seed: -1", "seed: -1", "greater than or equal"),
     "never early": ("training:\n  validations: 2\n  patience: 3", "patience", "never stops early"),
     "deeper than the model": ("model:\n  layers: 2\ncompression:\n  steps:\n  - step: distil\n    layers: 2", "    layers: 2", "fewer than the model"),
     "prunes nothing": ("compression:\n  steps:\n  - step: prune\n    feed_forward: 0", "feed_forward", "above 0"),

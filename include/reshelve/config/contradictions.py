@@ -84,17 +84,17 @@ def _layers(ranker: Ranker) -> None:
         if isinstance(step, Distil) and layers is not None and step.layers >= layers:
             said = f"expected fewer than the model's {layers} layers"
             raise misfit(said, "compression", "steps", place, "layers")
-        searched = ranker.search.space.get("model.layers")
-        if isinstance(step, Distil) and searched and step.layers >= min(map(float, searched.values)):
+        tuned = ranker.tuning.space.get("model.layers")
+        if isinstance(step, Distil) and tuned and step.layers >= min(map(float, tuned.values)):
             said = f"expected more layers than the copy that is distilled has ({step.layers})"
-            raise misfit(said, "search", "space", "model.layers")
+            raise misfit(said, "tuning", "space", "model.layers")
 
 
 def _latency(ranker: Ranker) -> None:
-    search = ranker.search
-    if search.latency_weight and not set(SERVED) & set(search.space):
+    tuning = ranker.tuning
+    if tuning.latency_weight and not set(SERVED) & set(tuning.space):
         raise misfit(
-            f"all trials would be equally fast: expected {' or '.join(SERVED)} in search.space",
-            "search",
+            f"all trials would be equally fast: expected {' or '.join(SERVED)} in tuning.space",
+            "tuning",
             "latency_weight",
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -18,7 +18,7 @@ from reshelve.config.kind_names import KindName
 from reshelve.config.named_files import names
 from reshelve.config.rollout import Release
 from reshelve.config.schedules import Schedule
-from reshelve.config.tuning import Search, check_space
+from reshelve.config.tuning import Tuning, check_space
 from reshelve.config.watch import Watch
 from reshelve.config.yaml_models import Form, Share, line_of, load_form, problems_of, set_path
 from reshelve.errors import ConfigurationError
@@ -290,6 +290,8 @@ class Gates(Form):
 class Ranker(Form):
     """One ranking problem."""
 
+    renamed: ClassVar = {"search": "tuning"}
+
     name: RankerName = Field(
         description="The file's name without .yaml: it names the DAGs and the served model."
     )
@@ -312,7 +314,7 @@ class Ranker(Form):
     examples: Examples = Examples()  # type: ignore[call-arg]
     model: Model = Model()  # type: ignore[call-arg]
     training: Training = Training()  # type: ignore[call-arg]
-    search: Search = Search()  # type: ignore[call-arg]
+    tuning: Tuning = Tuning()  # type: ignore[call-arg]
     compression: Compression = Compression()  # type: ignore[call-arg]
     gates: Gates
     remember: Remember = Remember()  # type: ignore[call-arg]
@@ -321,7 +323,7 @@ class Ranker(Form):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Ranker:
-        check_space(self.search.space, {"training": self.training, "model": self.model})
+        check_space(self.tuning.space, {"training": self.training, "model": self.model})
         check_ranker(self)
         return self
 
@@ -340,7 +342,7 @@ class Ranker(Form):
         Raises ConfigurationError where a path or value does not fit.
         """
         document = self.model_dump(mode="json")
-        for path, value in values.items():
+        for path, value in self.by_new_names(values).items():
             set_path(document, path, value)
         try:
             return Ranker.model_validate(document)
@@ -373,7 +375,11 @@ def read_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
 def place_of(name: str, key: str, directory: Path | None = None) -> str:
     """Where a ranker's dotted key is written: `file:line`, or the ranker's name where it has no file."""
     path = (directory or settings().rankers_dir) / f"{name}.yaml"
-    return f"{path}:{line_of(path, *key.split('.'))}" if path.is_file() else f"ranker {name}"
+    return (
+        f"{path}:{line_of(path, *key.split('.'), renamed=Ranker.renamed)}"
+        if path.is_file()
+        else f"ranker {name}"
+    )
 
 
 def ranker_names(directory: Path | None = None) -> list[str]:

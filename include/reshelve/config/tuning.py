@@ -1,4 +1,4 @@
-"""The form of a ranker file's `search`: what is tried, with how much of a training, and when it ends."""
+"""The form of a ranker file's `tuning`: what is tried, with how much of a training, and when it ends."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Halving(Form):
     )
 
 
-class Search(Form):
+class Tuning(Form):
     """Hyperparameter tuning."""
 
     trials: int = Field(
@@ -124,7 +124,7 @@ class Search(Form):
         None,
         description="Successive halving: trials start with the share `min_share` of a full training; one in "
         "`eta` continues, for `eta` times as long, up to `budget_share`. See "
-        "how-to/search-hyperparameters.",
+        "how-to/tune-hyperparameters.",
     )
     rate_exponent: float = Field(
         0,
@@ -159,7 +159,7 @@ class Search(Form):
     )
 
     @model_validator(mode="after")
-    def _budgets_fit(self) -> Search:
+    def _budgets_fit(self) -> Tuning:
         if self.halving and self.halving.min_share > self.budget_share:
             raise misfit("min_share is more than budget_share", "halving", "min_share")
         if self.max_cost is not None and not self.price_per_hour:
@@ -167,7 +167,7 @@ class Search(Form):
         return self
 
     @model_validator(mode="after")
-    def _rounds_fit(self) -> Search:
+    def _rounds_fit(self) -> Tuning:
         if sum(1 for _ in islice(waves(self), MOST_ROUNDS + 1)) > MOST_ROUNDS:
             raise misfit(
                 f"more than {MOST_ROUNDS} rounds of trials: expected fewer trials, more parallel, or less halving",
@@ -177,7 +177,7 @@ class Search(Form):
 
     @property
     def points(self) -> int | None:
-        """How many points the space has; None where a range cannot be counted, or there is nothing to search."""
+        """How many points the space has; None where a range cannot be counted, or there is nothing to tune."""
         sizes = [len(form.choice) for form in self.space.values() if isinstance(form, Choice)]
         return math.prod(sizes) if sizes and len(sizes) == len(self.space) else None
 
@@ -188,26 +188,26 @@ class Search(Form):
 
 
 def check_space(space: Mapping[str, Range], sections: Mapping[str, BaseModel]) -> None:
-    """Every key may be searched, and every value and end of its range is one that `sections`, by name, take.
+    """Every key may be tuned, and every value and end of its range is one that `sections`, by name, take.
 
     Raises pydantic's ValidationError.
     """
     for path, form in space.items():
         section, _, key = path.partition(".")
         if path not in (*TRAINED, *SERVED):
-            raise misfit(_not_searched(path), "search", "space", path)
+            raise misfit(_not_tuned(path), "tuning", "space", path)
         model = sections[section]
         kind = type(model).model_fields[key].annotation
         if not isinstance(form, Choice) and float not in (kind, *get_args(kind)):
-            raise misfit("an integer: expected {choice: [a, b]}", "search", "space", path)
+            raise misfit("an integer: expected {choice: [a, b]}", "tuning", "space", path)
         for value in form.values:
             try:
                 type(model).model_validate({**model.model_dump(), key: value})
             except ValidationError as error:
-                raise misfit(f"{value!r}: {error.errors()[0]['msg']}", "search", "space", path) from error
+                raise misfit(f"{value!r}: {error.errors()[0]['msg']}", "tuning", "space", path) from error
 
 
-def _not_searched(path: str) -> str:
+def _not_tuned(path: str) -> str:
     if path == "training.loss":
         return "it cannot be tuned: losses of two kinds cannot be compared"
     keys = f"a key of training that a trial uses ({', '.join(TRAINED)}) or {', '.join(SERVED)}"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from reshelve.config.safe_yaml import compose, load_yaml
 from reshelve.errors import ConfigurationError
+from reshelve.logs import logger
 
 FormT = TypeVar("FormT", bound=BaseModel)
 _MISFIT = "misfit"
@@ -21,9 +23,37 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Form(BaseModel):
-    """A frozen form that refuses unknown keys."""
+    """A frozen form that refuses unknown keys, and reads those that had another name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}  # key as it was called → as it is called; a file is warned of
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_new_names(cls, document: Any) -> Any:
+        if not cls.renamed or not isinstance(document, dict):
+            return document
+        for old, new in cls.renamed.items():
+            if old in document and new in document:
+                raise misfit(f"it is called {new} now, and both are given: expected {new} alone", old)
+        return {cls.renamed.get(key, key): value for key, value in document.items()}
+
+    @classmethod
+    def new_name(cls, path: str) -> str:
+        """A dotted key as it is called now."""
+        first, dot, rest = path.partition(".")
+        return f"{cls.renamed.get(first, first)}{dot}{rest}"
+
+    @classmethod
+    def by_new_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Dotted key → value, each key as it is called now. Raises ConfigurationError where one is given by both names."""
+        for path in values:
+            new = cls.new_name(path)
+            if new != path and new in values:
+                raise ConfigurationError(
+                    f"{path} is called {new} now, and both are given", f"expected {new} alone"
+                )
+        return {cls.new_name(path): value for path, value in values.items()}
 
 
 def misfit(problem: str, *location: int | str) -> ValidationError:
@@ -45,12 +75,22 @@ def load_form(form: type[FormT], path: Path) -> FormT:
     document = load_yaml(path)
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}:1: expected a mapping of keys", f"got {type(document).__name__}")
+    renamed = form.renamed if issubclass(form, Form) else {}
     try:
-        return form.model_validate(document)
+        read = form.model_validate(document)
     except ValidationError as error:
         root = compose(path)
-        problems = [f"{path}:{_line(root, e['loc'])}: {_said(form, e)}" for e in error.errors()]
+        problems = [f"{path}:{_line(root, e['loc'], renamed)}: {_said(form, e)}" for e in error.errors()]
         raise ConfigurationError(problems[0], "\n".join(problems[1:])) from error
+    for old in renamed.keys() & document.keys():
+        warn_of_name(f"{path}:{line_of(path, old)}", old, renamed[old])
+    return read
+
+
+@cache
+def warn_of_name(place: str, old: str, new: str) -> None:
+    """Say that a key had another name: once in a process, however often it is read."""
+    logger(place=place).warning(f"{old} is called {new} now: rename it; the old name will be refused one day")
 
 
 def problems_of(form: type[BaseModel], error: ValidationError) -> list[str]:
@@ -94,12 +134,13 @@ def _keys(form: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from _keys(field.annotation, f"{prefix}{name}.")
 
 
-def _line(node: Any, location: tuple[int | str, ...]) -> int:
-    """The line of the deepest node on `location` that the file really has (1-based)."""
+def _line(node: Any, location: tuple[int | str, ...], renamed: Mapping[str, str]) -> int:
+    """The line of the deepest node on `location` that the file really has (1-based); `renamed` as in `Form`."""
     line: int = node.start_mark.line + 1
-    for part in location:
+    for depth, part in enumerate(location):
         if isinstance(node, yaml.MappingNode):
-            found = [(k, v) for k, v in node.value if k.value == str(part)]
+            names = {str(part), *(old for old, new in renamed.items() if new == part and not depth)}
+            found = [(k, v) for k, v in node.value if k.value in names]
             if not found:
                 continue  # pydantic names union members in the location; they are not in the file
             line, node = found[0][0].start_mark.line + 1, found[0][1]
@@ -109,9 +150,12 @@ def _line(node: Any, location: tuple[int | str, ...]) -> int:
     return line
 
 
-def line_of(path: Path, *location: int | str) -> int:
-    """The 1-based line of a key in a YAML file, for errors that are found only when the file is used."""
-    return _line(compose(path), location)
+def line_of(path: Path, *location: int | str, renamed: Mapping[str, str] | None = None) -> int:
+    """The 1-based line of a key in a YAML file, for errors that are found only when the file is used.
+
+    `renamed`: as in the file's `Form`.
+    """
+    return _line(compose(path), location, renamed or {})
 
 
 def set_path(document: dict[str, Any], path: str, value: Any) -> None:

@@ -44,7 +44,7 @@ class ExamplesResult(StageResult):
 
 
 class TuneResult(StageResult):
-    """Of `tune`: the best values, empty where no search was done, and its trials."""
+    """Of `tune`: the best values, empty where nothing was tuned, and its trials."""
 
     best: dict[str, Any] = {}
     loss: float | None = None

@@ -59,9 +59,9 @@ def _check_layers(ranker: Ranker, layers: int) -> None:
     kept = ranker.model.layers
     if kept is not None and kept > layers:
         raise MisfitError("model.layers", f"{kept} is more than the base model's {layers} layers")
-    searched = ranker.search.space.get("model.layers")
-    if searched and max(map(float, searched.values)) > layers:
-        raise MisfitError("search.space", f"model.layers: expected at most the base model's {layers} layers")
+    tuned = ranker.tuning.space.get("model.layers")
+    if tuned and max(map(float, tuned.values)) > layers:
+        raise MisfitError("tuning.space", f"model.layers: expected at most the base model's {layers} layers")
     for step in ranker.compression.steps:
         if isinstance(step, Distil) and step.layers >= (kept or layers):
             said = f"distil to {step.layers} layers: expected fewer than the model's {kept or layers}"

@@ -28,7 +28,7 @@ def flat(document: dict[str, Any], path: str = "") -> dict[str, Any]:
     """Dotted path → value of every leaf."""
     found: dict[str, Any] = {}
     for key, value in document.items():
-        if isinstance(value, dict) and f"{path}{key}" != "search.space":
+        if isinstance(value, dict) and f"{path}{key}" != "tuning.space":
             found |= flat(value, f"{path}{key}.")
         else:
             found[f"{path}{key}"] = value

@@ -1,6 +1,6 @@
 """Seconds that a stage will take, from those it took: the median over past nights, with the least and the most.
 
-Training and search are scaled to what is asked for tonight and end at their limits; the other stages take what they took.
+Training and tuning are scaled to what is asked for tonight and end at their limits; the other stages take what they took.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOTHING = Estimate(0.0, 0.0, 0.0, 0)
 
 def estimate(stage: str, ranker: Ranker, nights: Sequence[PastNight], examples: int | None) -> Estimate:
     """What a stage of tonight's `ranker` takes. `examples`: how many there are to train on, where that is known."""
-    if stage == "tune" and not (ranker.search.trials and ranker.search.space):
+    if stage == "tune" and not (ranker.tuning.trials and ranker.tuning.space):
         return NOTHING
     of: Callable[[PastNight], float | None] = {
         "tune": lambda night: _tune(ranker, night, examples),
@@ -49,12 +49,12 @@ def _tune(ranker: Ranker, night: PastNight, examples: int | None) -> float | Non
     """Trials of a wave run side by side; a trial costs its share of a full training, and what the shortest costs too."""
     if night.trial_seconds_per_epoch is None:
         return None
-    search, shares = ranker.search, rungs(ranker.search)
+    tuning, shares = ranker.tuning, rungs(ranker.tuning)
     epoch = night.trial_seconds_per_epoch
     if night.examples:
         epoch *= _examples(ranker, night, examples) / night.examples
-    rounds = [shares[wave.rung] * ranker.training.epochs * epoch for wave in waves(search)]
-    return min(sum(rounds) + len(rounds) * night.trial_seconds_beside, search.max_minutes * 60)
+    rounds = [shares[wave.rung] * ranker.training.epochs * epoch for wave in waves(tuning)]
+    return min(sum(rounds) + len(rounds) * night.trial_seconds_beside, tuning.max_minutes * 60)
 
 
 def _train(ranker: Ranker, night: PastNight, examples: int | None) -> float | None:

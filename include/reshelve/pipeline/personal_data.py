@@ -128,7 +128,7 @@ BUCKET = (
     Held("deployments/**", "pointers and logs of deployments", "names of colleagues", "what serves, and who decided", End.LASTS),
     Held("monitoring/**", "what the watch found: counts alone", "", "it compares", End.WATCH),
     REQUESTS,
-    Held("searches/**", "trials of hyperparameters", "", "the next search begins with them", End.LASTS),
+    Held("searches/**", "trials of hyperparameters", "", "the next tuning begins with them", End.LASTS),
 )  # fmt: skip
 """Of two that fit, the first."""
 

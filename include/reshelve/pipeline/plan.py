@@ -60,7 +60,7 @@ def plan(run: Run) -> Result:
     minutes = {
         key: round(sum(stage[key] or 0 for stage in left) / 60, 1) for key in ("seconds", "low", "high")
     }
-    price = ranker.search.price_per_hour * ranker.search.parallel
+    price = ranker.tuning.price_per_hour * ranker.tuning.parallel
     data = _data(run)
     split, ends = _split(run, data, done)
     return {
@@ -69,7 +69,7 @@ def plan(run: Run) -> Result:
         "partition": run.partition.isoformat(),
         "data": data,
         "changes": changes,
-        "search": _search(ranker),
+        "tuning": _tuning(ranker),
         "training": f"{ranker.training.epochs:g} epochs, at most {ranker.training.max_minutes:g} minutes, "
         f"from {_start(run, split, done)}",
         "compression": ranker.compression.said,
@@ -112,14 +112,14 @@ def _verdict(run: Run, judged: PartitionDecision) -> str:
     return judged.value
 
 
-def _search(ranker: Ranker) -> str:
-    search = ranker.search
-    if not (search.trials and search.space):
+def _tuning(ranker: Ranker) -> str:
+    tuning = ranker.tuning
+    if not (tuning.trials and tuning.space):
         return "left out"
-    money = f" and {search.max_cost:g} in money" if search.max_cost is not None else ""
-    rounds = sum(1 for _ in waves(search))
-    every = ", every point of search.space," if search.most_trials < search.trials else ""
-    return f"{search.most_trials} trials{every} in {rounds} rounds, at most {search.max_minutes:g} minutes{money}"
+    money = f" and {tuning.max_cost:g} in money" if tuning.max_cost is not None else ""
+    rounds = sum(1 for _ in waves(tuning))
+    every = ", every point of tuning.space," if tuning.most_trials < tuning.trials else ""
+    return f"{tuning.most_trials} trials{every} in {rounds} rounds, at most {tuning.max_minutes:g} minutes{money}"
 
 
 def _champion(run: Run) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 from reshelve.clickstream.forgotten import read_forgotten
+from reshelve.config.ranker import Ranker
 from reshelve.lineage.record import newest_record, read_record
 from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import EXPIRED, IdentityOf, Result, Run, run_stage
@@ -161,7 +162,7 @@ def _identity(stage: Stage, run: Run, needs: dict[str, Any], *, fetch: bool) -> 
 
 def differences(before: StageIdentity, now: StageIdentity) -> list[str]:
     """What is otherwise than when a stage was last done, in words: keys with their values, packages, stages before it."""
-    old, new = flat(before.values), flat(now.values)
+    old, new = flat(Ranker.by_new_names(before.values)), flat(now.values)
     said = [_change(key, old.get(key), new.get(key)) for key in _other(old, new)]
     said += [f"code of {name}" for name in _other(before.code, now.code)]
     said += [f"{name} is done again" for name in _other(before.needs, now.needs)]

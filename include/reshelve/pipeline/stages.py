@@ -52,7 +52,7 @@ def _partitions(run: Run, fetch: bool) -> dict[str, Any] | None:
     }
 
 
-def _search(run: Run, fetch: bool) -> dict[str, Any]:
+def _tuning(run: Run, fetch: bool) -> dict[str, Any]:
     return {"start": champion_asked(run), "past nights": learned_from(run)}
 
 
@@ -76,16 +76,16 @@ STAGES = (
         work=("examples.build",), facets=("examples",),
     ),
     Stage(
-        name="tune", result=results.TuneResult, needs=("examples",), found=_search,
-        reads=("search", "training", "model", "data.split", "examples.features", "compression"),
-        # Of packaging and judging it runs a few files, to time a trial: what else changes there searches nothing again.
+        name="tune", result=results.TuneResult, needs=("examples",), found=_tuning,
+        reads=("tuning", "training", "model", "data.split", "examples.features", "compression"),
+        # Of packaging and judging it runs a few files, to time a trial: what else changes there tunes nothing again.
         code=(
             "compression.calibration", "compression.context", "compression.measure", "compression.rounding", "config.tuning",
             "export.batches", "export.candidate", "export.encoders", "export.graph", "export.layers", "export.precisions",
             "export.tokenizer", "features", "model", "statistics.correlation", "statistics.interval", "statistics.normal",
             "training", "tuning",
         ),
-        work=("tuning.search", "training.worker", "training.horovodrun"), facets=("learning", "requests"),
+        work=("tuning.tune", "training.worker", "training.horovodrun"), facets=("learning", "requests"),
     ),
     Stage(
         name="train", result=results.TrainResult, needs=("examples", "tune"), found=_start,

@@ -84,7 +84,7 @@ def _model(run: Run) -> Rows:
         best = ", ".join(
             f"{path.rpartition('.')[2]} {_short(value)}" for path, value in tuned["best"].items()
         )
-        yield "Search", f"{tuned['trials']} trials; best: {best}"
+        yield "Tuning", f"{tuned['trials']} trials; best: {best}"
     trained = run.stage("train").result()
     if trained:
         yield (

@@ -16,7 +16,7 @@ from reshelve.validation.verdicts import PartitionVerdict, validated_partitions
 
 @dataclass(frozen=True)
 class Night:
-    """One run's results. Whatever is missing was not done: the search left out, or the night ended before it."""
+    """One run's results. Whatever is missing was not done: tuning left out, or the night ended before it."""
 
     run: Run
     results: dict[str, Result]  # of the stages that are done

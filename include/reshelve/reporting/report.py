@@ -17,7 +17,7 @@ from reshelve.reporting.night import Night
 from reshelve.reporting.page import Page, Section, render, templates
 from reshelve.reporting.sections.attributions import attributions
 from reshelve.reporting.sections.data import data, examples
-from reshelve.reporting.sections.learning import blend, search, training
+from reshelve.reporting.sections.learning import blend, training, tuning
 from reshelve.reporting.sections.lineage import cost, lineage
 from reshelve.reporting.sections.quality import calibration, quality, slices
 from reshelve.reporting.sections.shelf import shelf
@@ -72,7 +72,7 @@ def report(run: Run) -> Result:
 def sections(night: Night) -> list[Section]:
     """All sections, in the order of the night."""
     order = (
-        data, examples, search, training, blend, quality, slices, calibration, shelf, compression, latency,
+        data, examples, tuning, training, blend, quality, slices, calibration, shelf, compression, latency,
         attributions, cost, lineage,
     )  # fmt: skip
     return [made for part in order if (made := part(night)) is not None]

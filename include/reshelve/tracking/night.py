@@ -107,7 +107,7 @@ def metric_name(name: str) -> str:
 
 
 def _trials(server: Tracking, night: Night, experiment: str, parent: str, at: int) -> int:
-    """The search's trials as runs below the night's, those that are not there yet; how many it has."""
+    """The tuning's trials as runs below the night's, those that are not there yet; how many it has."""
     history = night.result("tune").get("history") or []
     there = server.runs(experiment, f"tags.`mlflow.parentRunId` = '{parent}'") if history else []
     known = {tag["value"] for run in there for tag in run["data"]["tags"] if tag["key"] == "reshelve.trial"}

@@ -40,7 +40,7 @@ class JobStoppedError(ReshelveError):
 
 
 def train(run: Run) -> Result:
-    """Fine-tune the run's ranker with the values its search found; resumes from the last checkpoint.
+    """Fine-tune the run's ranker with the values that its tuning found; resumes from the last checkpoint.
 
     Writes model.safetensors, model.json, tokenizer.json, base.json, curve.json and tensorboard/. Raises TryAgainError
     where a worker was killed (a retry resumes), and what the workers raise: DataError, ConfigurationError.
@@ -69,9 +69,9 @@ def train(run: Run) -> Result:
 
 
 def tuned(run: Run) -> tuple[Ranker, dict[str, Any]]:
-    """The ranker with the best values of its search, and those values; the file's own where no search was done."""
-    search = run.stage("tune").read(TuneResult)
-    best = dict(search.best) if search else {}
+    """The ranker with the best values of its tuning, and those values; the file's own where nothing was tuned."""
+    tuned = run.stage("tune").read(TuneResult)
+    best = dict(tuned.best) if tuned else {}
     return (run.ranker.with_values(best) if best else run.ranker), best
 
 

@@ -21,7 +21,7 @@ LOCK = ".workers.lock"
 
 
 class TrainingSpec(Form):
-    """One training job: a night's training, or one trial of its search."""
+    """One training job: a night's training, or one trial of its tuning."""
 
     identity: str  # the run (and trial) it belongs to: a checkpoint of another identity is never resumed
     kind: KindName

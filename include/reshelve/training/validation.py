@@ -32,7 +32,7 @@ def lists_to_read(spec: TrainingSpec, validation: TokenisedExamples, trained: in
     """How many lists a validation reads, of those there are: all, while all validations of a job together read at most SHARE of
     its `trained` examples, and one at most MOST_EXAMPLES; LEAST_LISTS and LEAST_EXAMPLES in any case.
 
-    Whatever a search may vary (epochs, batch sizes) has no part in it: trials of one length read the same lists.
+    Whatever trials may vary (epochs, batch sizes) has no part in it: trials of one length read the same lists.
     """
     ema = spec.training.average == "ema"
     validations = spec.training.validations + 2 + ema if spec.save else 1

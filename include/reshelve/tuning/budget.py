@@ -1,13 +1,13 @@
-"""What a search may still spend: in minutes of evaluating and in money, whichever is less."""
+"""What tuning may still spend: in minutes of evaluating and in money, whichever is less."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reshelve.config.tuning import Search
+from reshelve.config.tuning import Tuning
 from reshelve.tuning.standing import Standing
 
-MAX_MINUTES, MAX_COST = "search.max_minutes", "search.max_cost"
+MAX_MINUTES, MAX_COST = "tuning.max_minutes", "tuning.max_cost"
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,19 @@ class Left:
     limit: str
 
 
-def left(search: Search, at: Standing) -> Left:
+def left(tuning: Tuning, at: Standing) -> Left:
     """What each trial of the wave may take. What finished waves spent counts, an interruption does not.
 
     Money is shared evenly by the trials of a wave, so that together they cannot spend more than there is.
     """
-    by_time = Left(search.max_minutes * 60 - at.seconds, MAX_MINUTES)
-    if search.max_cost is None or not at.ids:
+    by_time = Left(tuning.max_minutes * 60 - at.seconds, MAX_MINUTES)
+    if tuning.max_cost is None or not at.ids:
         return by_time
-    paid = cost(search, at.machine_seconds)
-    by_money = Left((search.max_cost - paid) / search.price_per_hour * 3600 / len(at.ids), MAX_COST)
+    paid = cost(tuning, at.machine_seconds)
+    by_money = Left((tuning.max_cost - paid) / tuning.price_per_hour * 3600 / len(at.ids), MAX_COST)
     return min(by_time, by_money, key=lambda found: found.seconds)
 
 
-def cost(search: Search, machine_seconds: float) -> float:
-    """What that much evaluating costs, in the currency of `search.price_per_hour`."""
-    return machine_seconds / 3600 * search.price_per_hour
+def cost(tuning: Tuning, machine_seconds: float) -> float:
+    """What that much evaluating costs, in the currency of `tuning.price_per_hour`."""
+    return machine_seconds / 3600 * tuning.price_per_hour

@@ -1,7 +1,7 @@
-"""The search's memory: one JSON document per trial and rung, on S3, under the run.
+"""The memory of tuning: one JSON document per trial and rung, on S3, under the run.
 
 A trial is `asked` with its values and the ids of the trials that were known then, and later `done` with a loss,
-`failed` with a reason, or `stopped` by the budget. Nothing is kept elsewhere, so a search goes on on another machine as
+`failed` with a reason, or `stopped` by the budget. Nothing is kept elsewhere, so tuning goes on on another machine as
 if never stopped.
 """
 

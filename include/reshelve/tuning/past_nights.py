@@ -1,6 +1,6 @@
-"""What past nights of the same search learned, written down at a night's first ask and unchanged from then on.
+"""What past nights with the same search space learned, written down at a night's first ask and unchanged from then on.
 
-Each closed search leaves a small document beside the runs, `searches/<ranker>/<partition>/<digest>.json`: housekeeping
+Each closed tuning leaves a small document beside the runs, `searches/<ranker>/<partition>/<digest>.json`: housekeeping
 deletes old runs. A night reads only partitions before its own, so a backfill never learns from its future.
 """
 
@@ -30,7 +30,7 @@ class PastNights(Form):
 
 
 class Closed(Form):
-    """A closed search. Only trials of an equal `space` can be learned from."""
+    """A closed tuning. Only trials of an equal `space` can be learned from."""
 
     space: str
     trials: tuple[Trial, ...]
@@ -70,16 +70,16 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 def space_digest(ranker: Ranker) -> str:
     """16 hex digits over what makes two nights' trials points of one space: its ranges, the budgets, the base model."""
-    search = ranker.search
+    tuning = ranker.tuning
     parts: dict[str, Any] = {
-        "space": search.model_dump(mode="json")["space"],
-        "rungs": rungs(search),
-        "latency": search.latency_weight,
+        "space": tuning.model_dump(mode="json")["space"],
+        "rungs": rungs(tuning),
+        "latency": tuning.latency_weight,
         "kind": ranker.kind,
         "base": ranker.model.base,
     }
-    if search.rate_exponent:  # nights from before there was one are those without
-        parts["rate_exponent"] = search.rate_exponent
+    if tuning.rate_exponent:  # nights from before there was one are those without
+        parts["rate_exponent"] = tuning.rate_exponent
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -91,13 +91,13 @@ def _gathered(run: Run) -> PastNights:
     nights: list[tuple[str, Closed]] = []
     prefix = f"searches/{run.ranker.name}/"
     wanted = space_digest(run.ranker)
-    if run.ranker.search.nights and run.ranker.search.space:
+    if run.ranker.tuning.nights and run.ranker.tuning.space:
         for partition in reversed(run.store.folders(prefix)):
             if partition < run.partition.isoformat() and (
                 closed := _night(run, f"{prefix}{partition}/", wanted)
             ):
                 nights.insert(0, (partition, closed))
-            if len(nights) == run.ranker.search.nights:
+            if len(nights) == run.ranker.tuning.nights:
                 break
     if not nights:
         return PastNights()
@@ -110,7 +110,7 @@ def _gathered(run: Run) -> PastNights:
 
 
 def _night(run: Run, prefix: str, wanted: str) -> Closed | None:
-    """A partition's search of that space; of several (the night was repeated) the one with most losses."""
+    """A partition's tuning in that space; of several (the night was repeated) the one with most losses."""
     documents = [run.store.get_json(key) for key, _ in run.store.list(prefix)]
     found = [
         closed for closed in (Closed.model_validate(d) for d in documents if d) if closed.space == wanted

@@ -8,19 +8,19 @@ best in a small share are too high for the whole, so small budgets choose the wr
 from __future__ import annotations
 
 from reshelve.config.ranker import Ranker
-from reshelve.config.tuning import Search
+from reshelve.config.tuning import Tuning
 
 _HIGHEST = 1.0  # the form's own limit; nothing trains above it anyway
 
 
-def rate_factor(search: Search, share: float) -> float:
+def rate_factor(tuning: Tuning, share: float) -> float:
     """What the peak rates of a trial of `share` are multiplied by; 1 for a full training."""
-    return float(share**-search.rate_exponent)
+    return float(share**-tuning.rate_exponent)
 
 
 def at_share(ranker: Ranker, share: float) -> Ranker:
     """The ranker as it trains for `share` of its steps: both rates are higher, all else is as it was."""
-    factor = rate_factor(ranker.search, share)
+    factor = rate_factor(ranker.tuning, share)
     training = ranker.training
     rates = {
         "learning_rate": min(training.learning_rate * factor, _HIGHEST),

@@ -7,14 +7,14 @@ from typing import Any
 
 from hyperopt import hp, space_eval
 
-from reshelve.config.tuning import Choice, LogUniform, Search
+from reshelve.config.tuning import Choice, LogUniform, Tuning
 from reshelve.tuning.trial import Draws
 
 
-def hyperopt_space(search: Search) -> dict[str, Any]:
-    """`search.space` as Hyperopt expressions, each labelled with its dotted path."""
+def hyperopt_space(tuning: Tuning) -> dict[str, Any]:
+    """`tuning.space` as Hyperopt expressions, each labelled with its dotted path."""
     space: dict[str, Any] = {}
-    for path, form in search.space.items():
+    for path, form in tuning.space.items():
         if isinstance(form, LogUniform):
             space[path] = hp.loguniform(path, *map(math.log, form.loguniform))
         elif isinstance(form, Choice):

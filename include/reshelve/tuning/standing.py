@@ -1,18 +1,18 @@
-"""Where a search stands: who is in which wave, decided by the losses."""
+"""Where tuning stands: who is in which wave, decided by the losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reshelve.config.tuning import Search
+from reshelve.config.tuning import Tuning
 from reshelve.config.waves import Wave, waves
 from reshelve.tuning.trial import Status, Trial
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a search stands: the first wave that is not finished, its trials, and all that was finished before it."""
+    """Where tuning stands: the first wave that is not finished, its trials, and all that was finished before it."""
 
     wave: Wave
     ids: tuple[int, ...]
@@ -21,13 +21,13 @@ class Standing:
     machine_seconds: float  # the same, each trial counted
 
 
-def standing(search: Search, trials: Sequence[Trial]) -> Standing | None:
-    """Where a search with these trials stands; None when every wave is finished. A function of its arguments alone."""
+def standing(tuning: Tuning, trials: Sequence[Trial]) -> Standing | None:
+    """Where tuning with these trials stands; None when every wave is finished. A function of its arguments alone."""
     known = {(trial.id, trial.rung): trial for trial in trials}
     finished: list[Trial] = []
     seconds = machine_seconds = 0.0
-    for wave in waves(search):
-        ids = _members(search, wave, known)
+    for wave in waves(tuning):
+        ids = _members(tuning, wave, known)
         here = [known[key] for key in ((identifier, wave.rung) for identifier in ids) if key in known]
         if len(here) < len(ids) or any(trial.status is Status.ASKED for trial in here):
             return Standing(wave, ids, tuple(finished), seconds, machine_seconds)
@@ -37,17 +37,17 @@ def standing(search: Search, trials: Sequence[Trial]) -> Standing | None:
     return None
 
 
-def elapsed(search: Search, trials: Sequence[Trial]) -> float:
+def elapsed(tuning: Tuning, trials: Sequence[Trial]) -> float:
     """Seconds of evaluating, trials of one wave counted as running side by side, whether it is finished or not."""
     known = {(trial.id, trial.rung): trial for trial in trials}
     total = 0.0
-    for wave in waves(search):
-        here = (known.get((identifier, wave.rung)) for identifier in _members(search, wave, known))
+    for wave in waves(tuning):
+        here = (known.get((identifier, wave.rung)) for identifier in _members(tuning, wave, known))
         total += max((trial.seconds for trial in here if trial), default=0.0)
     return total
 
 
-def _members(search: Search, wave: Wave, known: dict[tuple[int, int], Trial]) -> tuple[int, ...]:
+def _members(tuning: Tuning, wave: Wave, known: dict[tuple[int, int], Trial]) -> tuple[int, ...]:
     """The ids in a wave whose earlier waves are finished."""
     if wave.rung == 0:
         return tuple(wave.bracket[wave.first : wave.last])

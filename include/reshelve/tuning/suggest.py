@@ -1,6 +1,6 @@
 """Hyperopt's TPE as a pure function: the next trial from what was observed and a seed, and nothing else.
 
-Hyperopt's own loop keeps its random state in memory and forgets failed trials, so that a search that was stopped does
+Hyperopt's own loop keeps its random state in memory and forgets failed trials, so that tuning that was stopped does
 not go on as it would have. Here each trial has a seed of its own, and a failed trial counts as one to stay away from.
 """
 
@@ -13,48 +13,48 @@ import numpy as np
 from hyperopt import tpe
 from hyperopt.base import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK, Domain, trials_from_docs
 
-from reshelve.config.tuning import Choice, Search
+from reshelve.config.tuning import Choice, Tuning
 from reshelve.tuning.observations import TrialObservation
 from reshelve.tuning.space import hyperopt_space
 from reshelve.tuning.trial import Draws
 
-# Trials drawn at random before TPE models anything: a quarter of the search, ten at most (Hyperopt's default is 20).
+# Trials drawn at random before TPE models anything: a quarter of the trials, ten at most (Hyperopt's default is 20).
 # Observations of past nights count as trials.
 _STARTUP_SHARE, _STARTUP_MOST, _STARTUP_LEAST = 0.25, 10, 2
 
 
 def suggest(
-    search: Search, identifier: int, observed: Sequence[TrialObservation], taken: Iterable[Draws] = ()
+    tuning: Tuning, identifier: int, observed: Sequence[TrialObservation], taken: Iterable[Draws] = ()
 ) -> Draws:
     """The draws of trial `identifier`, given what was observed, the oldest first: the last 25 weigh most.
 
     In a space that can be counted no point of `taken`, which are fewer than all.
     """
-    return _not_taken(search, identifier, _proposed(search, identifier, observed), taken)
+    return _not_taken(tuning, identifier, _proposed(tuning, identifier, observed), taken)
 
 
-def _not_taken(search: Search, identifier: int, draws: Draws, taken: Iterable[Draws]) -> Draws:
+def _not_taken(tuning: Tuning, identifier: int, draws: Draws, taken: Iterable[Draws]) -> Draws:
     """`draws`, or where they were tried before a point that was not: one choice after another is drawn anew."""
-    if search.points is None:
+    if tuning.points is None:
         return draws
     tried = {tuple(sorted(point.items())) for point in taken}
-    random = np.random.default_rng([search.seed, identifier])
-    paths = sorted(search.space)
+    random = np.random.default_rng([tuning.seed, identifier])
+    paths = sorted(tuning.space)
     while tuple(sorted(draws.items())) in tried:
         path = paths[random.integers(len(paths))]
-        form = search.space[path]
+        form = tuning.space[path]
         assert isinstance(form, Choice)
         draws = {**draws, path: int(random.integers(len(form.choice)))}
     return draws
 
 
-def _proposed(search: Search, identifier: int, observed: Sequence[TrialObservation]) -> Draws:
-    domain = Domain(_never, hyperopt_space(search))
+def _proposed(tuning: Tuning, identifier: int, observed: Sequence[TrialObservation]) -> Draws:
+    domain = Domain(_never, hyperopt_space(tuning))
     documents = [_document(number, observation, domain) for number, observation in enumerate(observed)]
     history = trials_from_docs(documents, validate=False)
     # Trials of one wave see the same history; the seed is what tells them apart.
-    seed = int(np.random.SeedSequence([search.seed, identifier]).generate_state(1)[0])
-    startup = min(_STARTUP_MOST, max(_STARTUP_LEAST, round(search.most_trials * _STARTUP_SHARE)))
+    seed = int(np.random.SeedSequence([tuning.seed, identifier]).generate_state(1)[0])
+    startup = min(_STARTUP_MOST, max(_STARTUP_LEAST, round(tuning.most_trials * _STARTUP_SHARE)))
     new = len(documents) + identifier
     [document] = tpe.suggest([new], domain, history, seed, n_startup_jobs=startup, verbose=False)
     return {

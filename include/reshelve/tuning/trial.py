@@ -16,14 +16,14 @@ class Status(StrEnum):
     ASKED = "asked"
     DONE = "done"
     FAILED = "failed"
-    STOPPED = "stopped"  # by the search's budget: it says nothing about the values
+    STOPPED = "stopped"  # by the budget: it says nothing about the values
 
 
 class Trial(Form):
     """One trial at one rung of its bracket (rung 0 where there is no halving).
 
     `draws` are Hyperopt's own values, `values` the ranker's; `seen` the trials whose losses led to them. `share` is the
-    share of a full training it costs. `loss` is what the search minimises: the validation loss, and what the latency adds.
+    share of a full training it costs. `loss` is what tuning minimises: the validation loss, and what the latency adds.
     """
 
     id: int

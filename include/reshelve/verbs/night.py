@@ -60,7 +60,7 @@ app.add_typer(tune_app, name="tune")
 
 _stage(
     "tune",
-    "reshelve.tuning.search:search",
+    "reshelve.tuning.tune:tune",
     "Tune in this process: ask, evaluate and tell until the budget is spent.",
     name="run",
     of=tune_app,
@@ -78,7 +78,7 @@ def tune_ask(
     """The next trials to evaluate: {"trials": [0, 1], …}; an empty list once tuning is over."""
     run = run_of(ranker, partition, values, begun)
     call("reshelve.pipeline.reuse:take_over", run, "tune")
-    show(call("reshelve.tuning.search:ask", run), as_json)
+    show(call("reshelve.tuning.tune:ask", run), as_json)
 
 
 @tune_app.command("evaluate")
@@ -92,12 +92,12 @@ def tune_evaluate(
 ) -> None:
     """Train one trial for its budget and record its loss."""
     run = run_of(ranker, partition, values, begun)
-    show(call("reshelve.tuning.search:evaluate", run, trial), as_json, f"trial {trial}: {run.id}")
+    show(call("reshelve.tuning.tune:evaluate", run, trial), as_json, f"trial {trial}: {run.id}")
 
 
 _stage(
     "tune",
-    "reshelve.tuning.search:tell",
+    "reshelve.tuning.tune:tell",
     "End tuning with the trials evaluated so far: the best values, for training.",
     name="tell",
     of=tune_app,

@@ -12,7 +12,8 @@ import typer
 import yaml
 
 from reshelve import errors
-from reshelve.config.ranker import ranker_names
+from reshelve.config.ranker import Ranker, ranker_names
+from reshelve.config.yaml_models import warn_of_name
 from reshelve.deployments.deployment_log import deployed_rankers
 from reshelve.lineage.run import Run, parse_partition
 from reshelve.names import require_ranker
@@ -47,7 +48,9 @@ def overrides(values: list[str] | None) -> dict[str, Any]:
         if not equals or not path:
             raise errors.ConfigurationError(f"--set {value}: expected path=value, as in training.epochs=2")
         found[path] = yaml.safe_load(text)
-    return found
+        if (new := Ranker.new_name(path)) != path:
+            warn_of_name(f"--set {path}", path, new)
+    return Ranker.by_new_names(found)
 
 
 def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:

@@ -96,12 +96,12 @@ def test_a_base_that_cannot_be_packaged_is_refused_with_its_line(
         ("  layers: 7", r"shelf\.yaml:7: model\.layers: 7 is more than the base model's 6 layers"),
         ("  max_length: 512\n  layers: 6", ""),
         (
-            "search: {space: {model.layers: {choice: [2, 7]}}}",
-            r"shelf\.yaml:7: search\.space: .*at most .* 6",
+            "tuning: {space: {model.layers: {choice: [2, 7]}}}",
+            r"shelf\.yaml:7: tuning\.space: .*at most .* 6",
         ),
         ("compression: {steps: [{step: distil, layers: 6}]}", r"shelf\.yaml:7: .*fewer than the model's 6"),
     ],
-    ids=["layers", "all of it", "searched layers", "distilled layers"],
+    ids=["layers", "all of it", "tuned layers", "distilled layers"],
 )
 def test_what_the_base_has_not_got_is_refused_with_its_line(
     read: Callable[..., Ranker], more: str, words: str

@@ -19,7 +19,7 @@ def ranker(**values: object) -> Ranker:
     found = Ranker.model_validate(
         {"name": "shelf", "title": "A shelf", "kind": "next_item", "data": {"source": "shop"},
          "training": {"epochs": 2, "max_minutes": 10},
-         "search": {"trials": 4, "parallel": 2, "budget_share": 0.25, "max_minutes": 3,
+         "tuning": {"trials": 4, "parallel": 2, "budget_share": 0.25, "max_minutes": 3,
                     "space": {"training.learning_rate": {"loguniform": [1e-5, 1e-3]}}},
          "gates": {"metric": "recall@5"}}
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_short_trial_takes_what_every_trial_takes_beside_its_steps() -> None:
         return PastNight.of({"examples": {"train": 1000}, "tune": tune, "train": train})
 
     # A trial takes 15 s and 40 s an epoch; a fortieth of two epochs, then, 17 s, and not a tenth of what a quarter took.
-    short = ranker(**{"search.budget_share": 0.025})
+    short = ranker(**{"tuning.budget_share": 0.025})
     for past in (
         night((0.25, 35.0, 20.0), (0.25, 35.0, 20.0)),
         night((0.25, 35.0, None), (0.25, 35.0, None)),
@@ -89,7 +89,7 @@ def test_training_is_scaled_to_tonight_and_ends_at_its_limit() -> None:
 def test_what_no_night_tells_is_not_known() -> None:
     assert estimate("package", ranker(), [NIGHT], None).seconds is None
     assert estimate("train", ranker(), [replace(NIGHT, training_examples=0)], None).seconds is None
-    assert estimate("tune", ranker(**{"search.trials": 0}), [], None).seconds == 0
+    assert estimate("tune", ranker(**{"tuning.trials": 0}), [], None).seconds == 0
 
 
 @given(nights=nights, stage=st.sampled_from(STAGES), examples=st.none() | st.integers(0, 10**6))
@@ -103,7 +103,7 @@ def test_an_estimate_lies_within_what_the_nights_say(
     assert found.low is not None and found.high is not None
     assert 0 <= found.low <= found.seconds <= found.high
     if stage == "tune":
-        assert found.high <= 3 * 60 + 1e-6, "search.max_minutes"
+        assert found.high <= 3 * 60 + 1e-6, "tuning.max_minutes"
     if stage == "train":
         beside = [night.stages.get("train", 0.0) for night in nights]
         assert found.high <= max(beside) + 10 * 60 + 1e-6, "training.max_minutes"
@@ -114,7 +114,7 @@ def test_an_estimate_lies_within_what_the_nights_say(
 def test_more_is_never_quicker(nights: list[PastNight], epochs: float, trials: int) -> None:
     for stage, less, more in (
         ("train", {"training.epochs": epochs}, {"training.epochs": epochs * 2}),
-        ("tune", {"search.trials": trials}, {"search.trials": trials + 1}),
+        ("tune", {"tuning.trials": trials}, {"tuning.trials": trials + 1}),
         ("tune", {"training.epochs": epochs}, {"training.epochs": epochs * 2}),
     ):
         one = estimate(stage, ranker(**less), nights, 1000).seconds

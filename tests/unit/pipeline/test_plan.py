@@ -82,7 +82,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(run: Run, tmp_path: P
     assert found["minutes"] == pytest.approx((60 + 120 + 130 + 30 + 60 + 30 + 6) / 60, abs=0.1)
     assert (found["past_nights"], found["not_known"], found["cost"]) == (2, [], None)
     assert found["champion"] == {"version": None, "newer_than_this_night": False}
-    assert found["search"].startswith("4 trials in 2 rounds")
+    assert found["tuning"].startswith("4 trials in 2 rounds")
 
 
 def test_a_day_that_was_stopped_would_fail(run: Run) -> None:
@@ -131,18 +131,18 @@ def test_other_values_are_another_run_and_are_shown(run: Run) -> None:
     run.stage("examples").commit({"train": 1000, "seconds": 60})
     values = {
         "training.epochs": 1.2,
-        "search.trials": 0,
-        "search.price_per_hour": 3.0,
+        "tuning.trials": 0,
+        "tuning.price_per_hour": 3.0,
         "model.max_length": 32,
     }
     found = plan(Run.of(run.ranker.with_values(values), DAY))
     assert found["changes"] == {
-        "model.max_length": [64, 32], "search.price_per_hour": [0.0, 3.0], "search.trials": [4, 0],
+        "model.max_length": [64, 32], "tuning.price_per_hour": [0.0, 3.0], "tuning.trials": [4, 0],
         "training.epochs": [0.6, 1.2],
     }  # fmt: skip
     assert found["doubtful"] == ["model.max_length"]
     assert not any(stage["reused"] for stage in found["stages"])
-    assert found["search"] == "left out"
+    assert found["tuning"] == "left out"
     assert found["cost"] == pytest.approx(found["minutes"] / 60 * 3 * 2, abs=0.01)
 
 

@@ -28,7 +28,7 @@ from reshelve.processes import wait_until
 from reshelve.reporting.night import Night
 from reshelve.reporting.sections.lineage import stage_seconds
 from reshelve.store.objects import ObjectStore
-from reshelve.tuning.search import ask
+from reshelve.tuning.tune import ask
 from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 DAY = date(2011, 8, 30)
@@ -128,13 +128,13 @@ def test_a_result_of_before_there_were_identities_is_not_taken_over() -> None:
 
 
 @pytest.mark.usefixtures("days")
-def test_a_search_that_another_run_has_told_asks_for_nothing() -> None:
+def test_tuning_that_another_run_has_told_asks_for_nothing() -> None:
     first, second = make_run(), make_run(owner="others")
     do(first, "examples"), do(first, "tune", trials=4)
     do(second, "examples")
     assert take_over(second, "tune") is True
     assert ask(second) == {"trials": [], "finished": 4}
-    other = make_run(search__trials=3)
+    other = make_run(tuning__trials=3)
     do(other, "examples")
     assert take_over(other, "tune") is False
 

@@ -189,7 +189,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("release.top", 7, {"compress", "package", "gate"}),
     ("compression.min_agreement", 0.93, ALL - {"examples"}),
     ("training.epochs", 0.77, ALL - {"examples"}),
-    ("search.trials", 3, ALL - {"examples"}),
+    ("tuning.trials", 3, ALL - {"examples"}),
     ("model.pooling", "cls", ALL - {"examples"}),
     ("data.window_days", 44, ALL),
     # a file of the code
@@ -249,6 +249,14 @@ def test_what_a_stage_finds_is_part_of_it(stage: str, again: set[str]) -> None:
     before, after = (identities(ranker, PACKAGE, {stage: {"champion": version}}) for version in (1, 2))
     assert {name for name in after if after[name] != before[name]} == again
     assert differences(before[stage], after[stage]) == ["champion: 1 → 2"]
+
+
+def test_the_old_name_of_a_section_is_no_difference() -> None:
+    [ranker] = example()
+    now = identities(ranker, PACKAGE, {})["tune"]
+    values = {("search" if key == "tuning" else key): value for key, value in now.values.items()}
+    before = now.model_copy(update={"values": {**values, "search": {**values["search"], "trials": 99}}})
+    assert differences(before, now) == [f"tuning.trials: 99 → {ranker.tuning.trials}"]
 
 
 def test_the_code_of_a_kind_in_its_own_package_counts(

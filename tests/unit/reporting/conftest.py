@@ -28,11 +28,11 @@ CHAMPION = 20110829001
 
 
 def ranker_of(kind: str, **values: Any) -> Ranker:
-    """A ranker of a kind, with a search and a price."""
+    """A ranker of a kind, with tuning and a price."""
     document: dict[str, Any] = {
         "name": "shelf", "title": "A shelf & <more>", "kind": kind, "data": {"source": "shop", "window_days": 5},
         "gates": {"metric": "recall@1", "group": "segment"},
-        "search": {"price_per_hour": 0.5, "parallel": 2, "space": {
+        "tuning": {"price_per_hour": 0.5, "parallel": 2, "space": {
             "training.learning_rate": {"loguniform": [1e-5, 1e-3]}, "training.batch_size": {"choice": [32, 64]},
         }},
     }  # fmt: skip
@@ -115,7 +115,7 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
             },
             "tune": {
                 "best": best, "loss": 1.5 if trials else None, "trials": len(history), "failed": 1, "stopped": 0,
-                "ended": "search.trials", "trial_epochs": 0.3, "minutes": 1.5, "cost": 0.02, "nights": [],
+                "ended": "tuning.trials", "trial_epochs": 0.3, "minutes": 1.5, "cost": 0.02, "nights": [],
                 "history": history,
             },
             "train": {

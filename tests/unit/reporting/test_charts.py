@@ -12,7 +12,7 @@ import pytest
 
 from reshelve.charts import ForestRow, curves, forest, partitions
 from reshelve.config.tuning import Choice, LogUniform, Uniform
-from reshelve.reporting.search_chart import axes_of, axis_of, parallel
+from reshelve.reporting.trials_chart import axes_of, axis_of, parallel
 
 _WIDE = 0.55  # of a letter's height: the average width of a letter
 

@@ -14,7 +14,7 @@ from reshelve.pipeline.publish import publish
 from reshelve.reporting.address import read_report, report_key
 from reshelve.reporting.night import Night
 from reshelve.reporting.report import report
-from reshelve.reporting.sections.learning import search
+from reshelve.reporting.sections.learning import tuning
 from reshelve.reporting.sections.speed import latency
 from reshelve.store.signatures import Signed, signed
 
@@ -92,8 +92,8 @@ NIGHTS = {
     "first night": {},
     "better than the champion": {"champion": OLD_FIRST, "challenger": FRESH_FIRST},
     "rejected": {"champion": FRESH_FIRST, "challenger": ["spare", "old", "fresh"]},
-    "search left out": {"trials": False},
-    "no search stage": {"without": ("tune",)},
+    "tuning left out": {"trials": False},
+    "no tune stage": {"without": ("tune",)},
     "ended at training": {"without": ("train", "compress", "package", "gate", "publish")},
     "ended at the gate": {"without": ("gate", "publish")},
 }
@@ -123,7 +123,7 @@ def test_a_whole_night_shows_everything(make_night):
     page = read(make_night(champion=OLD_FIRST))
     said = page.said()
     for heading in (
-        "Data", "Examples", "Search", "Training", "Quality", "Slices", "Calibration", "Exposure and fairness", "Compression",
+        "Data", "Examples", "Tuning", "Training", "Quality", "Slices", "Calibration", "Exposure and fairness", "Compression",
         "Latency", "Why it ranked so", "Time and cost", "Lineage",
     ):  # fmt: skip
         assert heading in said
@@ -162,12 +162,23 @@ def test_times_are_of_requests_whose_rows_are_said(make_night):
 
 def test_a_best_trial_at_the_edge_of_its_range_is_named(make_night):
     run = make_night()
-    assert "is at the edge" not in search(Night.read(run)).lead
+    assert "is at the edge" not in tuning(Night.read(run)).lead
     tuned = run.stage("tune").required()
     best = tuned["history"][1]
     edge = {**best, "values": {**best["values"], "training.learning_rate": 1e-3}}
     run.stage("tune").commit({**tuned, "history": [tuned["history"][0], edge, *tuned["history"][2:]]})
-    assert "It is at the edge of the range of learning_rate" in search(Night.read(run)).lead
+    assert "It is at the edge of the range of learning_rate" in tuning(Night.read(run)).lead
+
+
+@pytest.mark.parametrize("space", ["tuning.space", "search.space"], ids=["new name", "old name"])
+def test_tuning_says_what_ended_it_by_the_names_of_today(make_night, space):
+    run = make_night()
+    tuned = run.stage("tune").required()
+    assert "it ended by tuning.trials" in tuning(Night.read(run)).lead
+    run.stage("tune").commit({**tuned, "ended": space.replace("space", "max_minutes")})
+    assert "it ended by tuning.max_minutes" in tuning(Night.read(run)).lead
+    run.stage("tune").commit({**tuned, "ended": space})
+    assert "it tried every combination of tuning.space" in tuning(Night.read(run)).lead
 
 
 def test_the_summary_says_what_became_of_the_night(make_night):

@@ -25,8 +25,8 @@ from reshelve.store import clients
 from reshelve.store.objects import ObjectStore, StoreRefusedError
 from reshelve.store.uploads import Upload, upload
 from reshelve.tuning.history import TrialHistory
-from reshelve.tuning.search import ask, evaluate
 from reshelve.tuning.trial import Status
+from reshelve.tuning.tune import ask, evaluate
 
 REFUSED = [
     (403, "AccessDenied"),
@@ -279,7 +279,7 @@ def test_a_sign_of_life_outlives_a_refusal(
 def test_a_refusal_says_nothing_of_a_trial(
     unruly: Misbehaving, through: ObjectStore, packaged: Run, tmp_path: Path
 ) -> None:
-    """A trial that failed is never tried again: with the right given back, its values would be lost to the search."""
+    """A trial that failed is never tried again: with the right given back, its values would be lost to tuning."""
     run = Run(packaged.ranker, packaged.partition, through, tmp_path / "another host")
     first = ask(run)["trials"][0]
     refusal = unruly.add(says(403, "AccessDenied", lambda request: "/examples/" in request.key))

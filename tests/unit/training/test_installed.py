@@ -19,8 +19,8 @@ from reshelve.store.objects import ObjectStore
 from reshelve.training.installed import need_horovod
 from reshelve.training.launch import train
 from reshelve.tuning.history import TrialHistory
-from reshelve.tuning.search import ask, evaluate
 from reshelve.tuning.trial import Status
+from reshelve.tuning.tune import ask, evaluate
 
 
 @pytest.fixture

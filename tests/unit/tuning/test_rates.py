@@ -20,8 +20,8 @@ MakeRanker = Callable[..., Ranker]
 def test_shorter_trainings_get_higher_rates(
     make_ranker: MakeRanker, exponent: float, share: float, factor: float
 ) -> None:
-    ranker = make_ranker("next_item", **{"search.rate_exponent": exponent})
-    assert rate_factor(ranker.search, share) == factor
+    ranker = make_ranker("next_item", **{"tuning.rate_exponent": exponent})
+    assert rate_factor(ranker.tuning, share) == factor
     before, after = ranker.training, at_share(ranker, share).training
     assert after.learning_rate == before.learning_rate * factor
     assert after.head_learning_rate == before.head_learning_rate * factor
@@ -30,5 +30,5 @@ def test_shorter_trainings_get_higher_rates(
 
 
 def test_no_rate_is_carried_over_the_limit_of_its_form(make_ranker: MakeRanker) -> None:
-    values = {"search.rate_exponent": 1.0, "training.head_learning_rate": 0.5}
+    values = {"tuning.rate_exponent": 1.0, "training.head_learning_rate": 0.5}
     assert at_share(make_ranker("next_item", **values), 0.1).training.head_learning_rate == 1.0

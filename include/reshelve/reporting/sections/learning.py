@@ -5,26 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from reshelve.charts import curves
+from reshelve.config.ranker import Ranker
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import FactTable, Figure, Part, Section, Table
-from reshelve.reporting.search_chart import axes_of, parallel
+from reshelve.reporting.trials_chart import axes_of, parallel
 from reshelve.reporting.words import NONE, count, duration, figure, interval, money, share, short
 
 _MOST_ROWS = 60
 
 
-def search(night: Night) -> Section:
+def tuning(night: Night) -> Section:
     """The trials, and what was taken from them."""
     found = night.result("tune")
     history = found.get("history") or []
     if not history:
         why = "Tuning was skipped" if found or night.result("train") else "There was no tuning"
-        return Section("search", "Search", f"{why}: training used the ranker file's own values.", [])
+        return Section("tuning", "Tuning", f"{why}: training used the ranker file's own values.", [])
     done = [entry for entry in history if entry["loss"] is not None]
     best = _best(done)
-    ended = f"it ended by {found['ended'] or 'being told to'}"
-    if found["ended"] == "search.space":
-        ended = "it tried every combination of search.space"
+    by = Ranker.new_name(found["ended"] or "")
+    ended = f"it ended by {by or 'being told to'}"
+    if by == "tuning.space":
+        ended = "it tried every combination of tuning.space"
     lead = f"{found['trials']} trials in {found['minutes']:.1f} minutes; {ended}."
     if best is not None:
         values = ", ".join(
@@ -44,7 +46,7 @@ def search(night: Night) -> Section:
             f"Parallel coordinates of {len(done)} trials over {', '.join(columns)} and the loss. Losses go from "
             f"{figure(min(losses))} to {figure(max(losses))}; the best trial is number {done[best]['trial']}."
         )
-        axes = axes_of(columns, losses, night.run.ranker.search.space)
+        axes = axes_of(columns, losses, night.run.ranker.tuning.space)
         edges = [name for name, axis in axes.items() if axis.at_edge(best)]
         if edges:
             lead += (
@@ -67,7 +69,7 @@ def search(night: Night) -> Section:
     if found.get("nights"):
         paid.append(("Uses the trials of", ", ".join(found["nights"])))
     parts.append(FactTable(paid))
-    return Section("search", "Search", lead, parts)
+    return Section("tuning", "Tuning", lead, parts)
 
 
 def _best(done: list[dict[str, Any]]) -> int | None:

@@ -13,7 +13,7 @@ from reshelve.reporting.words import NONE, duration, money
 
 
 def stage_seconds(night: Night) -> dict[str, float]:
-    """Seconds by stage that this run did. A search whose trials were tasks of their own is counted by its trials' time."""
+    """Seconds by stage that this run did. Tuning whose trials were tasks of their own is counted by its trials' time."""
     did = {name: result for name, result in night.results.items() if name not in night.taken_over}
     found = {name: float(result.get("seconds", 0)) for name, result in did.items()}
     if "tune" in found:
@@ -22,8 +22,8 @@ def stage_seconds(night: Night) -> dict[str, float]:
 
 
 def machine_price(night: Night) -> float:
-    """What an hour of the machine costs: `search.price_per_hour` is that of one of its trials."""
-    return night.run.ranker.search.price_per_hour * night.run.ranker.search.parallel
+    """What an hour of the machine costs: `tuning.price_per_hour` is that of one of its trials."""
+    return night.run.ranker.tuning.price_per_hour * night.run.ranker.tuning.parallel
 
 
 def cost(night: Night) -> Section:
@@ -40,9 +40,9 @@ def cost(night: Night) -> Section:
     rows.append(("together", duration(total), "", paid(total)))
     lead = f"{duration(total)} of machine time in the stages that this run finished"
     lead += (
-        f", {money(total / 3600 * price)} at {money(price)} an hour (search.price_per_hour × search.parallel)."
+        f", {money(total / 3600 * price)} at {money(price)} an hour (tuning.price_per_hour × tuning.parallel)."
         if price
-        else ". No cost: search.price_per_hour is 0 in the ranker file."
+        else ". No cost: tuning.price_per_hour is 0 in the ranker file."
     )
     return Section(
         "cost", "Time and cost", lead, [Table(("Stage", "Time", "Share", "Cost"), rows, "Each stage's time")]

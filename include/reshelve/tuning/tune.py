@@ -1,7 +1,7 @@
 """The tune stage: ask for trials, evaluate them side by side, tell the best.
 
 The next wave is asked when all of this one are evaluated, so what a trial saw never depends on which of its neighbours
-was quicker: a search that was stopped and goes on gives the trials it would have given. See `plan` for the waves.
+was quicker: tuning that was stopped and goes on gives the trials it would have given. See `plan` for the waves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from reshelve.config.tuning import Search
+from reshelve.config.ranker import Ranker
+from reshelve.config.tuning import Tuning
 from reshelve.config.waves import rungs, wave_count
 from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.lineage.results import TuneResult
@@ -33,14 +34,14 @@ from reshelve.tuning.rates import at_share
 from reshelve.tuning.standing import Standing, elapsed, standing
 from reshelve.tuning.trial import Status, Trial
 
-# A trial whose workers were killed is tried again once; then it counts as failed, and the search goes on.
+# A trial whose workers were killed is tried again once; then it counts as failed, and tuning goes on.
 _ATTEMPTS = 2
 
 
-def search(run: Run) -> Result:
-    """The whole search in this process; ends with `tell`'s result."""
-    parallel = run.ranker.search.parallel
-    for _ in range(wave_count(run.ranker.search) + 1):
+def tune(run: Run) -> Result:
+    """The whole tuning in this process; ends with `tell`'s result."""
+    parallel = run.ranker.tuning.parallel
+    for _ in range(wave_count(run.ranker.tuning) + 1):
         asked = ask(run)["trials"]
         if not asked:
             break
@@ -50,21 +51,21 @@ def search(run: Run) -> Result:
 
 
 def ask(run: Run) -> Result:
-    """The ids to evaluate next, `search.parallel` at most; an empty list when the search is over.
+    """The ids to evaluate next, `tuning.parallel` at most; an empty list when tuning is over.
 
     Trials that were asked and not yet evaluated are given again. Asking twice gives the same ids. No wave starts
-    once `search.max_minutes` of evaluating or `search.max_cost` are spent, and none of a search that is told.
+    once `tuning.max_minutes` of evaluating or `tuning.max_cost` are spent, and none once it is told.
     """
     closed = run.stage("tune").read(TuneResult)
     if closed is not None:  # by this run, or by another that asked the same
         return {"trials": [], "finished": closed.trials}
-    form = run.ranker.search
+    form = run.ranker.tuning
     history = TrialHistory(run)
     trials = history.trials()
     at = standing(form, trials)
     asked: list[int] = []
     if at is None and form.most_trials < form.trials:
-        logger(stage="tune").info("every point of search.space is tried", trials=form.most_trials)
+        logger(stage="tune").info("every point of tuning.space is tried", trials=form.most_trials)
     if at is not None:
         known = {(trial.id, trial.rung): trial for trial in trials}
         here = [known.get((identifier, at.wave.rung)) for identifier in at.ids]
@@ -83,7 +84,7 @@ def ask(run: Run) -> Result:
     }
 
 
-def proposals(form: Search, before: PastNights, at: Standing, trials: Sequence[Trial]) -> list[Trial]:
+def proposals(form: Tuning, before: PastNights, at: Standing, trials: Sequence[Trial]) -> list[Trial]:
     """The trials of the wave that are not known yet. A function of its arguments alone."""
     known = {(trial.id, trial.rung): trial for trial in trials}
     missing = [identifier for identifier in at.ids if (identifier, at.wave.rung) not in known]
@@ -117,7 +118,7 @@ def proposals(form: Search, before: PastNights, at: Standing, trials: Sequence[T
 def evaluate(run: Run, trial: int) -> Result:
     """Train one trial on its share of the steps and record its loss; one that was evaluated stays as it is.
 
-    A trial that cannot be trained (it diverged, its data is bad) counts as failed; one that the search's budget ends
+    A trial that cannot be trained (it diverged, its data is bad) counts as failed; one that the budget ends
     counts as stopped. Raises TryAgainError where its workers were killed for the first time (a retry resumes),
     ConfigurationError for an id that was never asked, and where Horovod is not installed or the host does not know its name.
     """
@@ -140,12 +141,12 @@ def evaluate(run: Run, trial: int) -> Result:
 
 
 def tell(run: Run) -> Result:
-    """Close the search: the best values among the trials of the largest budget evaluated so far.
+    """Close the tuning: the best values among the trials of the largest budget evaluated so far.
 
-    With `search.trials: 0`, an empty space, or a budget that ended before any trial did there is nothing to tell:
+    With `tuning.trials: 0`, an empty space, or a budget that ended before any trial did there is nothing to tell:
     `best` is empty and training uses the file's own values. Raises TryAgainError where all trials failed.
     """
-    form = run.ranker.search
+    form = run.ranker.tuning
     trials = TrialHistory(run).trials()
     best = best_of(trials)
     at = standing(form, trials)
@@ -172,14 +173,14 @@ def tell(run: Run) -> Result:
     }
 
 
-def _ended(search: Search, at: Standing | None, trials: Sequence[Trial]) -> str:
-    """The key of the ranker file that ended the search; empty where it was told before its end."""
+def _ended(tuning: Tuning, at: Standing | None, trials: Sequence[Trial]) -> str:
+    """The key of the ranker file that ended the tuning; empty where it was told before its end."""
     stopped = [trial.reason for trial in trials if trial.status is Status.STOPPED]
     if stopped:
-        return stopped[0]
+        return Ranker.new_name(stopped[0])  # it may have been written under another name
     if at is None:
-        return "search.space" if search.most_trials < search.trials else "search.trials"
-    found = left(search, at)
+        return "tuning.space" if tuning.most_trials < tuning.trials else "tuning.trials"
+    found = left(tuning, at)
     return found.limit if found.seconds <= 0 else ""
 
 
@@ -207,14 +208,14 @@ def _affordable(found: Left, trials: int) -> bool:
 
 
 def _timed(run: Run, trial: Trial) -> Trial:
-    if not run.ranker.search.latency_weight or trial.latency_ms is not None:
+    if not run.ranker.tuning.latency_weight or trial.latency_ms is not None:
         return trial
     return trial.model_copy(update={"latency_ms": latency_ms(run, trial.values)})
 
 
 def _evaluate(run: Run, history: TrialHistory, trial: Trial) -> Trial:
     log = logger(stage="tune", trial=trial.id)
-    form = run.ranker.search
+    form = run.ranker.tuning
     at = standing(form, history.trials())
     assert at is not None and trial.id in at.ids  # it is asked, so its wave is the one that is not finished
     allowed = left(form, at)
@@ -268,7 +269,7 @@ def _train(run: Run, trial: Trial, seconds: float) -> Result:
         budget_share=trial.share,
         save=False,
     )
-    return run_job(job, threads_each(run.ranker.search.parallel * ranker.training.processes), seconds)
+    return run_job(job, threads_each(run.ranker.tuning.parallel * ranker.training.processes), seconds)
 
 
 def _directory(run: Run, trial: Trial) -> Path:

@@ -1,4 +1,4 @@
-"""The trials of a search as parallel coordinates, each axis as long as the ranker file's range: so an edge can be seen."""
+"""The trials of tuning as parallel coordinates, each axis as long as the ranker file's range: so an edge can be seen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CROWDED = 5  # axes: the names of more are set in two rows
 class Axis:
     """One axis: the height in [0, 1] of each trial, and what is written at which height.
 
-    `open_ended`: its ends are bounds of a range, which a search may have wanted to leave.
+    `open_ended`: its ends are bounds of a range, which tuning may have wanted to leave.
     """
 
     heights: Sequence[float]
@@ -39,7 +39,7 @@ class Axis:
 
 
 def axis_of(values: Sequence[Any], form: Range | None) -> Axis:
-    """The axis of a key of search.space; without a range (the loss) from the least value to the greatest.
+    """The axis of a key of tuning.space; without a range (the loss) from the least value to the greatest.
 
     Choices stand in the file's order, those that no trial took too.
     """
@@ -118,7 +118,7 @@ def parallel(axes: Mapping[str, Axis], losses: Sequence[float], best: int) -> Ma
         panel.set_xlim(-0.3, len(axes) - 0.5)
         panel.set_ylim(-0.08, 1.3 + (0.17 if crowded else 0.0))
 
-    return draw("search", _WIDTH, _HEIGHT, paint)
+    return draw("tuning", _WIDTH, _HEIGHT, paint)
 
 
 def _shortened(text: str, most: int) -> str:

@@ -1,6 +1,6 @@
-"""Our search beside random search: best score by trial-epochs, on a real head and real baskets (see head_objective).
+"""Our tuning beside random search: best score by trial-epochs, on a real head and real baskets (see head_objective).
 
-    python benchmarks/bench_search.py [--seeds 5] [--first-seed 0] [--trials 18] [--plot search.png]
+    python benchmarks/bench_tuning.py [--seeds 5] [--first-seed 0] [--trials 18] [--plot tuning.png]
                                       [--min-share 0.037] [--bracket 27] [--finalists 6] [--rate-exponent 0.3]
 
 Random search trains every trial for one epoch. Ours is what the tune stage does, by its own plan, suggestions and rates: TPE
@@ -29,13 +29,13 @@ from head_objective import Training, task
 from hyperopt import rand
 from hyperopt.base import Domain, trials_from_docs
 
-from reshelve.config.tuning import Search
+from reshelve.config.tuning import Tuning
 from reshelve.tuning.past_nights import PastNights
 from reshelve.tuning.rates import rate_factor
-from reshelve.tuning.search import proposals
 from reshelve.tuning.space import hyperopt_space, plain_values
 from reshelve.tuning.standing import standing
 from reshelve.tuning.trial import Status, Trial
+from reshelve.tuning.tune import proposals
 
 EPOCHS = 1  # of a full training, as a night has: it sees an example about once
 MIN_SHARE = 1 / 27  # of a full training, that a trial begins with
@@ -54,31 +54,31 @@ Curve = list[tuple[float, float]]  # (trial-epochs so far, best validation loss 
 Score = Callable[[dict[str, float], float], float]
 
 
-def ours(search: Search, score: Score, most: float) -> Curve:
+def ours(tuning: Tuning, score: Score, most: float) -> Curve:
     """The tune stage's own loop, with `score` for its training."""
     trials: list[Trial] = []
     curve: Curve = []
     spent, best = 0.0, float("inf")
-    while spent < most and (at := standing(search, trials)):
-        for trial in proposals(search, PastNights(), at, trials):
-            factor = rate_factor(search, trial.share)
+    while spent < most and (at := standing(tuning, trials)):
+        for trial in proposals(tuning, PastNights(), at, trials):
+            factor = rate_factor(tuning, trial.share)
             rates = {path: trial.values[path] * factor for path in RATES}
             loss = score(trial.values | rates, trial.share * EPOCHS)
             trials.append(trial.model_copy(update={"status": Status.DONE, "loss": loss}))
             spent += trial.share * EPOCHS
-            best = min(best, loss) if trial.share == search.budget_share else best
+            best = min(best, loss) if trial.share == tuning.budget_share else best
             curve.append((spent, best))
     return curve
 
 
-def at_random(search: Search, score: Score) -> Curve:
-    """Hyperopt's random search; its draws are not those that our search begins with."""
-    space = hyperopt_space(search)
+def at_random(tuning: Tuning, score: Score) -> Curve:
+    """Hyperopt's random search; its draws are not those that our tuning begins with."""
+    space = hyperopt_space(tuning)
     domain, nothing = Domain(lambda _: 0, space), trials_from_docs([], validate=False)
     curve: Curve = []
     best = float("inf")
-    for number in range(search.trials):
-        seed = int(np.random.SeedSequence([search.seed, 1, number]).generate_state(1)[0])
+    for number in range(tuning.trials):
+        seed = int(np.random.SeedSequence([tuning.seed, 1, number]).generate_state(1)[0])
         [document] = rand.suggest([number], domain, nothing, seed)
         draws = {path: value[0].item() for path, value in document["misc"]["vals"].items()}
         best = min(best, score(plain_values(space, draws), EPOCHS))
@@ -109,7 +109,7 @@ def plot(runs: list[tuple[Curve, Curve]], path: Path) -> None:
 
 
 def main() -> None:
-    """Search, compare, print."""
+    """Tune, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -133,7 +133,7 @@ def main() -> None:
             return Training(of, values, epochs, seed).run()
 
         form = {"trials": arguments.trials, "parallel": 1, "budget_share": 1.0, "seed": seed, "space": SPACE}
-        random = at_random(Search.model_validate(form), score)
+        random = at_random(Tuning.model_validate(form), score)
         halved = {
             **form,
             "trials": min(500, math.ceil(total / arguments.min_share)),  # more than the epochs allow
@@ -145,7 +145,7 @@ def main() -> None:
             },
             "rate_exponent": arguments.rate_exponent,
         }
-        found = ours(Search.model_validate(halved), score, total)
+        found = ours(Tuning.model_validate(halved), score, total)
         runs.append((random, found))
         at = reached(found, random[-1][1])
         shares.append(at / total if at else float("inf"))
