@@ -47,7 +47,7 @@ class Connection(Form):
         return extra
 
 
-class Pool(Form):
+class PoolSettings(Form):
     """One entry of `pools`."""
 
     pool_name: str = Field(min_length=1)
@@ -67,7 +67,7 @@ class Airflow(Form):
     """What the file holds."""
 
     connections: tuple[Connection, ...] = ()
-    pools: tuple[Pool, ...] = ()
+    pools: tuple[PoolSettings, ...] = ()
     variables: tuple[Variable, ...] = ()
 
 

@@ -48,7 +48,7 @@ FROM drawn GROUP BY norm, item_id, segment ORDER BY norm, item_id, segment
 
 
 @dataclass(frozen=True)
-class Pair:
+class TextPair:
     """One row of train.parquet or validation.parquet, before it is tokenised."""
 
     query: str
@@ -86,7 +86,7 @@ class PairSampler:
         # The power flattens popularity; the 1 lets what never sold be drawn.
         self._cumulative = np.cumsum((counts + 1) ** 0.75)
 
-    def pairs(self, part: str, limit: int) -> Iterator[Pair]:
+    def pairs(self, part: str, limit: int) -> Iterator[TextPair]:
         """About `limit` rows of `part`, the newest choices, with their negatives. Groups are numbered from 0."""
         per_choice = 1 + self._examples.sampled_negatives + self._examples.hard_negatives
         group, previous = -1, ""
@@ -100,11 +100,11 @@ class PairSampler:
             if position is None:
                 continue  # chosen before the catalogue days, and never since
             weight = math.log2(1 + total)  # the thousandth click says less than the first
-            yield Pair(query, self._catalogue.titles[position], 1.0, weight, group, item)
+            yield TextPair(query, self._catalogue.titles[position], 1.0, weight, group, item)
             for negative in self._negatives(query, norm, item, taken):
                 taken.add(negative)
                 name = self._catalogue.items[negative]
-                yield Pair(query, self._catalogue.titles[negative], 0.0, weight, group, name)
+                yield TextPair(query, self._catalogue.titles[negative], 0.0, weight, group, name)
 
     def _negatives(self, query: str, norm: str, item: str, taken: set[int]) -> list[int]:
         """Catalogue positions that are not `taken`: titles like the query first, then draws by popularity."""

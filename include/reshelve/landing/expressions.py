@@ -43,7 +43,7 @@ class MappingExpression:
         )
 
     def allow(self, db: duckdb.DuckDBPyConnection) -> None:
-        """Raise RefusedError where the SQL is more than an expression over the raw row."""
+        """Raise StatementError where the SQL is more than an expression over the raw row."""
         allow_expression(db, self.sql)
 
     @property

@@ -24,7 +24,7 @@ from reshelve.raw.parsed import cast_of_text, casts_in_utc, make_glue, names_alo
 from reshelve.raw.raw_files import RawFiles, open_raw
 from reshelve.raw.reader_options import ReaderOptions
 from reshelve.raw.sources import ClickstreamSource, SourceFiles, list_files, product_list, source_path
-from reshelve.raw.statements import RefusedError, allow_query
+from reshelve.raw.statements import StatementError, allow_query
 
 _ROW = "source"  # what an expression calls the whole raw row
 _NAMED = 5  # rejected rows in a message; the log has them all
@@ -179,7 +179,7 @@ class _Table:
         for key, allowed, expected in written:
             try:
                 allowed(self.db)
-            except RefusedError as error:
+            except StatementError as error:
                 raise ConfigurationError(f"{self._place(key)}: {error}", expected) from error
 
     def _count(self, made: str, conditions: Sequence[MappingExpression]) -> None:

@@ -27,7 +27,7 @@ from reshelve.clickstream.forgotten_rows import DamagedFileError, drop_from_file
 from reshelve.clickstream.privacy import pseudonym, pseudonym_keys
 from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, TryAgainError
 from reshelve.logs import logger
-from reshelve.pipeline.source_files import SourceFiles, days_of_log, is_parquet
+from reshelve.pipeline.source_files import LandedFiles, days_of_log, is_parquet
 from reshelve.pipeline.source_runs import ENDED, days_read, rankers_of, runs_of_ranker, source_of, under_way
 from reshelve.pipeline.trained_versions import trained_on
 from reshelve.raw.sources import load_source
@@ -123,9 +123,9 @@ class _Forgetting:
     problems: list[str] = field(default_factory=list)
 
     @property
-    def files(self) -> SourceFiles:
+    def files(self) -> LandedFiles:
         """Where rows of people are."""
-        return SourceFiles(self.store, self.source)
+        return LandedFiles(self.store, self.source)
 
     def ask(self, digests: set[str]) -> None:
         """Write down whom to forget: nothing that begins from now on reads their rows."""

@@ -24,7 +24,7 @@ _NEIGHBOURS = (timedelta(days=-1), timedelta(0), timedelta(days=1))
 
 
 @dataclass(frozen=True)
-class SourceFiles:
+class LandedFiles:
     """Landed and validated rows of one source, and the logged requests of its rankers."""
 
     store: ObjectStore

@@ -83,7 +83,7 @@ class ReaderOptions(Form):
     def _are_types(cls, types: dict[str, str]) -> dict[str, str]:
         import duckdb
 
-        from reshelve.raw.statements import RefusedError, allow_type
+        from reshelve.raw.statements import StatementError, allow_type
 
         if not types:
             return types
@@ -92,6 +92,6 @@ class ReaderOptions(Form):
                 try:
                     duckdb.type(sql_type)
                     allow_type(db, sql_type)
-                except (duckdb.Error, RefusedError):
+                except (duckdb.Error, StatementError):
                     raise ValueError(f"{name}: {sql_type!r} is not a DuckDB type") from None
         return types

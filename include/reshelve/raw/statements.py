@@ -37,12 +37,12 @@ _OUTSIDE_BEGINNINGS = (
 _HARMLESS = {"current_date", "current_localtime", "current_localtimestamp", "pg_typeof"}
 
 
-class RefusedError(Exception):
+class StatementError(Exception):
     """SQL that a mapping file may not hold; the message says why."""
 
 
 def allow_expression(db: duckdb.DuckDBPyConnection, sql: str, tables: Collection[str] = ()) -> None:
-    """Raise RefusedError unless `sql` is one expression over the columns of a row, whose subqueries read `tables` alone.
+    """Raise StatementError unless `sql` is one expression over the columns of a row, whose subqueries read `tables` alone.
 
     Read by itself, so that no bracket of its own ends what it is put into; and as it is put there.
     """
@@ -54,58 +54,58 @@ def allow_expression(db: duckdb.DuckDBPyConnection, sql: str, tables: Collection
             or node["from_table"]["type"] != "EMPTY"
             or node["cte_map"]["map"]
         ):
-            raise RefusedError("this is a query; expected one expression")
+            raise StatementError("this is a query; expected one expression")
         (first, *others) = node["select_list"]
         if others or further or first.get("alias"):
-            raise RefusedError("expected one expression, without a comma, an alias or a clause after it")
+            raise StatementError("expected one expression, without a comma, an alias or a clause after it")
         _allow(node, set(tables))
 
 
 def allow_query(db: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Raise RefusedError unless `sql` is one query that reads the table `raw`, and what it makes of it."""
+    """Raise StatementError unless `sql` is one query that reads the table `raw`, and what it makes of it."""
     for query in (sql, f"SELECT * FROM (\n{sql}\n)"):
         _allow(_only_statement(db, query), {"raw"})
 
 
 def allow_type(db: duckdb.DuckDBPyConnection, sql_type: str) -> None:
-    """Raise RefusedError unless `sql_type` is a type and no more: it is written behind `AS`."""
+    """Raise StatementError unless `sql_type` is a type and no more: it is written behind `AS`."""
     node = _only_statement(db, f"SELECT CAST(NULL AS {sql_type})")
     (cast, *others) = node.get("select_list", [{}])
     plain = cast.get("type") == "OPERATOR_CAST" and cast["child"]["type"] == "VALUE_CONSTANT"
     if not plain or others or node["from_table"]["type"] != "EMPTY" or any(node.get(key) for key in _PLAIN):
-        raise RefusedError("expected one type")
+        raise StatementError("expected one type")
 
 
 def _only_statement(db: duckdb.DuckDBPyConnection, query: str) -> Mapping[str, Any]:
     if "\0" in query:  # where a text in C ends
-        raise RefusedError("it contains the character NUL")
+        raise StatementError("it contains the character NUL")
     found = tree(db, query)
     if found["error"]:
         said = str(found["error_message"])
-        raise RefusedError("only SELECT is allowed" if said.startswith("Only SELECT") else said)
+        raise StatementError("only SELECT is allowed" if said.startswith("Only SELECT") else said)
     if len(found["statements"]) != 1:
-        raise RefusedError(f"expected one statement, there are {len(found['statements'])}")
+        raise StatementError(f"expected one statement, there are {len(found['statements'])}")
     node: Mapping[str, Any] = found["statements"][0]["node"]
     return node
 
 
 def _allow(statement: Mapping[str, Any], tables: set[str]) -> None:
-    """Raise RefusedError for the first part of a parsed statement that reaches beyond the raw rows."""
+    """Raise StatementError for the first part of a parsed statement that reaches beyond the raw rows."""
     every = list(nodes(statement))
     own = {entry["key"].lower() for node in every for entry in node.get("cte_map", {}).get("map", ())}
     own |= {str(node["cte_name"]).lower() for node in every if "cte_name" in node}
     for node in every:
         kind = node.get("type")
         if "cte_map" in node and kind not in _QUERIES:
-            raise RefusedError("only SELECT is allowed")
+            raise StatementError("only SELECT is allowed")
         if "class" not in node and {"alias", "sample"} <= node.keys() and kind not in _TABLES:
-            raise RefusedError("only tables of raw rows can be read here")
+            raise StatementError("only tables of raw rows can be read here")
         if kind == "BASE_TABLE":
             _allow_table(node, tables | own)
         elif kind == "TABLE_FUNCTION":
             name = str(node["function"].get("function_name", "")).lower()
             if name not in _TABLE_FUNCTIONS:
-                raise RefusedError(f"the table function {name} is not allowed; {_may_read(tables)}")
+                raise StatementError(f"the table function {name} is not allowed; {_may_read(tables)}")
         elif "function_name" in node:
             _allow_function(str(node["function_name"]).lower())
 
@@ -113,7 +113,7 @@ def _allow(statement: Mapping[str, Any], tables: set[str]) -> None:
 def _allow_table(node: Mapping[str, Any], known: set[str]) -> None:
     name = ".".join(filter(None, (node["catalog_name"], node["schema_name"], node["table_name"])))
     if name.lower() not in known:
-        raise RefusedError(f"the table {name} is not allowed; {_may_read(known)}")
+        raise StatementError(f"the table {name} is not allowed; {_may_read(known)}")
 
 
 def _may_read(tables: set[str]) -> str:
@@ -124,4 +124,6 @@ def _may_read(tables: set[str]) -> str:
 def _allow_function(name: str) -> None:
     outside = name in _OUTSIDE or name.startswith(_OUTSIDE_BEGINNINGS)
     if outside and name not in _HARMLESS:
-        raise RefusedError(f"the function {name} is not allowed: it tells of, or changes, more than the row")
+        raise StatementError(
+            f"the function {name} is not allowed: it tells of, or changes, more than the row"
+        )

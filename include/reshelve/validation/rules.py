@@ -22,7 +22,7 @@ from reshelve.clickstream.database import EVENT_TYPES, column, connect
 from reshelve.clickstream.faults import reason
 from reshelve.config.yaml_models import Form, line_of, load_form, misfit
 from reshelve.errors import ConfigurationError
-from reshelve.raw.statements import RefusedError, allow_expression
+from reshelve.raw.statements import StatementError, allow_expression
 from reshelve.settings import settings
 from reshelve.validation.keyed_rules import (
     ClickWithoutImpression,
@@ -221,7 +221,7 @@ def _bind(path: Path, rules: RuleFile) -> None:
                         if isinstance(rule, KeyedRule)
                         else f"SELECT coalesce(({rule.failing('2000-01-01')}), false) FROM events"
                     )
-                except (duckdb.Error, RefusedError) as error:
+                except (duckdb.Error, StatementError) as error:
                     key = next((key for key in ("sql", "pattern") if hasattr(rule, key)), "check")
                     line = line_of(path, "rules", index, key)
                     raise ConfigurationError(
@@ -232,10 +232,10 @@ def _bind(path: Path, rules: RuleFile) -> None:
 
 
 def _allow(db: duckdb.DuckDBPyConnection, rule: Expression) -> None:
-    """Raise RefusedError where the rule's SQL is more than a condition over a row and the product list."""
+    """Raise StatementError where the rule's SQL is more than a condition over a row and the product list."""
     sql = rule.sql.replace("$partition", "(day)").replace("$event_day", "(day)")
     allow_expression(db, sql, {"events", "products"})
 
 
-def _said(error: duckdb.Error | RefusedError) -> str:
+def _said(error: duckdb.Error | StatementError) -> str:
     return reason(error) if isinstance(error, duckdb.Error) else str(error)

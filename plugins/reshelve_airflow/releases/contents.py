@@ -14,7 +14,7 @@ from reshelve.console.health import counted, health
 from reshelve.console.release_reader import AgentRow, Deployment, ReleaseReader, VersionRow
 from reshelve.errors import DataError
 from reshelve_airflow.releases.pages import ago
-from reshelve_airflow.releases.traffic import LOOKS, Curves, curves, decisions
+from reshelve_airflow.releases.traffic import LOOKS, TrafficCurves, curves, decisions
 from reshelve_airflow.releases.trend import NIGHTS, trend
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Card:
     """One version with what it has to do and how it does it; `against`: how it compares with the stable one, in words."""
 
     row: VersionRow
-    traffic: Curves | None
+    traffic: TrafficCurves | None
     against: str
 
 

@@ -20,7 +20,7 @@ _FULL_ERRORS = 0.01  # one failed request of a thousand is no mountain
 
 
 @dataclass(frozen=True)
-class Curves:
+class TrafficCurves:
     """One version's latency and errors over the looks; `p95_ms` is the newest, `error_rate` that of all requests."""
 
     latency: Markup
@@ -30,7 +30,7 @@ class Curves:
     requests: int
 
 
-def curves(looks: Sequence[Observation], version: int) -> Curves | None:
+def curves(looks: Sequence[Observation], version: int) -> TrafficCurves | None:
     """The curves of a version; None where no look has seen it."""
     seen = [_of(look, version) for look in looks]
     known = [traffic for traffic in seen if traffic is not None]
@@ -40,7 +40,7 @@ def curves(looks: Sequence[Observation], version: int) -> Curves | None:
     latency = [None if traffic is None else traffic.p95_ms for traffic in seen]
     errors = [None if traffic is None else traffic.error_rate for traffic in seen]
     span = f"{looks[0].at:%H:%M} to {looks[-1].at:%H:%M} UTC"
-    return Curves(
+    return TrafficCurves(
         sparkline(
             latency, _words(f"95th percentile of the latency of version {version}, {span}", latency, "ms")
         ),

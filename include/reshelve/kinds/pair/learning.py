@@ -20,7 +20,7 @@ from reshelve.training.losses import weighted_mean
 from reshelve.training.validation import in_whole_groups, metric_of, nothing_to_order
 
 
-class PairExamples(TokenisedExamples):
+class TokenisedPairs(TokenisedExamples):
     """Pairs of texts with labels in 0 … 1; the pairs of one query are a group."""
 
     def __init__(self, table: pa.Table) -> None:
@@ -46,7 +46,7 @@ class PairLearning(Learning):
     metric = "mrr"
 
     def read(self, path: Path) -> TokenisedExamples:
-        return PairExamples(pq.read_table(path))
+        return TokenisedPairs(pq.read_table(path))
 
     def losses(self, loss: str, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return pair_losses(loss, logits, batch.labels, batch.weights, batch.groups)
