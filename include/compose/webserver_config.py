@@ -58,6 +58,7 @@ def _roles(text: str) -> dict[str, list[str]]:
     return found
 
 
+_CLIENT = _needed("OIDC_CLIENT_ID")
 _NAME = os.environ.get("OIDC_NAME_CLAIM") or "preferred_username"
 _GROUPS = os.environ.get("OIDC_GROUPS_CLAIM") or "groups"
 
@@ -66,8 +67,13 @@ class OidcSecurityManager(FabAirflowSecurityManagerOverride):
     """Who somebody is: what their ID token says, and the provider's userinfo where the token leaves something out."""
 
     def get_oauth_user_info(self, provider: str, resp: dict[str, Any]) -> dict[str, Any]:
-        """Raises ValueError, and nobody is logged in, where a name is missing or an address of e-mail is not verified."""
-        claims = resp["userinfo"]  # of the ID token: signature, issuer, audience, nonce and time were checked
+        """Raises ValueError, and nobody is logged in, where the token is another program's, names nobody, or an address of
+        e-mail is not verified.
+        """
+        claims = resp["userinfo"]  # of the ID token, whose signature, issuer, nonce and time were checked
+        audience = claims["aud"]
+        if _CLIENT not in ([audience] if isinstance(audience, str) else audience):
+            raise ValueError("the ID token is for another program")
         if not {_NAME, _GROUPS} <= claims.keys():
             more = self.oauth_remotes[provider].userinfo()
             if more.get("sub") != claims["sub"]:
@@ -95,7 +101,7 @@ OAUTH_PROVIDERS = [
         "icon": "fa-key",
         "token_key": "access_token",
         "remote_app": {
-            "client_id": _needed("OIDC_CLIENT_ID"),
+            "client_id": _CLIENT,
             "client_secret": _secret(),
             "server_metadata_url": f"{_issuer()}/.well-known/openid-configuration",
             "client_kwargs": {
