@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -157,7 +158,7 @@ class Browser:
 
     def __init__(self, here: AirflowHere) -> None:
         self._client = httpx.Client(base_url=here.machine.airflow_url, timeout=120, follow_redirects=True)
-        self.get, self.post = self._client.get, self._client.post
+        self.get, self.post, self.cookies = self._client.get, self._client.post, self._client.cookies
 
     def log_in(self) -> httpx.Response:
         """By the link of our page, and the provider's name on Airflow's."""
@@ -176,6 +177,8 @@ class TestPeopleOfTheProvider:
         anna = Browser(airflow_here)
         page = anna.log_in()
         assert page.status_code == 200 and page.url.path == f"{PREFIX}/releases"
+        session = jwt.decode(anna.cookies["_token"], options={"verify_signature": False})
+        assert session["exp"] - time.time() <= 480 * 60, "a working day, as compose says"
         page = anna.get(f"{PREFIX}/releases/{RANKER}")
         (token,) = set(re.findall(r'name="token" value="([^"]+)"', page.text))
         security.let_the_agent_report(airflow_here)
@@ -196,7 +199,9 @@ class TestPeopleOfTheProvider:
             browser = Browser(airflow_here)
             browser.log_in()
             found, deadline = None, time.monotonic() + 20
-            while found != (status, acts) and time.monotonic() < deadline:  # FAB remembers rights for a moment
+            while (
+                found != (status, acts) and time.monotonic() < deadline
+            ):  # FAB remembers rights for a moment
                 page = browser.get(f"{PREFIX}/releases/{RANKER}")
                 found = page.status_code, "<form" in page.text
             assert found == (status, acts), groups

@@ -73,7 +73,9 @@ def test_every_endpoint_asks_who_it_is() -> None:
         asked = [dependency.call for dependency in route.dependant.dependencies]
         assert reader in asked, f"{route.path} is open to anyone"
         if "{ranker}" in route.path:
-            assert {ranker_reader, editor} & set(asked), f"{route.path} is open to whoever may see another ranker"
+            assert {ranker_reader, editor} & set(asked), (
+                f"{route.path} is open to whoever may see another ranker"
+            )
         assert route.methods == {"GET"} or editor in asked, f"{route.path} changes things for anyone"
 
 
@@ -88,7 +90,9 @@ def test_nobody_acts_without_a_name(monkeypatch: pytest.MonkeyPatch, who: str | 
         asked.append(f"{method} {details.id}")
         return True
 
-    monkeypatch.setattr(access, "get_auth_manager", lambda: SimpleNamespace(is_authorized_dag=is_authorized_dag))
+    monkeypatch.setattr(
+        access, "get_auth_manager", lambda: SimpleNamespace(is_authorized_dag=is_authorized_dag)
+    )
     user: Any = SimpleNamespace(get_id=lambda: who)
     assert access.may_act(user, RANKER) is acts
     assert access.may_see(user, RANKER) is True

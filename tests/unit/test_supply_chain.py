@@ -63,7 +63,9 @@ def test_a_log_in_of_ones_own_changes_no_package_of_the_environment() -> None:
     assert {one.partition("==")[0]: one.partition("==")[2] for one in extras["fab"]}.items() <= fab.items()
 
 
-@pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/build_horovod.sh", "scripts/fab.sh", "Makefile", "Dockerfile"])
+@pytest.mark.parametrize(
+    "script", ["scripts/setup.sh", "scripts/build_horovod.sh", "scripts/fab.sh", "Makefile", "Dockerfile"]
+)
 def test_nothing_is_fetched_without_a_digest(script: str) -> None:
     """Each call of pip asks for digests, or for no index at all."""
     text = (PROJECT / script).read_text().replace("\\\n", " ")
