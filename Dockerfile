@@ -19,6 +19,9 @@ COPY scripts/setup.sh scripts/build_horovod.sh scripts/
 COPY include/reshelve/__init__.py include/reshelve/__init__.py
 # Compiled here: who runs the image may not write beside the packages. Some packages carry files that are no Python 3.
 RUN RESHELVE_HOROVOD=${HOROVOD} scripts/setup.sh && rm -rf .wheels && { .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true; }
+# `--build-arg LOGIN=fab`: a company's log-in beside the simple one (docker-compose.oidc.yaml).
+ARG LOGIN=simple
+RUN [ "${LOGIN}" = simple ] || { .venv/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r "locks/${LOGIN}.lock" && .venv/bin/python -m pip check; }
 
 FROM ${BASE}
 # g++ stays out; setpriv is in util-linux; nginx is the gateway's; make is for people who look around inside.

@@ -139,6 +139,13 @@ def main() -> None:
     write_lock("build", "What builds Horovod.", list(build.values()))
     write_lock("horovod", "Horovod's source release.", list(resolve(HOROVOD, None, "--no-deps").values()))
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    beside = ("--constraint", str(PROJECT / "constraints.txt"))
+    fab = resolve("\n".join(extras["fab"]), LOCKS / "fab.lock", *beside, *more)
+    write_lock(
+        "fab",
+        "What the FAB auth manager and OpenID Connect bring beside the environment.",
+        [one for name, one in fab.items() if name not in packages],
+    )
     tools = resolve("\n".join(extras["supply"]), LOCKS / "supply.lock", *more)
     write_lock(
         "supply", "What `make lock` and `make sbom` use, in an environment of its own.", list(tools.values())

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,16 @@ class AirflowHere:
             return json.loads(answer.read() or b"null")  # a DELETE answers nothing
 
 
-def running(home: Path) -> Iterator[AirflowHere]:
-    """PostgreSQL, SeaweedFS and Airflow's processes on free ports; the schedule's first partition is far ahead."""
+def running(
+    home: Path,
+    processes: Iterable[str] = tuple(airflow.PROCESSES),
+    more: Mapping[str, str] | None = None,
+    before: Callable[[AirflowHere], None] = lambda platform: None,
+) -> Iterator[AirflowHere]:
+    """PostgreSQL, SeaweedFS and Airflow's processes on free ports; the schedule's first partition is far ahead.
+
+    `more`: further variables of Airflow's processes; `before`: what is done with the migrated database before they start.
+    """
     here = Machine(home, Ports(**{name: free_port() for name in Ports.model_fields}))
     environment = {
         **here.environment(),
@@ -140,6 +148,7 @@ def running(home: Path) -> Iterator[AirflowHere]:
         "RESHELVE_CLICKSTREAMS_DIR": str(
             with_a_daily_one(home / "clickstreams", home.with_name(f"{home.name}-raw"))
         ),
+        **(more or {}),
     }
     ports, secrets = here.ports, here.secrets
     started = []
@@ -164,7 +173,8 @@ def running(home: Path) -> Iterator[AirflowHere]:
             airflow.prepare(here, environment)
             airflow.apply_settings(here, environment)
             platform = AirflowHere(here, environment, store)
-            for name in airflow.PROCESSES:
+            before(platform)
+            for name in processes:
                 started.append(
                     start(airflow.process_command(name), here.logs / name, env=environment, cwd=Path.cwd())
                 )

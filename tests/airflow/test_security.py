@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from tests.airflow.platform_here import AirflowHere
@@ -64,13 +66,37 @@ def test_what_warms_the_pages_puts_nothing_between_a_request_and_airflow(store: 
 
 
 def test_every_endpoint_asks_who_it_is() -> None:
-    from reshelve_airflow.releases.access import editor, reader
+    from reshelve_airflow.releases.access import editor, ranker_reader, reader
 
     for route in application().routes:
         assert isinstance(route, APIRoute)
         asked = [dependency.call for dependency in route.dependant.dependencies]
         assert reader in asked, f"{route.path} is open to anyone"
+        if "{ranker}" in route.path:
+            assert {ranker_reader, editor} & set(asked), (
+                f"{route.path} is open to whoever may see another ranker"
+            )
         assert route.methods == {"GET"} or editor in asked, f"{route.path} changes things for anyone"
+
+
+@pytest.mark.parametrize(("who", "acts"), [("7", True), (None, False)], ids=["somebody", "anybody"])
+def test_nobody_acts_without_a_name(monkeypatch: pytest.MonkeyPatch, who: str | None, acts: bool) -> None:
+    """A log-in may let the public in, with any rights: its user has no id."""
+    from reshelve_airflow.releases import access
+
+    asked: list[str] = []
+
+    def is_authorized_dag(*, method: str, details: DagDetails, user: Any) -> bool:
+        asked.append(f"{method} {details.id}")
+        return True
+
+    monkeypatch.setattr(
+        access, "get_auth_manager", lambda: SimpleNamespace(is_authorized_dag=is_authorized_dag)
+    )
+    user: Any = SimpleNamespace(get_id=lambda: who)
+    assert access.may_act(user, RANKER) is acts
+    assert access.may_see(user, RANKER) is True
+    assert asked[-1] == f"GET release_{RANKER}" and ("PUT release_recommend" in asked) is acts
 
 
 @dataclass(frozen=True)
@@ -192,6 +218,15 @@ class TestOnTheRunningPlatform:
             assert "Log in" in answer.body and RANKER not in answer.body
         for path in ("/docs", "/redoc", "/openapi.json", "/"):
             assert nobody.get(path).status == 404, path
+
+    def test_nobody_is_shown_the_way_to_the_log_in_that_there_is(self, airflow_here: AirflowHere) -> None:
+        nobody = Person(airflow_here, None)
+        (link,) = re.findall(r'href="([^"]*/login[^"]*)"', nobody.get("/releases").body)
+        answer = nobody.send("GET", link)
+        assert answer.status == 307
+        log_in, _, wanted = answer.headers["location"].partition("?next=")
+        assert urllib.parse.unquote(wanted) == f"{PREFIX}/releases"
+        assert nobody.send("GET", urllib.parse.urlsplit(log_in).path).status == 200
 
     def test_a_viewer_reads_and_gets_403_on_every_write(self, airflow_here: AirflowHere) -> None:
         viewer, analyst = Person(airflow_here, "viewer"), Person(airflow_here, "analyst")

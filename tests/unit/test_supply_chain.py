@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -54,7 +55,17 @@ def test_the_locks_are_the_constraints_and_all_that_is_required() -> None:
         assert known[plain(name)] == version, name
 
 
-@pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/build_horovod.sh", "Makefile"])
+def test_a_log_in_of_ones_own_changes_no_package_of_the_environment() -> None:
+    """Its lock lies beside the others: what both need, the environment has."""
+    fab, packages = (versions(PROJECT / "locks" / f"{name}.lock") for name in ("fab", "packages"))
+    assert not set(fab) & set(packages)
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {one.partition("==")[0]: one.partition("==")[2] for one in extras["fab"]}.items() <= fab.items()
+
+
+@pytest.mark.parametrize(
+    "script", ["scripts/setup.sh", "scripts/build_horovod.sh", "scripts/fab.sh", "Makefile", "Dockerfile"]
+)
 def test_nothing_is_fetched_without_a_digest(script: str) -> None:
     """Each call of pip asks for digests, or for no index at all."""
     text = (PROJECT / script).read_text().replace("\\\n", " ")

@@ -23,6 +23,8 @@ from reshelve.settings import PROJECT
 if TYPE_CHECKING:
     from reshelve.platform.configuration import Machine
 
+SIMPLE = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+
 # `--skip-serve-logs`: the log servers would listen on every interface. The API server reads the logs
 # of this machine from their files.
 PROCESSES = {
@@ -47,6 +49,9 @@ def airflow_environment(machine: Machine) -> dict[str, str]:
         "AIRFLOW__CORE__FERNET_KEY": secrets.fernet_key,
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",  # the default asks DNS, which may hang
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{machine.airflow_url}/execution/",
+        # The log-in of one machine, whatever the shell says for another Airflow: nights are asked for with its passwords.
+        "AIRFLOW__CORE__AUTH_MANAGER": SIMPLE,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
             f"{user}:{role}" for user, role in USERS.items()
         ),

@@ -1,7 +1,8 @@
 """What each process of the local platform is given: its own variables and the key of its own identity, and nothing else.
 
-Airflow's processes get the whole shell of whoever started the platform, because tasks, connections and auth managers are
-configured there. The others get the few variables that programs need anywhere, and our settings that are no secret.
+Airflow's processes get the whole shell of whoever started the platform, because tasks and connections are
+configured there; the log-in is the simple one. The others get the few variables that programs need anywhere, and our
+settings that are no secret.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -22,7 +23,16 @@ from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAga
 from reshelve.rollout.roll_back import require_way_back
 from reshelve.store.objects import ObjectStore
 from reshelve_airflow.releases import airflow_api
-from reshelve_airflow.releases.access import Editor, RankerName, Shown, form_token, may_act, reader
+from reshelve_airflow.releases.access import (
+    Editor,
+    RankerName,
+    Shown,
+    form_token,
+    may_act,
+    may_see,
+    ranker_reader,
+    reader,
+)
 from reshelve_airflow.releases.bound import Bound, StalePageError, require_unmoved, require_version
 from reshelve_airflow.releases.bucket import board
 from reshelve_airflow.releases.contents import overview, ranker_page
@@ -48,12 +58,12 @@ app = FastAPI(
 
 
 @app.get("/releases", response_class=HTMLResponse)
-def releases(request: Request) -> Response:
-    """Every ranker at one glance."""
-    return _page(request, "overview.html", **overview(board()))
+def releases(request: Request, user: GetUserDep) -> Response:
+    """Every ranker that the user may see at one glance."""
+    return _page(request, "overview.html", **overview(board(), partial(may_see, user)))
 
 
-@app.get("/releases/{ranker}", response_class=HTMLResponse)
+@app.get("/releases/{ranker}", response_class=HTMLResponse, dependencies=[Depends(ranker_reader)])
 async def release_of(
     request: Request,
     user: GetUserDep,
@@ -71,13 +81,13 @@ async def release_of(
     if dag and run:
         started = {"dag": dag, "run": run, "state": await airflow_api.run_state(request, dag, run)}
     watch = await airflow_api.is_paused(request, "monitor")
-    acts = may_act(user, ranker)
+    acts = await run_in_threadpool(may_act, user, ranker)
     pointer = shown["deployment"].pointer
     token = form_token(user, ranker, pointer.sequence if pointer else 0) if acts else ""
     return _page(request, "ranker.html", **shown, acts=acts, token=token, started=started, watch_paused=watch)
 
 
-@app.get("/report/{ranker}/{name}", response_class=HTMLResponse)
+@app.get("/report/{ranker}/{name}", response_class=HTMLResponse, dependencies=[Depends(ranker_reader)])
 def report(
     ranker: RankerName,
     name: Annotated[str, Path(pattern=r"^[0-9a-f-]{11,40}$", description="Version or run.")],

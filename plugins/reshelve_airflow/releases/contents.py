@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,9 @@ class Card:
     against: str
 
 
-def overview(board: ReleaseReader) -> dict[str, Any]:
-    """Every ranker that has a file or was ever released."""
-    names = sorted({*ranker_names(), *board.rankers()})
+def overview(board: ReleaseReader, may_see: Callable[[str], bool] | None = None) -> dict[str, Any]:
+    """Every ranker that has a file or was ever released, and whose name `may_see` lets through."""
+    names = sorted(filter(may_see, {*ranker_names(), *board.rankers()}))
     return {"rankers": [_summary_or_problem(board, name) for name in names]}
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from reshelve.errors import ConfigurationError
 from reshelve.platform import configuration
 from reshelve.platform.configuration import Machine, Ports, Secrets, read_environment_file, use_local_platform
+from reshelve.platform.holdings import AIRFLOWS, environment_of
 from reshelve.settings import read_settings, settings
 
 
@@ -104,6 +105,15 @@ def test_ports_stay_as_they_were_unless_the_shell_says_otherwise(home: Path) -> 
     os.environ["RESHELVE_S3_PORT"] = "9444"
     ports = configuration.machine().ports
     assert (ports.airflow_port, ports.s3_port) == (9090, 9444)
+
+
+def test_a_shell_for_another_airflow_opens_no_door_of_this_one(home: Path) -> None:
+    os.environ["AIRFLOW__CORE__AUTH_MANAGER"] = "some.company.AuthManager"
+    os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] = "True"
+    for service in AIRFLOWS:
+        given = environment_of(service, Machine(home))
+        assert given["AIRFLOW__CORE__AUTH_MANAGER"].endswith(".SimpleAuthManager")
+        assert given["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
 
 
 def test_a_verb_finds_the_local_platform(home: Path) -> None:
