@@ -45,8 +45,8 @@ _NARROW_SECONDS, _EMPTY_SECONDS = 60.0, 300.0  # of absence
 Entries = dict[str, ModelEntry]
 
 
-def run_agent(models: str, server: str, name: str, every: float) -> None:
-    """Run until SIGTERM or SIGINT.
+def run_agent(models: str, server: str, name: str, every: float, admin: str = "") -> None:
+    """Run until SIGTERM or SIGINT. `admin`: where the server takes model lists, if not at `server`: `unix:/path/of/a.sock`.
 
     Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted, the
     directory holds a model list that is not ours and cannot be kept, or the store is none to rely on.
@@ -62,7 +62,7 @@ def run_agent(models: str, server: str, name: str, every: float) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
     with only_one(directory / ".agent.lock", "agent"):
-        agent = Agent(directory, server, name, impatient_store(), object_store())
+        agent = Agent(directory, server, name, impatient_store(), object_store(), admin)
         try:
             agent.start()
             _check_store(agent)
@@ -92,14 +92,16 @@ def _check_store(agent: Agent) -> None:
 class Agent:
     """One round after the other; `round` never raises for what S3, the server or the disk do."""
 
-    def __init__(self, models: Path, server: str, name: str, store: ObjectStore, copies: ObjectStore) -> None:
+    def __init__(
+        self, models: Path, server: str, name: str, store: ObjectStore, copies: ObjectStore, admin: str = ""
+    ) -> None:
         self.models, self.server, self.name, self.store = models, server, name, store
         self.disk = Disk(models)
         self.start_file = StartFile(models)
         self.pointers = Pointers(store, models / ".followed")
         self.copier = Copier(copies, self.disk)
         self.inspector = Inspector(self.disk)
-        self.admin = ServerAdmin(server)
+        self.admin = ServerAdmin(admin or server)
         self.reloads = Reloads(self.admin)
         self.loads = LoadWatch(Loads(models))
         self.reporter = AgentReporter(name, server, store, self.copier, models)
