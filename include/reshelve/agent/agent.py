@@ -128,12 +128,16 @@ class Agent:
             )
         write_placeholder(self.models)
         self.loads.start(sorted(self.disk.verified))
-        kept = {
-            name: entry.limited_to(self.disk.of(name) - self.loads.records.unproven(name))
-            for name, entry in self.start_file.ours.items()
-        }
-        self.applied = {name: entry for name, entry in kept.items() if entry is not None}
-        self.start_file.write(self.applied)
+        may_start: Entries = {}
+        for name, entry in self.start_file.ours.items():
+            unproven = self.loads.records.unproven(name)
+            if (kept := entry.limited_to(self.disk.of(name) - unproven)) is not None:
+                may_start[name] = kept
+            # What is not allowed here any more goes on where the server has it, and nobody starts from it.
+            has = self.disk.of(name) | self.disk.refused(name)
+            if (told := entry.limited_to(has - unproven)) is not None:
+                self.applied[name] = told
+        self.start_file.write(may_start)
 
     def close(self) -> None:
         """Stop copying and close the connection; the server keeps serving."""
@@ -244,7 +248,8 @@ class Agent:
         for ranker, pointer in self._ours().items():
             seen, chosen = observed[ranker], frozenset(v for name, v in begun if name == ranker)
             told = chosen | self.loads.told(ranker)
-            entry = next_entry(pointer, seen, self.disk.of(ranker), self.disk.base_path(ranker), told)
+            local = self.disk.of(ranker) | self.disk.refused(ranker) & seen.available
+            entry = next_entry(pointer, seen, local, self.disk.base_path(ranker), told)
             if entry is not None and not seen.known and not seen.placeholder_failed:
                 entry, begun = self._placeholder_entry(ranker), [copy for copy in begun if copy[0] != ranker]
             elif entry is None and seen.placeholder and pointer.wanted & self.disk.of(ranker):
