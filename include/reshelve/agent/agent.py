@@ -45,8 +45,8 @@ _NARROW_SECONDS, _EMPTY_SECONDS = 60.0, 300.0  # of absence
 Entries = dict[str, ModelEntry]
 
 
-def run_agent(models: str, server: str, name: str, every: float) -> None:
-    """Run until SIGTERM or SIGINT.
+def run_agent(models: str, server: str, name: str, every: float, admin: str = "") -> None:
+    """Run until SIGTERM or SIGINT. `admin`: where the server takes model lists, if not at `server`: `unix:/path/of/a.sock`.
 
     Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted, the
     directory holds a model list that is not ours and cannot be kept, or the store is none to rely on.
@@ -62,7 +62,7 @@ def run_agent(models: str, server: str, name: str, every: float) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
     with only_one(directory / ".agent.lock", "agent"):
-        agent = Agent(directory, server, name, impatient_store(), object_store())
+        agent = Agent(directory, server, name, impatient_store(), object_store(), admin)
         try:
             agent.start()
             _check_store(agent)
@@ -92,14 +92,16 @@ def _check_store(agent: Agent) -> None:
 class Agent:
     """One round after the other; `round` never raises for what S3, the server or the disk do."""
 
-    def __init__(self, models: Path, server: str, name: str, store: ObjectStore, copies: ObjectStore) -> None:
+    def __init__(
+        self, models: Path, server: str, name: str, store: ObjectStore, copies: ObjectStore, admin: str = ""
+    ) -> None:
         self.models, self.server, self.name, self.store = models, server, name, store
         self.disk = Disk(models)
         self.start_file = StartFile(models)
         self.pointers = Pointers(store, models / ".followed")
         self.copier = Copier(copies, self.disk)
         self.inspector = Inspector(self.disk)
-        self.admin = ServerAdmin(server)
+        self.admin = ServerAdmin(admin or server)
         self.reloads = Reloads(self.admin)
         self.loads = LoadWatch(Loads(models))
         self.reporter = AgentReporter(name, server, store, self.copier, models)
@@ -126,12 +128,16 @@ class Agent:
             )
         write_placeholder(self.models)
         self.loads.start(sorted(self.disk.verified))
-        kept = {
-            name: entry.limited_to(self.disk.of(name) - self.loads.records.unproven(name))
-            for name, entry in self.start_file.ours.items()
-        }
-        self.applied = {name: entry for name, entry in kept.items() if entry is not None}
-        self.start_file.write(self.applied)
+        may_start: Entries = {}
+        for name, entry in self.start_file.ours.items():
+            unproven = self.loads.records.unproven(name)
+            if (kept := entry.limited_to(self.disk.of(name) - unproven)) is not None:
+                may_start[name] = kept
+            # What is not allowed here any more goes on where the server has it, and nobody starts from it.
+            has = self.disk.of(name) | self.disk.refused(name)
+            if (told := entry.limited_to(has - unproven)) is not None:
+                self.applied[name] = told
+        self.start_file.write(may_start)
 
     def close(self) -> None:
         """Stop copying and close the connection; the server keeps serving."""
@@ -242,7 +248,8 @@ class Agent:
         for ranker, pointer in self._ours().items():
             seen, chosen = observed[ranker], frozenset(v for name, v in begun if name == ranker)
             told = chosen | self.loads.told(ranker)
-            entry = next_entry(pointer, seen, self.disk.of(ranker), self.disk.base_path(ranker), told)
+            local = self.disk.of(ranker) | self.disk.refused(ranker) & seen.available
+            entry = next_entry(pointer, seen, local, self.disk.base_path(ranker), told)
             if entry is not None and not seen.known and not seen.placeholder_failed:
                 entry, begun = self._placeholder_entry(ranker), [copy for copy in begun if copy[0] != ranker]
             elif entry is None and seen.placeholder and pointer.wanted & self.disk.of(ranker):

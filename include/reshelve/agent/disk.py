@@ -92,7 +92,7 @@ class Disk:
         return frozenset(version for name, version in list(self._found) if name == ranker)
 
     def refused(self, ranker: str) -> frozenset[int]:
-        """Versions of ours whose bytes are right and whose graph this agent does not allow: kept, and never listed."""
+        """Versions of ours whose bytes are right and whose graph this agent does not allow: kept, never loaded, and listed only while a server has them."""
         return frozenset(version for name, version in list(self._refused) if name == ranker)
 
     def sound(self, ranker: str) -> frozenset[int]:
@@ -177,9 +177,10 @@ class Disk:
         try:
             check_saved_model(directory)
         except (OSError, DataError) as error:
-            # What is allowed is a setting: an agent that was started without it must not delete what a server has loaded.
+            # What is allowed is a setting: an agent that was started without it takes nothing from its server.
             logger(ranker=ranker, version=version).error(
-                "a local version is not allowed here (RESHELVE_GRAPH_OPERATIONS?), kept and not loaded",
+                "a local version is not allowed here (RESHELVE_GRAPH_OPERATIONS?): if a server has it loaded it "
+                "goes on, and it is not loaded again",
                 problem=str(error),
             )
             self._refused.add((ranker, version))

@@ -79,7 +79,8 @@ def next_entry(
 ) -> ModelEntry | None:
     """The configuration to send next, or None where the server should not know this ranker (yet).
 
-    `local` are the verified versions on this disk: nothing else is ever listed. `loads` are versions that the server has
+    `local` are the verified versions on this disk, and what the server has AVAILABLE of those that are not allowed here any
+    more: nothing else is ever listed. `loads` are versions that the server has
     been told of a moment ago, or is to load now.
     """
     labels: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -107,6 +107,14 @@ class Release(Form):
     )
     shadow: Shadow = Shadow()  # type: ignore[call-arg]
     canary: Canary = Canary()  # type: ignore[call-arg]
+
+    def steps(self) -> dict[str, Any]:
+        """What a release has between the probe and the promotion: `shadow`, `shares`, `approval`."""
+        return {
+            "shadow": self.shadow.requests > 0,
+            "shares": self.canary.shares,
+            "approval": self.approval,
+        }
 
     @model_validator(mode="after")
     def _shares_rise(self) -> Release:

@@ -9,6 +9,7 @@ from reshelve.deployments.pointer import Entry, Pointer, problems
 from reshelve.deployments.release_table import Event
 from reshelve.deployments.signed_entries import StoredEntry, check_move, check_signed, log_numbers, read_many
 from reshelve.deployments.verification import words
+from reshelve.deployments.verified_log import log_of
 from reshelve.errors import DataError
 from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import Trust, trust
@@ -28,7 +29,14 @@ def audited(store: ObjectStore, ranker: str) -> tuple[list[Entry], list[str]]:
             entries.append(one.entry)
         except DataError as error:
             wrong.append(f"entry {one.sequence}: {words(error)}")
-    return entries, [*wrong, *problems(entries), *_unbelieved(stored, trust())]
+    found = [*wrong, *problems(entries), *_unbelieved(stored, trust())]
+    log = log_of(store, ranker)
+    log.look()
+    if log.problem and not any(
+        log.problem in said for said in found
+    ):  # a move that nobody may make, well signed
+        found.append(log.problem)
+    return entries, found
 
 
 def _unbelieved(stored: list[StoredEntry], trusted: Trust) -> list[str]:

@@ -165,21 +165,41 @@ def check_move(stored: StoredEntry, before: Pointer, digest: str, trusted: Trust
     return entry
 
 
-def sign_move(entry: Entry, preferred: Role) -> StoredEntry:
+def signed_by_person(stored: StoredEntry, trusted: Trust) -> bool:
+    """Whether a person's key signed the move; where signatures are off, an unsigned one is anybody's."""
+    moved_at = stored.entry.pointer.moved_at
+    try:
+        check_signature(
+            stored.document,
+            stored.key,
+            trusted,
+            (Role.PERSON,),
+            Signed.MOVE,
+            signed_at=moved_at,
+            stored_at=stored.stored_at,
+        )
+    except DataError:
+        return False
+    return True
+
+
+def sign_move(entry: Entry, preferred: Role, *, person: bool = False) -> StoredEntry:
     """The entry as it is to be stored, signed with the key of `preferred`, else of another role that may make the move.
+
+    `person`: only a person's may.
 
     Raises ConfigurationError where this host has no such key, or only keys whose signature nobody would believe.
     """
-    key = _key_for(entry, preferred)
+    key = _key_for(entry, preferred, frozenset({Role.PERSON}) if person else roles_for(entry))
     document = signed(entry.model_dump(mode="json"), key, Signed.MOVE)
     ranker, body = entry.pointer.ranker, json.dumps(document).encode()
     place = entry_key(ranker, entry.sequence)
     return StoredEntry(place, ranker, entry.sequence, body, datetime.now(UTC) + _SLOW_CLOCK)
 
 
-def _key_for(entry: Entry, preferred: Role) -> Ed25519PrivateKey | None:
+def _key_for(entry: Entry, preferred: Role, allowed: frozenset[Role]) -> Ed25519PrivateKey | None:
     """The first key here that may sign the move; None where signatures are off and there is none."""
-    allowed, trusted, problems = roles_for(entry), trust(), []
+    trusted, problems = trust(), []
     for role in [preferred, *(role for role in (Role.PERSON, Role.RELEASE) if role is not preferred)]:
         if role not in allowed:
             continue

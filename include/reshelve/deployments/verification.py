@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reshelve.deployments.pointer import Entry, Pointer
+from reshelve.deployments.permitted import Permits
+from reshelve.deployments.pointer import Pointer
 from reshelve.deployments.release_table import Event
 from reshelve.deployments.signed_entries import StoredEntry, check_move, check_signed, entry_key, read_stored
 from reshelve.errors import DataError
-from reshelve.store.objects import ObjectStore, StoreRefusedError
+from reshelve.store.objects import ObjectStore
 from reshelve.store.signatures import Trust
-from reshelve.store.versions import read_manifest
 
 
 @dataclass(frozen=True)
@@ -52,47 +52,23 @@ def verify(
             problem = words(error)
             break
         good.append(stored)
+    permits = Permits(store, trusted)
+    begins_anywhere = before is None and place is None and not again
+    if good and begins_anywhere and (unseen := permits.refusal_of_state(good[0])):
+        good, problem = [], unseen.why
     while good:
         pointer = good[-1].entry.pointer
         known = frozenset() if again else pointer.wanted - {pointer.previous}
-        found = ((number, held(store, one.entry, pointer.wanted, known)) for number, one in enumerate(good))
-        number, why = next(((number, why) for number, why in found if why), (0, ""))
-        if not why:
+        near = pointer.wanted | pointer.way_back  # what served once a rollback may choose again
+        found = (
+            (number, permits.refusal(one, wanted=near, known=known, log=good))
+            for number, one in enumerate(good)
+        )
+        refused = next(((number, refusal.why) for number, refusal in found if refusal), None)
+        if refused is None:
             break
-        good, problem = good[:number], why
+        good, problem = good[: refused[0]], refused[1]
     return Followed(good, problem, place is not None and bool(good))
-
-
-def held(
-    store: ObjectStore,
-    entry: Entry,
-    wanted: frozenset[int] | None = None,
-    known: frozenset[int | None] | None = None,
-) -> str:
-    """Why a version may not be released: the gate held it, and no person's signature lets it serve all the same.
-
-    `wanted`: only these versions matter, for what is offered and gone again serves nobody. `known`: of these it has to be
-    known what the gate said, where one is offered (whoever vouched knew it); None: of all. Else whoever may delete a
-    manifest for a while hides what it says.
-    """
-    pointer = entry.pointer
-    begins = entry.action in (Event.OFFER, Event.VOUCH)
-    if not begins or pointer.canary is None or pointer.plan.allow_held:
-        return ""
-    if wanted is not None and pointer.canary not in wanted:
-        return ""
-    try:
-        manifest, why = read_manifest(store, pointer.ranker, pointer.canary), "is missing"
-    except StoreRefusedError:
-        return ""  # who may not read versions asks only servers whose agents did
-    except DataError as error:
-        manifest, why = None, f"cannot be read: {words(error)}"
-    offers = f"{entry_key(pointer.ranker, entry.sequence)} offers version {pointer.canary}"
-    if manifest is None:
-        needed = known is None or (entry.action == Event.OFFER and pointer.canary in known)
-        return f"{offers}, whose manifest {why}" if needed else ""
-    said = manifest.gate.verdict
-    return "" if said == "promote" else f"{offers}, of which the gate said {said}, and no person allows it"
 
 
 def wrong_after(last: StoredEntry, store: ObjectStore, trusted: Trust) -> str:

@@ -1,7 +1,8 @@
 """The newest state that a ranker's deployment log proves: what everybody believes who acts on it.
 
 Who has followed the log goes on from there, move by move: each has to be signed, to continue the very entry before it, to
-be legal by the table of a release, and to offer nothing that the gate held without a person's word. Who looks for the
+be legal by the table of a release, and to bring no version nearer to customers that the gate held, or by fewer steps than it
+was published to have, without a person's word. Who looks for the
 first time begins at the newest move that vouches for what was before it, else with the newest moves alone: each of them
 was made by somebody who had verified the one before. `pointer.json` says no more than where to look first.
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from reshelve.deployments.marks import Mark, MarkFile
+from reshelve.deployments.permitted import NeedsPersonError, Permits
 from reshelve.deployments.pointer import Pointer
 from reshelve.deployments.signed_entries import (
     StoredEntry,
@@ -25,7 +27,7 @@ from reshelve.deployments.signed_entries import (
     read_many,
     read_stored,
 )
-from reshelve.deployments.verification import Followed, held, unbroken, unbroken_from, verify, wrong_after
+from reshelve.deployments.verification import Followed, unbroken, unbroken_from, verify, wrong_after
 from reshelve.errors import DataError
 from reshelve.logs import logger
 from reshelve.names import require_ranker
@@ -91,12 +93,15 @@ class VerifiedLog:
             raise DataError(f"{self.ranker}: {self.problem}", _MENDS)
 
     def require_followed(self, stored: StoredEntry) -> None:
-        """Raises DataError where nobody would follow this move after the newest one: it would block the log."""
+        """Raises DataError where nobody would follow this move after the newest one: it would block the log.
+
+        NeedsPersonError where everybody would, had a person's key signed it.
+        """
         trusted = trust()
         before = self.pointer or Pointer(ranker=self.ranker)
-        entry = check_move(stored, before, self.digest, trusted)
-        if why := held(self._store, entry):
-            raise DataError(why)
+        check_move(stored, before, self.digest, trusted)
+        if refusal := Permits(self._store, trusted).refusal(stored):
+            raise NeedsPersonError(refusal.why) if refusal.person else DataError(refusal.why)
 
     def made(self, stored: StoredEntry) -> None:
         """Follow a move that this process has just written after the newest one."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from reshelve.deployments.deployment_log import carry, deployed_rankers, log_of, next_state
+from reshelve.deployments.permitted import Permits
 from reshelve.deployments.pointer import Entry, Pointer
 from reshelve.deployments.release_table import Event
 from reshelve.deployments.signed_entries import (
@@ -23,26 +24,26 @@ from reshelve.deployments.signed_entries import (
     read_stored,
     sign_move,
 )
-from reshelve.deployments.verification import held
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.logs import logger
 from reshelve.store.layout import deployments_of
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
 from reshelve.store.roles import Role
 from reshelve.store.signatures import trust
+from reshelve.store.versions import require_manifest
 
 _AT_ONCE = 512
 
 
 class HeldError(ConfigurationError):
-    """The release under way is of a version that may not serve by anybody's vouching."""
+    """The release under way is of a version that may not serve, or not by its steps, by anybody's vouching."""
 
 
 def vouch(store: ObjectStore, ranker: str, move: int, *, by: str, reason: str) -> Pointer:
     """Vouch for the log up to number `move`; what lies beyond it is set aside. The state after it, which is that of `move`.
 
     Raises DataError where there is no such move, or later ones are followed already, ConfigurationError where this host
-    has no person's key that counts, or the release under way is of a version that the gate held.
+    has no person's key that counts, or the release under way is of a version that the gate held, or has too few steps.
     """
     if not by:
         raise ConfigurationError("whoever vouches for a log needs a name", "give a name: --by NAME")
@@ -67,10 +68,14 @@ def vouch(store: ObjectStore, ranker: str, move: int, *, by: str, reason: str) -
         evidence={"first": first, "last": move, "sha256": _digest(store, ranker, first, move)},
         before=last.digest,
     )
-    if why := held(store, entry if move == (followed and followed.sequence) else _without_leave(entry)):
+    followed_already = move == (followed and followed.sequence)
+    asked = entry if followed_already else _without_leave(entry)
+    if refusal := Permits(store, trust()).refusal_of_offer(asked, person=followed_already):
         raise HeldError(
-            f"{ranker}: {why}", "vouch for the move before its offer, and release it with --allow-held"
+            f"{ranker}: {refusal.why}", "vouch for the move before its offer, and release it again"
         )
+    if followed is not None:
+        _require_gate_promoted(store, pointer, pointer.way_back - followed.way_back)
     stored = sign_move(entry, Role.PERSON)
     try:
         check_signed(stored, trust())
@@ -92,6 +97,17 @@ def vouch(store: ObjectStore, ranker: str, move: int, *, by: str, reason: str) -
     log.require_whole()
     carry(store, moved)
     return moved
+
+
+def _require_gate_promoted(store: ObjectStore, pointer: Pointer, versions: frozenset[int]) -> None:
+    """Raises HeldError where a version has served, by moves that nobody has believed yet, of which the gate did not say promote."""
+    for version in sorted(versions):
+        said = require_manifest(store, pointer.ranker, version).gate.verdict
+        if said != "promote":
+            raise HeldError(
+                f"{pointer.ranker}: version {version} is stable in these moves, and the gate said {said}",
+                "vouch for the move before its offer, and release it again",
+            )
 
 
 def _without_leave(entry: Entry) -> Entry:

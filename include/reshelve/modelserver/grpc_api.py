@@ -13,6 +13,7 @@ import grpc
 from reshelve.errors import TryAgainError
 from reshelve.logs import logger
 from reshelve.modelserver.model_api import ModelApi
+from reshelve.modelserver.server_options import ServerOptions
 from reshelve.modelserver.serving_error import ServingError, invalid
 from reshelve.protocol.messages import (
     get_model_status_pb2,
@@ -98,8 +99,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """States of versions, and the replacement of the model list."""
 
-    def __init__(self, api: ModelApi, slots: Slots) -> None:
-        self._api, self._slots = api, slots
+    def __init__(self, api: ModelApi, slots: Slots, admin_on_socket_only: bool) -> None:
+        self._api, self._slots, self._on_socket_only = api, slots, admin_on_socket_only
 
     def GetModelStatus(  # noqa: N802  the name in the API
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
@@ -118,6 +119,10 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                     "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is "
                     "currently supported"
                 )
+            if self._on_socket_only and not context.peer().startswith("unix:"):
+                raise ServingError(
+                    grpc.StatusCode.PERMISSION_DENIED, "new model lists are taken on the socket only"
+                )
             self._api.core.reload(request.config)
             response = model_management_pb2.ReloadConfigResponse()
             response.status.error_code = 0
@@ -133,18 +138,26 @@ def _not_here(context: grpc.ServicerContext, name: str) -> NoReturn:
     raise AssertionError("abort returned")
 
 
-def start_grpc(api: ModelApi, address: str, threads: int) -> grpc.Server:
-    """A listening server. Raises TryAgainError where the address is taken."""
-    slots = Slots(threads)
-    pool = ThreadPoolExecutor(threads + _REFUSING_THREADS, thread_name_prefix="grpc")
+def start_grpc(api: ModelApi, address: str, options: ServerOptions) -> grpc.Server:
+    """A listening server, on a socket too where the options name one. Raises TryAgainError where it cannot listen."""
+    slots = Slots(options.grpc_max_threads)
+    pool = ThreadPoolExecutor(options.grpc_max_threads + _REFUSING_THREADS, thread_name_prefix="grpc")
     server = grpc.server(pool, options=_CHANNEL_OPTIONS)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(api, slots), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(api, slots), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelService(api, slots, options.admin_on_socket_only), server
+    )
+    _listen(server, address)
+    if options.grpc_socket_path:  # after the address: what another server listens on stays its own
+        _listen(server, f"unix:{options.grpc_socket_path}")
+    server.start()
+    return server
+
+
+def _listen(server: grpc.Server, address: str) -> None:
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:
         raise TryAgainError(f"the model server cannot listen on {address} (gRPC)", str(error)) from error
     if not bound:
         raise TryAgainError(f"the model server cannot listen on {address} (gRPC)")
-    server.start()
-    return server

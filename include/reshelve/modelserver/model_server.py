@@ -76,7 +76,7 @@ def serve(models: str, grpc_address: str, rest_address: str) -> None:
         core.start()
         _starting(lambda: core.reload(read_config(path), stop), str(path))
         if not stop.is_set():
-            grpc_server = start_grpc(rest.api, grpc_address, options.grpc_max_threads)
+            grpc_server = start_grpc(rest.api, grpc_address, options)
             rest.start()
             seconds = round(time.monotonic() - started, 1)
             log.info("serving", grpc=grpc_address, rest=rest_address, models=str(path), seconds=seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -44,6 +44,12 @@ class ServerOptions(BaseSettings):
         ge=2,
         description="gRPC threads. One listens, so N threads serve N − 1 requests at once; more are refused.",
     )
+    grpc_socket_path: str = Field(
+        "", description="Also listen for gRPC on this Unix socket; empty: on the address alone."
+    )
+    admin_on_socket_only: bool = Field(
+        False, description="Take new model lists on that socket only; on the address they are refused."
+    )
     rest_api_num_threads: int = Field(
         default_factory=four_per_processor,
         ge=2,
@@ -64,3 +70,11 @@ class ServerOptions(BaseSettings):
     enable_model_warmup: bool = Field(
         True, description="Replay assets.extra/tf_serving_warmup_requests when loading."
     )
+
+    @model_validator(mode="after")
+    def _somebody_may(self) -> ServerOptions:
+        if self.admin_on_socket_only and not self.grpc_socket_path:
+            raise ValueError(
+                "admin_on_socket_only without grpc_socket_path: nobody could give it a model list"
+            )
+        return self

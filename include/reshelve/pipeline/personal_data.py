@@ -140,6 +140,7 @@ HOME = (
     Held("base/**", "bases: pre-trained models", "", "nights begin with them", End.LASTS),
     Held("cache/**", "product lists of versions", "", "a cache", End.LASTS),
     Held("serving/models/**", "copies of versions that are loaded", "queries that may be remembered (`remember`)", "they serve", End.VERSION, Forget.SAYS),
+    Held("serving/admin/**", "the model server's socket", "", "its agent tells it what to load", End.LASTS),
     Held("keys/**", "keys", "", "versions are signed", End.LASTS),
     Held("logs/**", "logs of services", "", "to find faults", End.LASTS),
     Held("airflow/**", "Airflow's home: task logs, log-ins", "names of colleagues", "to find faults", End.LASTS),

@@ -28,6 +28,7 @@ from reshelve.store.manifest import (
     FileEntry,
     GateVerdict,
     Manifest,
+    ReleaseSteps,
     VersionLineage,
     version_number,
     version_prefix,
@@ -116,6 +117,7 @@ def _publish(run: Run, gate: GateVerdict, signature: dict[str, str] | None) -> M
         lineage=_lineage(run, gate),
         gate=gate,
         note=run.ranker.title,
+        release=ReleaseSteps(**run.ranker.release.steps()),
         gate_signature=signature,
     )
     check_uploaded(run.store, manifest)

@@ -154,13 +154,7 @@ def require_releasable(
 
 
 def _plan(ranker: Ranker, *, held: bool) -> Plan:
-    rules = ranker.release
-    return Plan(
-        shadow=rules.shadow.requests > 0,
-        shares=rules.canary.shares,
-        approval=rules.approval,
-        allow_held=held,
-    )
+    return Plan(**ranker.release.steps(), allow_held=held)
 
 
 def _take_over(mover: _Mover, pointer: Pointer, version: int, steps: _Steps) -> Pointer:

@@ -104,6 +104,14 @@ class GateVerdict(_ManifestPart):
         return Interval(value, low, high)
 
 
+class ReleaseSteps(_ManifestPart):
+    """The steps by which a version was published to be released: a release leaves none out without a person's signature."""
+
+    shadow: bool = False
+    shares: tuple[float, ...] = Field((), description="Of the canary, rising.")
+    approval: bool = False
+
+
 class Manifest(_ManifestPart):
     """What makes a version exist."""
 
@@ -115,6 +123,9 @@ class Manifest(_ManifestPart):
     lineage: VersionLineage
     gate: GateVerdict
     note: str = ""
+    release: ReleaseSteps | None = Field(
+        None, description="What its release has at least; null: of a version from before that was said."
+    )
     gate_signature: dict[str, str] | None = Field(
         None, description="The gate's signature of its verdict on these files."
     )

@@ -24,9 +24,13 @@ def agent(
     server: Annotated[str, typer.Option(help="gRPC address of the model server.")] = "127.0.0.1:8500",
     name: Annotated[str, typer.Option(help="This agent's name in its reports.")] = "local",
     every: Annotated[float, typer.Option(help="Seconds between reads of the pointer.", min=0.1)] = 1.0,
+    admin: Annotated[
+        str,
+        typer.Option(help="Where the server takes model lists, if not at --server: unix:/path/of/its.sock."),
+    ] = "",
 ) -> None:
     """Run next to a model server: copy, verify, load and label the versions that the pointers name, and report."""
-    call("reshelve.agent.agent:run_agent", models=models, server=server, name=name, every=every)
+    call("reshelve.agent.agent:run_agent", models=models, server=server, name=name, every=every, admin=admin)
 
 
 @app.command("model-server")

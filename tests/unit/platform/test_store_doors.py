@@ -132,8 +132,10 @@ def test_every_listener_refuses_a_stranger(filled: Store) -> None:
 
 @pytest.mark.slow
 def test_only_the_owner_reaches_its_sockets_and_secrets(filled: Store) -> None:
-    sockets = [Path(one.laddr) for one in filled.process.net_connections("unix") if one.laddr]
-    for path in [path for path in sockets if path.exists()]:
+    named = [Path(one.laddr) for one in filled.process.net_connections("unix") if one.laddr]
+    sockets = [path for path in named if path.exists()]
+    assert sockets, "it has one beside each of its ports"
+    for path in sockets:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o022, path
     for name in ("s3.json", "security.toml", "inner-key.pem"):
         assert stat.S_IMODE((filled.directory / name).stat().st_mode) == 0o600, name

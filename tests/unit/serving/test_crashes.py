@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tests.graphs import graph_bytes
 
 from reshelve.agent.admin import ServerRefusedError
 from reshelve.agent.agent import Agent
@@ -29,6 +31,7 @@ from reshelve.deployments.release_table import Event
 from reshelve.deployments.release_table import ReleaseState as Stage
 from reshelve.processes import wait_until
 from reshelve.protocol.model_config import ModelEntry, parse
+from reshelve.protocol.reports import live_reports
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 
@@ -254,3 +257,64 @@ def test_a_disk_that_takes_nothing_keeps_no_rollback_away(
     assert agent.reporter.disk_trouble is None
     assert parse((models / "models.config").read_text())["recommend"].labels == {"stable": one}
     agent.copier.close()
+
+
+def test_what_serves_goes_on_where_its_operations_are_not_allowed_any_more(
+    store: ObjectStore, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that was started without a setting takes nothing from its server, and gives it nothing anew."""
+    monkeypatch.setenv("RESHELVE_GRAPH_OPERATIONS", "OurOwn")
+    settings.cache_clear()
+    saved = SavedModel.FromString(graph_bytes())
+    saved.meta_graphs[0].graph_def.node.add(name="own", op="OurOwn")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "saved_model.pb").write_bytes(saved.SerializeToString())
+    one, two = (publish(date(2011, 8, day), tmp_path / "own") for day in (29, 30))
+    other = publish(date(2011, 8, 30), "no_model", ranker="search")
+    server, models = Server(set()), tmp_path / "served"
+    models.mkdir()
+    agent = _agent(models, store, server)
+    agent.start()
+    server.start(models)
+
+    def stable(ranker: str, version: int) -> Callable[[], bool]:
+        def look() -> bool:
+            agent._sent = None
+            agent.round()
+            return server.labels.get(ranker, {}).get("stable") == version
+
+        return look
+
+    for ranker, version in (("recommend", one), ("recommend", two)):
+        for change in _released(version):
+            move_pointer(store, ranker, change, by="test", reason="")
+        wait_until(stable(ranker, version), 60, "the release")
+    agent.close()
+    monkeypatch.delenv("RESHELVE_GRAPH_OPERATIONS")
+    settings.cache_clear()
+    agent = _agent(models, store, server)
+    agent.start()
+    agent.round()
+    for change in _released(other):
+        move_pointer(store, "search", change, by="test", reason="")
+    wait_until(stable("search", other), 60, "the release of another ranker")
+    assert Observed(server.states["recommend"]).available == {one, two}
+    assert server.labels["recommend"] == {"stable": two}
+    agent.round()
+    assert parse((models / "models.config").read_text()).keys() == {"search"}, "nobody loads it anew"
+    move_pointer(store, "recommend", Revert(one), by="test", reason="")
+    wait_until(stable("recommend", one), 60, "the way back to what is loaded")
+
+    def is_refused() -> bool:
+        agent.round()
+        return one in agent.copier.failures("recommend")
+
+    wait_until(is_refused, 60, "the refusal")
+    report = next(iter(live_reports(store, "recommend")))
+    assert "more than compute" in (report.error or "")
+    server.start(models)
+    wait_until(stable("search", other), 60, "the server's return")
+    for _ in range(5):
+        assert stable("search", other)()
+    assert not Observed(server.states.get("recommend", {})).available
+    agent.close()
