@@ -119,6 +119,10 @@ class Requests(ABC):
         """A text that is no customer's, in the form of `like`: the catalogue's titles from `place` on. A version keeps it."""
         return titles[place % len(titles)]
 
+    def titles_in(self, text: str) -> list[str]:
+        """The items' titles that a request's text is made of; none where it is somebody's own words."""
+        return []
+
     @abstractmethod
     def of_log(self, text: str) -> Inputs | None:
         """The request log's `text`, to be asked again; None where the log does not hold all of it. The shadow asks."""

@@ -9,9 +9,10 @@ import numpy as np
 from reshelve.client.client import Answer, NothingServesError, RankingClient
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import read_pointer
-from reshelve.errors import DataError
+from reshelve.errors import DataError, ReshelveError
 from reshelve.kind import Inputs
 from reshelve.kind_registry import kind_of
+from reshelve.logs import logger
 from reshelve.protocol.version_items import Item, read_catalogue
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, object_store
@@ -31,6 +32,7 @@ def predict(
 ) -> dict[str, Any]:
     """`{"version", "items": [{"item", "title", "score"}, …]}`, best first, from the stable version or from `version`.
 
+    With a history that names what no item is called, also `notes`: sentences that say so.
     Raises ConfigurationError where the question does not fit the ranker, NothingServesError where nothing serves.
     """
     requests = kind_of(ranker.kind).requests
@@ -39,7 +41,9 @@ def predict(
         try:
             inputs = None if items else requests.of_text(str(history or query))
             if inputs:
-                return _of_catalogue(client, ranker, inputs, top, version)
+                answer = _of_catalogue(client, ranker, inputs, top, version)
+                notes = _notes(ranker, answer["version"], requests.titles_in(str(history or query)))
+                return {**answer, "notes": notes} if notes else answer
             return _of_candidates(client, ranker, str(query), items, top, version)
         except NothingServesError as error:
             what = "no stable version" if version is None else f"no version {version}"
@@ -55,6 +59,37 @@ def _of_catalogue(
     order = np.argsort(-scores, kind="stable")[:top]
     found = [{"item": names[i], "title": titles[i], "score": float(scores[i])} for i in order]
     return {"version": answer.version, "items": found}
+
+
+def _notes(ranker: Ranker, version: int, titles: list[str]) -> list[str]:
+    """What is to be said of the titles of a history; nothing where the version's catalogue is out of reach."""
+    if not titles:
+        return []
+    try:
+        catalogue = read_catalogue(object_store(), ranker.name, version)
+    except ReshelveError as error:  # the answer does not need it
+        logger().info("the titles of the history are not compared with the catalogue", reason=error.headline)
+        return []
+    return [
+        f"no item of version {version} has the title {title!r}: it is read as text alone"
+        for title in unknown_titles(catalogue, titles)
+    ]
+
+
+def unknown_titles(catalogue: list[Item], titles: list[str]) -> list[str]:
+    """Those of `titles` that are no item's title or id, whatever their case and blanks; a title may itself hold ` ; `."""
+    known = {_spelled(name) for item in catalogue for name in (item.id, item.title)}
+    longest = max(name.count(";") + 1 for name in known)
+    found: set[int] = set()
+    for first in range(len(titles)):
+        for last in range(first + 1, min(first + longest, len(titles)) + 1):
+            if ";".join(map(_spelled, titles[first:last])) in known:
+                found.update(range(first, last))
+    return [title for place, title in enumerate(titles) if place not in found]
+
+
+def _spelled(title: str) -> str:
+    return ";".join(" ".join(piece.split()) for piece in title.lower().split(";"))
 
 
 def _of_candidates(

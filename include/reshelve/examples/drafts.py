@@ -21,7 +21,16 @@ class SourceContents:
     segments: int
     baskets: int
     services: tuple[str, ...]
+    first: date | None  # the oldest day
     last: date | None  # the newest day
+    bought_again: (
+        float | None
+    )  # share of what returning customers take that they had taken before; None: there are none
+
+    @property
+    def window(self) -> int:
+        """The days from the first to the last."""
+        return (self.last - self.first).days + 1 if self.first and self.last else 0
 
     @property
     def share(self) -> str:
@@ -47,3 +56,4 @@ class Draft:
     max_length: int = 64
     validation: int = 1  # partitions
     judged: bool = False  # learns from judgements
+    from_history: bool = False  # answers for what a customer holds

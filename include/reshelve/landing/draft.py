@@ -9,31 +9,53 @@ from typing import Any
 from reshelve.clickstream.database import EVENT_TYPES, column, text
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.errors import DataError
-from reshelve.landing.column_roles import event_types, listed, roles, same_ids, unused
+from reshelve.landing.column_guesses import by_values
+from reshelve.landing.column_roles import event_types, roles, unused
+from reshelve.landing.draft_catalogue import CatalogueDraft
+from reshelve.landing.draft_text import formed, not_used, reading, seen
 from reshelve.landing.look import Look
 from reshelve.raw.column_kinds import Column
 
 _PRIVATE = ("user_id", "session_id", "query")  # whose values do not belong into a file that is shared
-_SHOWN = 3
 _HARDLY = 0.02  # of the rows of a kind of event: it is not about items
-_MOSTLY = 0.5  # of the ids
+_NEARLY = 0.98  # of the rows of searches: they name an item
+_HOW_TO = "docs/how-to/use-your-own-clickstream.md#where-the-draft-found-no-time"
 
 
 class Draft:
     """The text of a mapping file, and what was not understood."""
 
     def __init__(self, name: str, events: Look, products: Look | None = None) -> None:
-        self._name, self._events, self._products = name, events, products
+        self._name, self._events = name, events
         self.not_understood: list[str] = []
         self.found = roles(events.columns)
-        self._listed = roles(products.columns) if products else {}
-        self._by_ids()
+        self._catalogue = CatalogueDraft(products, events, self.found) if products else None
+        if self._catalogue and self._catalogue.item:
+            self.found["item_id"] = self._catalogue.item
+        self._guessed = by_values(events.columns, self.found, listed=products is not None)
+        self.found |= self._guessed
+        self.not_understood += [
+            f"{role}: no name says it; taken from {one.name} by its values ({one.kind.name}): a guess"
+            for role, one in self._guessed.items()
+        ]
         self._types: dict[str, str] = {}
-        self._left_out: dict[str, list[str]] = {}
+        self._left_out: dict[str, str] = {}
         if kind := self.found.get("event_type"):
             self._types, others = event_types(kind.values)
             self._leave_out(kind, others)
+        self._leave_out_searches()
         self._time = self._time_of()
+
+    @property
+    def problem(self) -> DataError | None:
+        """Why the draft is an outline, to be finished by a person; None where it can be tried."""
+        if self._time is None:
+            columns = ", ".join(one.name for one in self._events.columns)
+            return DataError(
+                f"{self._events.files[0]}: no column looks like the time of an event, by its name or its values",
+                f"columns: {columns}; how to go on: {_HOW_TO}",
+            )
+        return self._catalogue.problem if self._catalogue else None
 
     def text(self) -> str:
         """The file."""
@@ -54,19 +76,24 @@ class Draft:
         yield f"files: {json.dumps(look.pattern, ensure_ascii=False)}"
         if look.daily_pattern:
             yield f"# files: {json.dumps(look.daily_pattern, ensure_ascii=False)}  # instead: each night lands its own day by itself"
-        yield from _reading(look, "")
+        yield from reading(look)
         self.not_understood += [
             note.partition(": ")[2] for note in look.notes if note.startswith("NOT UNDERSTOOD")
         ]
         yield from self._rows()
-        yield f"event_date: {json.dumps(f'CAST({self._time} AS DATE)')}  # the day in the files' own time"
+        if self._is_local:
+            yield "# time_zone: Europe/Berlin  # where the times are a shop's: its own, with the second event_time below"
         yield "columns:"
         for name in EVENT_SCHEMA.names:
             yield from self._column(name)
         for one in unused(look.columns, self.found):
             if not self._clock or one.name != self._clock.name:
-                yield f"# not used: {column(one.name)}: {_seen(one)}"
-        yield from self._catalogue()
+                yield not_used(one)
+        if self._catalogue:
+            yield from self._catalogue.lines()
+            self.not_understood += self._catalogue.doubts()
+        elif "item_title" not in self.found:
+            self.not_understood.append("titles: none in the events, and no product list (--catalogue)")
         yield "# keep_days: 400  # older days are deleted every night; default: kept for ever"
 
     @property
@@ -76,31 +103,24 @@ class Draft:
         clocks = [one for one in self._events.columns if one.kind.name == "clock"]
         return clocks[0] if when and when.kind.name == "date" and clocks else None
 
-    def _time_of(self) -> str:
+    @property
+    def _is_local(self) -> bool:
+        """Whether the times are by clocks that the files do not name."""
+        when = self.found.get("event_time")
+        return when is not None and (when.kind.local or self._clock is not None)
+
+    def _time_of(self) -> str | None:
         when = self.found.get("event_time")
         if when is None:
-            listed = ", ".join(one.name for one in self._events.columns)
-            raise DataError(
-                f"{self._events.files[0]}: no column looks like the time of an event", f"columns: {listed}"
+            self.not_understood.append("event_time: no column holds times")
+            return None
+        if self._is_local:
+            self.not_understood.append(
+                f"{when.name}: times have no offset: taken as UTC; set time_zone, and take the second event_time, if they are a shop's"
             )
         if self._clock:
             return f"CAST({when.kind.sql} AS DATE) + CAST({self._clock.kind.sql} AS TIME)"
         return when.kind.sql
-
-    def _by_ids(self) -> None:
-        """Where names do not tell which columns hold the ids of items, values may: both files have them."""
-        if self._products is None:
-            return
-        item, product = self.found.get("item_id"), self._listed.get("item_id")
-        if item is None or product is None or listed(item, product) < _MOSTLY:
-            columns = [item] if item else unused(self._events.columns, self.found)
-            if same := same_ids(columns, self._products.columns):
-                self._listed = {role: one for role, one in self._listed.items() if one != same[1]}
-                self.found["item_id"], self._listed["item_id"] = same
-        texts = [one for one in unused(self._products.columns, self._listed) if one.kind.name == "text"]
-        if "item_title" not in self._listed and texts:
-            self._listed["item_title"] = title = max(texts, key=lambda one: one.distinct)
-            self.not_understood.append(f"titles of the product list: taken from {title.name}")
 
     def _leave_out(self, kind: Column, others: list[str]) -> None:
         """Kinds of events that are none of ours, and those whose rows name no item."""
@@ -116,7 +136,21 @@ class Draft:
             ("names no item", hardly),
         ):
             if values:
-                self._left_out[reason] = values
+                self._left_out[reason] = f"trim({self._raw(kind)}) IN ({', '.join(map(text, values))})"
+                self.not_understood.append(f"{kind.name}: {', '.join(values)}: left out: {reason}")
+
+    def _leave_out_searches(self) -> None:
+        """Searches after which nothing was chosen: there is nothing to learn from them, and no fault in them."""
+        item, kind = self.found.get("item_id"), self.found.get("event_type")
+        if item is None or "query" not in self.found:
+            return
+        shares = [kind.beside[value].get(item.name, 1.0) for value in self._types] if kind else []
+        if min(shares, default=1.0) >= _NEARLY and (kind or item.known >= _NEARLY * item.rows):
+            return
+        self._left_out["no item"] = f"coalesce(trim(CAST({self._raw(item)} AS VARCHAR)), '') = ''"
+        self.not_understood.append(
+            f"{item.name}: unknown in {item.rows - item.known:,} of {item.rows:,} rows, as of searches without a choice: left out: no item"
+        )
 
     def _rows(self) -> Iterator[str]:
         named = [one.name for one in self._events.columns if one.name.lower() == "source"]
@@ -126,11 +160,8 @@ class Draft:
         if named:
             yield f"rows: {json.dumps(chosen, ensure_ascii=False)}"
         if self._left_out:
-            kind = self.found["event_type"]
-            yield f"leave_out:  # kinds of {column(kind.name)} that are no events for us: not landed, and counted"
-        for reason, values in self._left_out.items():
-            self.not_understood.append(f"{kind.name}: {', '.join(values)}: left out: {reason}")
-            condition = f"trim({self._raw(kind)}) IN ({', '.join(map(text, values))})"
+            yield "leave_out:  # rows that are no events for us: not landed, and counted by reason"
+        for reason, condition in self._left_out.items():
             yield f"  {reason}: {json.dumps(condition, ensure_ascii=False)}"
 
     @staticmethod
@@ -148,7 +179,7 @@ class Draft:
         else:
             is_text = EVENT_TYPES[name] == "VARCHAR"  # an id that looks like a number stays as it is written
             sql = column(one.name) if is_text else one.kind.sql
-            said = f"{column(one.name)}: {_seen(one, name not in _PRIVATE)}"
+            said = f"{column(one.name)}: {self._seen(name, one)}"
         if one and EVENT_TYPES[name] != "VARCHAR":
             said += "".join(f"; {note}" for note in one.kind.notes)
             self.not_understood += [
@@ -158,14 +189,26 @@ class Draft:
                 said += f"; {one.kind.misfits} values are something else and become unknown"
                 self.not_understood.append(f"{one.name}: {one.kind.misfits} of {one.known} values")
         sql = sql.replace(column("source"), column("source_column"))
+        if name == "event_time" and self._time is None:
+            yield f"  # event_time:  # {said}"
+            return
         yield f"  {name}: {json.dumps(sql, ensure_ascii=False)}  # {said}"
+        if name == "event_time" and self._is_local:
+            shop = f"timezone('UTC', timezone('Europe/Berlin', CAST({sql} AS TIMESTAMP)))"
+            yield f"  # event_time: {json.dumps(shop, ensure_ascii=False)}  # in its place, with time_zone above"
+
+    def _seen(self, name: str, one: Column) -> str:
+        """What a guess was made of may be a person's, as may visits and queries: no values of it."""
+        return formed(one) if name in self._guessed else seen(one, name not in _PRIVATE)
 
     def _event_id(self, one: Column | None) -> tuple[str, str]:
         return "md5(CAST(source AS VARCHAR))", "the whole raw row"
 
     def _event_time(self, one: Column | None) -> tuple[str, str]:
-        assert one
-        return self._time, f"{column(one.name)}: {_seen(one)}; taken as UTC where it says no offset"
+        if one is None or self._time is None:
+            return "NULL", f"no column holds times: write the expression. {_HOW_TO}"
+        told = "; has no offset, so taken as UTC" if self._is_local else ""
+        return self._time, f"{column(one.name)}: {seen(one)}{told}"
 
     def _event_type(self, one: Column | None) -> tuple[str, str]:
         if one is not None:
@@ -191,58 +234,18 @@ class Draft:
                 f"item_id: no column looks like it, and rows without one are set aside; columns not used: {others}"
             )
             return "NULL", "nothing looks like it"
-        return column(one.name), f"{column(one.name)}: {_seen(one, True)}"
+        return column(one.name), f"{column(one.name)}: {self._seen('item_id', one)}"
 
     def _session_id(self, one: Column | None) -> tuple[str, str]:
         if one is not None:
-            return column(one.name), f"{column(one.name)}: {_seen(one)}"
+            return column(one.name), f"{column(one.name)}: {seen(one)}"
         user = self.found.get("user_id")
         if user is None:
             self.not_understood.append("which events belong together: no session and no user")
             return "NULL", "nothing looks like it; rows without one are set aside"
+        if self._time is None:
+            return column(user.name), "no session, and no time: a user"
         return f"concat({column(user.name)}, '/', CAST({self._time} AS DATE))", "no session: a user's day"
-
-    def _catalogue(self) -> Iterator[str]:
-        if self._products is None:
-            if "item_title" not in self.found:
-                self.not_understood.append("titles: none in the events, and no product list (--catalogue)")
-            return
-        found = self._listed
-        missing = [name for name in ("item_id", "item_title") if name not in found]
-        if missing:
-            columns = ", ".join(one.name for one in self._products.columns)
-            raise DataError(
-                f"{self._products.files[0]}: no column looks like {' or '.join(missing)}",
-                f"columns: {columns}",
-            )
-        item = self.found.get("item_id")
-        if item and (share := listed(item, found["item_id"])) < _MOSTLY:
-            self.not_understood.append(
-                f"{item.name}: {share:.0%} of its values are in the product list ({found['item_id'].name})"
-            )
-        yield "catalogue:"
-        yield f"  files: {json.dumps(self._products.pattern, ensure_ascii=False)}"
-        yield from _reading(self._products, "  ")
-        for key, role in (("item_id", "item_id"), ("title", "item_title")):
-            one = found[role]
-            yield f"  {key}: {json.dumps(column(one.name), ensure_ascii=False)}  # {_seen(one, True)}"
-
-
-def _reading(look: Look, indent: str) -> Iterator[str]:
-    yield f"{indent}format: {look.file_format}"
-    for note in look.notes:
-        yield f"{indent}# {note}"
-    if look.options:
-        yield f"{indent}options: {json.dumps(look.options, ensure_ascii=False)}"
-
-
-def _seen(one: Column, examples: bool = False) -> str:
-    """`integer, 812 different in 5,000 rows, 12 unknown, such as 00412 | 0413`."""
-    said = f"{one.kind.name}, {one.distinct:,} different in {one.rows:,} rows"
-    if one.known < one.rows:
-        said += f", {one.rows - one.known:,} unknown"
-    shown = [value for value in one.values[:_SHOWN] if value.isprintable()]
-    return said + (f", such as {' | '.join(shown)}" if examples and shown else "")
 
 
 def summary(draft: Draft) -> Mapping[str, Any]:

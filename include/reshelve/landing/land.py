@@ -26,6 +26,7 @@ from reshelve.clickstream.masks import mask_file
 from reshelve.clickstream.privacy import protect
 from reshelve.config.yaml_models import line_of
 from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, TryAgainError
+from reshelve.landing.day_check import warn_of_other_days
 from reshelve.landing.mapping import days_by_file, map_catalogue, map_events
 from reshelve.landing.product_list import land_catalogue
 from reshelve.logs import logger
@@ -110,6 +111,7 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
             rejected += map_catalogue(db, mapping, directory, files)
             forgotten = read_forgotten(store, source)
             dropped = drop_events(db, forgotten)  # by the ids of the raw files
+            warn_of_other_days(db, mapping)
             masked = protect(db)
             dropped += drop_events(db, forgotten)  # and by those that are landed
             elsewhere = _elsewhere(db, mapping, span, files, directory) if mapping.lands_by_day else {}

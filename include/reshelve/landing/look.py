@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import re
 import zlib
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ import duckdb
 from reshelve.clickstream.database import RawFileError, database
 from reshelve.clickstream.dated_files import names_days
 from reshelve.errors import ConfigurationError, DataError
-from reshelve.landing.column_roles import may_be_types
-from reshelve.raw.column_kinds import Column, known_beside, look_at
+from reshelve.landing.column_roles import may_be_ids, may_be_types
+from reshelve.raw.column_kinds import Column, known_beside, look_at, named_by
 from reshelve.raw.formats import format_names, format_of, known_endings, raw_format
 from reshelve.raw.raw_csv import delimiter_of
 from reshelve.raw.raw_files import open_raw
@@ -119,12 +120,18 @@ def _sampled(files: Sequence[Path], file_format: str, options: dict[str, Any]) -
         except duckdb.Error as error:
             raise DataError(f"{files[0]} cannot be read as {file_format}", raw.said(error)) from error
         seen = [look_at(db, "raw_rows", name) for name in raw.columns]
-        return tuple(
-            replace(one, beside=known_beside(db, "raw_rows", one.name, raw.columns))
-            if may_be_types(one)
-            else one
-            for one in seen
-        )
+        return tuple(_with_others(db, one, seen) for one in seen)
+
+
+def _with_others(db: duckdb.DuckDBPyConnection, one: Column, seen: Sequence[Column]) -> Column:
+    """A column, with what its values say of the others: those of kinds of events, and those of titles."""
+    names = [other.name for other in seen]
+    if may_be_types(one):
+        one = replace(one, beside=known_beside(db, "raw_rows", one.name, names))
+    if one.is_prose:
+        ids = [other.name for other in seen if may_be_ids(other) and other.name != one.name]
+        one = replace(one, names=named_by(db, "raw_rows", one.name, ids))
+    return one
 
 
 def _format(path: Path) -> str:
@@ -177,6 +184,8 @@ def _header(lines: list[str], options: dict[str, Any], notes: list[str]) -> None
     if not sampled:
         return
     delimiter = delimiter_of(max(sampled[-20:], key=len), '"')
+    if delimiter != ",":
+        notes.append(f"fields are separated by {json.dumps(delimiter)}")
     widths = [len(row) for row in csv.reader(sampled, delimiter=delimiter)]
     usual = max(set(widths), key=widths.count)
     above = next((place for place, width in enumerate(widths) if width == usual), 0)

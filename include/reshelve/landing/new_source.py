@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reshelve.errors import ConfigurationError
+from reshelve.errors import ConfigurationError, DataError
 from reshelve.files import open_to_others
 from reshelve.landing.draft import Draft, summary
 from reshelve.landing.look import look
@@ -20,7 +20,8 @@ def new_source(
     """Write the mapping of source `name` from a look at `files`; returns the file, what was seen, and what was not understood.
 
     Raises ConfigurationError where the name is none, its file is there (without `force`) or no raw file is; DataError
-    where the raw files cannot be read, or no column looks like a time.
+    where the raw files cannot be read, or where no column looks like a time, or none of the product list like ids or
+    titles: then an outline of the file is written first, with what was seen.
     """
     path = place_for(settings().clickstreams_dir, name, force)
     known = format_names()
@@ -29,6 +30,10 @@ def new_source(
     events = look(files, file_format)
     draft = Draft(name, events, look(catalogue) if catalogue else None)
     write(path, draft.text())
+    if problem := draft.problem:
+        raise DataError(
+            problem.headline, f"{path} was written with what was seen: finish it. {problem.detail}"
+        )
     return {
         "file": str(path),
         "files": len(events.files),

@@ -14,6 +14,7 @@ from reshelve.clickstream.dated_files import Span
 from reshelve.clickstream.events import EVENT_SCHEMA
 from reshelve.clickstream.privacy import protect
 from reshelve.errors import DataError
+from reshelve.landing.day_check import warn_of_other_days
 from reshelve.landing.mapping import map_catalogue, map_events
 from reshelve.landing.product_list import write_products
 from reshelve.raw.sources import ClickstreamSource, delivered, list_files, load_source
@@ -41,6 +42,7 @@ def try_day(source: str, partition: date | None = None) -> dict[str, Any]:
             files = list_files(mapping, span)
             map_events(db, mapping, scratch, files)
             map_catalogue(db, mapping, scratch, files)
+            other_days = warn_of_other_days(db, mapping)
             protect(db)  # as a night does, before its rules see a row
             chosen, said = _day(db, source, partition)
             rows = f"FROM events WHERE day = DATE {text(chosen)}"
@@ -49,6 +51,8 @@ def try_day(source: str, partition: date | None = None) -> dict[str, Any]:
             if mapping.catalogue:
                 said["products"] = write_products(db, products)
             said |= _shown(db, rows)
+            if other_days:
+                said["of_other_days"] = other_days  # by event_date, and not by event_time in time_zone
         judged = _judged(mapping, chosen, path, products if mapping.catalogue else None)
     return {
         "source": source,
@@ -71,7 +75,8 @@ def _day(db: duckdb.DuckDBPyConnection, source: str, partition: date | None) -> 
         reasons = ", ".join(f"{reason} ({count} rows)" for reason, count in left_out.items())
         raise DataError(
             f"{source}: no row has the day {chosen or 'of an event'}",
-            "event_date says which day a row is of" + (f"; left out: {reasons}" if reasons else ""),
+            "event_date, or else event_time, says which day a row is of"
+            + (f"; left out: {reasons}" if reasons else ""),
         )
     return chosen, {"days": len(days), "left_out": left_out}
 

@@ -57,9 +57,11 @@ def plan(run: Run) -> Result:
     changes = _changes(ranker)
     left = [stage for stage in stages if not stage["reused"]]
     unknown = [stage["stage"] for stage in left if stage["seconds"] is None]
-    minutes = {
+    minutes: dict[str, float | None] = {
         key: round(sum(stage[key] or 0 for stage in left) / 60, 1) for key in ("seconds", "low", "high")
     }
+    if unknown and not minutes["seconds"]:  # nothing that is known takes time: 0 would be wrong
+        minutes = dict.fromkeys(minutes)
     price = ranker.tuning.price_per_hour * ranker.tuning.parallel
     data = _data(run)
     split, ends = _split(run, data, done)
@@ -77,7 +79,9 @@ def plan(run: Run) -> Result:
         "minutes": minutes["seconds"],
         "minutes_low": minutes["low"],
         "minutes_high": minutes["high"],
-        "cost": round(minutes["seconds"] / 60 * price, 4) if price else None,
+        "cost": round(minutes["seconds"] / 60 * price, 4)
+        if price and minutes["seconds"] is not None
+        else None,
         "past_nights": len(nights),
         "not_known": unknown,
         "doubtful": sorted(path for path in changes if path.startswith(_RESHAPES)),
@@ -154,12 +158,12 @@ def _start(run: Run, split: Split | None, done: dict[str, Result]) -> str:
     return f"the champion {start.version}" if start.version is not None else f"{base} ({start.reason})"
 
 
-def _headline(left: list[dict[str, Any]], minutes: float, unknown: list[str], ends: str) -> str:
+def _headline(left: list[dict[str, Any]], minutes: float | None, unknown: list[str], ends: str) -> str:
     if not left:
         return "everything is done: this run would do nothing"
     if ends:
         return ends
+    if minutes is None:
+        return f"{len(left)} stages to do; how long they take is not known yet: no past nights"
     said = f"{len(left)} stages to do, about {minutes:g} minutes"
-    if len(unknown) == len(left):
-        return f"{len(left)} stages to do; no past night shows how long they take"
     return said + (f", and {', '.join(unknown)}, for which there are no past nights" if unknown else "")

@@ -43,6 +43,7 @@ from reshelve.training.installed import need_horovod
 _LAST_TWO = (date(2011, 8, 30), date(2011, 8, 31))
 SAMPLE_NIGHTS = dict.fromkeys(("retail", "searches", "ads"), _LAST_TWO)
 
+DEFAULT = "recommend"  # the Makefile's RANKER
 MOST_MINUTES = 25
 _VERB_SECONDS = 1800.0  # on an idle machine a history of two months takes two minutes to judge
 
@@ -78,7 +79,7 @@ def _night(
             _land(spec, day)
             work = _let_the_scheduler_run(work, time.monotonic() + MOST_MINUTES * 60)
         log.info("the night is over", seconds=round(time.monotonic() - began))
-    print_summary(work, machine(), seconds=time.monotonic() - began)
+    print_summary(work, machine(), seconds=time.monotonic() - began, following=_command_after(spec, day))
 
 
 def _one_night(run: Run) -> AbstractContextManager[None]:
@@ -117,6 +118,14 @@ def _newest_or_first(nights: Sequence[date], done: Sequence[date]) -> date:
 
 def _next(nights: Sequence[date], done: Sequence[date]) -> date:
     return next((day for day in nights if day not in done), nights[-1])
+
+
+def _command_after(ranker: Ranker, day: date) -> str:
+    """What a person types for the night after that of `day`: the samples know their own next night."""
+    named = "" if ranker.name == DEFAULT else f" RANKER={ranker.name}"
+    if ranker.data.source in SAMPLE_NIGHTS:
+        return f"make night{named}"
+    return f"make night{named} PARTITION={day + timedelta(days=1)}"
 
 
 def _is_done(run: Run) -> bool:

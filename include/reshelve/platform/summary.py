@@ -23,8 +23,8 @@ from reshelve.protocol.reports import live_reports
 Rows = Iterator[tuple[str, str]]
 
 
-def print_summary(run: Run, here: Machine, seconds: float) -> None:
-    """Print the summary on stdout."""
+def print_summary(run: Run, here: Machine, seconds: float, following: str) -> None:
+    """Print the summary on stdout; `following` is the command of the night after it."""
     console = Console(highlight=False, soft_wrap=True)
     console.rule(f"{run.ranker.title}: the night of {run.partition.isoformat()}", align="left")
     _print(console, [*_data(run), *_model(run), *_verdict(run), *_serving(run), *_times(run, seconds)])
@@ -35,7 +35,7 @@ def print_summary(run: Run, here: Machine, seconds: float) -> None:
         for place, item in enumerate(result["items"], 1):
             console.print(f"  {place}. {item['score']:.4f}  {item['item']:<12} {item['title']}", markup=False)
     console.print("")
-    _print(console, _addresses(here))
+    _print(console, _addresses(here, following))
 
 
 def _print(console: Console, rows: list[tuple[str, str]] | Rows) -> None:
@@ -114,8 +114,17 @@ def _verdict(run: Run) -> Rows:
             f"({champion['difference_low']:+.4f} to {champion['difference_high']:+.4f})"
         )
     figures += [f"{name} {value:.4f}" for name, value in gate["baselines"].items()]
-    yield gate["metric"], f"{'; '.join(figures)}; {gate['queries']:,} held-out queries"
+    yield gate["metric"], f"{'; '.join(figures)}; {_questions(run, gate['queries'])}"
     yield "Gate", f"[bold]{gate['verdict']}[/]: {'; '.join(gate['reasons'])}"
+
+
+def _questions(run: Run, asked: int) -> str:
+    """How many of the held-out questions the gate asked, and what became of the others."""
+    held_out = (run.stage("examples").result() or {}).get("holdout", asked)
+    if held_out <= asked:
+        return f"{asked:,} held-out queries"
+    others = "; the others judged compression" if run.ranker.compression.steps else ""
+    return f"{asked:,} of {held_out:,} held-out queries{others}"
 
 
 def _serving(run: Run) -> Rows:
@@ -179,10 +188,10 @@ def _short(value: Any) -> str:
     return plain(value, 3) if isinstance(value, float) else str(value)
 
 
-def _addresses(here: Machine) -> Rows:
+def _addresses(here: Machine, following: str) -> Rows:
     yield "Airflow", f"{here.airflow_url}   log in as admin; the password is in {here.passwords_file}"
     yield (
         "Model server",
         f"gRPC 127.0.0.1:{here.ports.grpc_port}, REST http://127.0.0.1:{here.ports.rest_port}",
     )
-    yield "Next", "`make night` runs the following night; `make stop` stops everything"
+    yield "Next", f"`{following}` runs the following night; `make stop` stops everything"

@@ -24,6 +24,9 @@ _FORMATS = (
     "%d %b %Y %H:%M", "%d %b %Y",
 )  # fmt: skip
 _CLOCKS = ("%H:%M:%S", "%H:%M")
+_OFFSET = "[0-9]{2}:[0-9]{2}.*([zZ]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)"  # at the end of a time
+_SEVERAL_WORDS = 1.5  # on average: a title or a query, and no id
+_ONE_EACH = 1.05  # values of another column to a value: nearly one, for titles are corrected
 _EPOCHS = {  # the least and the most that is a time of today, and microseconds of each
     "seconds": (1_200_000_000, 4_000_000_000, 1_000_000),
     "milliseconds": (1_200_000_000_000, 4_000_000_000_000, 1_000),
@@ -39,6 +42,7 @@ class ColumnType:
     sql: str
     misfits: int = 0
     notes: tuple[str, ...] = ()
+    local: bool = False  # a time of day by clocks that the values do not name
 
 
 @dataclass(frozen=True)
@@ -52,19 +56,29 @@ class Column:
     values: tuple[str, ...] = field(default=())  # the commonest first, without very long ones
     kind: ColumnType = field(default=ColumnType("text", ""))
     beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)  # see `known_beside`
+    words: float = 0.0  # of a value, on average
+    names: frozenset[str] = frozenset()  # see `named_by`
+
+    @property
+    def is_prose(self) -> bool:
+        """Texts of several words, as titles and queries are."""
+        return self.kind.name == "text" and self.words >= _SEVERAL_WORDS
 
 
 def look_at(db: duckdb.DuckDBPyConnection, table: str, name: str) -> Column:
     """One column of a table of raw rows. Columns that are no text keep the type of the file."""
     value = f"nullif(trim(CAST({column(name)} AS VARCHAR)), '')"
-    ((rows, known, distinct, own_type),) = db.execute(
-        f"SELECT count(*), count({value}), count(DISTINCT {value}), any_value(typeof({column(name)})) FROM {table}"
+    ((rows, known, distinct, own_type, words),) = db.execute(
+        f"SELECT count(*), count({value}), count(DISTINCT {value}), any_value(typeof({column(name)})),"
+        f" avg(len({value}) - len(replace({value}, ' ', '')) + 1) FILTER (length({value}) <= {_LONGEST}) FROM {table}"
     ).fetchall()
     values = db.execute(
         f"SELECT {value} AS one FROM {table} WHERE length(one) <= {_LONGEST} GROUP BY 1 ORDER BY count(*) DESC, 1"
     ).fetchall()
     kind = _typed(own_type or "", column(name)) or _read(db, table, name, known)
-    return Column(name, rows, known, distinct, tuple(str(one) for (one,) in values), kind)
+    if own_type != "VARCHAR":  # what is nested is no text, though it is written with blanks
+        words = 0.0
+    return Column(name, rows, known, distinct, tuple(str(one) for (one,) in values), kind, words=words or 0.0)
 
 
 def known_beside(
@@ -80,6 +94,23 @@ def known_beside(
     return {str(value): dict(zip(others, known, strict=True)) for value, *known in found}
 
 
+def named_by(db: duckdb.DuckDBPyConnection, table: str, name: str, others: Sequence[str]) -> frozenset[str]:
+    """The other columns of which each value has one value of this column, as an item has one title."""
+    text_of = {each: f"nullif(trim(CAST({column(each)} AS VARCHAR)), '')" for each in (name, *others)}
+    counts = ", ".join(
+        f"count(DISTINCT {text_of[other]}) FILTER ({text_of[name]} IS NOT NULL),"
+        f" count(DISTINCT ({text_of[other]}, {text_of[name]}))"
+        f" FILTER ({text_of[name]} IS NOT NULL AND {text_of[other]} IS NOT NULL)"
+        for other in others
+    )
+    found = db.execute(f"SELECT {counts} FROM {table}").fetchall()[0] if others else ()
+    return frozenset(
+        other
+        for other, values, pairs in zip(others, found[::2], found[1::2], strict=True)
+        if 0 < pairs <= _ONE_EACH * values
+    )
+
+
 def _typed(own_type: str, quoted: str) -> ColumnType | None:
     """The kind of a column whose file says its type."""
     if own_type in ("", "VARCHAR", '"NULL"'):
@@ -87,7 +118,7 @@ def _typed(own_type: str, quoted: str) -> ColumnType | None:
     if own_type == "DATE":
         return ColumnType("date", quoted)
     if own_type.startswith("TIMESTAMP"):
-        return ColumnType("time", quoted)
+        return ColumnType("time", quoted, local="TIME ZONE" not in own_type)
     if own_type.endswith(("INT", "INTEGER")):
         return ColumnType("integer", quoted)
     if own_type in ("DOUBLE", "FLOAT") or own_type.startswith("DECIMAL"):
@@ -178,7 +209,15 @@ class _Reader:
         moment = self._when(
             "[0-9]{4}-[0-9]{2}-[0-9]{2}.*", f"CAST(TRY_CAST({self.quoted} AS TIMESTAMPTZ) AS TIMESTAMP)"
         )
-        return self._found("date", self.quoted, day) or self._found("time", self.quoted, moment)
+        if kind := self._found("date", self.quoted, day) or self._found("time", self.quoted, moment):
+            return replace(kind, local=kind.name == "time" and self._without_offset())
+        return None
+
+    def _without_offset(self) -> bool:
+        return (
+            self.fits(f"CASE WHEN regexp_full_match(trim({self.quoted}), {text('.*' + _OFFSET)}) THEN 1 END")
+            < self.known
+        )
 
     def formatted(self) -> ColumnType | None:
         """Days and times in one of the forms that people write; times of the day alone."""
@@ -186,7 +225,7 @@ class _Reader:
             made = f"strptime(trim({self.quoted}), {text(form)})"
             name = "clock" if form in _CLOCKS else "time" if "%H" in form or "%I" in form else "date"
             if kind := self._found(name, made, f"try_{made}", f"times as {form}"):
-                return replace(kind, notes=(*kind.notes, *self._doubt(form)))
+                return replace(kind, notes=(*kind.notes, *self._doubt(form)), local=name != "date")
         return None
 
     def _doubt(self, form: str) -> tuple[str, ...]:

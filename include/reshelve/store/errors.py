@@ -17,6 +17,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError, LocationValueError
 
 from reshelve.errors import ConfigurationError, ReshelveError, TryAgainError
+from reshelve.settings import settings
 
 CHECKSUM_SETTING = "AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
 PAGE = "docs/how-to/object-stores.md"
@@ -209,7 +210,10 @@ def _again(bucket: str, key: str, action: str, words: str) -> TryAgainError:
 def _local_hint(error: BaseException) -> str:
     """What to set, where no request can be made; empty where the store was only away."""
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
-        return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this host a role"
+        keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this host a role"
+        if (settings().home / "env").is_file():
+            return keys
+        return f"no local platform has been started here: `make run` or `make night` starts it; for another store {keys}"
     if isinstance(error, boto.SSLError) and _CERTIFICATE.search(str(error)):
         return "check AWS_ENDPOINT_URL; AWS_CA_BUNDLE names the certificates to trust"
     cause = getattr(error, "kwargs", {}).get("error")

@@ -208,6 +208,8 @@ def predict(
     sys.stdout.write(f"{ranker} version {result['version']}\n")
     for place, item in enumerate(result["items"], 1):
         sys.stdout.write(f"{place:3}. {item['score']:8.4f}  {item['item']:<12} {item['title']}\n")
+    for note in result.get("notes", []):
+        sys.stderr.write(f"note: {note}\n")
 
 
 @app.command()

@@ -146,6 +146,12 @@ def test_other_values_are_another_run_and_are_shown(run: Run) -> None:
     assert found["cost"] == pytest.approx(found["minutes"] / 60 * 3 * 2, abs=0.01)
 
 
+def test_without_past_nights_nobody_knows_how_long_it_takes(run: Run) -> None:
+    found = plan(Run.of(run.ranker.with_values({"search.trials": 0, "search.price_per_hour": 3.0}), DAY))
+    assert found["headline"].endswith("stages to do; how long they take is not known yet: no past nights")
+    assert (found["minutes"], found["minutes_low"], found["minutes_high"], found["cost"]) == (None,) * 4
+
+
 def test_the_verb_shows_it_as_json_and_as_a_block(run: Run) -> None:
     past_night(run.store, "2011-08-29")
     command = [sys.executable, "-m", "reshelve.cli", "plan", "-r", "recommend", "-p", str(DAY), "--json"]

@@ -66,6 +66,30 @@ def test_another_source_needs_its_day_named() -> None:
     assert "PARTITION=" in raised.value.detail
 
 
+@pytest.mark.parametrize(
+    ("ranker", "values", "command"),
+    [
+        pytest.param("recommend", {}, "make night", id="the default"),
+        pytest.param("search", {}, "make night RANKER=search", id="another sample"),
+        pytest.param(
+            "search",
+            {"data.source": "shop"},
+            "make night RANKER=search PARTITION=2011-08-31",
+            id="a source of one's own",
+        ),
+    ],
+)
+def test_the_command_of_the_following_night_can_be_typed(
+    ranker: str, values: dict[str, Any], command: str
+) -> None:
+    assert night._command_after(load_ranker(ranker).with_values(values), date(2011, 8, 30)) == command
+
+
+def test_the_makefiles_ranker_is_the_default() -> None:
+    makefile = (Path(night.__file__).parents[3] / "Makefile").read_text()
+    assert f"RANKER ?= {night.DEFAULT}\n" in makefile
+
+
 def test_a_night_is_done_when_its_version_serves(store: ObjectStore) -> None:
     run = Run.of(load_ranker("recommend"), FIRST)
     assert not night._is_done(run)

@@ -42,7 +42,7 @@ def run(store: ObjectStore) -> Run:
 
 
 def shown(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    print_summary(run, Machine(tmp_path), seconds=300)
+    print_summary(run, Machine(tmp_path), seconds=300, following="make night RANKER=x PARTITION=2011-08-31")
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -58,9 +58,17 @@ def test_before_anything_serves(run: Run, tmp_path: Path, capsys: pytest.Capture
         assert words in text
     assert "this version 0.3100 (0.2500 to 0.3700); popularity 0.0500; 55 held-out queries" in text
     assert "promote: beats popularity" in text
+    assert "`make night RANKER=x PARTITION=2011-08-31` runs the following night" in text
     secrets = Machine(tmp_path).secrets
     assert str(tmp_path / "airflow" / "passwords.json") in text.replace(" ", "")
     assert not [password for password in secrets.passwords.values() if password in text]
+
+
+def test_questions_that_the_gate_did_not_ask_are_accounted_for(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.stage("examples").commit({**RESULTS["examples"], "holdout": 74, "seconds": 1.0})
+    assert "55 of 74 held-out queries; the others judged compression" in shown(run, tmp_path, capsys)
 
 
 def test_two_versions_are_compared_with_an_interval(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reshelve.client.client import RankingClient, ServerAwayError
-from reshelve.client.predict import predict, shortlist
+from reshelve.client.predict import predict, shortlist, unknown_titles
 from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.kind_registry import kind_of
@@ -61,6 +61,16 @@ def test_a_shortlist_is_what_the_words_say_and_what_is_wanted() -> None:
 @pytest.mark.parametrize("query", ["zzz", "?!", ""], ids=["unknown word", "no word", "empty"])
 def test_without_a_known_word_the_shortlist_is_what_is_wanted(query: str) -> None:
     assert shortlist(ITEMS, query) == ["c", "b", "a", "d"]
+
+
+def test_titles_of_a_history_that_no_item_has_are_named() -> None:
+    catalogue = [*ITEMS, Item("e", "cup ; saucer", 1)]
+    titles = kind_of("next_item").requests.titles_in
+    assert unknown_titles(catalogue, titles("Garden  Gnome ; red lantern ; D ; cup ; saucer ; cup")) == [
+        "red lantern",
+        "cup",
+    ]
+    assert kind_of("search").requests.titles_in("garden gnome") == []
 
 
 def test_a_probe_asks_for_what_the_version_must_know() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore import exceptions as boto
 from tests.misbehaving import Fault, Misbehaving, Reply, anything, cuts_bodies, loses_answers, says
 
 from reshelve.client.routing import Caller
@@ -22,6 +23,7 @@ from reshelve.processes import stop_group
 from reshelve.protocol.pointers import Pointers
 from reshelve.settings import settings
 from reshelve.store import clients
+from reshelve.store.errors import our_error
 from reshelve.store.objects import ObjectStore, StoreRefusedError
 from reshelve.store.uploads import Upload, upload
 from reshelve.tuning.history import TrialHistory
@@ -323,3 +325,16 @@ def wait_for(done: Any, seconds: float = 20) -> None:
     while not done():
         assert time.monotonic() < deadline, "it did not come"
         threading.Event().wait(0.02)
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["no platform here", "a platform here"])
+def test_without_credentials_the_way_to_a_first_platform_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: bool
+) -> None:
+    monkeypatch.setenv("RESHELVE_HOME", str(tmp_path))
+    settings.cache_clear()
+    if started:
+        (tmp_path / "env").write_text("RESHELVE_S3_PORT='8333'\n")
+    error = our_error(boto.NoCredentialsError(), "reshelve", "a", "GetObject", checksums=False)
+    assert "AWS_ACCESS_KEY_ID" in error.detail
+    assert ("`make run` or `make night` starts it" in error.detail) is not started

@@ -62,6 +62,7 @@ class NextItemExamples(Examples):
             why=f"{seen.baskets:,} baskets hold several items; {seen.share}",
             metric="recall@20",
             suits=1,  # what any shop has
+            from_history=True,
         )
 
 

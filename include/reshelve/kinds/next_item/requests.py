@@ -30,6 +30,9 @@ class NextItemRequests(CatalogueRequests):
         length = like.count(_SEPARATOR) + 1
         return _SEPARATOR.join(titles[(place * length + number) % len(titles)] for number in range(length))
 
+    def titles_in(self, text: str) -> list[str]:
+        return [title.strip() for title in text.split(_SEPARATOR.strip()) if title.strip()]
+
     def demonstrate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
         texts = [row["text"] for row in rows if len(row["history_items"]) >= 2]
         return {"history": _SEPARATOR.join(texts[0].split(_SEPARATOR)[:_HISTORY])} if texts else None
