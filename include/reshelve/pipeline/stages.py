@@ -96,7 +96,10 @@ STAGES = (
     Stage(
         name="blend", result=results.BlendResult, needs=("examples", "train"),
         reads=("data.events", "remember", "training.seed"),
-        code=("clickstream", "examples", "export", "features", "kinds.search.blend_stage", "model", "training"),
+        code=(
+            "clickstream", "examples", "export", "features", "kinds.search.blend_stage", "kinds.search.past_searches", "model",
+            "statistics.noisy_counts", "training",
+        ),
         work=("kinds.search.blend_stage",),
     ),
     Stage(
