@@ -63,7 +63,7 @@ class Kind(ABC):
     )
 
     noisy_counts: ClassVar[bool] = (
-        False  # whether all that its versions hold of counts of behaviour gets noise where `remember.privacy` asks for it
+        False  # whether `remember.privacy` gives noise to all counts of behaviour that its versions hold
     )
 
     @abstractmethod

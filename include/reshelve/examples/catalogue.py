@@ -103,7 +103,9 @@ def build_catalogue(
     `by_demand`: most events first; else the order says nothing of events. Raises DataError where there is none.
     """
     since = holdout_begins - timedelta(days=days)
-    rows = connection.execute(_SQL, {"since": since, "listed": listed, "names": _NAMES, "by_demand": by_demand}).fetchall()
+    rows = connection.execute(
+        _SQL, {"since": since, "listed": listed, "names": _NAMES, "by_demand": by_demand}
+    ).fetchall()
     if not rows:
         raise DataError(
             f"no item had an event between {since} and {holdout_begins}",

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from reshelve.errors import ConfigurationError
 
-UNIT = 1000  # one customer's whole contribution to a count: counts are whole numbers, for their sums are exact
+UNIT = 1000  # one customer's whole contribution to a count: sums of whole numbers are exact
 MISSING = "OpenDP is not installed"
 INSTALL = "install the extra: .venv/bin/pip install --no-build-isolation -c constraints.txt -e '.[privacy]'"
 _SCALES = 1e-3 * UNIT, 1e6 * UNIT  # noise that is too little for any ε, and enough for any
@@ -86,7 +86,7 @@ class NoisyCounts:
         """Whether a release with this noise costs no more than ε."""
         try:
             return bool(self._fixed(self._made(scale, threshold), delta).map(self._given)[0] <= self._epsilon)
-        except self._opendp.OpenDPException:  # it costs more δ than there is, or more ε than there are numbers
+        except self._opendp.OpenDPException:  # more δ than there is, or an ε beyond all numbers
             return False
 
 

@@ -77,7 +77,9 @@ class VersionLineage(_ManifestPart):
     verdicts: dict[str, str] = Field(
         default_factory=dict, description="Partition read → digest of its verdict."
     )
-    privacy: Spent | None = Field(None, description="Differential privacy of its counts; null where they are exact.")
+    privacy: Spent | None = Field(
+        None, description="Differential privacy of its counts; null where they are exact."
+    )
 
 
 class GateVerdict(_ManifestPart):

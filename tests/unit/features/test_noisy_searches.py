@@ -97,7 +97,12 @@ def test_how_a_query_was_typed_is_not_counted() -> None:
 
 
 def test_released_counts_become_searches() -> None:
-    ages = {(NO_QUERY, "a", 0): 30.0, (NO_QUERY, "a", 2): 90.0, (NO_QUERY, "b", 1): 50.0, (NO_QUERY, "gone", 0): 70.0}
+    ages = {
+        (NO_QUERY, "a", 0): 30.0,
+        (NO_QUERY, "a", 2): 90.0,
+        (NO_QUERY, "b", 1): 50.0,
+        (NO_QUERY, "gone", 0): 70.0,
+    }
     pairs = {("cup", "a", NO_AGE): 60.0, ("tea", "b", NO_AGE): 80.0, ("cup", "gone", NO_AGE): 70.0}
     found = searches_of(ages | pairs, INDEX, TODAY, 2.0)
     rows = sorted(zip(found.queries, found.items.tolist(), found.weights.tolist(), strict=True))
@@ -106,7 +111,10 @@ def test_released_counts_become_searches() -> None:
     tables = Corpus(found, TITLES, Remember(customers=1, days=1)).tables(TODAY)
     assert tables.keys == ["cup", "tea"]
     assert tables.popularity.argmax() == 0, "what has no query counts for popularity"
-    assert Corpus(searches_of({}, INDEX, TODAY, 1.0), TITLES, Remember(customers=1, days=1)).tables(TODAY).keys == []
+    assert (
+        Corpus(searches_of({}, INDEX, TODAY, 1.0), TITLES, Remember(customers=1, days=1)).tables(TODAY).keys
+        == []
+    )
     assert len(AGES) == 3
 
 
@@ -128,16 +136,22 @@ def test_opendps_map_gives_what_was_asked_for(epsilon: float, delta: float, coun
     )  # fmt: skip
     said = dp.c.make_fix_delta(dp.c.make_zCDP_to_approxDP(measurement), delta).map(distances)
     assert said == pytest.approx(noisy.spent) and noisy.spent[1] == delta
-    assert 0.98 * epsilon <= noisy.spent[0] <= epsilon, "no more than was allowed, and no noise that buys nothing"
+    assert 0.98 * epsilon <= noisy.spent[0] <= epsilon, (
+        "no more than was allowed, and no noise that buys nothing"
+    )
     assert noisy.threshold >= 3
 
 
 @NO_OPENDP
 def test_noise_is_of_the_size_that_is_said_and_never_the_same() -> None:
     noisy = NoisyCounts(3.0, 1e-6, 10, least=3)
-    true = {str(number): 200 * UNIT for number in range(2000)} | {str(number): UNIT for number in range(2000, 4000)}
+    true = {str(number): 200 * UNIT for number in range(2000)} | {
+        str(number): UNIT for number in range(2000, 4000)
+    }
     first, second = noisy.release(true), noisy.release(true)
-    assert first.keys() == {str(number) for number in range(2000)}, "a count of one does not reach the threshold"
+    assert first.keys() == {str(number) for number in range(2000)}, (
+        "a count of one does not reach the threshold"
+    )
     values = np.array(list(first.values()))
     assert abs(values.mean() - 200) < 5 * noisy.scale / math.sqrt(2000)
     assert values.std() == pytest.approx(noisy.scale, rel=0.1)
@@ -147,7 +161,9 @@ def test_noise_is_of_the_size_that_is_said_and_never_the_same() -> None:
 @NO_OPENDP
 def test_tables_hold_what_many_asked_and_nothing_of_one() -> None:
     asked = [choice(f"user {number}", "red cup", "a", 1 + number % 20) for number in range(200)]
-    asked += [choice("user anna", "anna huber birkenweg 7", "b", ago) for ago in range(1, 28) for _ in range(9)]
+    asked += [
+        choice("user anna", "anna huber birkenweg 7", "b", ago) for ago in range(1, 28) for _ in range(9)
+    ]
     asked += [choice(None, "nobody knows who", "b", ago) for ago in range(1, 28) for _ in range(9)]
     corpus = NoisyCorpus(asked, INDEX, TITLES, privacy(), 1.0)
     tables = corpus.tables(TODAY)
@@ -187,14 +203,18 @@ def test_a_wrong_value_is_named(key: str, value: Any) -> None:
 @pytest.mark.parametrize("kind", ["next_item", "pair"])
 def test_kinds_whose_counts_get_no_noise_are_refused(kind: str) -> None:
     Ranker.model_validate(ranker(kind))
-    with pytest.raises(ValueError, match=rf"remember\.privacy\.epsilon\n.*what a {kind} ranker's versions hold gets no noise"):
+    with pytest.raises(
+        ValueError, match=rf"remember\.privacy\.epsilon\n.*what a {kind} ranker's versions hold gets no noise"
+    ):
         Ranker.model_validate(ranker(kind, privacy={"epsilon": 3.0}))
 
 
 def test_without_the_package_the_ranker_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opendp", None)
     assert load_ranker("search").remember.privacy.epsilon is None
-    with pytest.raises(ConfigurationError, match=r"remember\.privacy\.epsilon: OpenDP is not installed") as refused:
+    with pytest.raises(
+        ConfigurationError, match=r"remember\.privacy\.epsilon: OpenDP is not installed"
+    ) as refused:
         load_ranker("search", {"remember.privacy.epsilon": 3.0})
     assert ".[privacy]" in refused.value.detail and refused.value.exit_code == 78
     with pytest.raises(ConfigurationError, match="OpenDP is not installed"):

@@ -31,8 +31,16 @@ from reshelve.training.launch import train
 from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 FIRST, DAYS = date(2011, 8, 1), 6
-TITLES = {"i2": "red paper lantern", "i0": "blue mug", "i1": "garden gnome"}  # not by demand, which is the other way round
-CHOSEN = {"Red   LANTERN!": ("i2", 30), "thing for tea": ("i0", 20), "gnome": ("i1", 10)}  # how many ask it a day
+TITLES = {
+    "i2": "red paper lantern",
+    "i0": "blue mug",
+    "i1": "garden gnome",
+}  # not by demand, which is the other way round
+CHOSEN = {
+    "Red   LANTERN!": ("i2", 30),
+    "thing for tea": ("i0", 20),
+    "gnome": ("i1", 10),
+}  # how many ask it a day
 LONE = "anna huber birkenweg"
 
 
@@ -79,10 +87,17 @@ def run(store: ObjectStore, tmp_path: Path, small_bert: Path) -> Run:
     reason="the extra privacy is not installed: pip install -c constraints.txt -e '.[privacy]'",
 )
 def test_a_version_with_noise_says_what_it_cost_and_holds_nothing_of_one(run: Run) -> None:
-    for name, work in (("examples", build_examples), ("train", train), ("blend", blend), ("compress", compress)):
+    for name, work in (
+        ("examples", build_examples),
+        ("train", train),
+        ("blend", blend),
+        ("compress", compress),
+    ):
         run.stage(name).commit(work(run))
     tables = SearchTables.read(run.stage("blend").directory)
-    assert tables.keys == ["gnome", "redlantern", "thingfortea"], "five days of ten, thirty and twenty, above the threshold"
+    assert tables.keys == ["gnome", "redlantern", "thingfortea"], (
+        "five days of ten, thirty and twenty, above the threshold"
+    )
     assert not {"w:anna", "w:huber", "w:birkenweg"} & set(tables.grams)
     assert list(Catalogue.read(run.stage("examples").directory / "catalogue.parquet").items) == sorted(TITLES)
     run.stage("package").commit(package(run))
@@ -96,7 +111,9 @@ def test_a_version_with_noise_says_what_it_cost_and_holds_nothing_of_one(run: Ru
     ]
     for path in version.rglob("*"):
         body = path.read_bytes() if path.is_file() else b""
-        assert b"birkenweg" not in body and b"LANTERN!" not in body and b"thing for tea" not in body, path.name
+        assert b"birkenweg" not in body and b"LANTERN!" not in body and b"thing for tea" not in body, (
+            path.name
+        )
 
     number = run.stage("publish").required()["version"]
     spent = require_manifest(run.store, "shelf", number).lineage.privacy
