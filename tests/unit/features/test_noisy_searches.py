@@ -122,20 +122,24 @@ def privacy(**values: Any) -> Remember:
     return Remember(privacy=Privacy.model_validate({"epsilon": 3.0, **values}))
 
 
+def cost(scale: float, threshold: float, counts: int, delta: float) -> tuple[float, float]:
+    """(ε, δ) by OpenDP's map of a measurement made anew, of what a customer can change who gives to so many counts."""
+    import opendp.prelude as dp
+
+    number = dp.atom_domain(T="i64")
+    measurement = dp.m.make_gaussian_threshold(
+        dp.map_domain(number, number), dp.l02inf_distance(dp.absolute_distance(T="i64")), scale * UNIT, round(threshold * UNIT)
+    )  # fmt: skip
+    distances = counts, math.ceil(UNIT * math.sqrt(counts)), UNIT
+    return tuple(dp.c.make_fix_delta(dp.c.make_zCDP_to_approxDP(measurement), delta).map(distances))  # type: ignore[return-value]
+
+
 @NO_OPENDP
 @pytest.mark.parametrize(("epsilon", "delta", "counts"), [(3.0, 1e-6, 10), (8.0, 1e-6, 2), (0.5, 1e-9, 40), (100.0, 1e-4, 2)])  # fmt: skip
 def test_opendps_map_gives_what_was_asked_for(epsilon: float, delta: float, counts: int) -> None:
-    """The measurement is made anew, from scale and threshold alone; its map is asked for what a customer can change."""
-    import opendp.prelude as dp
-
     noisy = NoisyCounts(epsilon, delta, counts, least=3)
-    number, distances = dp.atom_domain(T="i64"), (counts, math.ceil(UNIT * math.sqrt(counts)), UNIT)
-    measurement = dp.m.make_gaussian_threshold(
-        dp.map_domain(number, number), dp.l02inf_distance(dp.absolute_distance(T="i64")),
-        noisy.scale * UNIT, round(noisy.threshold * UNIT),
-    )  # fmt: skip
-    said = dp.c.make_fix_delta(dp.c.make_zCDP_to_approxDP(measurement), delta).map(distances)
-    assert said == pytest.approx(noisy.spent) and noisy.spent[1] == delta
+    assert cost(noisy.scale, noisy.threshold, counts, delta) == pytest.approx(noisy.spent)
+    assert noisy.spent[1] == delta
     assert 0.98 * epsilon <= noisy.spent[0] <= epsilon, (
         "no more than was allowed, and no noise that buys nothing"
     )
@@ -171,7 +175,10 @@ def test_tables_hold_what_many_asked_and_nothing_of_one() -> None:
     assert set(tables.grams) == set(of_nothing().grams)
     assert tables.item[:, 5].tolist() == [0, 1], "never chosen, for all that it says of the second"
     assert tables.chosen.weights[0, 0] == pytest.approx(200, abs=8 * corpus.spent["noise"])
-    assert corpus.spent["epsilon"] <= 3.0 and corpus.spent["delta"] == 1e-6
+    spent = corpus.spent
+    # To 5 pairs of query and item, and to 5 items by age, as counted by `counted`.
+    assert cost(spent["noise"], spent["threshold"], 2 * 5, 1e-6) == pytest.approx((spent["epsilon"], spent["delta"]))
+    assert spent["epsilon"] <= 3.0 and spent["per_customer"] == 5
     assert corpus.tables(TODAY - timedelta(days=60)).keys == []
 
 

@@ -237,6 +237,8 @@ def test_what_noise_cost_is_said_over_all_that_is_kept(make_night):
         number = publish(later)["version"]
         assert require_manifest(run.store, "shelf", number).lineage.privacy == Spent(**spent)
     assert require_manifest(run.store, "shelf", exact).lineage.privacy is None
+    said = {"published": True, "version": exact, "verdict": "promote", "uri": "s3://b/v"}
+    run.stage("publish").commit(said)  # a report is made anew where its night has changed
     text = read(run).said()
     assert "ε 5, δ 0.000002, the sum over 2; 1 more with exact counts" in text
     assert "ε 2.5, δ 0.000001 for one customer" in text, "the lineage"

@@ -12,7 +12,7 @@ from reshelve.store.versions import list_versions, read_manifest
 
 
 def privacy(night: Night) -> Section | None:
-    """ε and δ of the night, and over the versions that are kept; nothing where counts are exact."""
+    """ε and δ of the night, and over the versions that are kept by now; nothing where counts are exact."""
     spent = night.result("blend").get("privacy")
     if not spent:
         return None
@@ -26,7 +26,7 @@ def privacy(night: Night) -> Section | None:
         ("Counted of a customer", f"{spent['per_customer']} pairs of query and item at most, the newest"),
         ("Noise", f"discrete Gaussian, standard deviation {plain(spent['noise'], 3)} customers"),
         ("Threshold", f"{plain(spent['threshold'], 3)} customers, noise included"),
-        ("Over the versions that are kept", _over_versions(night)),
+        ("Over the versions kept when this was made", _over_versions(night)),
     ]
     return Section("privacy", "Differential privacy", lead, [FactTable(rows)])
 
