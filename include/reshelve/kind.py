@@ -62,6 +62,10 @@ class Kind(ABC):
         True  # whether an item that nobody has chosen yet is a candidate: the examples stage
     )
 
+    noisy_counts: ClassVar[bool] = (
+        False  # whether `remember.privacy` gives noise to all counts of behaviour that its versions hold
+    )
+
     @abstractmethod
     def check(self, ranker: Ranker) -> None:
         """Asked while a ranker file is loaded. Raises `config.yaml_models.misfit` for keys that do not go with the kind."""

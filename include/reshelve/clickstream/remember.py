@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from reshelve.clickstream.database import column
-from reshelve.config.ranker import Remember
+from reshelve.config.remember import Remember
 
 Array = np.ndarray
 

@@ -45,6 +45,13 @@ def _remember(ranker: Ranker) -> None:
             "remember",
             "days",
         )
+    if ranker.remember.privacy.on and not kind_object(ranker.kind).noisy_counts:
+        raise misfit(
+            f"what a {ranker.kind} ranker's versions hold gets no noise, only counts of kinds that say so (search): expected null",
+            "remember",
+            "privacy",
+            "epsilon",
+        )
 
 
 def _labels(ranker: Ranker) -> None:

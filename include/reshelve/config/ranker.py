@@ -16,6 +16,7 @@ from reshelve.config.compression import Compression
 from reshelve.config.contradictions import check_ranker
 from reshelve.config.kind_names import KindName
 from reshelve.config.named_files import names
+from reshelve.config.remember import Remember
 from reshelve.config.rollout import Release
 from reshelve.config.schedules import Schedule
 from reshelve.config.tuning import Tuning, check_space
@@ -210,24 +211,6 @@ class Training(Form):
         "doubles the cost.",
     )
     adapter: Adapter = Adapter()  # type: ignore[call-arg]
-
-
-class Remember(Form):
-    """Which queries a version, a report or a recorded request may hold: those of several customers, on several days."""
-
-    customers: int = Field(
-        3,
-        ge=1,
-        le=1000,
-        description="A query, or a part of one, is remembered if at least this many customers have asked it. What one or two "
-        "people ask may name them. 1, with days: 1, remembers everything: for comparisons only.",
-    )
-    days: int = Field(
-        2,
-        ge=1,
-        le=365,
-        description="And on at least this many days: one visitor with many ids on one day is not many customers.",
-    )
 
 
 class Gates(Form):

@@ -72,7 +72,10 @@ def build_examples(run: Run) -> dict[str, Any]:
         log.info("no products, by what data.exclude says: items", **excluded)
     kind = kind_of(run.ranker.kind)
     kind.examples.prepare(run.ranker, connection, split.begins)
-    catalogue = build_catalogue(connection, split.begins, run.ranker.data.catalogue_days, listed=kind.listed)
+    exact = not run.ranker.remember.privacy.on  # a version has the catalogue in its order
+    catalogue = build_catalogue(
+        connection, split.begins, run.ranker.data.catalogue_days, listed=kind.listed, by_demand=exact
+    )
     catalogue.write(directory / "catalogue.parquet")
     events = write_events(connection, directory / "events.parquet")
     log.info("catalogue", items=len(catalogue), events=events)

@@ -37,13 +37,13 @@ SELECT item_id, coalesce(products.title, own_title, item_id) AS title, coalesce(
     list_filter(coalesce(names, []), lambda name: name <> title)
 FROM items LEFT JOIN counts USING (item_id) LEFT JOIN titles USING (item_id) LEFT JOIN products USING (item_id)
     LEFT JOIN categories USING (item_id) LEFT JOIN names USING (item_id)
-ORDER BY 3 DESC, 1
+ORDER BY CASE WHEN $by_demand THEN coalesce(events, 0) ELSE 0 END DESC, 1
 """
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Candidate items, most events first; the position is the `index` of the file and of the softmax."""
+    """Candidate items, most events first (with `remember.privacy` by item id); the position is the `index` of the file and of the softmax."""
 
     items: Sequence[str]
     titles: Sequence[str]
@@ -92,14 +92,20 @@ class Catalogue:
 
 
 def build_catalogue(
-    connection: duckdb.DuckDBPyConnection, holdout_begins: date, days: int, listed: bool
+    connection: duckdb.DuckDBPyConnection,
+    holdout_begins: date,
+    days: int,
+    listed: bool,
+    by_demand: bool = True,
 ) -> Catalogue:
     """Items with a label event in the last `days` before the holdout, and with `listed` the shop's product list.
 
-    Raises DataError where there is none.
+    `by_demand`: most events first; else the order says nothing of events. Raises DataError where there is none.
     """
     since = holdout_begins - timedelta(days=days)
-    rows = connection.execute(_SQL, {"since": since, "listed": listed, "names": _NAMES}).fetchall()
+    rows = connection.execute(
+        _SQL, {"since": since, "listed": listed, "names": _NAMES, "by_demand": by_demand}
+    ).fetchall()
     if not rows:
         raise DataError(
             f"no item had an event between {since} and {holdout_begins}",

@@ -8,7 +8,7 @@ import duckdb
 
 from reshelve.clickstream.masks import mask
 from reshelve.clickstream.remember import remembered_in
-from reshelve.config.ranker import Remember
+from reshelve.config.remember import Remember
 
 _MOST_QUERIES = 50_000
 
@@ -16,8 +16,10 @@ _MOST_QUERIES = 50_000
 def common_queries(examples: Path, rule: Remember) -> list[str]:
     """Queries before the held-out days that `rule` lets be remembered, the most frequent first, without those that hold what is masked.
 
-    `examples` is the directory of the examples stage.
+    `examples` is the directory of the examples stage. With `remember.privacy` none: which they are follows from exact counts.
     """
+    if rule.privacy.on:
+        return []
     with duckdb.connect() as db:
         db.read_parquet(str(examples / "events.parquet")).create_view("asked")
         db.execute("CREATE TABLE remembered (query VARCHAR)")

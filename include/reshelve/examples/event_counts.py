@@ -14,7 +14,7 @@ import numpy as np
 
 from reshelve.clickstream.database import connect
 from reshelve.clickstream.remember import CUSTOMER_SQL, remembered_in
-from reshelve.config.ranker import Remember
+from reshelve.config.remember import Remember
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.queries import normalised_sql
 

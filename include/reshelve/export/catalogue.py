@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,6 +36,10 @@ class PackagedCatalogue:
         titles = [title or item for item, title in zip(items, table["title"].to_pylist(), strict=True)]
         others = table["names"].to_pylist() if "names" in table.column_names else ()
         return cls(items, titles, [int(n or 0) for n in table["events"].to_pylist()], others)
+
+    def without_counts(self) -> PackagedCatalogue:
+        """The same with 0 events of each item."""
+        return replace(self, events=[0] * len(self.events))
 
     def write_jsonl(self, path: Path) -> None:
         """One `{"item", "title", "events"}` per line, in index order."""

@@ -23,7 +23,8 @@ class VersionBuilder:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.train, self.examples = (run.stage(name).files() for name in ("train", "examples"))
-        self.catalogue = PackagedCatalogue.load(self.examples / "catalogue.parquet")
+        catalogue = PackagedCatalogue.load(self.examples / "catalogue.parquet")
+        self.catalogue = catalogue.without_counts() if run.ranker.remember.privacy.on else catalogue
 
     @cached_property
     def features(self) -> PairFeatures | None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from reshelve.clickstream.remember import NEVER, remembered_names
-from reshelve.config.ranker import Remember
+from reshelve.config.remember import Remember
 from reshelve.features.text import TextKeys
 from reshelve.files import whole
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from reshelve.clickstream.remember import NEVER, remembered_from
-from reshelve.config.ranker import Remember
+from reshelve.config.remember import Remember
 from reshelve.features.postings import Postings
 from reshelve.features.text import TextKeys
 
@@ -35,7 +35,10 @@ _BM25_B = 0.75  # length normalisation; k1 does not matter where a word is in a 
 
 @dataclass(frozen=True)
 class Searches:
-    """Label events with a query: item index int32 [N], day number int32 [N], label weight float32 [N], query [N], customer's number [N]."""
+    """Label events with a query: item index int32 [N], day number int32 [N], label weight float32 [N], query [N], customer's number [N].
+
+    What is known of an item without its query has the query "": it counts for popularity alone.
+    """
 
     items: Array
     days: Array  # date.toordinal()
@@ -124,6 +127,7 @@ class Corpus:
         self._keys_from = remembered_from(
             self.key_of_text[self.text_of], searches.customers, searches.days, rule, len(self.keys)
         )
+        self._keys_from[[key == "" for key in self.keys]] = NEVER
         self._grams_from = grams_remembered_from(self.texts, self.text_of, searches, rule)
 
     @property

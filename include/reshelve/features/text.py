@@ -66,6 +66,10 @@ class TextKeys(tf.Module):
         """`Keys.compact` alone, string [n]."""
         return _joined(*self.words(texts), texts)
 
+    def plain(self, texts: tf.Tensor) -> tf.Tensor:
+        """The words of each text with single blanks, string [n]: all that the tables keep of how it was typed."""
+        return _joined(*self.words(texts), texts, separator=" ")
+
     def keys(self, texts: tf.Tensor) -> Keys:
         """The keys of string `texts` [n]."""
         words, rows = self.words(texts)
@@ -83,12 +87,12 @@ class TextKeys(tf.Module):
         )
 
 
-def _joined(words: tf.Tensor, rows: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
+def _joined(words: tf.Tensor, rows: tf.Tensor, texts: tf.Tensor, separator: str = "") -> tf.Tensor:
     count = tf.size(texts)
     # A segment join would need sorted, dense segments; rows are sorted already, and an empty text has no words.
     splits = tf.concat([[0], tf.cumsum(tf.math.bincount(rows, minlength=count, maxlength=count))], 0)
     ragged = tf.RaggedTensor.from_row_splits(words, tf.cast(splits, tf.int64), validate=False)
-    compact = tf.strings.reduce_join(ragged, axis=1)
+    compact = tf.strings.reduce_join(ragged, axis=1, separator=separator)
     # What has no letter or digit is remembered as it was typed.
     return tf.where(compact == "", tf.strings.strip(_short(texts)), compact)
 

@@ -74,6 +74,7 @@ class BlendResult(StageResult):
     encoder: bool | None = None
     losses: dict[str, float] = {}
     questions: int | None = None
+    privacy: dict[str, Any] | None = None  # what counts with noise cost a customer; None where they are exact
 
 
 class CompressResult(StageResult):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reshelve.errors import DataError
-from reshelve.lineage.results import ExamplesResult, TrainResult
+from reshelve.lineage.results import BlendResult, ExamplesResult, TrainResult
 from reshelve.lineage.run import Run, code_version
 from reshelve.logs import logger
 from reshelve.names import version_of
@@ -29,6 +29,7 @@ from reshelve.store.manifest import (
     GateVerdict,
     Manifest,
     ReleaseSteps,
+    Spent,
     VersionLineage,
     version_number,
     version_prefix,
@@ -149,7 +150,14 @@ def _lineage(run: Run, gate: GateVerdict) -> VersionLineage:
         base=run.stage("train").require(TrainResult).base,
         champion=(gate.champion or {}).get("version"),
         verdicts=run.stage("examples").require(ExamplesResult).verdicts,
+        privacy=_spent(run),
     )
+
+
+def _spent(run: Run) -> Spent | None:
+    """Of the stage that made the tables, where the ranker's kind has it."""
+    blended = run.stage("blend").read(BlendResult)
+    return Spent.model_validate(blended.privacy) if blended and blended.privacy else None
 
 
 def _claim(run: Run, files: dict[str, FileEntry]) -> tuple[int, bool]:

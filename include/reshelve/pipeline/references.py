@@ -13,6 +13,7 @@ from reshelve.kind_registry import kind_of
 from reshelve.model.base_home import home_of
 from reshelve.model.fitting import check_base
 from reshelve.settings import settings
+from reshelve.statistics import noisy_counts
 
 
 def load_ranker(name: str, overrides: dict[str, Any] | None = None, directory: Path | None = None) -> Ranker:
@@ -43,6 +44,8 @@ def check_references(ranker: Ranker) -> None:
             f"known in {directory}: {', '.join(known) or 'none'}",
         )
     _check_beats(ranker)
+    if ranker.remember.privacy.on and not noisy_counts.is_installed():
+        raise MisfitError("remember.privacy.epsilon", noisy_counts.MISSING, noisy_counts.INSTALL)
     home = home_of(ranker.model.base)
     if home is not None:
         check_base(ranker, home, two_texts=kind_of(ranker.kind).two_texts)

@@ -96,7 +96,10 @@ STAGES = (
     Stage(
         name="blend", result=results.BlendResult, needs=("examples", "train"),
         reads=("data.events", "remember", "training.seed"),
-        code=("clickstream", "examples", "export", "features", "kinds.search.blend_stage", "model", "training"),
+        code=(
+            "clickstream", "examples", "export", "features", "kinds.search.blend_stage", "kinds.search.past_searches", "model",
+            "statistics.noisy_counts", "training",
+        ),
         work=("kinds.search.blend_stage",),
     ),
     Stage(
@@ -117,7 +120,7 @@ STAGES = (
         reads=("data.events", "examples", "release.max_rows", "release.top", "remember", "training.seed"),
         code=(
             "clickstream", "examples", "export", "features", "model", "protocol.allowed_operations", "protocol.graph_check",
-            "protocol.messages", "protocol.saved_model_check", "statistics.correlation", "training",
+            "protocol.messages", "protocol.saved_model_check", "statistics.correlation", "statistics.noisy_counts", "training",
         ),
         work=("export.package",), facets=("export", "requests"),
     ),

@@ -19,6 +19,7 @@ from reshelve.reporting.sections.attributions import attributions
 from reshelve.reporting.sections.data import data, examples
 from reshelve.reporting.sections.learning import blend, training, tuning
 from reshelve.reporting.sections.lineage import cost, lineage
+from reshelve.reporting.sections.privacy import privacy
 from reshelve.reporting.sections.quality import calibration, quality, slices
 from reshelve.reporting.sections.shelf import shelf
 from reshelve.reporting.sections.speed import compression, latency
@@ -72,7 +73,7 @@ def report(run: Run) -> Result:
 def sections(night: Night) -> list[Section]:
     """All sections, in the order of the night."""
     order = (
-        data, examples, tuning, training, blend, quality, slices, calibration, shelf, compression, latency,
+        data, examples, tuning, training, blend, privacy, quality, slices, calibration, shelf, compression, latency,
         attributions, cost, lineage,
     )  # fmt: skip
     return [made for part in order if (made := part(night)) is not None]

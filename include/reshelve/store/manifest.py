@@ -55,6 +55,16 @@ class FileEntry(_ManifestPart):
     size: int = Field(ge=0, description="Bytes.")
 
 
+class Spent(_ManifestPart):
+    """What a version's counts, released with noise, cost one customer."""
+
+    epsilon: float
+    delta: float
+    per_customer: int = Field(description="Pairs of query and item that were counted of one customer.")
+    noise: float = Field(description="Standard deviation of the noise, in customers.")
+    threshold: float = Field(description="What a count had to reach, noise included, in customers.")
+
+
 class VersionLineage(_ManifestPart):
     """Where a version comes from."""
 
@@ -66,6 +76,9 @@ class VersionLineage(_ManifestPart):
     champion: int | None = Field(None, description="The version it was compared with.")
     verdicts: dict[str, str] = Field(
         default_factory=dict, description="Partition read → digest of its verdict."
+    )
+    privacy: Spent | None = Field(
+        None, description="Differential privacy of its counts; null where they are exact."
     )
 
 

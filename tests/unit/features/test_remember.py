@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reshelve.clickstream.remember import EVERYTHING, customer, remembered_from, remembered_names
-from reshelve.config.ranker import Ranker, Remember
+from reshelve.config.ranker import Ranker
+from reshelve.config.remember import Remember
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.common_queries import common_queries
 from reshelve.examples.event_counts import EventCounts

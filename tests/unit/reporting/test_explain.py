@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from reshelve.config.ranker import Remember
+from reshelve.config.remember import Remember
 from reshelve.examples.formats import EVENTS, write_rows
 from reshelve.lineage.run import Run
 from reshelve.reporting.explain import explain

@@ -10,13 +10,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.deployed import judged
 
 from reshelve.errors import DataError
+from reshelve.lineage.run import Run
 from reshelve.pipeline.publish import publish
 from reshelve.reporting.address import read_report, report_key
 from reshelve.reporting.night import Night
 from reshelve.reporting.report import report
 from reshelve.reporting.sections.learning import tuning
 from reshelve.reporting.sections.speed import latency
+from reshelve.store.manifest import Spent
 from reshelve.store.signatures import Signed, signed
+from reshelve.store.versions import require_manifest
 
 OLD_FIRST, FRESH_FIRST = ["old", "fresh", "spare"], ["fresh", "old", "spare"]
 CHAMPION = 20110829001
@@ -220,6 +223,36 @@ def test_a_report_is_found_by_its_version_and_by_its_run(make_night):
     for name in (published["version"], str(published["version"]), f"2011-08-30-{run.digest}"):
         assert report_key(run.store, "shelf", name) == result["key"]
         assert read_report(run.store, "shelf", name) == run.store.get(result["key"]).body
+
+
+def test_what_noise_cost_is_said_over_all_that_is_kept(make_night):
+    run = make_night("search", without=("publish",))
+    assert "Differential privacy" not in read(run).said()
+    version = run.stage("package").directory / "version"
+    version.mkdir()
+    (version / "saved_model.pb").write_bytes(b"graph")
+    run.stage("gate").commit(judged(run, run.stage("gate").required()))
+    exact = publish(run)["version"]
+    spent = {"epsilon": 2.5, "delta": 1e-6, "per_customer": 5, "noise": 5.33, "threshold": 29.4}
+    run.stage("blend").commit({**run.stage("blend").required(), "privacy": spent})
+    text = read(run).said()
+    assert "none is published with noise yet; 1 more with exact counts, for which nothing is promised" in text
+    assert "(ε, δ) = (2.5, 0.000001) for all that one customer did" in text
+    for note in ("second", "third"):
+        later = Run(run.ranker.with_values({"owner": note}), run.partition, run.store, run.work)
+        for name in ("examples", "train", "blend", "package", "gate"):
+            later.stage(name).commit({**run.stage(name).required(), "run": later.id})
+        packaged = later.stage("package").directory / "version"
+        packaged.mkdir()
+        (packaged / "saved_model.pb").write_bytes(b"graph")
+        number = publish(later)["version"]
+        assert require_manifest(run.store, "shelf", number).lineage.privacy == Spent(**spent)
+    assert require_manifest(run.store, "shelf", exact).lineage.privacy is None
+    said = {"published": True, "version": exact, "verdict": "promote", "uri": "s3://b/v"}
+    run.stage("publish").commit(said)  # a report is made anew where its night has changed
+    text = read(run).said()
+    assert "ε 5, δ 0.000002, the sum over 2; 1 more with exact counts" in text
+    assert "ε 2.5, δ 0.000001 for one customer" in text, "the lineage"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ class Search(Kind):
     )
     scores_catalogue = True
     two_texts = False
+    noisy_counts = True
 
     def check(self, ranker: Ranker) -> None:
         check_no_history(ranker)

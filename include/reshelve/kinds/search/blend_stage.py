@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import sparse
 
-from reshelve.clickstream.remember import customer
 from reshelve.errors import DataError
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.sampling import stable_hash
 from reshelve.features.blend import Blend, Lists, fit
 from reshelve.features.evidence import FEATURES, SearchEvidence
-from reshelve.features.tables import Corpus, Searches
+from reshelve.features.tables import Corpus
+from reshelve.kinds.search.past_searches import Memory, read_corpus
 from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
@@ -62,9 +61,9 @@ class _Day:
 
 @dataclass(frozen=True)
 class PastQuestions:
-    """What was searched until the morning of the judged day, and the shortlists of each validation day, oldest first."""
+    """The memory of any morning until that of the judged day, and the shortlists of each validation day, oldest first."""
 
-    corpus: Corpus
+    memory: Memory
     days: list[date]
     lists: list[Lists]
 
@@ -84,7 +83,7 @@ def blend(run: Run) -> dict[str, Any]:
     everything = Lists.joined(lists)
     everything = everything if encoder else everything.without(len(FEATURES))
     fitted = fit(everything, run.ranker.training.seed)
-    remembered = asked.corpus.tables(begins)
+    remembered = asked.memory.tables(begins)
     remembered.write(directory)
     fitted.write(directory / "blend.safetensors")
     document = BlendDocument(encoder=encoder, features=(*FEATURES, "encoder") if encoder else FEATURES)
@@ -96,7 +95,7 @@ def blend(run: Run) -> dict[str, Any]:
         "questions": len(everything.weights),
         "partitions": [str(day) for day in asked.days],
         "queries_remembered": len(remembered.keys),
-        "queries_asked": len(asked.corpus.keys),
+        **asked.memory.about,
     }
 
 
@@ -108,7 +107,8 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
     log = logger(stage="blend", run=run.id)
     examples, known = run.stage("examples").files(), run.stage("examples").require(ExamplesResult)
     catalogue = Catalogue.read(examples / "catalogue.parquet")
-    corpus = Corpus(read_searches(examples, catalogue, run), _titles(catalogue), run.ranker.remember)
+    corpus = read_corpus(examples, catalogue, run)
+    memory = Memory.of(corpus, examples, catalogue, run)
     log.info("searches", events=len(corpus.searches.items), queries=len(corpus.keys), grams=len(corpus.grams))
     days = _days(corpus, [date.fromisoformat(day) for day in known.validation_partitions], run)
     if not days:
@@ -117,10 +117,10 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
     lists = []
     for day in counted(days, log, "asking the validation days", "days"):
         age = (days[-1].day - day.day).days
-        lists.append(_lists(corpus, day, reader, weight=2.0 ** (-age / _HALF_LIFE)))
+        lists.append(_lists(memory, day, reader, weight=2.0 ** (-age / _HALF_LIFE)))
     log.info("asked", days=len(days), queries=sum(len(day.queries) for day in days))
     _require_choices(Lists.joined(lists), days)
-    return PastQuestions(corpus, [day.day for day in days], lists)
+    return PastQuestions(memory, [day.day for day in days], lists)
 
 
 def _require_choices(lists: Lists, days: list[_Day]) -> None:
@@ -129,27 +129,6 @@ def _require_choices(lists: Lists, days: list[_Day]) -> None:
             "nothing that was chosen on the validation days is near its query",
             f"expected choices among the best {_SHORTLIST} items between {days[0].day} and {days[-1].day}",
         )
-
-
-def read_searches(examples: Path, catalogue: Catalogue, run: Run) -> Searches:
-    """Label events with a query and an item of the catalogue, from `events.parquet`, which knows nothing of the holdout."""
-    columns = ["event_time", "event_type", "query", "item_id", "user_id", "session_id"]
-    table = pq.read_table(examples / "events.parquet", columns=columns).select(columns)
-    labels = run.ranker.data.label_weights
-    numbers: dict[str, int] = {}
-    rows = [
-        (
-            catalogue.index[item], time.toordinal(), labels[kind], query.strip(),
-            numbers.setdefault(customer(user, session, time.date()), len(numbers)),
-        )
-        for time, kind, query, item, user, session in zip(*table.to_pydict().values(), strict=True)
-        if query and query.strip() and item in catalogue.index and kind in labels
-    ]  # fmt: skip
-    items, days, weights, queries, customers = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    return Searches(
-        np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries),
-        np.array(customers, np.int64),
-    )  # fmt: skip
 
 
 def read_blend(directory: Path) -> tuple[BlendDocument, Blend]:
@@ -163,13 +142,6 @@ def read_blend(directory: Path) -> tuple[BlendDocument, Blend]:
             f"{directory / 'blend.json'}: made by other code", "expected the features of this one"
         )
     return document, Blend.read(directory / "blend.safetensors")
-
-
-def _titles(catalogue: Catalogue) -> list[str]:
-    """An untitled item is called by its id, which says nothing of it."""
-    return [
-        "" if title == item else title for item, title in zip(catalogue.items, catalogue.titles, strict=True)
-    ]
 
 
 def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
@@ -190,9 +162,9 @@ def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
     return found
 
 
-def _lists(corpus: Corpus, day: _Day, reader: _Encoder | None, weight: float) -> Lists:
-    evidence = SearchEvidence(corpus.tables(day.day))
-    step = max(1, min(256, _CELLS // corpus.items))
+def _lists(memory: Memory, day: _Day, reader: _Encoder | None, weight: float) -> Lists:
+    evidence = SearchEvidence(memory.tables(day.day))
+    step = max(1, min(256, _CELLS // evidence.items))
     features, chosen = [], []
     for start in range(0, len(day.queries), step):
         queries = day.queries[start : start + step]

@@ -25,6 +25,8 @@ def attributions(night: Night) -> Section:
             "no text of the validation days may be shown (a query must have been asked by "
             f"{rule.customers} customers on {rule.days} days)"
         )
+        if rule.privacy.on:
+            why = "no customer's text is shown with remember.privacy"
         return Section(
             "attributions", title, f"No prediction is explained: the model is not kept, or {why}.", []
         )

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from reshelve.lineage.run import code_version
+from reshelve.notation import plain
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import Cell, FactTable, Section, Table
 from reshelve.reporting.words import NONE, duration, money
@@ -70,6 +71,14 @@ def lineage(night: Night) -> Section:
         ("Champion compared with", str(champion.get("version") or "none")),
         ("Published", _published(published)),
     ]
+    spent = night.result("blend").get("privacy")
+    if spent:
+        rows.append(
+            (
+                "Counts released with",
+                f"ε {plain(spent['epsilon'], 3)}, δ {plain(spent['delta'], 3)} for one customer",
+            )
+        )
     rows += [
         (f"Stage {name}", Markup("of run {}").format(_code(by))) for name, by in night.taken_over.items()
     ]
@@ -79,7 +88,8 @@ def lineage(night: Night) -> Section:
         [(day, _code(digest)) for day, digest in sorted(verdicts.items(), reverse=True)],
         f"{len(verdicts)} partitions read", words=2, folded=True,
     )  # fmt: skip
-    lead = "What this version was made from. The same ranker file, partition, code and data reproduce it."
+    lead = "What this version was made from. The same ranker file, partition, code and data reproduce it"
+    lead += ", but for the noise on its counts." if spent else "."
     return Section("lineage", "Lineage", lead, [FactTable(rows), read] if verdicts else [FactTable(rows)])
 
 
