@@ -7,24 +7,24 @@ with the encoder and one without are compared on the newest of those days; the t
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import sparse
 
-from reshelve.clickstream.remember import customer
 from reshelve.errors import DataError
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.sampling import stable_hash
 from reshelve.features.blend import Blend, Lists, fit
 from reshelve.features.evidence import FEATURES, SearchEvidence
-from reshelve.features.tables import Corpus, Searches
+from reshelve.features.tables import Corpus
+from reshelve.kinds.search.past_searches import read_searches
 from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
@@ -108,8 +108,10 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
     log = logger(stage="blend", run=run.id)
     examples, known = run.stage("examples").files(), run.stage("examples").require(ExamplesResult)
     catalogue = Catalogue.read(examples / "catalogue.parquet")
-    corpus = Corpus(read_searches(examples, catalogue, run), _titles(catalogue), run.ranker.remember)
-    log.info("searches", events=len(corpus.searches.items), queries=len(corpus.keys), grams=len(corpus.grams))
+    with tempfile.TemporaryDirectory(dir=run.stage("blend").directory, prefix=".spill-") as spill:
+        searches = read_searches(examples / "events.parquet", catalogue, run.ranker, Path(spill))
+    corpus = Corpus(searches, _titles(catalogue), run.ranker.remember)
+    log.info("searches", texts=len(searches.texts), queries=len(corpus.keys), grams=len(corpus.grams))
     days = _days(corpus, [date.fromisoformat(day) for day in known.validation_partitions], run)
     if not days:
         raise DataError("the validation days hold no search", "expected label events with a query")
@@ -129,27 +131,6 @@ def _require_choices(lists: Lists, days: list[_Day]) -> None:
             "nothing that was chosen on the validation days is near its query",
             f"expected choices among the best {_SHORTLIST} items between {days[0].day} and {days[-1].day}",
         )
-
-
-def read_searches(examples: Path, catalogue: Catalogue, run: Run) -> Searches:
-    """Label events with a query and an item of the catalogue, from `events.parquet`, which knows nothing of the holdout."""
-    columns = ["event_time", "event_type", "query", "item_id", "user_id", "session_id"]
-    table = pq.read_table(examples / "events.parquet", columns=columns).select(columns)
-    labels = run.ranker.data.label_weights
-    numbers: dict[str, int] = {}
-    rows = [
-        (
-            catalogue.index[item], time.toordinal(), labels[kind], query.strip(),
-            numbers.setdefault(customer(user, session, time.date()), len(numbers)),
-        )
-        for time, kind, query, item, user, session in zip(*table.to_pydict().values(), strict=True)
-        if query and query.strip() and item in catalogue.index and kind in labels
-    ]  # fmt: skip
-    items, days, weights, queries, customers = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    return Searches(
-        np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries),
-        np.array(customers, np.int64),
-    )  # fmt: skip
 
 
 def read_blend(directory: Path) -> tuple[BlendDocument, Blend]:
@@ -178,15 +159,18 @@ def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
     for day in days:
         places = np.flatnonzero(searches.days == day.toordinal())
         asked = sorted(
-            {searches.queries[place] for place in places},
-            key=lambda query: stable_hash(run.ranker.training.seed, query),
+            np.unique(searches.text[places]).tolist(),
+            key=lambda text: stable_hash(run.ranker.training.seed, searches.texts[text]),
         )[:most]
-        row = {query: number for number, query in enumerate(asked)}
-        drawn = [place for place in places if searches.queries[place] in row]
-        cells = ([row[searches.queries[place]] for place in drawn], searches.items[drawn])
+        row = np.full(len(searches.texts), -1)
+        row[asked] = np.arange(len(asked))
+        drawn = places[row[searches.text[places]] >= 0]
+        cells = (row[searches.text[drawn]], searches.items[drawn])
         shape = (len(asked), corpus.items)
         if asked:
-            found.append(_Day(day, asked, sparse.csr_matrix((searches.weights[drawn], cells), shape)))
+            queries = [searches.texts[text] for text in asked]
+            weights = searches.weights[drawn].astype(np.float32)
+            found.append(_Day(day, queries, sparse.csr_matrix((weights, cells), shape)))
     return found
 
 
