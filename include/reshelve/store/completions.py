@@ -71,4 +71,6 @@ def _abandon(store: ObjectStore, begun: dict[str, str]) -> None:
         store.client.abort_multipart_upload(**begun)
     except FAULTS as error:
         if code_of(error) not in _NO_UPLOAD:  # a lifecycle rule takes what stays
-            logger(bucket=store.bucket).info("an unfinished upload stays", key=begun["Key"], problem=code_of(error))
+            logger(bucket=store.bucket).info(
+                "an unfinished upload stays", key=begun["Key"], problem=code_of(error)
+            )
