@@ -12,12 +12,10 @@ changes with its key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import date
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 
 from reshelve.clickstream.database import column
 from reshelve.config.remember import Remember
@@ -31,11 +29,6 @@ EVERYTHING = Remember(customers=1, days=1)
 CUSTOMER_SQL = "coalesce(user_id, session_id, CAST(CAST(event_time AS DATE) AS VARCHAR))"
 
 
-def customer(user: str | None, session: str | None, day: date) -> str:
-    """Who asked, as `CUSTOMER_SQL` says it."""
-    return user or session or day.isoformat()
-
-
 def remembered_from(things: Array, customers: Array, days: Array, rule: Remember, count: int) -> Array:
     """int64 [count]: for each thing the day (ordinal) on which enough customers had asked it on enough days; NEVER if never.
 
@@ -47,16 +40,25 @@ def remembered_from(things: Array, customers: Array, days: Array, rule: Remember
     )
 
 
-def remembered_names(
-    names: Sequence[str], customers: Sequence[str], days: Array, rule: Remember
-) -> dict[str, int]:
-    """`remembered_from` by name, of names that are ever remembered."""
-    if not len(names):
-        return {}
-    things, who = (pa.array(each, pa.string()).dictionary_encode() for each in (names, customers))
-    distinct = things.dictionary.to_pylist()
-    found = remembered_from(things.indices.to_numpy(), who.indices.to_numpy(), days, rule, len(distinct))
-    return {name: int(day) for name, day in zip(distinct, found, strict=True) if day < NEVER}
+def remembered_sql(asked: str, rule: Remember) -> str:
+    """`remembered_from` as a query, for any number of events: (name, remembered_on) of names that are ever remembered.
+
+    `asked`: a query that gives name, customer and day, one row an event.
+    """
+
+    def reached(key: str, least: int) -> str:
+        """The day on which each name had `least` distinct keys."""
+        firsts = f"SELECT name, {key}, min(day) AS first FROM ({asked}) GROUP BY name, {key}"
+        return (
+            f"(SELECT name, first FROM ({firsts})"
+            f" QUALIFY row_number() OVER (PARTITION BY name ORDER BY first) = {least})"
+        )
+
+    return (
+        "SELECT name, greatest(by_customers.first, by_days.first) AS remembered_on"
+        f" FROM {reached('customer', rule.customers)} AS by_customers"
+        f" JOIN {reached('day', rule.days)} AS by_days USING (name)"
+    )
 
 
 def remembered_in(db: duckdb.DuckDBPyConnection, table: str, name: str, rule: Remember) -> list[str]:
@@ -66,12 +68,14 @@ def remembered_in(db: duckdb.DuckDBPyConnection, table: str, name: str, rule: Re
     """
     columns = {row[0] for row in db.execute(f"DESCRIBE {table}").fetchall()}
     who = "customer" if "customer" in columns else CUSTOMER_SQL
-    found = db.sql(
-        f"SELECT DISTINCT {column(name)} AS name, {who} AS customer, CAST(event_time AS DATE) AS day"
+    asked = (
+        f"SELECT {column(name)} AS name, {who} AS customer, CAST(event_time AS DATE) AS day"
         f" FROM {table} WHERE {column(name)} <> ''"
-    ).to_arrow_table()
-    days = np.array([day.toordinal() for day in found["day"].to_pylist()], np.int64)
-    return list(remembered_names(found["name"].to_pylist(), found["customer"].to_pylist(), days, rule))
+    )
+    return [
+        found
+        for (found,) in db.execute(f"SELECT name FROM ({remembered_sql(asked, rule)}) ORDER BY 1").fetchall()
+    ]
 
 
 def _reached(things: Array, keys: Array, days: Array, least: int, count: int) -> Array:

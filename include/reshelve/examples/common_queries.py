@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
-
+from reshelve.clickstream.database import connect
 from reshelve.clickstream.masks import mask
 from reshelve.clickstream.remember import remembered_in
 from reshelve.config.remember import Remember
@@ -20,7 +19,7 @@ def common_queries(examples: Path, rule: Remember) -> list[str]:
     """
     if rule.privacy.on:
         return []
-    with duckdb.connect() as db:
+    with connect(spill=examples / ".spill") as db:
         db.read_parquet(str(examples / "events.parquet")).create_view("asked")
         db.execute("CREATE TABLE remembered (query VARCHAR)")
         db.execute("INSERT INTO remembered SELECT unnest(?)", [remembered_in(db, "asked", "query", rule)])

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+from scipy import sparse
 
 from reshelve.clickstream.database import connect
 from reshelve.clickstream.remember import CUSTOMER_SQL, remembered_in
@@ -102,18 +104,23 @@ class EventCounts:
         ).fetchall()
         return frozenset(item for (item,) in rows)
 
-    def baskets(self) -> list[np.ndarray]:
-        """int64[n] for each basket: the catalogue indices of its distinct items."""
-        self._connection.execute("CREATE OR REPLACE TEMP TABLE positions (item_id VARCHAR, position BIGINT)")
-        self._connection.execute(
-            "INSERT INTO positions SELECT unnest(?), unnest(?)",
-            [list(self.catalogue.items), list(range(len(self.catalogue)))],
-        )
-        rows = self._connection.execute(
-            """SELECT list(DISTINCT position ORDER BY position) FROM past JOIN positions USING (item_id)
-               WHERE basket IS NOT NULL GROUP BY basket, CAST(event_time AS DATE) ORDER BY 1"""
-        ).fetchall()
-        return [np.array(positions, dtype=np.int64) for (positions,) in rows]
+    def baskets(self) -> sparse.csr_matrix:
+        """1 where a basket holds an item: int8 [baskets, C]."""
+        self._connection.execute("CREATE OR REPLACE TEMP TABLE positions (item_id VARCHAR, position INTEGER)")
+        places = pa.array(range(len(self.catalogue)), pa.int32())
+        items = pa.table({"item_id": pa.array(self.catalogue.items, pa.string()), "position": places})
+        self._connection.register("catalogue", items)
+        self._connection.execute("INSERT INTO positions FROM catalogue")
+        self._connection.unregister("catalogue")
+        held = self._connection.sql(
+            """SELECT CAST(dense_rank() OVER (ORDER BY basket, day) - 1 AS INTEGER) AS number, position FROM (
+                   SELECT DISTINCT basket, CAST(event_time AS DATE) AS day, position FROM past JOIN positions USING (item_id)
+                   WHERE basket IS NOT NULL) ORDER BY number, position"""
+        ).to_arrow_table()
+        numbers, found = held["number"].to_numpy(), held["position"].to_numpy()
+        starts = np.searchsorted(numbers, np.arange(numbers[-1] + 2 if len(numbers) else 1))
+        shape = (len(starts) - 1, len(self.catalogue))
+        return sparse.csr_matrix((np.ones(len(found), np.int8), found, starts), shape)
 
     def _vector(self, rows: list[tuple[str, float]]) -> np.ndarray:
         vector = np.zeros(len(self.catalogue))

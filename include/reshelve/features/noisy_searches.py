@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from reshelve.clickstream.remember import EVERYTHING
 from reshelve.config.remember import Remember
-from reshelve.features.tables import Corpus, Searches, SearchTables
+from reshelve.features.tables import Asked, Corpus, Searches, SearchTables
 from reshelve.features.text import TextKeys
 from reshelve.statistics.noisy_counts import UNIT, NoisyCounts
 
@@ -108,9 +108,12 @@ def searches_of(
         if count > 0
     ]
     items, days, weights, queries = zip(*cells, strict=True) if cells else ((), (), (), ())
+    texts, text = np.unique(np.array(queries, dtype=object), return_inverse=True) if cells else ([], [])
+    by_day = np.array(days, np.int32)
+    # Whatever was released may be remembered: nobody's in particular, from its own days on.
+    asked = Asked(np.array(text, np.int32), np.zeros(len(cells), np.int32), by_day)
     return Searches(
-        np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries),
-        np.zeros(len(cells), np.int64),
+        list(texts), np.array(text, np.int32), np.array(items, np.int32), by_day, np.array(weights, np.float64), asked
     )  # fmt: skip
 
 

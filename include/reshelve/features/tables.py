@@ -34,25 +34,29 @@ _BM25_B = 0.75  # length normalisation; k1 does not matter where a word is in a 
 
 
 @dataclass(frozen=True)
-class Searches:
-    """Label events with a query: item index int32 [N], day number int32 [N], label weight float32 [N], query [N], customer's number [N].
+class Asked:
+    """Who asked which text on which day, int32 [M] each: enough of it to tell from when on a text, or any n-gram of several,
+    may be remembered. Days are `date.toordinal()`."""
 
-    What is known of an item without its query has the query "": it counts for popularity alone.
+    texts: Array
+    customers: Array
+    days: Array
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Label events with a query, one row for each text, item and day: int32 [N], and float64 [N], their label weights' sum.
+
+    `texts` are sorted, and each is asked in some row. Days are `date.toordinal()`. What is known of an item without its query has
+    the text "": it counts for popularity alone.
     """
 
+    texts: list[str]
+    text: Array
     items: Array
-    days: Array  # date.toordinal()
+    days: Array
     weights: Array
-    queries: list[str]
-    customers: Array
-
-    def before(self, as_of: date) -> Searches:
-        """Those of earlier days."""
-        kept = np.flatnonzero(self.days < as_of.toordinal())
-        return Searches(
-            self.items[kept], self.days[kept], self.weights[kept], [self.queries[place] for place in kept],
-            self.customers[kept],
-        )  # fmt: skip
+    asked: Asked
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,7 @@ class Corpus:
     """All searches of a window cut into keys once; `tables` then remembers of any instant of it what `rule` lets it."""
 
     def __init__(self, searches: Searches, titles: list[str], rule: Remember) -> None:
-        texts = sorted(set(searches.queries))
-        place = {text: number for number, text in enumerate(texts)}
+        texts = searches.texts
         # Titles are cut like queries; one without words (an untitled item) has no n-grams.
         found = _cut([*texts, *titles])
         self.searches = searches
@@ -123,12 +126,12 @@ class Corpus:
         key_place = {key: number for number, key in enumerate(self.keys)}
         self.key_of_text = np.array([key_place[key] for key in found.compact[: len(texts)]], np.int64)
         self.texts = found.matrix[: len(texts)]
-        self.text_of = np.array([place[query] for query in searches.queries], np.int64)
+        asked = searches.asked
         self._keys_from = remembered_from(
-            self.key_of_text[self.text_of], searches.customers, searches.days, rule, len(self.keys)
+            self.key_of_text[asked.texts], asked.customers, asked.days, rule, len(self.keys)
         )
         self._keys_from[[key == "" for key in self.keys]] = NEVER
-        self._grams_from = grams_remembered_from(self.texts, self.text_of, searches, rule)
+        self._grams_from = grams_remembered_from(self.texts, asked, rule)
 
     @property
     def items(self) -> int:
@@ -139,7 +142,11 @@ class Corpus:
         """What was known at the first instant of `as_of`."""
         past = self.searches.days < as_of.toordinal()
         age = (as_of.toordinal() - 1 - self.searches.days[past]).astype(np.float64)
-        items, texts, weights = self.searches.items[past], self.text_of[past], self.searches.weights[past]
+        items, texts, weights = (
+            self.searches.items[past],
+            self.searches.text[past],
+            self.searches.weights[past],
+        )
         keys = self.key_of_text[texts]
         decayed = [weights * 2.0 ** (-age / half_life) for half_life in HALF_LIVES]
         known_keys, known_grams = (found < as_of.toordinal() for found in (self._keys_from, self._grams_from))
@@ -197,22 +204,20 @@ class Corpus:
         return (spelled @ self.texts).sign().tocsr()
 
 
-def grams_remembered_from(
-    texts: sparse.csr_matrix, text_of: Array, searches: Searches, rule: Remember
-) -> Array:
-    """int64 [V]: `remembered_from` of n-grams, from the texts [T, V] that have them and each search's text [N].
+def grams_remembered_from(texts: sparse.csr_matrix, asked: Asked, rule: Remember) -> Array:
+    """int64 [V]: `remembered_from` of n-grams, from the texts [T, V] that have them and who asked those.
 
     An n-gram of a text that may be remembered may be, too. Only of those that are in rare texts alone customers are
-    counted, which bounds the work: such texts have few searches.
+    counted, which bounds the work.
     """
-    by_text = remembered_from(text_of, searches.customers, searches.days, rule, texts.shape[0])
+    by_text = remembered_from(asked.texts, asked.customers, asked.days, rule, texts.shape[0])
     found = np.full(texts.shape[1], NEVER, np.int64)
     cells = texts.tocoo()
     np.minimum.at(found, cells.col, by_text[cells.row])
     left = np.flatnonzero(found == NEVER)
-    rare = texts[:, left].tocsr()[text_of].tocoo()
+    rare = texts[:, left].tocsr()[asked.texts].tocoo()
     found[left] = remembered_from(
-        rare.col.astype(np.int64), searches.customers[rare.row], searches.days[rare.row], rule, len(left)
+        rare.col.astype(np.int64), asked.customers[rare.row], asked.days[rare.row], rule, len(left)
     )
     return found
 

@@ -7,6 +7,7 @@ refused: a model that was trained on a partition must stay explainable by it. A 
 
 from __future__ import annotations
 
+import filecmp
 import re
 import tempfile
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ from reshelve.raw.sources import (
     source_path,
 )
 from reshelve.settings import settings
+from reshelve.store.new_files import put_new_file
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
 from reshelve.validation.expiry import oldest_kept
 from reshelve.validation.verdicts import landed_objects
@@ -261,7 +263,7 @@ class _Landing:
         key = f"{prefix}part-{len(keys)}.parquet"
         require_no_wish_since(self.store, self.source, self.forgotten, f"{day} was landed")
         try:
-            self.store.put(key, path.read_bytes(), if_absent=True)
+            put_new_file(self.store, path, key)
         except PreconditionFailedError as error:
             raise TryAgainError(f"{self.source}: {day} is being landed by another process", key) from error
 
@@ -270,16 +272,15 @@ class _Landing:
 
         Raises DataError where rows that are landed are not among these: then it is no late delivery.
         """
-        if len(keys) == 1:
-            found = self.store.get(keys[0])
-            if found is not None and found.body == path.read_bytes():
-                return False
         landed = []
         for number, key in enumerate(keys):
             landed.append(self.directory / f"landed-{number}.parquet")
             self.store.download_file(key, landed[-1])
-            mask_file(landed[-1])  # the same rows may have landed when less was masked
-            drop_from_file(landed[-1], self.forgotten, [day])  # or are there until `forget` has come to them
+        if len(keys) == 1 and filecmp.cmp(landed[0], path, shallow=False):
+            return False
+        for each in landed:
+            mask_file(each)  # the same rows may have landed when less was masked
+            drop_from_file(each, self.forgotten, [day])  # or are there until `forget` has come to them
         new, old = f"(FROM {reader([path])})", f"(SELECT {_AS_READ_NOW} FROM {reader(landed)})"
         try:  # other bytes may hold the same rows: another DuckDB wrote them, or ids were made otherwise
             if self._sum(new) == self._sum(old):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -42,11 +44,14 @@ def land_catalogue(
     path = directory / "products.parquet"
     items = write_products(db, path)
     key = catalogue_key(mapping.name)
-    before, found = directory / "before.parquet", store.get(key)
-    before.write_bytes(path.read_bytes() if found is None else found.body)
+    before, there = directory / "before.parquet", store.exists(key)
+    if there:
+        store.download_file(key, before)
+    else:
+        shutil.copyfile(path, before)
     changes = _changes(db, before, path)
-    if found is None or found.body != path.read_bytes():
-        store.put(key, path.read_bytes())
+    if not (there and filecmp.cmp(before, path, shallow=False)):
+        store.upload_file(path, key)
     log = logger(stage="land", source=mapping.name)
     (log.warning if changes["gone"] > _MANY_GONE * items else log.info)("catalogue", items=items, **changes)
     return {"items": items, **changes}

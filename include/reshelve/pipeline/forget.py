@@ -212,7 +212,7 @@ class _Forgetting:
                 self._problem(f"{key}: {error.headline}; delete it if it may hold them")
             return
         if dropped:
-            self.store.put(key, path.read_bytes())
+            self.store.upload_file(path, key)
             self.rows[where] = self.rows.get(where, 0) + dropped
 
     def _problem(self, sentence: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reshelve.errors import ConfigurationError
 from reshelve.logs import logger
+from reshelve.store.completions import complete_new
 from reshelve.store.errors import PAGE, PreconditionFailedError, StoreRefusedError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _CHECK = ".check-"  # no object of ours is called so
 _KILLED = timedelta(days=1)
 
 _proven: set[tuple[str, str]] = set()
+_of_parts: dict[tuple[str, str], bool] = {}
 _one_at_a_time = threading.Lock()
 
 
@@ -42,6 +44,18 @@ def require_conditional_writes(store: ObjectStore, prefix: str) -> None:
         if where not in _proven:
             _prove(store, f"{prefix}{_CHECK}{uuid.uuid4().hex}")
             _proven.add(where)
+
+
+def completes_conditionally(store: ObjectStore, prefix: str) -> bool:
+    """Whether this store minds `If-None-Match: *` where an upload in parts is completed; asked once, as above.
+
+    S3 does; a store that knows the condition of a whole object alone may not.
+    """
+    where = (str(store.client.meta.endpoint_url), store.bucket)
+    with _one_at_a_time:
+        if where not in _of_parts:
+            _of_parts[where] = _minds_parts(store, f"{prefix}{_CHECK}{uuid.uuid4().hex}")
+        return _of_parts[where]
 
 
 def check_prefix(key: str) -> str:
@@ -69,6 +83,19 @@ def _prove(store: ObjectStore, key: str) -> None:
             raise _broken(store, "If-Match", "refused the entity tag that it had just given")
         if _put(store, key, b"4", "If-Match", if_match=first) is not None:
             raise _broken(store, "If-Match", "took the entity tag of an object that is no more")
+    finally:
+        _clean_up(store, key)
+
+
+def _minds_parts(store: ObjectStore, key: str) -> bool:
+    store.put_unproven(key, b"1")
+    try:
+        complete_new(store, key, [b"2"])
+        return False
+    except PreconditionFailedError:
+        return True
+    except StoreRefusedError:  # it knows no such header here
+        return False
     finally:
         _clean_up(store, key)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from typing import Any
+from typing import Any, BinaryIO
 
 from reshelve.errors import TryAgainError
 from reshelve.store.errors import (
@@ -22,32 +22,38 @@ from reshelve.store.errors import (
     our_error,
 )
 
-_MARK = "write"  # x-amz-meta-write
+MARK = "write"  # x-amz-meta-write
 _TRIES = 7
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds; five in all at most
 
 
 def put_if(
-    client: Any, where: dict[str, str], body: bytes, condition: dict[str, str], extra: dict[str, Any]
+    client: Any,
+    where: dict[str, str],
+    body: bytes | BinaryIO,
+    condition: dict[str, str],
+    extra: dict[str, Any],
 ) -> str:
-    """Write `body` where (`Bucket`, `Key`) the condition holds, and return the entity tag.
+    """Write `body`, or a file from its beginning, where (`Bucket`, `Key`) the condition holds, and return the entity tag.
 
     Raises PreconditionFailedError where it does not hold, what boto3 raises otherwise. 409 says that another writer is at
     it: neither won yet, so it is tried again.
     """
     mark = uuid.uuid4().hex
     for attempt in range(_TRIES):
+        if not isinstance(body, bytes):
+            body.seek(0)
         try:
-            answer = client.put_object(**where, Body=body, Metadata={_MARK: mark}, **condition, **extra)
+            answer = client.put_object(**where, Body=body, Metadata={MARK: mark}, **condition, **extra)
             return entity_tag(answer, where["Bucket"], where["Key"], "PutObject")
         except FAULTS as error:
             if _conflict(error) and attempt + 1 < _TRIES:
                 pause(attempt)
                 continue
             lost = code_of(error) in PRECONDITION | MISSING
-            if not lost and not _may_pass(error):
+            if not lost and not may_pass(error):
                 raise
-            if (etag := _written_by(client, where, mark)) is not None:
+            if (etag := written_by(client, where, mark)) is not None:
                 return etag
             if lost:
                 raise PreconditionFailedError(f"s3://{where['Bucket']}/{where['Key']}") from error
@@ -60,7 +66,7 @@ def pause(attempt: int) -> None:
     time.sleep(random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     return isinstance(our_error(error, "", "", "", checksums=False), TryAgainError)
 
 
@@ -69,12 +75,12 @@ def _conflict(error: BaseException) -> bool:
     return answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 409 or code_of(error) == "409"
 
 
-def _written_by(client: Any, where: dict[str, str], mark: str) -> str | None:
+def written_by(client: Any, where: dict[str, str], mark: str) -> str | None:
     """The object's entity tag where it has this mark; None where it has not, is not there or may not be read."""
     try:
         found = client.head_object(**where)
     except FAULTS as error:
-        if _may_pass(error):
+        if may_pass(error):
             raise  # nobody knows yet who has won
         return None
-    return str(found["ETag"]) if found.get("Metadata", {}).get(_MARK) == mark else None
+    return str(found["ETag"]) if found.get("Metadata", {}).get(MARK) == mark else None

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.searched import searched
+from tests.shown import counted
 
 from reshelve.clickstream.remember import EVERYTHING
 from reshelve.client.client import RankingClient
@@ -27,13 +29,12 @@ from reshelve.export.precisions.int8 import Int8
 from reshelve.export.precisions.registry import PRECISIONS
 from reshelve.export.tokenizer import GraphTokenizer
 from reshelve.export.version import VersionBuilder
-from reshelve.features.behaviour import Impressions
 from reshelve.features.blend import HIDDEN, Blend
 from reshelve.features.columns import feature_columns
 from reshelve.features.evidence import FEATURES
 from reshelve.features.features import write_tables
 from reshelve.features.overlap import Rarity
-from reshelve.features.tables import Corpus, Searches
+from reshelve.features.tables import Corpus
 from reshelve.kinds.search.blend_stage import BlendDocument
 from reshelve.lineage.run import Run
 from reshelve.model.int8 import ActivationRanges, quantize
@@ -75,13 +76,7 @@ def random_blend(features: int) -> Blend:
 def remember(run: Run, items: int) -> None:
     """The blend stage of a shop where two things were searched, and the encoder was worth its time."""
     stage = run.stage("blend")
-    searches = Searches(
-        np.array([0, 1], np.int32),
-        np.full(2, DAY.toordinal() - 1, np.int32),
-        np.ones(2, np.float32),
-        ["red bag", "cup"],
-        np.array([0, 1], np.int64),
-    )
+    searches = searched(["red bag", "cup"], [0, 1], [DAY.toordinal() - 1] * 2, [1.0, 1.0])
     stage.directory.mkdir(parents=True, exist_ok=True)
     Corpus(searches, [f"title {n}" for n in range(items)], EVERYTHING).tables(DAY).write(stage.directory)
     random_blend(len(FEATURES) + 1).write(stage.directory / "blend.safetensors")
@@ -95,7 +90,7 @@ def with_features(model: TrainedModel, run: Run) -> TrainedModel:
     names = run.ranker.examples.features
     if not names:
         return model
-    impressions = Impressions.of(["red bag"], ["sku1"], [date(2011, 8, 28)], [None], ["anna"], EVERYTHING)
+    impressions = counted(["red bag"], ["sku1"], [date(2011, 8, 28)], [None], ["anna"])
     write_tables(run.stage("examples").directory, Rarity.of(["red bag"]), impressions.rates(DAY))
     columns, towers = feature_columns(names), run.ranker.model.towers
     found = dataclasses.asdict(random_blend(len(columns) + towers))

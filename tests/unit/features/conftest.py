@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tests.searched import searched
 
 from reshelve.clickstream.remember import EVERYTHING
 from reshelve.features.tables import Corpus, Searches
@@ -33,10 +33,7 @@ def searches_of() -> Callable[..., Searches]:
     def made(*rows: Row) -> Searches:
         ago, items, weights, queries = zip(*rows, strict=True) if rows else ((), (), (), ())
         days = [TODAY.toordinal() - number for number in ago]
-        return Searches(
-            np.array(items, np.int32), np.array(days, np.int32), np.array(weights, np.float32), list(queries),
-            np.arange(len(rows)),
-        )  # fmt: skip
+        return searched(queries, items, days, weights)
 
     return made
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.shown import counted
 
-from reshelve.clickstream.remember import EVERYTHING
-from reshelve.features.behaviour import Behaviour, Impressions, Rates
+from reshelve.features.behaviour import Behaviour, Rates
 from reshelve.features.columns import BEHAVIOUR
+from reshelve.features.impression_counts import ImpressionCounts
 
 TODAY = date(2011, 8, 10)
 YESTERDAY, LAST_WEEK = TODAY - timedelta(days=1), TODAY - timedelta(days=8)
 
 
-def seen(*rows: tuple[str, str, date, float]) -> Impressions:
+def seen(*rows: tuple[str, str, date, float]) -> ImpressionCounts:
     """Query, item, day, and 1 where it was chosen the same day."""
     queries, items, days, chosen = (list(column) for column in zip(*rows, strict=True))
-    return of(queries, items, days, [day if yes else None for day, yes in zip(days, chosen, strict=True)])
-
-
-def of(*columns: list[Any]) -> Impressions:
-    """Each of a customer of its own, and everything is remembered."""
-    return Impressions.of(*columns, [str(number) for number in range(len(columns[0]))], EVERYTHING)
+    return counted(
+        queries, items, days, [day if yes else None for day, yes in zip(days, chosen, strict=True)]
+    )
 
 
 def columns(rates: Rates, query: str, item: str) -> dict[str, float]:
@@ -67,8 +64,8 @@ def test_nothing_of_the_day_itself_or_later_is_known() -> None:
 
 def test_a_choice_that_is_still_to_come_is_not_known_yet() -> None:
     tomorrow = TODAY + timedelta(days=1)
-    shown = of(["lamp", "cup"], ["a", "b"], [YESTERDAY] * 2, [TODAY, None])
-    never = of(["lamp", "cup"], ["a", "b"], [YESTERDAY] * 2, [None, None])
+    shown = counted(["lamp", "cup"], ["a", "b"], [YESTERDAY] * 2, [TODAY, None])
+    never = counted(["lamp", "cup"], ["a", "b"], [YESTERDAY] * 2, [None, None])
     np.testing.assert_array_equal(shown.rates(TODAY).values, never.rates(TODAY).values)
     assert (shown.rates(tomorrow).values != never.rates(tomorrow).values).any()
 
@@ -81,6 +78,6 @@ def test_spellings_of_one_query_are_one_and_strangers_are_zero() -> None:
 
 
 def test_a_shop_that_showed_nothing_has_rates_too(tmp_path: Path) -> None:
-    nothing = of([], [], [], []).rates(TODAY)
+    nothing = counted([], [], [], []).rates(TODAY)
     nothing.write(tmp_path / "behaviour.parquet")
     assert set(columns(Rates.read(tmp_path / "behaviour.parquet"), "lamp", "a").values()) == {0.0}

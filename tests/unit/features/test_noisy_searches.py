@@ -105,7 +105,9 @@ def test_released_counts_become_searches() -> None:
     }
     pairs = {("cup", "a", NO_AGE): 60.0, ("tea", "b", NO_AGE): 80.0, ("cup", "gone", NO_AGE): 70.0}
     found = searches_of(ages | pairs, INDEX, TODAY, 2.0)
-    rows = sorted(zip(found.queries, found.items.tolist(), found.weights.tolist(), strict=True))
+    rows = sorted(
+        zip((found.texts[n] for n in found.text), found.items.tolist(), found.weights.tolist(), strict=True)
+    )
     # A pair has its item's ages; what is left of the item has no query.
     assert rows == [("", 0, 30.0), ("", 0, 90.0), ("cup", 0, 30.0), ("cup", 0, 90.0), ("tea", 1, 160.0)]
     tables = Corpus(found, TITLES, Remember(customers=1, days=1)).tables(TODAY)
@@ -177,7 +179,9 @@ def test_tables_hold_what_many_asked_and_nothing_of_one() -> None:
     assert tables.chosen.weights[0, 0] == pytest.approx(200, abs=8 * corpus.spent["noise"])
     spent = corpus.spent
     # To 5 pairs of query and item, and to 5 items by age, as counted by `counted`.
-    assert cost(spent["noise"], spent["threshold"], 2 * 5, 1e-6) == pytest.approx((spent["epsilon"], spent["delta"]))
+    assert cost(spent["noise"], spent["threshold"], 2 * 5, 1e-6) == pytest.approx(
+        (spent["epsilon"], spent["delta"])
+    )
     assert spent["epsilon"] <= 3.0 and spent["per_customer"] == 5
     assert corpus.tables(TODAY - timedelta(days=60)).keys == []
 

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.searched import searched
+from tests.shown import counted, impressions
 
-from reshelve.clickstream.remember import EVERYTHING, customer, remembered_from, remembered_names
+from reshelve.clickstream.remember import CUSTOMER_SQL, EVERYTHING, NEVER, remembered_from, remembered_sql
 from reshelve.config.ranker import Ranker
 from reshelve.config.remember import Remember
 from reshelve.examples.catalogue import Catalogue
@@ -20,7 +24,6 @@ from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import EVENTS, write_rows
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.heldout import HeldOutQuestion, questions_to_keep
-from reshelve.features.behaviour import Impressions
 from reshelve.features.tables import Corpus, Searches
 from reshelve.lineage.run import Run
 from reshelve.store.objects import ObjectStore
@@ -50,10 +53,8 @@ def rows(asked: Asked) -> list[dict[str, object]]:
 
 def searches(asked: Asked) -> Searches:
     queries, who, ago = zip(*asked, strict=True)
-    customers = np.unique(who, return_inverse=True)[1]
-    days = np.array([TODAY.toordinal() - number for number in ago], np.int32)
-    none = np.zeros(len(asked), np.int32)
-    return Searches(none, days, np.ones(len(asked), np.float32), list(queries), customers)
+    days = [TODAY.toordinal() - number for number in ago]
+    return searched(queries, [0] * len(asked), days, [1.0] * len(asked), who)
 
 
 @pytest.fixture
@@ -80,13 +81,39 @@ def test_it_is_remembered_once_enough_customers_asked_it_on_enough_days(
             assert (found[thing] < morning) == asked_by(morning, thing)
 
 
+def remembered_on(
+    names: list[str], customers: list[str], days: list[date], rule: Remember = RULE
+) -> dict[str, date]:
+    """`remembered_sql` of events."""
+    db = impressions(names, names, days, days, customers)
+    sql = remembered_sql("SELECT norm AS name, customer, day FROM impressions", rule)
+    return dict(db.execute(sql).fetchall())
+
+
+@given(st.lists(EVENT, max_size=30), st.integers(1, 4), st.integers(1, 4))
+@settings(deadline=None, max_examples=30)
+def test_the_database_remembers_the_same(
+    events: list[tuple[int, int, int]], customers: int, days: int
+) -> None:
+    rule = Remember(customers=customers, days=days)
+    columns = np.array(events, np.int64).reshape(-1, 3).T
+    found = remembered_from(columns[0], columns[1], columns[2] + TODAY.toordinal(), rule, 4)
+    expected = {str(thing): date.fromordinal(day) for thing, day in enumerate(found) if day < NEVER}
+    names, who = ([str(value) for value in column] for column in columns[:2])
+    assert (
+        remembered_on(names, who, [TODAY + timedelta(days=int(day)) for day in columns[2]], rule) == expected
+    )
+
+
 def test_who_has_no_id_is_one_customer_a_day() -> None:
     days = [TODAY - timedelta(days=number) for number in (0, 0, 0, 1, 2)]
-    who = [customer(None, None, day) for day in days]
-    assert customer("anna", "visit", TODAY) == "anna" and customer(None, "visit", TODAY) == "visit"
-    numbers = np.array([day.toordinal() for day in days])
-    assert remembered_names(["mug"] * 5, who, numbers, RULE) == {"mug": TODAY.toordinal()}
-    assert remembered_names(["mug"] * 4, who[:4], numbers[:4], RULE) == {}
+    given = [(None, None, day) for day in days] + [("anna", "visit", TODAY), (None, "visit", TODAY)]
+    ids = pa.table([*map(list, zip(*given, strict=True))], names=["user_id", "session_id", "event_time"])
+    found = duckdb.from_arrow(ids).project(f"{CUSTOMER_SQL} AS customer").fetchall()
+    *who, known, visit = (one for (one,) in found)
+    assert (known, visit) == ("anna", "visit")
+    assert remembered_on(["mug"] * 5, who, days) == {"mug": TODAY}
+    assert remembered_on(["mug"] * 4, who[:4], days[:4]) == {}
 
 
 def test_tables_hold_neither_a_rare_query_nor_a_part_of_it() -> None:
@@ -121,7 +148,7 @@ def test_only_what_was_asked_before_the_morning_counts() -> None:
 def test_rates_are_of_queries_that_may_be_remembered_and_of_every_item() -> None:
     queries, who, ago = (list(column) for column in zip(*ASKED, strict=True))
     days = [TODAY - timedelta(days=number) for number in ago]
-    seen = Impressions.of(queries, ["a"] * len(days), days, days, who, RULE)
+    seen = counted(queries, ["a"] * len(days), days, days, who, rule=RULE)
     assert [name.split("\x1f")[:2] for name in seen.rates(TODAY).names] == [
         ["both", "redcup"], ["item", "a"], ["query", "redcup"],
     ]  # fmt: skip

@@ -106,7 +106,6 @@ def test_the_same_day_is_later(corpus_of: CorpusOf, today: date) -> None:
     corpus = corpus_of(TITLES, *rows)
     assert corpus.tables(today).keys == ["blue"]
     assert corpus.tables(today + timedelta(days=1)).keys == ["blue", "red"]
-    assert corpus.searches.before(today).queries == ["blue"]
 
 
 def test_what_was_chosen_decays(corpus_of: CorpusOf, today: date) -> None:

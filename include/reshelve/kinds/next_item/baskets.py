@@ -6,9 +6,10 @@ asks no more questions than one of five: a few places are drawn from each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
 from random import Random
@@ -27,13 +28,27 @@ _LONGEST = 20_000  # events of one customer: beyond it is a robot, and the rest 
 
 # An unknown customer is as old as the basket. A basket that crosses midnight is two, and the second begins with the
 # first as its history: no training target can come out of a later partition.
+# Only who could ask a wanted question is read, and whole: who has one event asks none, and for training the newest count.
 _SQL = """
-SELECT coalesce('u' || user_id, 's' || session_id), day, coalesce(session_id, user_id), part, event_time,
-       events.item_id, coalesce(own_title, title, events.item_id), weight, segment
-FROM events LEFT JOIN products USING (item_id)
-WHERE coalesce(user_id, session_id) IS NOT NULL
-ORDER BY 1, event_time, day, line
+WITH owned AS (
+    SELECT *, coalesce('u' || user_id, 's' || session_id) AS owner FROM events WHERE coalesce(user_id, session_id) IS NOT NULL
+),
+asking AS (
+    SELECT owner FROM owned GROUP BY owner HAVING count(*) > 1
+        AND bool_or(CASE part WHEN 'train' THEN event_time >= $since ELSE part IN (SELECT unnest($parts)) END)
+)
+SELECT owner, day, coalesce(session_id, user_id), part, event_time,
+       owned.item_id, coalesce(own_title, title, owned.item_id), weight, segment
+FROM owned SEMI JOIN asking USING (owner) LEFT JOIN products ON products.item_id = owned.item_id
+ORDER BY owner, event_time, day, line
 """
+_NEWEST = """
+SELECT min(event_time), count(*)
+FROM (SELECT event_time FROM events WHERE part = 'train' ORDER BY event_time DESC LIMIT $most)
+"""
+_EVENTS_A_QUESTION = (
+    8  # of training days, that are looked at first: a guess that costs a second look where it is too few
+)
 
 
 class Line(NamedTuple):
@@ -106,14 +121,46 @@ def collect_questions(
 
     Without `repeat` what the history holds is asked for by none. A training question needs a `known` item (of the catalogue) in the rest of its basket; a held-out one does not.
     """
-    catalogue = frozenset(known)
-    kept = {"train": Greatest[BasketQuestion](train), "validation": Greatest[BasketQuestion](validation)}
-    kept["holdout"] = Greatest[BasketQuestion](holdout)
-    lines = (Line(*row) for row in stream(connection, _SQL))
+    limits = {"train": train, "validation": validation, "holdout": holdout}
+    walk = partial(
+        _walk,
+        connection,
+        frozenset(known),
+        limits,
+        partial(ask, history_items=history_items, seed=seed, repeat=repeat),
+    )
+    since = _since(connection, train)
+    found = walk(since, seed)
+    if since > datetime.min and len(found.train) < train:
+        found = walk(datetime.min, seed)
+    return found
+
+
+def _since(connection: duckdb.DuckDBPyConnection, questions: int) -> datetime:
+    """When the training events begin that probably ask so many questions; `datetime.min` where all of them are needed."""
+    if not questions:
+        return datetime.max
+    most = questions * _EVENTS_A_QUESTION
+    ((since, events),) = connection.execute(_NEWEST, {"most": most}).fetchall()
+    return since if events == most else datetime.min
+
+
+def _walk(
+    connection: duckdb.DuckDBPyConnection,
+    catalogue: frozenset[str],
+    limits: dict[str, int],
+    questions: Callable[[list[Line]], Iterator[BasketQuestion]],
+    since: datetime,
+    seed: int,
+) -> BasketQuestions:
+    """The questions of all who could ask one: for training of those from `since` on, which are all there where they are enough."""
+    kept = {part: Greatest[BasketQuestion](limit) for part, limit in limits.items()}
+    wanted = {"since": since, "parts": [part for part, limit in limits.items() if limit and part != "train"]}
+    lines = (Line(*row) for row in stream(connection, _SQL, wanted))
     for _, owned in groupby(lines, key=attrgetter("owner")):
-        for question in ask(list(islice(owned, _LONGEST)), history_items, seed, repeat):
+        for question in questions(list(islice(owned, _LONGEST))):
             if question.part == "train":
-                if not catalogue.isdisjoint(question.rest):
+                if question.time >= since and not catalogue.isdisjoint(question.rest):
                     kept["train"].add((question.time, question.id), question)
             elif question.part == "holdout" or not catalogue.isdisjoint(question.rest):
                 kept[question.part].add((stable_hash(seed, question.id), question.id), question)

@@ -10,6 +10,8 @@ import numpy as np
 from reshelve.kinds.catalogue_evaluation import CatalogueEvaluation
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
     from reshelve.examples.event_counts import EventCounts
     from reshelve.examples.formats import HoldoutQuery
     from reshelve.kinds.query_evaluation import ByWords, Keys
@@ -26,7 +28,7 @@ class NextItemEvaluation(CatalogueEvaluation):
 
     def together(self, past: EventCounts) -> Callable[[HoldoutQuery, ByWords], Keys]:
         """Baskets shared with the history, then popularity."""
-        together, catalogue = Together(past.baskets(), len(past.catalogue)), past.catalogue
+        together, catalogue = Together(past.baskets()), past.catalogue
         popularity = past.popularity()
 
         def keys(query: HoldoutQuery, by_words: ByWords) -> Keys:
@@ -39,26 +41,25 @@ class NextItemEvaluation(CatalogueEvaluation):
 class Together:
     """Item-item co-occurrence in baskets."""
 
-    def __init__(self, baskets: Sequence[np.ndarray], items: int) -> None:
-        self._baskets = baskets
-        self._items = items
-        self._of: dict[int, list[int]] = {}
-        for number, basket in enumerate(baskets):
-            for item in basket.tolist():
-                self._of.setdefault(item, []).append(number)
-        self._rows: dict[int, np.ndarray] = {}
+    def __init__(self, baskets: sparse.csr_matrix) -> None:
+        self._baskets, self._of = baskets, baskets.tocsc()
+        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def scores(self, items: Sequence[int]) -> np.ndarray:
         """float64[C]: baskets that hold both, summed over `items`."""
-        return sum((self._row(item) for item in items), np.zeros(self._items))
+        scores = np.zeros(self._baskets.shape[1])
+        for item in items:
+            others, counts = self._row(item)
+            scores[others] += counts
+        return scores
 
-    def _row(self, item: int) -> np.ndarray:
+    def _row(self, item: int) -> tuple[np.ndarray, np.ndarray]:
+        """The items of its baskets, and how many of them hold each."""
         if item not in self._rows:
-            shared = [self._baskets[number] for number in self._of.get(item, ())]
-            together = np.concatenate(shared) if shared else np.empty(0, dtype=np.int64)
-            counts = np.bincount(together, minlength=self._items).astype(np.float64)
-            counts[item] = 0  # every basket with it holds it: that says nothing
-            self._rows[item] = counts
+            holding = self._of.indices[self._of.indptr[item] : self._of.indptr[item + 1]]
+            others, counts = np.unique(self._baskets[holding].indices, return_counts=True)
+            own = others == item  # every basket with it holds it: that says nothing
+            self._rows[item] = others[~own], counts[~own]
         return self._rows[item]
 
 

@@ -19,7 +19,6 @@ from reshelve.examples.formats import HOLDOUT, PAIR_EXAMPLES, HoldoutQuery, writ
 from reshelve.examples.misspelling import Misspelling
 from reshelve.examples.readers import to_draw
 from reshelve.examples.tokens import encode, load_tokenizer
-from reshelve.examples.window import stream
 from reshelve.examples.workspace import Workspace, reading
 from reshelve.kinds.pair import grades, impressions
 from reshelve.kinds.pair.shortlists import Shortlists
@@ -145,19 +144,16 @@ class _Features:
 
     def __init__(self, work: Workspace) -> None:
         # TensorFlow takes seconds to load: only the rankers that ask for features wait for it.
-        from reshelve.features.behaviour import Impressions
         from reshelve.features.features import write_tables
+        from reshelve.features.impression_counts import ImpressionCounts
         from reshelve.features.overlap import Rarity
 
         self._names = work.run.ranker.examples.features
         self._rarity = Rarity.of(list(work.catalogue.titles)) if "text" in self._names else None
-        self._seen: Impressions | None = None
+        self._seen: ImpressionCounts | None = None
         rates = None
         if "behaviour" in self._names:
-            rows = list(stream(work.connection, _SEEN))
-            columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], [], []]
-            queries, items, days, chosen, customers = columns
-            self._seen = Impressions.of(queries, items, days, chosen, customers, work.run.ranker.remember)
+            self._seen = ImpressionCounts(work.connection, _SEEN, work.run.ranker.remember)
             rates = self._seen.rates(work.split.begins)
         write_tables(work.directory, self._rarity, rates)
 
@@ -169,9 +165,10 @@ class _Features:
 
         parts = []
         for day, same in groupby(range(len(found)), key=lambda place: found[place].day):
-            rates = self._seen.rates(day or date.max) if self._seen else None
-            module = PairFeatures(self._names, self._rarity, rates)
             places = list(same)
+            asked = ([queries[place] for place in places], [found[place].item for place in places])
+            rates = self._seen.rates(day or date.max, asked) if self._seen else None
+            module = PairFeatures(self._names, self._rarity, rates)
             for start in range(0, len(places), _ROWS):
                 chosen = [found[place] for place in places[start : start + _ROWS]]
                 texts = [queries[place] for place in places[start : start + _ROWS]]
@@ -186,6 +183,4 @@ class _Features:
         return np.concatenate(parts)
 
 
-_SEEN = """
-SELECT norm, item_id, day, chosen_on, customer FROM impressions WHERE part <> 'holdout' ORDER BY event_time, session_id, line
-"""
+_SEEN = "SELECT norm, item_id, day, chosen_on, customer FROM impressions WHERE part <> 'holdout'"

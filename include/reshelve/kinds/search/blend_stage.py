@@ -7,6 +7,7 @@ with the encoder and one without are compared on the newest of those days; the t
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -107,9 +108,10 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
     log = logger(stage="blend", run=run.id)
     examples, known = run.stage("examples").files(), run.stage("examples").require(ExamplesResult)
     catalogue = Catalogue.read(examples / "catalogue.parquet")
-    corpus = read_corpus(examples, catalogue, run)
+    with tempfile.TemporaryDirectory(dir=run.stage("blend").directory, prefix=".spill-") as spill:
+        corpus = read_corpus(examples, catalogue, run, Path(spill))
     memory = Memory.of(corpus, examples, catalogue, run)
-    log.info("searches", events=len(corpus.searches.items), queries=len(corpus.keys), grams=len(corpus.grams))
+    log.info("searches", texts=len(corpus.searches.texts), queries=len(corpus.keys), grams=len(corpus.grams))
     days = _days(corpus, [date.fromisoformat(day) for day in known.validation_partitions], run)
     if not days:
         raise DataError("the validation days hold no search", "expected label events with a query")
@@ -150,15 +152,18 @@ def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
     for day in days:
         places = np.flatnonzero(searches.days == day.toordinal())
         asked = sorted(
-            {searches.queries[place] for place in places},
-            key=lambda query: stable_hash(run.ranker.training.seed, query),
+            np.unique(searches.text[places]).tolist(),
+            key=lambda text: stable_hash(run.ranker.training.seed, searches.texts[text]),
         )[:most]
-        row = {query: number for number, query in enumerate(asked)}
-        drawn = [place for place in places if searches.queries[place] in row]
-        cells = ([row[searches.queries[place]] for place in drawn], searches.items[drawn])
+        row = np.full(len(searches.texts), -1)
+        row[asked] = np.arange(len(asked))
+        drawn = places[row[searches.text[places]] >= 0]
+        cells = (row[searches.text[drawn]], searches.items[drawn])
         shape = (len(asked), corpus.items)
         if asked:
-            found.append(_Day(day, asked, sparse.csr_matrix((searches.weights[drawn], cells), shape)))
+            queries = [searches.texts[text] for text in asked]
+            weights = searches.weights[drawn].astype(np.float32)
+            found.append(_Day(day, queries, sparse.csr_matrix((weights, cells), shape)))
     return found
 
 
