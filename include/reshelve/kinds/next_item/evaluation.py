@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from reshelve.examples.event_counts import EventCounts
     from reshelve.examples.formats import HoldoutQuery
     from reshelve.kinds.query_evaluation import ByWords, Keys
+
+_CELLS = 4_000_000  # of 16 bytes
 
 
 class NextItemEvaluation(CatalogueEvaluation):
@@ -37,29 +40,41 @@ class NextItemEvaluation(CatalogueEvaluation):
 
 
 class Together:
-    """Item-item co-occurrence in baskets."""
+    """Item-item co-occurrence in baskets. Counts of the items asked for last are kept, as many as `cells` numbers."""
 
-    def __init__(self, baskets: Sequence[np.ndarray], items: int) -> None:
+    def __init__(self, baskets: Sequence[np.ndarray], items: int, cells: int = _CELLS) -> None:
         self._baskets = baskets
-        self._items = items
+        self._items, self._cells = items, cells
         self._of: dict[int, list[int]] = {}
         for number, basket in enumerate(baskets):
             for item in basket.tolist():
                 self._of.setdefault(item, []).append(number)
-        self._rows: dict[int, np.ndarray] = {}
+        self._rows: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self.kept = 0  # numbers in them
 
     def scores(self, items: Sequence[int]) -> np.ndarray:
         """float64[C]: baskets that hold both, summed over `items`."""
-        return sum((self._row(item) for item in items), np.zeros(self._items))
+        found = np.zeros(self._items)
+        for item in items:
+            others, counts = self._row(item)
+            found[others] += counts
+        return found
 
-    def _row(self, item: int) -> np.ndarray:
-        if item not in self._rows:
-            shared = [self._baskets[number] for number in self._of.get(item, ())]
-            together = np.concatenate(shared) if shared else np.empty(0, dtype=np.int64)
-            counts = np.bincount(together, minlength=self._items).astype(np.float64)
-            counts[item] = 0  # every basket with it holds it: that says nothing
-            self._rows[item] = counts
-        return self._rows[item]
+    def _row(self, item: int) -> tuple[np.ndarray, np.ndarray]:
+        """The items that a basket holds with `item`, each once, and how many baskets do."""
+        if item in self._rows:
+            self._rows.move_to_end(item)
+            return self._rows[item]
+        shared = [self._baskets[number] for number in self._of.get(item, ())]
+        together = np.concatenate(shared) if shared else np.empty(0, dtype=np.int64)
+        others, counts = np.unique(together[together != item], return_counts=True)
+        # Every basket with it holds it itself: that says nothing.
+        self._rows[item] = others, counts
+        self.kept += len(others)
+        while self.kept > self._cells and len(self._rows) > 1:
+            _, (dropped, _) = self._rows.popitem(last=False)
+            self.kept -= len(dropped)
+        return others, counts
 
 
 FACET = NextItemEvaluation("history")
