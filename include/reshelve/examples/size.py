@@ -23,12 +23,8 @@ def check_size(work: Workspace, base: BaseModel) -> dict[str, int]:
     if tables is None:
         return {}
     ranker, items = work.run.ranker, len(work.catalogue)
-    form = ranker_form(
-        base.path,
-        kind=ranker.kind,
-        pooling=ranker.model.pooling,
-        max_length=ranker.model.max_length,
-        items=items,
+    form = ranker_form(  # how token states are pooled changes no size
+        base.path, kind=ranker.kind, pooling="mean", max_length=ranker.model.max_length, items=items
     )
     size = GraphSize.of(form, base.path / "tokenizer.json", tables, served_precision(ranker))
     fits = size.items_that_fit(items)

@@ -56,7 +56,7 @@ def check_memory(run: Run, ranker: Ranker, base: Path, at_once: int = 1) -> None
         raise ConfigurationError(
             f"{place_of(ranker.name, 'data.catalogue_days')}: training on {items:,} products takes at least "
             f"{_gigabytes(need.least)} GB of memory, and this process may have {_gigabytes(most)} GB",
-            f"expected fewer than {fits:,} products (data.catalogue_days, now {ranker.data.catalogue_days}, or data.exclude), fewer "
+            f"expected fewer than {fits:,} products (data.catalogue_days, data.exclude), fewer "
             f"training.processes (now {ranker.training.processes}), or a larger machine or limit of its container",
         )
     if at_once * need.most > _NEAR * most:

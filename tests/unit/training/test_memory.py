@@ -96,7 +96,7 @@ def test_a_night_without_room_is_refused_before_its_first_step(run: Run) -> None
     ) as refused:
         train(run)
     assert refused.value.exit_code == EXIT_CONFIGURATION
-    assert "data.catalogue_days, now" in refused.value.detail
+    assert "(data.catalogue_days, data.exclude)" in refused.value.detail
     assert not (run.stage("train").directory / ".spec.json").exists()
 
 
