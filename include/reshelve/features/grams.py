@@ -11,14 +11,14 @@ MOST_KEYS = 50_000  # distinct queries kept, the most asked first: bounds a vers
 APOSTROPHES = frozenset("'’`´")
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
-_PLURAL = re.compile(r"(..+[^s])s")
+_PLURAL = re.compile(r"^(..+[^s])s$")
 
 
 def cut(text: str) -> tuple[str, set[str]]:
     """A text's key and its n-grams. They differ from the real ones in rare characters and Roman numerals."""
     plain = unicodedata.normalize("NFKD", text[:LONGEST]).lower()
     plain = "".join(c for c in plain if c not in APOSTROPHES and not unicodedata.combining(c))
-    words = [_PLURAL.sub(r"\1", word) if word[-1] == "s" else word for word in _WORD.findall(plain)]
+    words = [_PLURAL.sub(r"\1", word) for word in _WORD.findall(plain)]
     key = "".join(words)
     if not key:
         return text.strip(), set()

@@ -50,18 +50,22 @@ class GraphSize:
     @classmethod
     def of(cls, form: ModelForm, tokenizer: Path, tables: GraphTables, precision: str = FLOAT) -> GraphSize:
         """`form` with the catalogue's size; `tokenizer` is the base's tokenizer.json."""
-        fixed = vocabulary_bytes(tokenizer) + _CODE_POINTS + _OPERATIONS
-        words, head = _words(form.architecture), head_bytes(form)
-        items = head + tables.catalogue
-        whole = fixed + tables.catalogue + tables.remembered
+        vocabulary = vocabulary_bytes(tokenizer)
+        fixed = vocabulary + _CODE_POINTS + _OPERATIONS
+
+        def whole(precision: str) -> int:
+            model = (
+                _words(form.architecture, precision)
+                + encoder_bytes(form, precision)
+                + head_bytes(form, precision)
+            )
+            return fixed + model + tables.catalogue + tables.remembered
+
         return cls(
-            items=items,
-            least=fixed + words + items,
-            most=whole + words + encoder_bytes(form) + head,
-            served=whole
-            + _words(form.architecture, precision)
-            + encoder_bytes(form, precision)
-            + head_bytes(form, precision),
+            items=head_bytes(form) - head_bytes(form.model_copy(update={"items": 0})) + tables.catalogue,
+            least=vocabulary + _words(form.architecture) + head_bytes(form) + tables.catalogue,
+            most=whole(FLOAT),
+            served=whole(precision),
         )
 
     def items_that_fit(self, items: int) -> int:
