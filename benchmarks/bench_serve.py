@@ -32,7 +32,7 @@ from serve_peers import peers
 
 from reshelve.client.client import RankingClient
 from reshelve.compression.calibration import calibrate
-from reshelve.compression.measure import agreement, scorer
+from reshelve.compression.measure import GraphScorer, agreement
 from reshelve.export.batches import batches, padded, text_rows
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.layers import FloatLayers, Layers
@@ -147,7 +147,9 @@ def newest(client: RankingClient, name: str, inputs: dict[str, list[str]]) -> np
 
 def measured(bench: Bench, client: RankingClient, args: argparse.Namespace, work: Path) -> dict[str, object]:
     """Every shape, both columns."""
-    ours = {name: scorer(model, layers, args.threads) for name, (model, layers) in bench.versions.items()}
+    ours = {
+        name: GraphScorer(model, layers, args.threads) for name, (model, layers) in bench.versions.items()
+    }
     calibration = [padded(bench.rows[start : start + 8]) for start in range(0, 128, 8)]
     theirs, absent = peers(args.peers, bench.model, calibration, args.threads, work)
     everyone = {**ours, **theirs}

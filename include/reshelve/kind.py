@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what facets are given and give; a kind's own modules import
     from reshelve.export.layers import Layers
     from reshelve.export.module import RankerModule
     from reshelve.export.version import VersionBuilder
+    from reshelve.model.graph_size import GraphTables
     from reshelve.model.trained import TrainedModel
     from reshelve.protocol.version_items import Item
     from reshelve.training.batches import Batch, TokenisedExamples
@@ -173,6 +174,10 @@ class Examples(ABC):
     @abstractmethod
     def write(self, work: Workspace) -> dict[str, int]:
         """Write train, validation and holdout.parquet, as `examples.formats` has them; the rows of each."""
+
+    def tables(self, work: Workspace) -> GraphTables | None:
+        """What a version's graph holds beside its model; None where the kind does not count it, and no size is foretold."""
+        return None
 
     @abstractmethod
     def held_out(self, work: Workspace) -> list[HoldoutQuery]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -46,26 +47,37 @@ class Latency:
         return self.after / self.before
 
 
-def scorer(model: TrainedModel, layers: Layers, threads: int = 0) -> Scorer:
+class GraphScorer:
     """The graph in `layers` as a function of a batch, in a session: as a model server runs it, weights constant.
 
-    `threads` within one operation; 0: TensorFlow decides.
+    It holds the weights several times over until its context ends. `threads` within one operation; 0: TensorFlow decides.
     """
-    graph = tf.Graph()
-    with graph.as_default():
-        ids, types = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(2))
-        lengths = tf.compat.v1.placeholder(tf.int32, [None])
-        paired = model.document.items is None  # two texts
-        logits = RankerGraph(model, layers).logits(ids, lengths, types if paired else None)
-    session = tf.compat.v1.Session(
-        graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads)
-    )
 
-    def score(batch: TokenBatch) -> Array:
+    def __init__(self, model: TrainedModel, layers: Layers, threads: int = 0) -> None:
+        graph = tf.Graph()
+        with graph.as_default():
+            ids, types = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(2))
+            lengths = tf.compat.v1.placeholder(tf.int32, [None])
+            paired = model.document.items is None  # two texts
+            self._logits = RankerGraph(model, layers).logits(ids, lengths, types if paired else None)
+        self._inputs = ids, lengths, types
+        self._session = tf.compat.v1.Session(
+            graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads)
+        )
+
+    def __call__(self, batch: TokenBatch) -> Array:
         kinds = np.zeros_like(batch.ids) if batch.types is None else batch.types
-        return session.run(logits, {ids: batch.ids, lengths: batch.lengths, types: kinds})
+        given = (batch.ids, batch.lengths, kinds)
+        found: Array = self._session.run(self._logits, dict(zip(self._inputs, given, strict=True)))
+        return found
 
-    return score
+    def __enter__(self) -> GraphScorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+        del self._session, self._logits, self._inputs
+        gc.collect()  # a graph and its operations refer to each other, and hold what was in it
 
 
 def agreement(before: Sequence[Array], after: Sequence[Array]) -> Agreement:

@@ -13,7 +13,7 @@ import numpy as np
 
 from reshelve.client.client import RankingClient
 from reshelve.compression.context import Context
-from reshelve.compression.measure import Agreement, agreement, scorer
+from reshelve.compression.measure import Agreement, GraphScorer, agreement
 from reshelve.compression.rounding import scores
 from reshelve.config.compression import Criterion
 from reshelve.evaluation.comparison import HeldOut
@@ -143,7 +143,6 @@ def _alike(before: Candidate, after: Candidate, builder: VersionBuilder, example
     model, catalogue = before.model, builder.catalogue
     questions = read_questions(examples, catalogue, _ALIKE, for_compression)
     tokenizer, length = builder.train / "tokenizer.json", model.document.max_length
-    asked = [scorer(candidate.model, candidate.layers()) for candidate in (before, after)]
     kind = kind_of(model.document.kind)
     texts = [
         kind.export.texts(
@@ -154,7 +153,11 @@ def _alike(before: Candidate, after: Candidate, builder: VersionBuilder, example
     flat: list[Any] = [text for of_question in texts for text in of_question]
     rows = text_rows(tokenizer, length, flat)
     ends = np.cumsum([len(of_question) for of_question in texts])[:-1]
-    return agreement(*([part.ravel() for part in np.split(scores(score, rows), ends)] for score in asked))
+    found = []
+    for candidate in (before, after):
+        with GraphScorer(candidate.model, candidate.layers()) as score:
+            found.append([part.ravel() for part in np.split(scores(score, rows), ends)])
+    return agreement(*found)
 
 
 def verdict(

@@ -9,7 +9,14 @@ import numpy as np
 
 from reshelve.compression.calibration import calibrate
 from reshelve.compression.context import Context
-from reshelve.compression.measure import Agreement, Scorer, agreement, drawn_request, latency, scorer
+from reshelve.compression.measure import (
+    Agreement,
+    GraphScorer,
+    Scorer,
+    agreement,
+    drawn_request,
+    latency,
+)
 from reshelve.config.compression import Int8 as Int8Step
 from reshelve.config.compression import Step
 from reshelve.export.batches import Encoded, batches
@@ -33,21 +40,22 @@ def int8(step: Int8Step, before: Candidate, context: Context) -> Candidate:
     model = before.model
     ranges = context.ranges(model)
     logger(stage="compress").info("calibrated", examples=len(context.calibration))
-    reference = scorer(model, FloatLayers(model))
-    quantized, alpha = choose(step, model, ranges, context.validation, reference)
+    with GraphScorer(model, FloatLayers(model)) as reference:
+        expected = scores(reference, context.validation)
+    quantized, alpha = choose(step, model, ranges, context.validation, expected)
     about = {"alpha": alpha, "items_int8": quantized.has("items"), "mode": step.mode}
     return replace(before, precision=Int8(quantized, alpha), about=about)
 
 
 def choose(
-    step: Int8Step, model: TrainedModel, ranges: ActivationRanges, rows: list[Encoded], reference: Scorer
+    step: Int8Step, model: TrainedModel, ranges: ActivationRanges, rows: list[Encoded], expected: Array
 ) -> tuple[QuantizedModel, float]:
-    """The quantized model and its strength; item weights stay float where int8 costs rank."""
-    expected = scores(reference, rows)
+    """The quantized model and its strength, by the float model's scores of `rows`; item weights stay float where int8 costs rank."""
 
     def agrees(alpha: float, items: bool = True) -> Agreement:
         rounded = Int8(quantize(model, ranges, alpha, items, step), alpha)
-        found = agreement(*_questions(model, expected, scores(scorer(model, rounded.layers(model)), rows)))
+        with GraphScorer(model, rounded.layers(model)) as score:
+            found = agreement(*_questions(model, expected, scores(score, rows)))
         logger(stage="compress").info(
             "tried", alpha=alpha, items=items, spearman=found.spearman, pearson=found.pearson
         )
@@ -88,16 +96,17 @@ def request_milliseconds(model: TrainedModel, rows: list[Encoded], steps: Sequen
     """
     shape, inputs = model.document.architecture, request_like(model, rows)
     rounds = _ROUNDS[len(inputs.ids) > 1]
-    as_trained = scorer(model, FloatLayers(model))
     found = []
-    for step in steps:
-        if step.precision:
-            ranges = calibrate(model, batches(rows, pad_id=model.encoder.pad_id(shape)))
-            rounded = precision_named(step.precision).usual(model, ranges)
-            measured = latency(as_trained, scorer(model, rounded.layers(model)), inputs, rounds)
-            found += [measured.before, measured.after]
-    if not found:
-        found = [latency(as_trained, as_trained, inputs, rounds).before]
+    with GraphScorer(model, FloatLayers(model)) as as_trained:
+        for step in steps:
+            if step.precision:
+                ranges = calibrate(model, batches(rows, pad_id=model.encoder.pad_id(shape)))
+                rounded = precision_named(step.precision).usual(model, ranges)
+                with GraphScorer(model, rounded.layers(model)) as after:
+                    measured = latency(as_trained, after, inputs, rounds)
+                found += [measured.before, measured.after]
+        if not found:
+            found = [latency(as_trained, as_trained, inputs, rounds).before]
     return min(found)
 
 

@@ -14,6 +14,7 @@ from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.titles import TextIndex
 from reshelve.kind_registry import kind_of
+from reshelve.statistics.order import first_of
 
 
 class CountedPast:
@@ -88,5 +89,5 @@ def rank(
     held = [catalogue.index[item] for item in without if item in catalogue.index]
     if held:
         positions = np.setdiff1d(positions, held)
-    order = np.lexsort([catalogue.places[positions], *(-key[positions] for key in reversed(keys))])
-    return [catalogue.items[position] for position in positions[order[:depth]]]
+    best = first_of([*(-key[positions] for key in keys), catalogue.places[positions]], depth)
+    return [catalogue.items[position] for position in positions[best]]

@@ -25,6 +25,7 @@ from reshelve.errors import ConfigurationError, DataError, MisfitError, TryAgain
 from reshelve.examples.catalogue import build_catalogue
 from reshelve.examples.formats import EVENTS, write_batches
 from reshelve.examples.partitions import Split, choose_partitions
+from reshelve.examples.size import check_size
 from reshelve.examples.window import open_events, open_window
 from reshelve.examples.workspace import Workspace
 from reshelve.files import partial_of
@@ -50,7 +51,8 @@ class Inputs:
 def build_examples(run: Run) -> dict[str, Any]:
     """Build the run's examples; see docs/reference/evaluation.md for the files.
 
-    Raises DataError where partitions are missing or stopped, or give no examples.
+    Raises DataError where partitions are missing or stopped, or give no examples, and ConfigurationError where the
+    catalogue is too large for a version.
     """
     log = logger(stage="examples", run=run.id)
     split = choose_partitions(run)
@@ -81,6 +83,7 @@ def build_examples(run: Run) -> dict[str, Any]:
     log.info("catalogue", items=len(catalogue), events=events)
 
     workspace = Workspace(run, directory, scratch, split, connection, catalogue)
+    size = check_size(workspace, base)
     counts = kind.examples.write(workspace)
     connection.close()
     _require_examples(run, split, counts)
@@ -89,6 +92,7 @@ def build_examples(run: Run) -> dict[str, Any]:
     return {
         **counts,
         "items": len(catalogue),
+        **size,
         "partitions": len(split.days),
         "train_partitions": [str(split.train[0]), str(split.train[-1])],
         "validation_partitions": [str(day) for day in split.validation],

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import bm25s
 import numpy as np
 
+from reshelve.statistics.order import first_of
+
 _WORD = re.compile(r"\w+")
 
 
@@ -44,5 +46,5 @@ class TextIndex:
     def nearest(self, query: str, limit: int) -> list[int]:
         """Positions of the best texts that share a term, best first; equal scores in the order of the texts."""
         scores = self.scores(query)
-        best = np.argsort(-scores, kind="stable")[:limit]
+        best = first_of([-scores], limit)
         return [int(position) for position in best if scores[position] > 0]

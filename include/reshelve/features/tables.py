@@ -18,6 +18,7 @@ from scipy import sparse
 
 from reshelve.clickstream.remember import NEVER, remembered_from
 from reshelve.config.remember import Remember
+from reshelve.features.grams import MOST_KEYS
 from reshelve.features.postings import Postings
 from reshelve.features.text import TextKeys
 
@@ -29,7 +30,6 @@ PRIOR_AGE = 2  # of HALF_LIVES: what is popular now
 _SMOOTHING = 20.0  # events that the long-run popularity counts for in a recent one
 GRAM_HALF_LIFE = 16.0
 GRAM_PRIOR = 5.0  # events of popularity in what an n-gram says about items
-MOST_KEYS = 50_000  # distinct queries kept, the most asked first: bounds a version's size
 _BM25_B = 0.75  # length normalisation; k1 does not matter where a word is in a title once or not at all
 
 

@@ -13,12 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from reshelve.features.codepoints import ITSELF, LAST, CodePoints, paged, substitute
+from reshelve.features.grams import APOSTROPHES, GRAMS, LONGEST
 
-GRAMS = (2, 3, 4, 5)
 _ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
-_APOSTROPHES = frozenset("'’`´")
 _LAST_LETTER = 0x33480  # beyond are no letters, as of Unicode 17
-_LONGEST = 200  # characters of a text that are read: bounds the work that one request can cause
 
 
 class Keys(NamedTuple):
@@ -98,7 +96,7 @@ def _joined(words: tf.Tensor, rows: tf.Tensor, texts: tf.Tensor, separator: str 
 
 
 def _short(texts: tf.Tensor) -> tf.Tensor:
-    return tf.strings.substr(texts, 0, _LONGEST, unit="UTF8_CHAR")
+    return tf.strings.substr(texts, 0, LONGEST, unit="UTF8_CHAR")
 
 
 @lru_cache(maxsize=1)
@@ -112,7 +110,7 @@ def letters() -> CodePoints:
 
 
 def _letters(character: str) -> tuple[int, ...]:
-    if character in _APOSTROPHES:
+    if character in APOSTROPHES:
         return ()
     if character.isalnum() and character.isascii():
         return (ord(character.lower()),)

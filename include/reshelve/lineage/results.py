@@ -25,6 +25,9 @@ class ExamplesResult(StageResult):
 
     train: int | None = None
     items: int | None = None
+    graph_bytes: int | None = None  # at most, of the float version; None: not foretold
+    served_bytes: int | None = None  # the same at the precision of the compression steps
+    items_that_fit: int | None = None  # a catalogue like this may have so many
     partitions: int | None = None
     train_partitions: tuple[str, ...] = ()  # the first and the last
     validation_partitions: tuple[str, ...] = ()

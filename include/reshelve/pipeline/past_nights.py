@@ -25,6 +25,7 @@ class PastNight:
     training_seconds: float | None = None
     training_examples: int | None = None  # examples seen, over all epochs
     examples: int | None = None  # to train on
+    size: dict[str, int] | None = None  # of its version, as its examples foretold: see `size_of`
 
     @classmethod
     def of(cls, results: dict[str, dict[str, Any]]) -> PastNight:
@@ -41,7 +42,15 @@ class PastNight:
             training_seconds=train.get("training_seconds"),
             training_examples=train.get("examples"),
             examples=results.get("examples", {}).get("train"),
+            size=size_of(results.get("examples", {})),
         )
+
+
+def size_of(examples: dict[str, Any]) -> dict[str, int] | None:
+    """`items`, `graph_bytes` and `items_that_fit` of an examples stage's result; None where it does not say."""
+    found = {name: examples.get(name) for name in ("items", "graph_bytes", "items_that_fit")}
+    known = {name: int(value) for name, value in found.items() if value is not None}
+    return known if len(known) == len(found) else None
 
 
 def _beside(history: list[dict[str, Any]], train: dict[str, Any]) -> float:

@@ -15,12 +15,14 @@ from reshelve.config.waves import waves
 from reshelve.deployments.deployment_log import read_pointer
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.examples.partitions import Split, choose_partitions
+from reshelve.examples.size import NEAR, gigabytes
 from reshelve.lineage.run import Result, Run
 from reshelve.model.base import resolve_base
 from reshelve.model.base_home import home_of
+from reshelve.model.graph_size import MOST_BYTES
 from reshelve.pipeline.changed import changed
 from reshelve.pipeline.estimate import NOTHING, estimate
-from reshelve.pipeline.past_nights import past_nights
+from reshelve.pipeline.past_nights import PastNight, past_nights, size_of
 from reshelve.pipeline.references import load_ranker
 from reshelve.pipeline.reuse import planned
 from reshelve.store.versions import partition_of
@@ -76,6 +78,7 @@ def plan(run: Run) -> Result:
         f"from {_start(run, split, done)}",
         "compression": ranker.compression.said,
         "stages": stages,
+        "size": _size(done.get("examples", {}), nights),
         "minutes": minutes["seconds"],
         "minutes_low": minutes["low"],
         "minutes_high": minutes["high"],
@@ -87,6 +90,19 @@ def plan(run: Run) -> Result:
         "doubtful": sorted(path for path in changes if path.startswith(_RESHAPES)),
         "champion": _champion(run),
     }
+
+
+def _size(examples: Result, nights: list[PastNight]) -> dict[str, Any] | None:
+    """How large a version will be, by this run's examples or else the newest night's; None where neither says."""
+    found = next(filter(None, (size_of(examples), *(night.size for night in nights))), None)
+    if found is None:
+        return None
+    near = ", near the most that fit" if found["graph_bytes"] > NEAR * MOST_BYTES else ""
+    said = (
+        f"{found['items']:,} products, a version of at most {gigabytes(found['graph_bytes'])} GB{near}; "
+        f"some {found['items_that_fit']:,} such products fit"
+    )
+    return {"said": said, **found}
 
 
 def _rounded(found: dict[str, Any]) -> dict[str, Any]:

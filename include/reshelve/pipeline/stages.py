@@ -27,7 +27,7 @@ from reshelve.tuning.past_nights import learned_from
 
 CARRIERS = (
     "charts", "config", "deployments", "errors", "files", "guard", "kept", "kind", "kind_registry", "lineage", "logs",
-    "names", "pipeline", "processes", "progress", "result_text", "settings", "store",
+    "machine_memory", "names", "pipeline", "processes", "progress", "result_text", "settings", "store",
 )  # fmt: skip
 """Code that carries what stages make and read, and makes nothing of it: in no identity. The ranker file's values are, by
 section; who is champion is, where a stage asks."""
@@ -71,7 +71,7 @@ STAGES = (
         reads=("data", "examples", "model.base", "model.max_length", "training.seed", "gates.max_queries", "compression.steps", "remember"),
         code=(
             "clickstream", "examples", "features", "model", "notation", "raw.parsed", "raw.statements", "statistics.interval",
-            "statistics.normal", "statistics.rates", "statistics.stability", "validation",
+            "statistics.normal", "statistics.order", "statistics.rates", "statistics.stability", "validation",
         ),
         work=("examples.build",), facets=("examples",),
     ),
@@ -98,7 +98,7 @@ STAGES = (
         reads=("data.events", "remember", "training.seed"),
         code=(
             "clickstream", "examples", "export", "features", "kinds.search.blend_stage", "kinds.search.past_searches", "model",
-            "statistics.noisy_counts", "training",
+            "statistics.noisy_counts", "statistics.order", "training",
         ),
         work=("kinds.search.blend_stage",),
     ),
@@ -120,7 +120,8 @@ STAGES = (
         reads=("data.events", "examples", "release.max_rows", "release.top", "remember", "training.seed"),
         code=(
             "clickstream", "examples", "export", "features", "model", "protocol.allowed_operations", "protocol.graph_check",
-            "protocol.messages", "protocol.saved_model_check", "statistics.correlation", "statistics.noisy_counts", "training",
+            "protocol.messages", "protocol.saved_model_check", "statistics.correlation", "statistics.noisy_counts", "statistics.order",
+            "training",
         ),
         work=("export.package",), facets=("export", "requests"),
     ),

@@ -26,6 +26,7 @@ from reshelve.model.kept_base import recorded_base
 from reshelve.processes import guarded, stop_group
 from reshelve.training import spec as names
 from reshelve.training.installed import need_horovod
+from reshelve.training.memory import check_memory
 from reshelve.training.spec import TrainingSpec, training_spec
 from reshelve.training.warm_start import choose_start, start_files
 
@@ -43,12 +44,14 @@ def train(run: Run) -> Result:
     """Fine-tune the run's ranker with the values that its tuning found; resumes from the last checkpoint.
 
     Writes model.safetensors, model.json, tokenizer.json, base.json, curve.json and tensorboard/. Raises TryAgainError
-    where a worker was killed (a retry resumes), and what the workers raise: DataError, ConfigurationError.
+    where a worker was killed (a retry resumes), ConfigurationError where the catalogue is too large for memory, and what the
+    workers raise: DataError, ConfigurationError.
     """
     need_horovod()
     ranker, values = tuned(run)
     examples = run.stage("examples").files()
     base = checked_base(ranker, examples, run)
+    check_memory(run, ranker, base.path)
     output = run.stage("train").directory
     start = choose_start(run, base)
     job = training_spec(

@@ -23,6 +23,7 @@ from reshelve.logs import logger
 from reshelve.store.errors import StoreRefusedError
 from reshelve.training.installed import need_horovod
 from reshelve.training.launch import JobStoppedError, check_names, checked_base, run_job, threads_each
+from reshelve.training.memory import check_memory
 from reshelve.training.spec import training_spec
 from reshelve.training.warm_start import choose_start, start_files
 from reshelve.tuning.budget import MAX_COST, MAX_MINUTES, Left, cost, left
@@ -120,7 +121,8 @@ def evaluate(run: Run, trial: int) -> Result:
 
     A trial that cannot be trained (it diverged, its data is bad) counts as failed; one that the budget ends
     counts as stopped. Raises TryAgainError where its workers were killed for the first time (a retry resumes),
-    ConfigurationError for an id that was never asked, and where Horovod is not installed or the host does not know its name.
+    ConfigurationError for an id that was never asked, and where Horovod is not installed, the host does not know its name, or
+    the catalogue is too large for memory.
     """
     history = TrialHistory(run)
     with run.stage(f"tune-trial-{trial}").lock():
@@ -128,6 +130,8 @@ def evaluate(run: Run, trial: int) -> Result:
         if found.status is Status.ASKED:
             need_horovod()  # before the trial is counted: what the host lacks says nothing of the trial
             check_names()
+            base = checked_base(run.ranker, _examples(run), run)
+            check_memory(run, run.ranker, base.path, run.ranker.search.parallel)
             found = _evaluate(run, history, found)
     return {
         "trial": found.id,
@@ -254,8 +258,7 @@ def _evaluate(run: Run, history: TrialHistory, trial: Trial) -> Trial:
 
 def _train(run: Run, trial: Trial, seconds: float) -> Result:
     ranker = at_share(run.ranker.with_values(trial.values), trial.share)
-    with run.stage("examples").lock():  # neighbours must not fetch the same files at once
-        examples = run.stage("examples").files()
+    examples = _examples(run)
     base = checked_base(ranker, examples, run)
     start = choose_start(run, base)  # the training's own: the best rate depends on where it starts
     job = training_spec(
@@ -270,6 +273,11 @@ def _train(run: Run, trial: Trial, seconds: float) -> Result:
         save=False,
     )
     return run_job(job, threads_each(run.ranker.tuning.parallel * ranker.training.processes), seconds)
+
+
+def _examples(run: Run) -> Path:
+    with run.stage("examples").lock():  # neighbours must not fetch the same files at once
+        return run.stage("examples").files()
 
 
 def _directory(run: Run, trial: Trial) -> Path:

@@ -11,10 +11,10 @@ import tensorflow as tf
 from reshelve.compression.calibration import calibrate
 from reshelve.compression.distil import kept_layers, thinned
 from reshelve.compression.low_rank import factorised, split
-from reshelve.compression.measure import scorer
+from reshelve.compression.measure import GraphScorer
 from reshelve.compression.prune import pruned
 from reshelve.export.batches import padded
-from reshelve.export.layers import FloatLayers
+from reshelve.export.layers import FloatLayers, Layers
 from reshelve.export.precisions.bf16 import Bf16Layers
 from reshelve.export.precisions.int8_layers import Int8Layers
 from reshelve.export.tokenizer import TokenBatch
@@ -63,8 +63,13 @@ def ranges(model: TrainedModel) -> ActivationRanges:
     return calibrate(model, [rows_of(64)])
 
 
+def scored(model: TrainedModel, layers: Layers) -> np.ndarray:
+    with GraphScorer(model, layers) as score:
+        return score(rows_of(40))
+
+
 def answer(model: TrainedModel) -> np.ndarray:
-    return scorer(model, FloatLayers(model))(rows_of(40))
+    return scored(model, FloatLayers(model))
 
 
 def likeness(model: TrainedModel, other: TrainedModel) -> float:
@@ -137,12 +142,12 @@ def test_factors_go_into_int8(
 ) -> None:
     thin = factorised(model, ranges, 0.75, products)
     quantized = quantize(thin, calibrate(thin, [rows_of(64)]), 0.5)
-    found = scorer(thin, Int8Layers(thin, quantized))(rows_of(40))
+    found = scored(thin, Int8Layers(thin, quantized))
     assert np.corrcoef(found, answer(thin))[0, 1] > 0.95
 
 
 def test_bfloat16_halves_the_weights_and_ranks_alike(model: TrainedModel) -> None:
-    found = scorer(model, Bf16Layers(model))(rows_of(40))
+    found = scored(model, Bf16Layers(model))
     assert np.corrcoef(found, answer(model))[0, 1] > 0.98 and not np.array_equal(found, answer(model))
     graph = tf.Graph()
     with graph.as_default():

@@ -137,6 +137,12 @@ def write_examples(directory: Path, kind: str, max_length: int = 24) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def write_model() -> Callable[..., Path]:
+    """`write_model(directory, kind, pooling, items)`: a trained model with random weights."""
+    return write_trained
+
+
 @pytest.fixture
 def trained_run(store: ObjectStore, tmp_path: Path) -> Callable[..., Run]:
     """A run whose examples and train stages are done: `trained_run("pair", "cls")`."""

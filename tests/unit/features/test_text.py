@@ -7,7 +7,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reshelve.features.text import _LONGEST, Keys, TextKeys
+from reshelve.features.grams import LONGEST
+from reshelve.features.text import Keys, TextKeys
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +95,7 @@ def test_grams_run_over_words() -> None:
 
 @pytest.mark.parametrize("character", ["a", "!", "日", "1"])
 def test_a_text_of_any_length_costs_no_more_than_its_beginning(character: str) -> None:
-    long, cut = TEXTS.keys(strings(character * 50_000)), TEXTS.keys(strings(character * _LONGEST))
+    long, cut = TEXTS.keys(strings(character * 50_000)), TEXTS.keys(strings(character * LONGEST))
     assert said(long.compact) == said(cut.compact) and said(long.grams) == said(cut.grams)
 
 

@@ -147,9 +147,24 @@ def test_other_values_are_another_run_and_are_shown(run: Run) -> None:
 
 
 def test_without_past_nights_nobody_knows_how_long_it_takes(run: Run) -> None:
-    found = plan(Run.of(run.ranker.with_values({"search.trials": 0, "search.price_per_hour": 3.0}), DAY))
+    found = plan(Run.of(run.ranker.with_values({"tuning.trials": 0, "tuning.price_per_hour": 3.0}), DAY))
     assert found["headline"].endswith("stages to do; how long they take is not known yet: no past nights")
     assert (found["minutes"], found["minutes_low"], found["minutes_high"], found["cost"]) == (None,) * 4
+
+
+def test_the_size_of_a_version_is_told_where_it_is_known(run: Run) -> None:
+    past_night(run.store, "2011-08-28")
+    assert plan(run)["size"] is None  # a night from before it was foretold
+    known = {"items": 3_800, "graph_bytes": 60_000_000, "items_that_fit": 664_000}
+    key = "runs/recommend/2011-08-28/0123456789ab/examples/result.json"
+    run.store.put_json(key, {**PAST["examples"], **known})
+    said = "3,800 products, a version of at most 0.1 GB; some 664,000 such products fit"
+    assert plan(run)["size"] == {"said": said, **known}
+    known |= {"items": 600_000, "graph_bytes": 1_940_000_000}
+    run.stage("examples").commit({"train": 1000, "seconds": 60, **known})
+    assert plan(run)["size"]["said"].startswith(
+        "600,000 products, a version of at most 1.9 GB, near the most that fit"
+    )
 
 
 def test_the_verb_shows_it_as_json_and_as_a_block(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from reshelve.examples.event_counts import EventCounts
     from reshelve.examples.formats import HoldoutQuery
     from reshelve.kinds.query_evaluation import ByWords, Keys
+
+_CELLS = 4_000_000  # of 16 bytes
 
 
 class NextItemEvaluation(CatalogueEvaluation):
@@ -39,11 +42,12 @@ class NextItemEvaluation(CatalogueEvaluation):
 
 
 class Together:
-    """Item-item co-occurrence in baskets."""
+    """Item-item co-occurrence in baskets. Counts of the items asked for last are kept, as many as `cells` numbers."""
 
-    def __init__(self, baskets: sparse.csr_matrix) -> None:
-        self._baskets, self._of = baskets, baskets.tocsc()
-        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    def __init__(self, baskets: sparse.csr_matrix, cells: int = _CELLS) -> None:
+        self._baskets, self._of, self._cells = baskets, baskets.tocsc(), cells
+        self._rows: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self.kept = 0  # numbers in them
 
     def scores(self, items: Sequence[int]) -> np.ndarray:
         """float64[C]: baskets that hold both, summed over `items`."""
@@ -55,12 +59,18 @@ class Together:
 
     def _row(self, item: int) -> tuple[np.ndarray, np.ndarray]:
         """The items of its baskets, and how many of them hold each."""
-        if item not in self._rows:
-            holding = self._of.indices[self._of.indptr[item] : self._of.indptr[item + 1]]
-            others, counts = np.unique(self._baskets[holding].indices, return_counts=True)
-            own = others == item  # every basket with it holds it: that says nothing
-            self._rows[item] = others[~own], counts[~own]
-        return self._rows[item]
+        if item in self._rows:
+            self._rows.move_to_end(item)
+            return self._rows[item]
+        holding = self._of.indices[self._of.indptr[item] : self._of.indptr[item + 1]]
+        others, counts = np.unique(self._baskets[holding].indices, return_counts=True)
+        own = others == item  # every basket with it holds it: that says nothing
+        self._rows[item] = others[~own], counts[~own]
+        self.kept += int(np.count_nonzero(~own))
+        while self.kept > self._cells and len(self._rows) > 1:
+            _, (dropped, _) = self._rows.popitem(last=False)
+            self.kept -= len(dropped)
+        return others[~own], counts[~own]
 
 
 FACET = NextItemEvaluation("history")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reshelve.config.ranker import Ranker
+from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.drafts import Draft, SourceContents
 from reshelve.examples.formats import CATALOGUE_EXAMPLES, HOLDOUT, HoldoutQuery, write_rows
 from reshelve.examples.misspelling import Misspelling
@@ -14,6 +15,7 @@ from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.workspace import Workspace, reading
 from reshelve.kind import Examples
 from reshelve.kinds.next_item.baskets import BasketQuestion, BasketQuestions, collect_questions
+from reshelve.model.graph_size import INT, GraphTables, texts_bytes
 
 
 class NextItemExamples(Examples):
@@ -51,6 +53,9 @@ class NextItemExamples(Examples):
         )
         return counts
 
+    def tables(self, work: Workspace) -> GraphTables:
+        return graph_tables(work.catalogue, work.run.ranker.examples.repeat)
+
     def held_out(self, work: Workspace) -> list[HoldoutQuery]:
         asked = _questions(work, 0, 0, work.run.ranker.gates.max_queries)
         return [question.held_out() for question in asked.holdout]
@@ -64,6 +69,16 @@ class NextItemExamples(Examples):
             suits=1,  # what any shop has
             from_history=True,
         )
+
+
+def graph_tables(catalogue: Catalogue, repeat: bool) -> GraphTables:
+    """Items and titles; where nothing is to `repeat`, also every name of an item, its number, and where it leads (`export.held`)."""
+    found = texts_bytes(catalogue.items) + texts_bytes(catalogue.titles)
+    if not repeat:
+        names = {name.lower() for name in (*catalogue.items, *catalogue.titles)}
+        names |= {name.lower() for others in catalogue.names for name in others}
+        found += texts_bytes(names) + (INT + 8 + INT) * len(names)
+    return GraphTables(found)
 
 
 def _questions(work: Workspace, train: int, validation: int, holdout: int) -> BasketQuestions:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 
-import numpy as np
-
 from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.queries import normalised
 from reshelve.examples.titles import TextIndex, trigrams
+from reshelve.statistics.order import first_of
 
 SIZE = 40
 _SAME_QUERY = 12
@@ -54,4 +53,4 @@ class Shortlists:
 
     @cached_property
     def _popular(self) -> list[int]:
-        return [int(position) for position in np.argsort(-self._past.popularity(), kind="stable")[:SIZE]]
+        return [int(position) for position in first_of([-self._past.popularity()], SIZE)]

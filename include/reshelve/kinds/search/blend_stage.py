@@ -29,6 +29,7 @@ from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.progress import counted
+from reshelve.statistics.order import descending, greatest
 
 _SHORTLIST = 64
 # Shortlists are the best by these, fused by reciprocal rank: every item they leave out is far from all of them.
@@ -187,12 +188,12 @@ def _lists(memory: Memory, day: _Day, reader: _Encoder | None, weight: float) ->
 
 def shortlist(features: Array) -> Array:
     """Places [Q, K] of the best items, from float32 [Q, C, F], by the sum of 1 / (offset + rank) over the rough features."""
-    fused = np.zeros(features.shape[:2], np.float32)
+    fused, ranks = np.zeros(features.shape[:2], np.float32), np.empty(features.shape[:2], np.int64)
     for name in _ROUGH:
-        order = np.argsort(-features[..., FEATURES.index(name)], axis=1, kind="stable")
-        ranks = np.argsort(order, axis=1, kind="stable")
+        order = descending(features[..., FEATURES.index(name)])
+        np.put_along_axis(ranks, order, np.arange(ranks.shape[1])[None, :], axis=1)
         fused += 1.0 / (_RANK_OFFSET + ranks)
-    return np.argsort(-fused, axis=1, kind="stable")[:, :_SHORTLIST]
+    return greatest(fused, _SHORTLIST)
 
 
 def _compare(lists: list[Lists], seed: int) -> dict[str, float]:

@@ -13,7 +13,8 @@ from reshelve.examples.readers import to_draw
 from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.examples.workspace import Workspace, reading
 from reshelve.kind import Examples
-from reshelve.kinds.search import searches
+from reshelve.kinds.search import searches, size
+from reshelve.model.graph_size import GraphTables
 
 _SEARCHED = 0.2  # of the choices follow a query: the source is one of searches
 
@@ -43,6 +44,9 @@ class SearchExamples(Examples):
             work.directory / "holdout.parquet", HOLDOUT, (query.row() for query in asked)
         )
         return counts
+
+    def tables(self, work: Workspace) -> GraphTables:
+        return size.tables(work)
 
     def held_out(self, work: Workspace) -> list[HoldoutQuery]:
         ranker = work.run.ranker

@@ -1,0 +1,27 @@
+"""The n-grams of a text in plain Python, for counting how many there will be: `features.text` is what they really are."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+GRAMS = (2, 3, 4, 5)
+LONGEST = 200  # characters of a text that are read: bounds the work that one request can cause
+MOST_KEYS = 50_000  # distinct queries kept, the most asked first: bounds a version's size
+APOSTROPHES = frozenset("'’`´")
+
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_PLURAL = re.compile(r"^(..+[^s])s$")
+
+
+def cut(text: str) -> tuple[str, set[str]]:
+    """A text's key and its n-grams. They differ from the real ones in rare characters and Roman numerals."""
+    plain = unicodedata.normalize("NFKD", text[:LONGEST]).lower()
+    plain = "".join(c for c in plain if c not in APOSTROPHES and not unicodedata.combining(c))
+    words = [_PLURAL.sub(r"\1", word) for word in _WORD.findall(plain)]
+    key = "".join(words)
+    if not key:
+        return text.strip(), set()
+    framed = f"^{key}$"
+    found = {framed[at : at + size] for size in GRAMS for at in range(len(framed) - size + 1)}
+    return key, found | {f"w:{word}" for word in words}

@@ -1,0 +1,93 @@
+"""How large the tables of a search version will be, counted before anything is learnt: see `features.tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy import sparse
+
+from reshelve.examples.window import stream
+from reshelve.examples.workspace import Workspace
+from reshelve.features.grams import MOST_KEYS, cut
+from reshelve.model.graph_size import INT, GraphTables, texts_bytes
+
+_CODE_POINTS = 1_250_000  # of `features.text.letters`
+_TITLE, _CHOSEN, _SAYS, _ALIKE = (
+    INT * (1 + weights) for weights in (4, 4, 2, 1)
+)  # a posting: place and weights
+_GRAM = INT * (6 + 1 + 3)  # what is known of it, its number, and where its postings start in three tables
+_KEY = INT * 2
+_ITEM = INT * (
+    4 + 3 + 1 + 1 + 1
+)  # popularities, age and the like, prior, the softmax's bias, the place by id
+
+# Not the holdout; `norm` is the query in one spelling.
+_ASKED = """
+WITH asked AS (
+    SELECT norm FROM events WHERE part <> 'holdout' AND norm <> '' GROUP BY norm ORDER BY count(*) DESC, norm LIMIT $most
+)
+SELECT DISTINCT norm, item_id FROM events JOIN asked USING (norm) WHERE part <> 'holdout' ORDER BY norm, item_id
+"""
+
+
+def tables(work: Workspace) -> GraphTables:
+    """What the events before the holdout and the titles make."""
+    catalogue = work.catalogue
+    titles = [
+        "" if title == item else title for item, title in zip(catalogue.items, catalogue.titles, strict=True)
+    ]
+    chosen = (
+        (norm, catalogue.index[item])
+        for norm, item in stream(work.connection, _ASKED, {"most": MOST_KEYS})
+        if item in catalogue.index
+    )
+    return of_texts(catalogue.items, catalogue.titles, titles, chosen)
+
+
+def of_texts(
+    items: Sequence[str], shown: Sequence[str], titles: Iterable[str], chosen: Iterable[tuple[str, int]]
+) -> GraphTables:
+    """`shown`: the titles of answers; `titles`: what is read of them; `chosen`: query and place of an item, each pair once."""
+    grams: dict[str, int] = {}
+    postings = 0
+    for title in titles:
+        found = cut(title)[1]
+        postings += len(found)
+        for gram in found:
+            grams.setdefault(gram, len(grams))
+    in_titles = _grams_bytes(grams)
+    of_catalogue = (
+        2 * texts_bytes(items) + texts_bytes(shown) + _ITEM * len(items) + _TITLE * postings + in_titles
+    )
+    remembered = _remembered(grams, len(items), chosen) - in_titles
+    return GraphTables(of_catalogue + _CODE_POINTS, remembered)
+
+
+def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]]) -> int:
+    """All n-grams, those of queries included, and the postings of queries: as many as there are if all may be remembered."""
+    keys: dict[str, int] = {}
+    spelled: list[Sequence[int]] = []
+    pairs: list[tuple[int, int]] = []
+    known: dict[str, int] = {}
+    for text, item in chosen:
+        if text not in known:
+            key, found = cut(text)
+            known[text] = keys.setdefault(key, len(keys))
+            if known[text] == len(spelled):
+                spelled.append([grams.setdefault(gram, len(grams)) for gram in found])
+        pairs.append((known[text], item))
+    total = _grams_bytes(grams) + texts_bytes(keys) + _KEY * len(keys)
+    if not pairs:
+        return total
+    starts = np.cumsum([0, *map(len, spelled)])
+    columns = np.fromiter((gram for found in spelled for gram in found), np.int32, starts[-1])
+    of_keys = sparse.csr_matrix((np.ones(len(columns), np.int32), columns, starts), (len(keys), len(grams)))
+    places = np.array(pairs, np.int64).T
+    of_items = sparse.csr_matrix((np.ones(len(pairs), np.int32), places), (len(keys), items))
+    says = (of_keys.T.tocsr() @ of_items).nnz
+    return int(total + _ALIKE * of_keys.nnz + _CHOSEN * of_items.nnz + _SAYS * says)
+
+
+def _grams_bytes(grams: dict[str, int]) -> int:
+    return texts_bytes(grams) + _GRAM * len(grams)

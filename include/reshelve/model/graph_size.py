@@ -1,0 +1,113 @@
+"""How large a version's graph will be, by the shape of its model and what it holds: known before anything is trained.
+
+A version's weights, tables and strings are constants of one protobuf message, which may have MOST_BYTES. What is larger
+would be trained for hours, and then not be written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reshelve.model.description import Architecture, ModelForm
+
+MOST_BYTES = 2**31 - 1
+"""Of a protobuf message; it counts its own bytes in 32 bits."""
+
+FLOAT = "float32"
+_NUMBER = {FLOAT: 4, "bfloat16": 2, "int8": 1}
+INT = 4  # bytes of an int32, and of a float32
+# Operations and their names, and what the tokenizer does to each code point. They depend on no catalogue.
+_OPERATIONS = 400_000
+_PER_LAYER = 40_000
+_CODE_POINTS = 330_000
+
+
+@dataclass(frozen=True)
+class GraphTables:
+    """Bytes that a version holds beside its model. `catalogue`: by its items and their titles. `remembered`: at most, by what was asked."""
+
+    catalogue: int
+    remembered: int = 0
+
+
+@dataclass(frozen=True)
+class GraphSize:
+    """Bytes of a version's graph.
+
+    `items`: what grows with the catalogue. `least`: what every version of this base and catalogue has, however few layers
+    it keeps. `most`: with all layers and all that may be remembered. `served`: that at the precision of the
+    compression steps; steps are compared with the float version, which is written as well.
+    """
+
+    items: int
+    least: int
+    most: int
+    served: int
+
+    @classmethod
+    def of(cls, form: ModelForm, tokenizer: Path, tables: GraphTables, precision: str = FLOAT) -> GraphSize:
+        """`form` with the catalogue's size; `tokenizer` is the base's tokenizer.json."""
+        vocabulary = vocabulary_bytes(tokenizer)
+        fixed = vocabulary + _CODE_POINTS + _OPERATIONS
+
+        def whole(precision: str) -> int:
+            model = (
+                _words(form.architecture, precision)
+                + encoder_bytes(form, precision)
+                + head_bytes(form, precision)
+            )
+            return fixed + model + tables.catalogue + tables.remembered
+
+        return cls(
+            items=head_bytes(form) - head_bytes(form.model_copy(update={"items": 0})) + tables.catalogue,
+            least=vocabulary + _words(form.architecture) + head_bytes(form) + tables.catalogue,
+            most=whole(FLOAT),
+            served=whole(precision),
+        )
+
+    def items_that_fit(self, items: int) -> int:
+        """Of a catalogue of `items`, how many like them a version can have."""
+        room = MOST_BYTES - (self.least - self.items)
+        return max(0, int(room / self.items * items)) if self.items else items
+
+
+def head_bytes(form: ModelForm, precision: str = FLOAT) -> int:
+    """hidden [2H, H] and items [C, 2H] with their biases; rounded, each output has its range as well."""
+    width, items = form.architecture.hidden_size, form.items or 0
+    outputs = 2 * width + items
+    ranges = INT * outputs if precision == "int8" else 0
+    return (2 * width * width + 2 * width * items) * _bytes_of(precision) + INT * outputs + ranges
+
+
+def encoder_bytes(form: ModelForm, precision: str = FLOAT) -> int:
+    """All but the word embeddings, which `_words` counts: positions, and each layer's products, biases and norms."""
+    shape = form.architecture
+    width, inner = shape.hidden_size, shape.intermediate_size
+    products = 4 * width * width + 2 * width * inner
+    beside = 9 * width + inner  # biases, and two norms
+    layer = products * _bytes_of(precision) + INT * beside * (2 if precision == "int8" else 1) + _PER_LAYER
+    return INT * width * (form.max_length + 4) + shape.num_hidden_layers * layer
+
+
+def vocabulary_bytes(tokenizer: Path) -> int:
+    """Every token and its number, as a table that is looked up."""
+    vocabulary = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
+    return texts_bytes(vocabulary) + INT * len(vocabulary)
+
+
+def texts_bytes(texts: Iterable[str]) -> int:
+    """Texts as a protobuf message has them: UTF-8, behind a tag and their length."""
+    sizes = [len(text.encode()) for text in texts]
+    return sum(sizes) + sum(2 if size < 128 else 3 if size < 16_384 else 4 for size in sizes)
+
+
+def _bytes_of(precision: str) -> int:
+    return _NUMBER.get(precision, _NUMBER[FLOAT])  # of one that is not known: no more than that
+
+
+def _words(shape: Architecture, precision: str = FLOAT) -> int:
+    ranges = INT * shape.vocab_size if precision == "int8" else 0
+    return shape.vocab_size * shape.hidden_size * _bytes_of(precision) + ranges
