@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from reshelve import errors
+from reshelve.config.bases import listed
 from reshelve.config.ranker import ranker_names
 from reshelve.deployments.deployment_log import deployed_rankers
 from reshelve.lineage.run import Run, parse_partition
@@ -26,6 +27,10 @@ Partition = Annotated[str, typer.Option("--partition", "-p", help="The day, YYYY
 Values = Annotated[
     list[str] | None, typer.Option("--set", help="Override a ranker key: training.epochs=2. May be repeated.")
 ]
+Base = Annotated[
+    str | None,
+    typer.Option("--base", help="Start from this model of include/bases.yaml; any other name is refused."),
+]
 Begun = Annotated[
     str | None,
     typer.Option(
@@ -38,15 +43,21 @@ Source = Annotated[
     str, typer.Option("--source", "-s", help="A file in include/clickstreams/, without .yaml.")
 ]
 
+_BASE = "model.base"
 
-def overrides(values: list[str] | None) -> dict[str, Any]:
-    """`["training.epochs=2"]` → `{"training.epochs": 2}`. Raises ConfigurationError."""
+
+def overrides(values: list[str] | None, base: str | None = None) -> dict[str, Any]:
+    """`["training.epochs=2"]` → `{"training.epochs": 2}`; `base` by its source. Raises ConfigurationError."""
     found: dict[str, Any] = {}
     for value in values or []:
         path, equals, text = value.partition("=")
         if not equals or not path:
             raise errors.ConfigurationError(f"--set {value}: expected path=value, as in training.epochs=2")
         found[path] = yaml.safe_load(text)
+    if base is not None:
+        if _BASE in found:
+            raise errors.ConfigurationError(f"--base with --set {_BASE}", "one of them names the base model")
+        found[_BASE] = listed(base).source
     return found
 
 
@@ -69,13 +80,23 @@ def call(path: str, *arguments: Any, **keywords: Any) -> Any:
     return getattr(importlib.import_module(module), name)(*arguments, **keywords)
 
 
-def run_of(ranker: str, partition: str, values: list[str] | None, begun: str | None = None) -> Run:
-    """The run of a ranker file, with `--set`, on a day; or one that has begun, as it did. Raises ConfigurationError."""
+def run_of(
+    ranker: str,
+    partition: str,
+    values: list[str] | None,
+    begun: str | None = None,
+    base: str | None = None,
+) -> Run:
+    """The run of a ranker file, with `--set` and `--base`, on a day; or one that has begun, as it did.
+
+    Raises ConfigurationError.
+    """
     if begun is not None:
-        if values:
-            raise errors.ConfigurationError("--set with --run", "a night keeps the values it began with")
+        if values or base is not None:
+            said = "--set with --run" if values else "--base with --run"
+            raise errors.ConfigurationError(said, "a night keeps the values it began with")
         return go_on(require_ranker(ranker), partition, begun)
-    return Run.of(load_ranker(ranker, overrides(values)), parse_partition(partition))
+    return Run.of(load_ranker(ranker, overrides(values, base)), parse_partition(partition))
 
 
 def known_name(ranker: str) -> str:

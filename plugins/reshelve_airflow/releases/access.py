@@ -9,7 +9,11 @@ from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.base_auth_manager import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagDetails
+from airflow.api_fastapi.auth.managers.models.resource_details import (
+    AccessView,
+    DagAccessEntity,
+    DagDetails,
+)
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag, requires_access_view
 from airflow.configuration import conf
 from fastapi import Depends, Form, HTTPException, Path, Request, status
@@ -24,10 +28,27 @@ reader = requires_access_view(AccessView.WEBSITE)
 """Whoever is logged in and may see Airflow's pages; 401 for nobody."""
 
 
-def may_act(user: BaseUser, ranker: str) -> bool:
-    """Whether the user may edit the ranker's release DAG."""
-    details = DagDetails(id=f"release_{ranker}")
-    return get_auth_manager().is_authorized_dag(method="PUT", details=details, user=user)
+DAGS = {"release": "release", "approve": "approve", "hold": "withdraw", "rollback": "rollback"}
+"""A button (the last part of its path) → the DAG that it starts, whose id goes on with the ranker's name."""
+
+
+def dag_of(button: str, ranker: str) -> str:
+    """The DAG that a button starts: whoever may start that one may press it."""
+    return f"{DAGS[button]}_{ranker}"
+
+
+def buttons_of(user: BaseUser, ranker: str) -> frozenset[str]:
+    """The buttons that the user may press."""
+    return frozenset(
+        button
+        for button in DAGS
+        if get_auth_manager().is_authorized_dag(
+            method="POST",
+            access_entity=DagAccessEntity.RUN,
+            details=DagDetails(id=dag_of(button, ranker)),
+            user=user,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -50,12 +71,14 @@ def editor(
     ranker: RankerName,
     token: Annotated[str, Form(max_length=1000, description="From the page that has the form.")] = "",
 ) -> Shown:
-    """What the user was shown, where they may edit the ranker's release DAG and the post comes from a form of ours.
+    """What the user was shown, where they may start the DAG of this button and the post comes from a form of ours.
 
     The session is a cookie, which a browser also sends with another site's form: the token in the form is signed for
     this user and ranker, and the browser's own word about where the post comes from must not be another site.
     """
-    requires_access_dag(method="PUT", param_dag_id=f"release_{ranker}")(request, user)
+    button = request.scope["route"].path.rpartition("/")[2]
+    dag = dag_of(button, ranker)
+    requires_access_dag(method="POST", access_entity=DagAccessEntity.RUN, param_dag_id=dag)(request, user)
     origin = request.headers.get("origin")
     if origin and urlsplit(origin).netloc != request.headers.get("host"):
         raise _not_ours("this request comes from another site")
