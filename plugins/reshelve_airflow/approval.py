@@ -42,9 +42,7 @@ It is loaded next to the stable version and has passed the steps below. **Approv
 
 # Nobody but an operator starts a run of that type, so nobody names another requester than themselves. Airflow hands the
 # user on from a run to the runs that its tasks start.
-REQUESTER = (
-    "{{ (params.requested_by if dag_run.run_type == 'operator_triggered') or dag_run.triggering_user_name or '' }}"
-)
+REQUESTER = "{{ (params.requested_by if dag_run.run_type == 'operator_triggered') or dag_run.triggering_user_name or '' }}"
 
 
 class ReleaseOperator(ResumingOperator):

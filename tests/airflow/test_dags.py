@@ -220,7 +220,7 @@ print(sorted({(HEAVY | SLOW) - reads_rules!r} & set(sys.modules)))
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    paths = {"PYTHONPATH": str(HERE / "plugins")}
+    paths = {"PYTHONPATH": f"{HERE}/include:{HERE}/plugins"}
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **paths, **env},
@@ -239,7 +239,9 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
         pytest.param(("manual", "anna"), "ben", "anna", id="by hand, in another's name"),
         pytest.param(("operator_triggered", "anna"), None, "anna", id="by a night that anna started"),
         pytest.param(("operator_triggered", None), None, "", id="by a scheduled night"),
-        pytest.param(("operator_triggered", None), "ben", "ben", id="by the watch, what ben's release waited for"),
+        pytest.param(
+            ("operator_triggered", None), "ben", "ben", id="by the watch, what ben's release waited for"
+        ),
         pytest.param(("manual", None), "ben", "", id="by nobody that Airflow knows"),
     ],
 )

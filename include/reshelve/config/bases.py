@@ -22,7 +22,9 @@ from reshelve.settings import settings
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
 _PINNED = re.compile(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}")
 _FETCHED = re.compile(r"package:[A-Za-z_]\w*(\.\w+)*|s3://[\w.-]+/\S+")
-_EXPECTED = "expected package:NAME, s3://BUCKET/PREFIX, a directory, or NAME@COMMIT of the hub with all 40 digits"
+_EXPECTED = (
+    "expected package:NAME, s3://BUCKET/PREFIX, a directory, or NAME@COMMIT of the hub with all 40 digits"
+)
 
 
 def is_directory(uri: str) -> bool:
@@ -43,7 +45,9 @@ class ListedBase(Form):
     source: Annotated[str, StringConstraints(max_length=500), AfterValidator(_source)] = Field(
         description="package:NAME, s3://BUCKET/PREFIX, a directory, or a hub name with @ and a commit."
     )
-    why: str = Field(min_length=10, max_length=500, description="Why it may be used: where it is from, its licence.")
+    why: str = Field(
+        min_length=10, max_length=500, description="Why it may be used: where it is from, its licence."
+    )
     revision: str | None = Field(
         None, min_length=1, max_length=100, description="The revision that a version records; null: any."
     )

@@ -47,7 +47,9 @@ def resolve_base(uri: str, store: ObjectStore | None) -> BaseModel:
     """
     base = _fetched(uri, store)
     if why := not_as_listed(uri, base.revision, base.files):
-        raise MisfitError(BASE, f"{uri}: {why}", "the list says what was reviewed: fetch that, or review this")
+        raise MisfitError(
+            BASE, f"{uri}: {why}", "the list says what was reviewed: fetch that, or review this"
+        )
     return base
 
 

@@ -136,7 +136,9 @@ async def release(
     """Start `release_<ranker>`, where that would not refuse the version for good. What has to wait, its run waits for:
     a release that is held is remembered by the run, and begun when the hold ends.
     """
-    await refuse(require_releasable, board().store, seen, version, allow_older=allow_older, allow_held=allow_held)
+    await refuse(
+        require_releasable, board().store, seen, version, allow_older=allow_older, allow_held=allow_held
+    )
     conf = {
         "version": version,
         "reason": reason,
