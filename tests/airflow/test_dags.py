@@ -178,7 +178,9 @@ def test_a_new_ranker_file_makes_its_dags_and_a_broken_one_takes_no_others_away(
         "'retrain_ads'" in dags
         and "'release_ads'" in dags
         and "'retrain_search'" in dags
-        and "broken" not in dags
+        and "'retrain_broken'" not in dags
+        and "'release_broken'" not in dags
+        and "'rollback_broken'" in dags
     )
     assert "ranker_files.py" in errors and "broken.yaml:" in errors and "trainin" in errors
     assert "retrain.py" not in errors

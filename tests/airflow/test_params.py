@@ -29,6 +29,7 @@ from reshelve_airflow.params import (
     airflow_params,
     retrain_params,
 )
+from reshelve_airflow.policies import source_problems
 
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength")
 
@@ -234,6 +235,7 @@ def test_the_form_offers_the_listed_bases_and_goes_on_without_a_list(
     )
     two_bases.write_text("bases: [")
     assert airflow_params(retrain_params(recommend))["base"].schema["enum"] == [None]
+    assert [error.headline.partition(": ")[0] for error in source_problems()] == [f"{two_bases}:1"]
     with pytest.raises(ParamsError, match=r"bases\.yaml:1: "):
         retrain_params(recommend).read({"base": "minilm"})
 
