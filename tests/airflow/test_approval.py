@@ -23,7 +23,8 @@ def answered(option: str, name: str | None, released: dict[str, Any]) -> dict[st
         "responded_at": datetime.now(UTC), "responded_by_user": person,
     }  # fmt: skip
     ti = SimpleNamespace(xcom_pull=lambda task_ids: {"release": released}[task_ids])
-    return task.execute_complete({"ti": ti}, event)  # type: ignore[typeddict-item]
+    context: Any = {"ti": ti}
+    return task.execute_complete(context, event)
 
 
 def test_the_requesters_yes_fails_the_try_and_may_be_asked_again() -> None:

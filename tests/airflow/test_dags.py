@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -250,28 +251,30 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_who_requests_a_release_is_who_airflow_says(
     bag: DagBag, run: tuple[str, str | None], asked: str | None, found: str
 ) -> None:
-    task = dag(bag, "release_recommend").get_task("release")
-    assert "requested_by" not in task.option_params  # type: ignore[attr-defined]
+    task: Any = dag(bag, "release_recommend").get_task("release")
+    assert "requested_by" not in task.option_params
     kind, person = run
     context = {
         "params": SimpleNamespace(requested_by=asked),
         "dag_run": SimpleNamespace(run_type=DagRunType(kind), triggering_user_name=person, run_id="r"),
     }
-    said = task.render_template(task.options, context)  # type: ignore[attr-defined, arg-type]
+    said = task.render_template(task.options, context)
     assert (said["user"], said["by"]) == (found, person or "r")
-    decides = dag(bag, "approve_recommend").get_task("approve")
-    said = decides.render_template(decides.options, context)  # type: ignore[attr-defined, arg-type]
+    decides: Any = dag(bag, "approve_recommend").get_task("approve")
+    said = decides.render_template(decides.options, context)
     assert said == {"ranker": "recommend", "by": person or "r", "user": person or ""}
 
 
 def test_the_watch_hands_on_who_requested_what_waited(bag: DagBag) -> None:
     watch = dag(bag, "monitor")
-    conf = watch.get_task("release_recommend").conf  # type: ignore[attr-defined]
+    begins: Any = watch.get_task("release_recommend")
+    asks: Any = watch.get_task("retrain_recommend")
+    conf = begins.conf
     assert "watch_recommend" in conf["requested_by"]
     ti = SimpleNamespace(xcom_pull=lambda task_ids: {"watch_recommend": {"requested_by": "ben"}}[task_ids])
-    said = watch.get_task("release_recommend").render_template(conf["requested_by"], {"ti": ti})  # type: ignore[arg-type, typeddict-item]
+    said = begins.render_template(conf["requested_by"], {"ti": ti})
     assert said == "ben"
-    assert "requested_by" not in watch.get_task("retrain_recommend").conf  # type: ignore[attr-defined]
+    assert "requested_by" not in asks.conf
 
 
 def test_only_a_ranker_that_asks_for_it_waits_for_a_person(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_button_is_for_who_may_start_its_dag_of_this_ranker(
     ben: Any = SimpleNamespace(get_id=lambda: "2", get_name=lambda: "ben")
     monkeypatch.setattr(access, "get_auth_manager", lambda: manager)
     monkeypatch.setattr(security, "get_auth_manager", lambda: manager)
-    monkeypatch.setattr(security.DagModel, "get_team_name", lambda dag: None)
+    monkeypatch.setattr(f"{security.__name__}.DagModel.get_team_name", lambda dag: None)
     assert access.buttons_of(ben, RANKER) == {button} and access.buttons_of(ben, "search") == frozenset()
     app = application()
     monkeypatch.setattr(
