@@ -1,34 +1,73 @@
-"""
-### A person's word on a release under way
+"""What a person decides about one ranker's releases: `approve_<ranker>`, `withdraw_<ranker>`, `rollback_<ranker>`.
 
-`approve` lets a release that waits for a person go on: it is promoted at once. `withdraw` takes a release under way
-back: what is stable serves on, and the version stays published. Both name the version, so that a word said too late
-changes nothing. The Releases page starts them; where a run of `release_<ranker>` itself waits for an answer
-(*Required Actions*), it answers that run in their place. Without Airflow: `reshelve approve`, `reshelve withdraw`.
+Each ranker has its own, so that Airflow's permissions say who may decide about which. A ranker whose file is wrong has
+them too: it has to be possible to go back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from airflow.sdk import DAG
 
 from reshelve.config.ranker import ranker_names
-from reshelve_airflow.params import airflow_params, decision_params
+from reshelve_airflow.params import DecisionParams, Params, RollbackParams, airflow_params
 from reshelve_airflow.policies import by_hand
-from reshelve_airflow.verb import ReshelveOperator
+from reshelve_airflow.verb import ReshelveOperator, ResumingOperator
 
-Form = decision_params(ranker_names())
+APPROVE = """
+### Let a release that waits for a person go on
 
-DESCRIPTIONS = {
-    "approve": "Approve a waiting release",
-    "withdraw": "Withdraw a release under way",
-}
+The version is promoted at once. It is named, so that a word said too late changes nothing. Where the ranker file says
+`release.approval: another_person`, whoever requested the release is refused. The Releases page starts this DAG; where a
+run of the ranker's release DAG itself waits for an answer (*Required Actions*), it answers that run in its place.
+Without Airflow: `reshelve approve`.
+"""
 
-for verb, description in DESCRIPTIONS.items():
-    with DAG(verb, **by_hand(description, __doc__, airflow_params(Form))) as dag:
-        ReshelveOperator(
+WITHDRAW = """
+### Take a release under way back
+
+What is stable serves on, and the version stays published. It is named, so that a word said too late changes nothing. The
+Releases page starts this DAG; where a run of the ranker's release DAG itself waits for an answer (*Required Actions*),
+it answers that run in its place. Without Airflow: `reshelve withdraw`.
+"""
+
+ROLLBACK = """
+### Serve the previous version again
+
+Moves the ranker's pointer back to the version that served before, or to the one named by `to`. It takes seconds and needs
+no training. **Dry run is on by default**: the log says what would happen. Without Airflow:
+`reshelve rollback --ranker search --reason "…"`.
+"""
+
+USER = "{{ dag_run.triggering_user_name or '' }}"
+BY = "{{ dag_run.triggering_user_name or dag_run.run_id }}"
+
+
+def decisions(ranker: str) -> Iterator[DAG]:
+    """The DAGs of one ranker."""
+    yield decision(ranker, "approve", "approve a waiting release", APPROVE, DecisionParams)
+    yield decision(ranker, "withdraw", "withdraw a release under way", WITHDRAW, DecisionParams)
+    yield decision(ranker, "rollback", "serve a previous version again", ROLLBACK, RollbackParams)
+
+
+def decision(ranker: str, verb: str, description: str, doc: str, form: type[Params]) -> DAG:
+    """The DAG of one verb for one ranker."""
+    with DAG(
+        f"{verb}_{ranker}",
+        auto_register=False,
+        **by_hand(f"{ranker}: {description}", doc, airflow_params(form)),
+    ) as dag:
+        operator = ResumingOperator if verb == "rollback" else ReshelveOperator
+        known = {"user": USER} if verb == "approve" else {}
+        operator(
             task_id=verb,
             verb=verb,
-            options={"by": "{{ dag_run.triggering_user_name or dag_run.run_id }}"},
-            option_params=list(Form.model_fields),
+            options={"ranker": ranker, "by": BY, **known},
+            option_params=list(form.model_fields),
         )
-    globals()[dag.dag_id] = dag
+    return dag
+
+
+# No key is a name that Python code could have: a ranker's may be that of a function.
+globals().update({f"dag {dag.dag_id}": dag for name in ranker_names() for dag in decisions(name)})

@@ -53,11 +53,14 @@ def watch(ranker: Ranker) -> None:
         asked = AskedOperator(
             task_id=f"ask_{key}_{ranker.name}", look=look.output, key=key, owner=ranker.owner
         )
+        # Who requested what waited is no other person because the watch begins it.
+        said = f"{{{{ ti.xcom_pull(task_ids='{look.task_id}').get('requested_by') or '' }}}}"
+        who = {"requested_by": said} if key == "release" else {}
         asked >> TriggerDagRunOperator(
             task_id=f"{key}_{ranker.name}",
             trigger_dag_id=f"{key}_{ranker.name}",
             trigger_run_id=f"watch__{{{{ ti.xcom_pull(task_ids='{asked.task_id}') }}}}{another}",
-            conf={param: asked.output, **why},
+            conf={param: asked.output, **why, **who},
             logical_date=None,
             skip_when_already_exists=True,
             openlineage_inject_parent_info=False,

@@ -4,8 +4,8 @@
 Loads a published version beside the one that serves, probes it, takes it through the shadow and the shares that the
 ranker file asks for, promotes it, and waits until every agent reports that it serves. A release that is held (too few
 requests, no clear answer, a person has to approve: `reshelve approve`) is asked again by the task's retries, and later by
-running this DAG again with the same version; it goes on where it is. Where the ranker file says `release.approval: true`,
-the run waits for a person (*Required Actions*); no answer within `release.approval_hours` takes the release back. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand a version that was
+running this DAG again with the same version; it goes on where it is. Where the ranker file says `release.approval: true` (or
+`another_person`: not the one who requested the release), the run waits for a person (*Required Actions*); no answer within `release.approval_hours` takes the release back. `retrain_<ranker>` starts this DAG for a version the gate promoted; by hand a version that was
 held can be released with `allow_held`. One run at a time. An older partition does not replace a newer one unless
 `allow_older` is on.
 """
@@ -17,7 +17,13 @@ from datetime import timedelta
 from airflow.sdk import DAG
 
 from reshelve.config.ranker import Ranker
-from reshelve_airflow.approval import ANSWER, AskApprovalOperator, ConcludeOperator, ReleaseOperator
+from reshelve_airflow.approval import (
+    ANSWER,
+    REQUESTER,
+    AskApprovalOperator,
+    ConcludeOperator,
+    ReleaseOperator,
+)
 from reshelve_airflow.isolation import dags_of
 from reshelve_airflow.params import ReleaseParams, airflow_params
 from reshelve_airflow.policies import Tag, defaults, rankers
@@ -32,9 +38,10 @@ def release(ranker: Ranker) -> None:
         options={
             "ranker": ranker.name,
             "by": "{{ dag_run.triggering_user_name or dag_run.run_id }}",
+            "user": REQUESTER,
             **({"until-approval": True} if rules.approval else {}),
         },
-        option_params=list(ReleaseParams.model_fields),
+        option_params=[name for name in ReleaseParams.model_fields if name != "requested_by"],
     )
     if rules.approval:
         ask = AskApprovalOperator(

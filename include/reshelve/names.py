@@ -37,6 +37,8 @@ def _a(pattern: re.Pattern[str], what: str) -> AfterValidator:
 
 RankerName = Annotated[str, _a(_RANKER, "ranker's name")]
 """A small letter, then small letters, digits and underscores: it is a DAG's, a folder's and a served model's name too."""
+BaseName = Annotated[str, _a(_RANKER, "base model's name")]
+"""Of an entry in the list of base models: never what a package, a path, S3 or an owner's model on the hub is called."""
 Version = Annotated[int, Field(ge=1, le=NEWEST_VERSION)]
 """YYYYMMDD and three digits of attempt."""
 AgentName = Annotated[str, _a(_MACHINE, "agent's name")]

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     clickstreams_dir: Path = Field(
         PROJECT / "include" / "clickstreams", description="One mapping file per clickstream source."
     )
+    bases: Path = Field(
+        PROJECT / "include" / "bases.yaml",
+        description="The list of base models that the trigger form of a night offers.",
+    )
     expectations_dir: Path = Field(PROJECT / "include" / "expectations", description="Validation rules.")
     data: Path = Field(
         PROJECT.parent / "shared" / "data",

@@ -58,11 +58,12 @@ class NightOperator(VerbTask, BaseOperator):
         except ConfigurationError as error:
             raise AirflowFailException(f"{error.headline}: {error.detail}") from error
         partition, values = _partition(context), params.values(rounds=self.rounds, tuning=ranker.tuning)
-        self.log.info("partition %s, %s", partition, " ".join(values) or "the ranker file as it is")
+        said = [*values, *([f"base={params.base}"] if params.base else [])]
+        self.log.info("partition %s, %s", partition, " ".join(said) or "the ranker file as it is")
         refusal = release_refusal(
             context["dag_run"].run_type, automatic=ranker.release.automatic, asked=params.release
         )
-        options = {"partition": partition, "set": values}
+        options = {"partition": partition, "set": values, "base": params.base}
         if params.plan:
             self._plan(context, options, refusal)
         begun = checked(self.run_verb("begin", {"ranker": ranker.name, **options}), "begin", context)

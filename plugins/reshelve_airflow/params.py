@@ -21,9 +21,11 @@ from pydantic import (
     field_validator,
 )
 
-from reshelve.config.ranker import Data, Model, Ranker, Training
+from reshelve.config.bases import listed, read_bases
+from reshelve.config.ranker import Data, Ranker, Training
 from reshelve.config.tuning import Tuning
 from reshelve.config.waves import width
+from reshelve.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, Param
@@ -90,6 +92,15 @@ class Params(BaseModel):
         return found
 
 
+def _a_listed_base(name: str) -> str:
+    """The list as it is now: whoever starts a night by a form or the API may name nothing else."""
+    try:
+        listed(name)
+    except ConfigurationError as error:
+        raise ValueError(f"{error.headline}; {error.detail}") from error
+    return name
+
+
 class ClickstreamParams(Params):
     """`clickstream`; see `clickstream_params`."""
 
@@ -146,10 +157,8 @@ class RetrainParams(Params):
         **_as_in_file(Tuning, "max_cost"),
         description="Tuning stops when its trials have cost this much.",
     )
-    base: str | None = Field(
-        None,
-        **{"min_length": 1, "max_length": 500, **_as_in_file(Model, "base")},
-        description="Pretrained model: a hub name, s3://…, a local directory, or package:<installed package>.",
+    base: Annotated[str, AfterValidator(_a_listed_base)] | None = Field(
+        None, description="Pretrained model to start from, one of include/bases.yaml."
     )
     compression: Literal["unchanged", "int8", "bf16", "none"] = Field(
         "unchanged",
@@ -170,7 +179,7 @@ class RetrainParams(Params):
             "tuning.trials": self.trials,
             "tuning.max_minutes": self.tuning_minutes,
             "tuning.max_cost": self.tuning_cost,
-            "model.base": self.base,
+            "model.base": None if self.base is None else listed(self.base).source,
             "compression.steps": steps,
         }
         if self.trials is not None:
@@ -179,8 +188,9 @@ class RetrainParams(Params):
         return {path: value for path, value in found.items() if value is not None}
 
     def values(self, *, rounds: int, tuning: Tuning) -> list[str]:
-        """The same as `path=value`, as verbs take it."""
+        """The same as `path=value`, as verbs take it; `base` is an option of theirs, and checked again there."""
         changes = self.changes(rounds=rounds, tuning=tuning)
+        changes.pop("model.base", None)
         return [
             f"{path}={json.dumps(value) if isinstance(value, list) else value}"
             for path, value in changes.items()
@@ -194,6 +204,7 @@ def retrain_params(ranker: Ranker) -> type[RetrainParams]:
     bounds: dict[str, dict[str, Any]] = {"window_days": {"ge": max(2, least)}}
     if not tuning.space:
         bounds["trials"] = {"le": 0}
+    bounds["base"] = {"json_schema_extra": {"enum": [None, *_bases()]}}
     if not tuning.price_per_hour:  # refused by Airflow too, before there is a run
         bounds["tuning_cost"] = {"json_schema_extra": {"allOf": [{"type": "null"}]}}
     fields: dict[str, Any] = {}
@@ -216,6 +227,14 @@ def retrain_params(ranker: Ranker) -> type[RetrainParams]:
 
     validators: dict[str, Any] = {"payable": field_validator("tuning_cost")(payable)}
     return create_model("RetrainParams", __base__=RetrainParams, __validators__=validators, **fields)
+
+
+def _bases() -> list[str]:
+    """What the form offers: nothing while the list is wrong, of which `dags/ranker_files.py` tells."""
+    try:
+        return sorted(read_bases())
+    except ConfigurationError:
+        return []
 
 
 def _texts(ranker: Ranker) -> dict[str, str]:
@@ -268,9 +287,15 @@ class ReleaseParams(Params):
         description="The id of the night whose pinned ranker file sets the release rules; the night fills it in. "
         "Empty: the current file.",
     )
+    requested_by: str | None = Field(
+        None,
+        max_length=200,
+        description="Who requested the version whose release had to wait; the watch fills it in. Whoever starts the "
+        "run by hand has requested it.",
+    )
 
 
-def _one_of(names: Sequence[str], what: str = "ranker") -> AfterValidator:
+def _one_of(names: Sequence[str], what: str) -> AfterValidator:
     def known(name: str) -> str:
         if name not in names:
             raise ValueError(f"no such {what}; known: {', '.join(names)}")
@@ -294,39 +319,21 @@ def clickstream_params(sources: Sequence[str]) -> type[ClickstreamParams]:
     return SourceParams
 
 
-def decision_params(rankers: Sequence[str]) -> type[Params]:
-    """The form of `approve` and `withdraw`: a person's word on a release under way."""
+class DecisionParams(Params):
+    """`approve_<ranker>`, `withdraw_<ranker>`: a person's word on a release under way."""
 
-    class DecisionParams(Params):
-        """`approve`, `withdraw`."""
-
-        ranker: Annotated[str, _one_of(rankers)] = Field(
-            description="Whose release.", json_schema_extra={"enum": list(rankers)}
-        )
-        version: int = Field(ge=1, description="The version being released; any other is not touched.")
-        reason: str = Field("", max_length=500, description="The reason; recorded in the deployment log.")
-        if_sequence: IfSequence = None
-
-    return DecisionParams
+    version: int = Field(ge=1, description="The version being released; any other is not touched.")
+    reason: str = Field("", max_length=500, description="The reason; recorded in the deployment log.")
+    if_sequence: IfSequence = None
 
 
-def rollback_params(rankers: Sequence[str]) -> type[Params]:
-    """The form of `rollback`: its rankers are those that have a file."""
+class RollbackParams(Params):
+    """`rollback_<ranker>`."""
 
-    class RollbackParams(Params):
-        """`rollback`."""
-
-        ranker: Annotated[str, _one_of(rankers)] = Field(
-            description="The ranker whose version to roll back.", json_schema_extra={"enum": list(rankers)}
-        )
-        to: int | None = Field(
-            None, ge=1, description="The version to roll back to. Empty: the previous one."
-        )
-        reason: str = Field("", max_length=500, description="The reason; recorded in the deployment log.")
-        if_sequence: IfSequence = None
-        dry_run: bool = Field(True, description="Only show what would happen. Switch it off to roll back.")
-
-    return RollbackParams
+    to: int | None = Field(None, ge=1, description="The version to roll back to. Empty: the previous one.")
+    reason: str = Field("", max_length=500, description="The reason; recorded in the deployment log.")
+    if_sequence: IfSequence = None
+    dry_run: bool = Field(True, description="Only show what would happen. Switch it off to roll back.")
 
 
 def airflow_params(form: type[Params]) -> dict[str, Param]:

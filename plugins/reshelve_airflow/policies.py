@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from reshelve.config.bases import read_bases
 from reshelve.config.named_files import misnamed, names
 from reshelve.config.ranker import Ranker, ranker_names, read_ranker
 from reshelve.errors import ConfigurationError
@@ -59,8 +60,8 @@ def defaults(owner: str = "reshelve") -> dict[str, Any]:
 def by_hand(description: str, doc: str | None, params: Mapping[str, Param]) -> dict[str, Any]:
     """The arguments of a DAG that only people and pages start, to act on what serves: never paused, and nobody's run waits.
 
-    One DAG is for all rankers: a run that waits for the agents of one must not keep another's back. Two runs for the same
-    ranker are told apart by the pointer, which moves for one of them.
+    A run that waits for agents must not keep the next decision back. Two runs at once are told apart by the pointer, which
+    moves for one of them.
     """
     return {
         "description": description,
@@ -111,11 +112,18 @@ def sources() -> list[str]:
 
 
 def source_problems() -> list[ConfigurationError]:
-    """Mapping and rule files that have no name to be known by, or say what cannot be. Their SQL is tried where it is run."""
+    """Mapping and rule files that have no name to be known by, or say what cannot be, and a wrong list of base models.
+
+    Their SQL is tried where it is run.
+    """
     from reshelve.raw.sources import load_source
     from reshelve.validation.rules import read_rules  # one DAG file asks: the others need not wait for DuckDB
 
     found = []
+    try:
+        read_bases()
+    except ConfigurationError as error:
+        found.append(error)
     readers = {settings().clickstreams_dir: load_source, settings().expectations_dir: read_rules}
     for directory, read in readers.items():
         found += misnamed(directory)

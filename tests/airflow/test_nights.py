@@ -17,6 +17,7 @@ from reshelve.pipeline.pinned_night import LONGEST_NIGHT, begun
 from reshelve.pipeline.references import load_ranker
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
+from reshelve_airflow.child import Child, verb_command
 from reshelve_airflow.nights import NightOperator
 from reshelve_airflow.params import retrain_params
 from reshelve_airflow.policies import rankers
@@ -87,8 +88,32 @@ def test_a_night_keeps_its_dags_while_its_file_is_wrong(file: Path) -> None:
     assert "recommend" not in [ranker.name for ranker in rankers()[0]]
 
 
-def test_a_file_that_does_not_fit_begins_no_night(file: Path, store: ObjectStore) -> None:
-    asked = {"base": "package:no_such_package"}
+def test_a_form_begins_no_night_from_a_base_that_is_not_listed(
+    file: Path, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever Airflow let through: by the form again, by the verb again, and a listed one that is not there."""
+    with pytest.raises(AirflowFailException, match="is not in the list of base models"):
+        night(base="s3://somebody/bucket")
+    bases = tmp_path / "bases.yaml"
+    bases.write_text("bases: {gone: {source: 'package:no_such_package', why: a package that is away}}")
+    monkeypatch.setenv("RESHELVE_BASES", str(bases))
+    settings.cache_clear()
     with pytest.raises(AirflowFailException, match="no_such_package"):
-        night(**asked)
+        night(base="gone")
     assert not list(store.list("runs/"))
+    command = verb_command("begin", {"ranker": "recommend", "partition": DAY, "base": "s3://somebody/bucket"})
+    outcome = Child(command).run(lambda _: None)
+    assert outcome.code == 78 and "is not in the list of base models" in outcome.headline
+    assert not list(store.list("runs/"))
+
+
+def test_a_listed_base_is_pinned_by_what_it_stands_for(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases = tmp_path / "bases.yaml"
+    bases.write_text("bases: {other: {source: 's3://models/other/', why: it is another one}}")
+    monkeypatch.setenv("RESHELVE_BASES", str(bases))
+    settings.cache_clear()
+    said = night(base="other")
+    bases.write_text("bases: {other: {source: 's3://models/newer/', why: it is a newer one}}")
+    assert begun("recommend", DAY, said["run"]).ranker.model.base == "s3://models/other/"

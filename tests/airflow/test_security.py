@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
+from airflow.api_fastapi.core_api import security
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
 from tests.airflow.platform_here import AirflowHere
 from tests.deployed import put_state
 
@@ -27,6 +29,8 @@ from reshelve.store.keys import make
 from reshelve.store.objects import ObjectStore
 from reshelve.store.verdicts import signed_manifest
 from reshelve_airflow.plugin import PREFIX, ReshelvePlugin
+from reshelve_airflow.releases import access
+from reshelve_airflow.releases.access import DAGS, dag_of
 
 # (method, path) → what a viewer may. Nobody may do anything anywhere.
 ENDPOINTS = {
@@ -86,7 +90,7 @@ def test_nobody_acts_without_a_name(monkeypatch: pytest.MonkeyPatch, who: str | 
 
     asked: list[str] = []
 
-    def is_authorized_dag(*, method: str, details: DagDetails, user: Any) -> bool:
+    def is_authorized_dag(*, method: str, access_entity: Any, details: DagDetails, user: Any) -> bool:
         asked.append(f"{method} {details.id}")
         return True
 
@@ -94,9 +98,45 @@ def test_nobody_acts_without_a_name(monkeypatch: pytest.MonkeyPatch, who: str | 
         access, "get_auth_manager", lambda: SimpleNamespace(is_authorized_dag=is_authorized_dag)
     )
     user: Any = SimpleNamespace(get_id=lambda: who)
-    assert access.may_act(user, RANKER) is acts
+    assert bool(access.buttons_of(user, RANKER)) is acts
     assert access.may_see(user, RANKER) is True
-    assert asked[-1] == f"GET release_{RANKER}" and ("PUT release_recommend" in asked) is acts
+    assert asked[-1] == f"GET release_{RANKER}" and ("POST approve_recommend" in asked) is acts
+
+
+class OneDag:
+    """An auth manager with permissions per DAG, as FAB or Keycloak have them."""
+
+    def __init__(self, dag: str) -> None:
+        self.dag = dag
+
+    def is_authorized_dag(self, *, method: str, access_entity: Any, details: Any, user: Any) -> bool:
+        return access_entity is not None and (method, access_entity.value, details.id) == (
+            "POST",
+            "RUN",
+            self.dag,
+        )
+
+
+@pytest.mark.parametrize("button", list(DAGS))
+def test_a_button_is_for_who_may_start_its_dag_of_this_ranker(
+    button: str, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the real dependency of every route: what is not allowed is refused before anything else is looked at."""
+    manager = OneDag(dag_of(button, RANKER))
+    ben: Any = SimpleNamespace(get_id=lambda: "2", get_name=lambda: "ben")
+    monkeypatch.setattr(access, "get_auth_manager", lambda: manager)
+    monkeypatch.setattr(security, "get_auth_manager", lambda: manager)
+    monkeypatch.setattr(f"{security.__name__}.DagModel.get_team_name", lambda dag: None)
+    assert access.buttons_of(ben, RANKER) == {button} and access.buttons_of(ben, "search") == frozenset()
+    app = application()
+    monkeypatch.setattr(
+        app, "dependency_overrides", {access.reader: lambda: None, security.get_user: lambda: ben}
+    )
+    client = TestClient(app)
+    for other in DAGS:
+        answer = client.post(f"/releases/{RANKER}/{other}", data=FORM)
+        assert answer.status_code == 403
+        assert ("the form is too old or invalid" in answer.text) is (other == button), answer.text
 
 
 @dataclass(frozen=True)
@@ -239,7 +279,8 @@ class TestOnTheRunningPlatform:
                 stolen = {**FORM, "token": analyst.token()}
                 assert viewer.post(path_of(path), FORM).status == 403, path
                 assert viewer.post(path_of(path), stolen).status == 403, path
-        for dag in (f"release_{RANKER}", "approve", "withdraw", "rollback"):
+        for button in DAGS:
+            dag = dag_of(button, RANKER)
             assert runs(airflow_here, dag) == []
 
     @pytest.mark.usefixtures("published")
@@ -248,9 +289,7 @@ class TestOnTheRunningPlatform:
     ) -> None:
         analyst = Person(airflow_here, "analyst")
         form = {**FORM, "to": "20110828001", "token": analyst.token()}
-        actions = {
-            "approve": "approve", "hold": "withdraw", "rollback": "rollback", "release": f"release_{RANKER}",
-        }  # fmt: skip
+        actions = {button: dag_of(button, RANKER) for button in ("approve", "hold", "rollback", "release")}
         for dag in actions.values():  # whose runs would move the pointer, and the page be out of date
             airflow_here.call("PATCH", f"/dags/{dag}", {"is_paused": True})
         request.addfinalizer(lambda: not_to_run(airflow_here, list(actions.values())))
@@ -262,7 +301,7 @@ class TestOnTheRunningPlatform:
             assert run["triggering_user_name"] == "analyst"
             page = analyst.send("GET", answer.headers["location"])
             assert page.status == 200 and f"{dag} was started" in page.body, answer.headers["location"]
-        (rolled,) = runs(airflow_here, "rollback")
+        (rolled,) = runs(airflow_here, f"rollback_{RANKER}")
         assert rolled["conf"]["dry_run"] is False and rolled["conf"]["to"] == 20110828001
         assert rolled["conf"]["if_sequence"] == 1
 
@@ -279,11 +318,11 @@ class TestOnTheRunningPlatform:
         self, airflow_here: AirflowHere, change: dict[str, str]
     ) -> None:
         analyst = Person(airflow_here, "analyst")
-        before = len(airflow_here.runs("rollback"))
+        before = len(airflow_here.runs(f"rollback_{RANKER}"))
         form = {**FORM, "token": change.get("token", analyst.token())}
         headers = {name: value for name, value in change.items() if name != "token"}
         assert analyst.post(f"/releases/{RANKER}/rollback", form, **headers).status == 403
-        assert len(airflow_here.runs("rollback")) == before
+        assert len(airflow_here.runs(f"rollback_{RANKER}")) == before
 
     def test_a_token_is_one_person_s_and_one_ranker_s(self, airflow_here: AirflowHere) -> None:
         analyst, admin = Person(airflow_here, "analyst"), Person(airflow_here, "admin")

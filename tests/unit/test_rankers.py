@@ -128,6 +128,7 @@ CONTRADICTIONS = {
     "never early": ("training:\n  validations: 2\n  patience: 3", "patience", "never stops early"),
     "deeper than the model": ("model:\n  layers: 2\ncompression:\n  steps:\n  - step: distil\n    layers: 2", "    layers: 2", "fewer than the model"),
     "prunes nothing": ("compression:\n  steps:\n  - step: prune\n    feed_forward: 0", "feed_forward", "above 0"),
+    "approved by nobody known": ("release:\n  approval: anybody", "approval", "expected true, false or another_person"),
     "shares fall": ("release:\n  canary:\n    shares: [0.3, 0.1]", "shares", "rising"),
     "nothing replayed": ("release:\n  shadow:\n    min_agreement: 0.5", "min_agreement", "nothing is replayed"),
     "clicks of nobody": ("release:\n  canary:\n    clicks:\n      max_drop: 0.1", "max_drop", "canary.shares"),

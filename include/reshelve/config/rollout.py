@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from reshelve.config.yaml_models import Form, Share, misfit
 
@@ -89,10 +89,10 @@ class Release(Form):
         description="Rows that one request may have; more are refused. null: 64 questions (next_item, search), 1024 "
         "candidates (pair, and `score` of search).",
     )
-    approval: bool = Field(
+    approval: bool | Literal["another_person"] = Field(
         False,
         description="Wait for a person's approval before the promotion: in Required Actions, on the Releases "
-        "page or with `reshelve approve`.",
+        "page or with `reshelve approve`. another_person: who requested the release may not approve it.",
     )
     approval_hours: float = Field(
         12,
@@ -109,12 +109,20 @@ class Release(Form):
     canary: Canary = Canary()  # type: ignore[call-arg]
 
     def steps(self) -> dict[str, Any]:
-        """What a release has between the probe and the promotion: `shadow`, `shares`, `approval`."""
+        """What a release has between the probe and the promotion: `shadow`, `shares`, `approval`, `another_person`."""
         return {
             "shadow": self.shadow.requests > 0,
             "shares": self.canary.shares,
-            "approval": self.approval,
+            "approval": bool(self.approval),
+            "another_person": self.approval == "another_person",
         }
+
+    @field_validator("approval", mode="before")
+    @classmethod
+    def _who_approves(cls, value: Any) -> Any:
+        if not isinstance(value, bool) and value != "another_person":
+            raise ValueError("expected true, false or another_person")
+        return value
 
     @model_validator(mode="after")
     def _shares_rise(self) -> Release:

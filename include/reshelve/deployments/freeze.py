@@ -28,6 +28,7 @@ class Hold(BaseModel):
     at: datetime
     cause: str = Field("", description="What the watch found; empty: a person holds.")
     waiting: Version | None = Field(None, description="The newest version whose release it stopped.")
+    requested_by: str = Field("", description="Who requested that release; empty: nobody, a schedule.")
 
 
 def hold_key(ranker: str) -> str:
@@ -68,17 +69,30 @@ def lift(store: ObjectStore, ranker: str) -> Hold | None:
     return found
 
 
-def remember_waiting(store: ObjectStore, ranker: str, version: int) -> None:
-    """Write down in the hold that a version waits for its end. A hold that changed or went meanwhile is left alone."""
-    _wait(store, ranker, lambda waiting: version if waiting is None else max(waiting, version))
+def remember_waiting(store: ObjectStore, ranker: str, version: int, requested_by: str = "") -> None:
+    """Write down in the hold that a version waits for its end, and who requested its release: that person does not become
+    another one by the watch that begins it. A hold that changed or went meanwhile is left alone.
+    """
+
+    def later(held: Hold) -> Hold:
+        if held.waiting is not None and held.waiting >= version:
+            return held
+        return held.model_copy(update={"waiting": version, "requested_by": requested_by})
+
+    _change(store, ranker, later)
 
 
 def forget_waiting(store: ObjectStore, ranker: str, version: int) -> None:
     """A version that was taken back does not wait any more: the end of the hold would release it against that word."""
-    _wait(store, ranker, lambda waiting: None if waiting == version else waiting)
+
+    def without(held: Hold) -> Hold:
+        gone = {"waiting": None, "requested_by": ""}
+        return held.model_copy(update=gone) if held.waiting == version else held
+
+    _change(store, ranker, without)
 
 
-def _wait(store: ObjectStore, ranker: str, change: Callable[[int | None], int | None]) -> None:
+def _change(store: ObjectStore, ranker: str, change: Callable[[Hold], Hold]) -> None:
     found = store.get(hold_key(ranker))
     try:
         held = None if found is None else Hold.model_validate_json(found.body)
@@ -86,11 +100,10 @@ def _wait(store: ObjectStore, ranker: str, change: Callable[[int | None], int | 
         return  # whoever asks whether releases are held is told
     if found is None or held is None:
         return
-    waiting = change(held.waiting)
-    if waiting != held.waiting:
-        document = held.model_copy(update={"waiting": waiting}).model_dump(mode="json")
+    wanted = change(held)
+    if wanted != held:
         with suppress(PreconditionFailedError):
-            store.put_json(hold_key(ranker), document, if_match=found.etag)
+            store.put_json(hold_key(ranker), wanted.model_dump(mode="json"), if_match=found.etag)
 
 
 def require_no_hold(store: ObjectStore, ranker: str) -> None:

@@ -28,9 +28,20 @@ def event_of(entry: Entry) -> Event | None:
         return None
 
 
+def contradiction(entry: Entry) -> str:
+    """Why an entry is wrong by itself, whatever was before it; empty where it is not."""
+    if event_of(entry) is not Event.APPROVE or entry.pointer.plan.may_approve(entry.pointer.by):
+        return ""
+    return f"{entry.pointer.by} requested this release, and another person has to approve it"
+
+
 def misfit(before: Pointer, entry: Entry) -> str:
     """Why a move does not follow from the state before it; empty where it does."""
     event, now = event_of(entry), entry.pointer
+    if why := contradiction(entry):
+        return why
+    if event is Event.PROMOTE and not before.plan.may_approve(before.by):
+        return f"{before.by}, who requested this release, let it go on, and another person has to approve it"
     if event is None:
         return f"{entry.action!r} is no move that is known here"
     try:

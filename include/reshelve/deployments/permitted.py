@@ -184,5 +184,6 @@ def left_out(asked: ReleaseSteps | None, plan: Plan) -> str:
         "the shadow": asked.shadow and not plan.shadow,
         f"the canary ({shares})": bool(wide),
         "a person's approval": asked.approval and not plan.approval,
+        "another person's approval": asked.another_person and not plan.another_person,
     }
     return " and ".join(words for words, is_missing in missing.items() if is_missing)

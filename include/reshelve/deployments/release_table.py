@@ -59,6 +59,8 @@ class Plan(BaseModel):
     shadow: bool = False
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     approval: bool = False
+    another_person: bool = Field(False, description="Who requested the release may not approve it.")
+    requested_by: str = Field("", description="Who that is; empty: nobody, as where a schedule requested it.")
     allow_held: bool = Field(False, description="A person lets a version serve that the gate held.")
 
     @field_validator("shares")
@@ -67,6 +69,11 @@ class Plan(BaseModel):
         if list(shares) != sorted(set(shares)):
             raise ValueError("shares have to rise")
         return shares
+
+    def may_approve(self, name: str) -> bool:
+        """Whether somebody of that name may approve the release. Upper and lower case make no other person."""
+        asked = self.another_person and self.requested_by
+        return not asked or name.strip().casefold() != self.requested_by.strip().casefold()
 
 
 @dataclass(frozen=True)

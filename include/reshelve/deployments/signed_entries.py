@@ -19,7 +19,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from reshelve.deployments.legality import misfit, roles_for
+from reshelve.deployments.legality import contradiction, misfit, roles_for
 from reshelve.deployments.pointer import Entry, Pointer
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.logs import logger
@@ -139,7 +139,7 @@ def read_many(store: ObjectStore, ranker: str, numbers: Iterable[int]) -> list[S
 
 
 def check_signed(stored: StoredEntry, trusted: Trust) -> Entry:
-    """The entry, where a mover signed it who may make this move. Raises DataError."""
+    """The entry, where a mover signed it who may make this move, and it does not contradict itself. Raises DataError."""
     entry = stored.entry
     check_signature(
         stored.document,
@@ -150,6 +150,8 @@ def check_signed(stored: StoredEntry, trusted: Trust) -> Entry:
         signed_at=entry.pointer.moved_at,
         stored_at=stored.stored_at,
     )
+    if why := contradiction(entry):
+        raise DataError(f"{stored.key} is not a legal move", why)
     return entry
 
 

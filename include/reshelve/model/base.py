@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reshelve.errors import ConfigurationError, TryAgainError
+from reshelve.config.bases import not_as_listed
+from reshelve.errors import ConfigurationError, MisfitError, TryAgainError
 from reshelve.files import digest_of_file
 from reshelve.logs import logger
-from reshelve.model.base_home import home_of, require_files
+from reshelve.model.base_home import BASE, home_of, require_files
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 
@@ -41,9 +42,18 @@ def resolve_base(uri: str, store: ObjectStore | None) -> BaseModel:
     """The base model that `model.base` names, with the digests of its files.
 
     `package:NAME`, a local directory (begins with `/`, `.` or `~`), `s3://bucket/prefix`, or a hub name with an
-    optional `@revision`. Raises ConfigurationError where there is no such model or it has no safetensors weights,
-    TryAgainError where the store or the hub is away.
+    optional `@revision`. Raises ConfigurationError where there is no such model, it has no safetensors weights, or it is not
+    what the list of bases says of it; TryAgainError where the store or the hub is away.
     """
+    base = _fetched(uri, store)
+    if why := not_as_listed(uri, base.revision, base.files):
+        raise MisfitError(
+            BASE, f"{uri}: {why}", "the list says what was reviewed: fetch that, or review this"
+        )
+    return base
+
+
+def _fetched(uri: str, store: ObjectStore | None) -> BaseModel:
     home = home_of(uri)
     if home is not None:
         name = uri.removeprefix("package:")

@@ -6,15 +6,14 @@ Only safetensors weights are accepted: a pickle runs code of whoever wrote it.
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from reshelve.config.bases import HUB_NAME, is_directory
 from reshelve.errors import MisfitError
 from reshelve.settings import PROJECT
 
 BASE = "model.base"
-HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -37,11 +36,6 @@ def home_of(uri: str) -> Path | None:
         )
     require_files(uri, (entry.name for entry in home.iterdir() if entry.is_file()))
     return home
-
-
-def is_directory(uri: str) -> bool:
-    """Whether `model.base` names a directory of this machine."""
-    return uri.startswith(("/", ".", "~"))
 
 
 def require_files(uri: str, names: Iterable[str]) -> None:

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from reshelve.config.bases import is_directory
 from reshelve.errors import MisfitError, TryAgainError
 from reshelve.kept import forget_unused
 from reshelve.model.base import BaseModel, described, resolve_base
-from reshelve.model.base_home import is_directory
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 

@@ -93,6 +93,7 @@ def look(ranker: Ranker, *, now: datetime | None = None, dry_run: bool = False) 
         observation,
         retrain=learn_from if retraining else None,
         release=_asked_again(seen, decision, joined, memory) if lifted is None else lifted.waiting,
+        requested_by=seen.pointer.plan.requested_by if lifted is None else lifted.requested_by,
     )
 
 

@@ -15,9 +15,13 @@ def tell(
     *,
     retrain: date | None = None,
     release: int | None = None,
+    requested_by: str = "",
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Write the block to stderr, where logs go; the result of the verb."""
+    """Write the block to stderr, where logs go; the result of the verb.
+
+    `requested_by`: who requested the release of the version `release`, where another person has to approve it.
+    """
     decision = observation.decision
     assert decision is not None
     headline = f"{observation.ranker}: {decision.condition.value} → {decision.action.value}"
@@ -33,6 +37,7 @@ def tell(
         "alert": decision.alert,
         "retrain": None if retrain is None else retrain.isoformat(),
         "release": release,
+        "requested_by": requested_by,
         "held": observation.held,
         "findings": [f"{finding.condition.value}: {finding.reason}" for finding in observation.findings],
         "at": observation.at.isoformat(timespec="seconds"),

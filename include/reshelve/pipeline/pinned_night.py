@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from reshelve.config.bases import is_directory
 from reshelve.config.ranker import Ranker, read_ranker
 from reshelve.errors import ConfigurationError
 from reshelve.lineage.run import Result, Run, code_version, parse_partition
 from reshelve.logs import logger
-from reshelve.model.base_home import is_directory
 from reshelve.pipeline import pinned_code
 from reshelve.pipeline.changed import changed, said
 from reshelve.settings import settings

@@ -30,6 +30,7 @@ from reshelve.deployments.release_table import Event, Plan, ReleaseState
 from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
 from reshelve.logs import logger
 from reshelve.protocol.reports import Report
+from reshelve.rollout.approvers import approver
 from reshelve.rollout.canary_analysis import StepAnalysis, StepOutcome
 from reshelve.rollout.fleet import require_live, summary, wait_for_label
 from reshelve.rollout.steps import STAGES, ReleaseStep, Work
@@ -81,6 +82,7 @@ def release(
     version: int,
     *,
     by: str,
+    requested_by: str = "",
     reason: str = "",
     allow_older: bool = False,
     allow_held: bool = False,
@@ -94,7 +96,9 @@ def release(
 
     The answer's `state`: promoted; unchanged (it was stable already); rolled_back (a step showed that it must not
     serve; the version before serves on, `headline` says why); held (a step cannot tell yet, a person has to
-    approve (then `awaits_approval` is true), or releases came to be held: the same call goes on from there).
+    approve (then `awaits_approval` is true, and `requested_by` who may not, where another person has to), or releases came to
+    be held: the same call goes on from there). `requested_by`: who requests it, empty for nobody (`approvers.requester`); a
+    release under way keeps who did.
     `resume`: this is such a call; what somebody took back meanwhile is then not offered again. `if_sequence`: begin
     only where nobody else has moved the pointer since that move (MovedError). Raises ConfigurationError or DataError where the version may not be released, TryAgainError where agents are away or slow,
     another release is under way, or releases are frozen. `role`: whose key signs; a version that the gate held needs a person's.
@@ -113,13 +117,14 @@ def release(
             _require_not_taken_back(store, pointer, version)
         if if_sequence is not None:
             _require_own_moves(store, pointer, if_sequence, version, by)
-        remember_waiting(store, name, version)
+        remember_waiting(store, name, version, requested_by)
         require_no_hold(store, name)
         if pointer.sequence:
             require_live(store, name)
         mover = _Mover(store, name, by, role)
         pointer = _take_over(mover, pointer, version, steps)
-        offer = Offer(version, _plan(ranker, held=manifest.gate.verdict != "promote"))
+        held = manifest.gate.verdict != "promote"
+        offer = Offer(version, _plan(ranker, held=held, requested_by=requested_by))
         expected = None if if_sequence is None else pointer.sequence
         with working(store, name, version, by):
             pointer = mover.move(offer, reason or "release", expected)
@@ -129,7 +134,8 @@ def release(
             now = settle(store, name)
             waits = now is not None and (now.canary, now.state) == (version, ReleaseState.APPROVAL)
             found = _result(name, version, state, steps, require_live(store, name), why)
-            return {**found, "awaits_approval": waits, "sequence": now.sequence if now else 0}
+            asked = {"requested_by": now.plan.requested_by} if now is not None and waits else {}
+            return {**found, **asked, "awaits_approval": waits, "sequence": now.sequence if now else 0}
         pointer = settle(store, name) or pointer
     reports = wait_for_label(store, name, pointer, version)
     steps.add("serve", f"{len(reports)} agents answer with {version} as stable")
@@ -153,8 +159,9 @@ def require_releasable(
         Offer(version).apply(pointer)
 
 
-def _plan(ranker: Ranker, *, held: bool) -> Plan:
-    return Plan(**ranker.release.steps(), allow_held=held)
+def _plan(ranker: Ranker, *, held: bool, requested_by: str) -> Plan:
+    steps = ranker.release.steps()
+    return Plan(**steps, requested_by=requested_by if steps["another_person"] else "", allow_held=held)
 
 
 def _take_over(mover: _Mover, pointer: Pointer, version: int, steps: _Steps) -> Pointer:
@@ -185,7 +192,7 @@ def _go(
     store, name = mover.store, ranker.name
     while pointer.stable != version:
         if (hold := read_hold(store, name)) is not None:
-            remember_waiting(store, name, version)
+            remember_waiting(store, name, version, pointer.plan.requested_by)
             steps.add("hold", hold.reason)
             return "held", f"{name} version {version} waits: releases are frozen: {hold.reason}"
         if pointer.state is ReleaseState.READY:
@@ -267,15 +274,25 @@ def _log(mover: _Mover, pointer: Pointer, version: int, stage: ReleaseStep, foun
 
 
 def approve(
-    ranker: Ranker, version: int, *, by: str, reason: str = "", if_sequence: int | None = None
+    ranker: Ranker,
+    version: int,
+    *,
+    by: str,
+    user: str | None = None,
+    reason: str = "",
+    if_sequence: int | None = None,
 ) -> dict[str, Any]:
     """A person lets a release that waits for approval go on, and it is promoted at once.
 
-    Raises TryAgainError where the release does not wait for a person yet, or releases are frozen, DataError where it was
-    taken back, or where others moved the pointer since move `if_sequence`.
+    `user`: who is logged in to Airflow; None in a shell (`approvers`). Raises TryAgainError where the release does not wait
+    for a person yet, or releases are frozen, DataError where it was taken back, or where others moved the pointer since
+    move `if_sequence`, ConfigurationError where another person has to approve it.
     """
     store, name, words = object_store(), ranker.name, reason or "approved"
     require_no_hold(store, name)
+    pointer = settle(store, name)
+    if pointer is not None and pointer.canary == version:
+        by = approver(pointer, user, by)
     moved = _Mover(store, name, by, Role.PERSON).move(Approve(version), words, if_sequence)
     # Its offer is not this person's word: what is taken back from here on stays back.
     return release(

@@ -64,6 +64,16 @@ def describe() -> dict[str, Any]:
     }
 
 
+def holder(role: Role = Role.PERSON) -> str:
+    """Whose key of a role is here, by the name that the trusted keys give it; empty: nobody's that has a name."""
+    try:
+        name = signatures.key_name(signatures.signing_key(role).public_key())
+        key = signatures.trust().keys.get(name)
+    except ConfigurationError:  # whoever signs with it is told
+        return ""
+    return key.name if key is not None and key.name != key.key else ""
+
+
 def _name_of(role: Role) -> str | None:
     if not signatures.signing_key_path(role).is_file():
         return None

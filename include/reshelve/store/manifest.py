@@ -123,6 +123,7 @@ class ReleaseSteps(_ManifestPart):
     shadow: bool = False
     shares: tuple[float, ...] = Field((), description="Of the canary, rising.")
     approval: bool = False
+    another_person: bool = Field(False, description="Who requested the release may not approve it.")
 
 
 class Manifest(_ManifestPart):

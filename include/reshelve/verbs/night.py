@@ -9,6 +9,7 @@ import typer
 from reshelve.kind_registry import kind_names, kind_of
 from reshelve.verbs.options import (
     AsJson,
+    Base,
     Begun,
     Partition,
     RankerName,
@@ -39,10 +40,17 @@ def _stage(stage: str, work: str, does: str, name: str = "", of: typer.Typer = a
 
 
 @app.command()
-def begin(ranker: RankerName, partition: Partition, values: Values = None, as_json: AsJson = False) -> None:
+def begin(
+    ranker: RankerName,
+    partition: Partition,
+    values: Values = None,
+    base: Base = None,
+    as_json: AsJson = False,
+) -> None:
     """Pin a night: stages started with its `--run` id use the ranker file and code of this moment, whatever changes later."""
-    run = run_of(ranker, partition, values)
-    show(call("reshelve.pipeline.pinned_night:begin", run, overrides(values)), as_json, f"begin: {run.id}")
+    run = run_of(ranker, partition, values, base=base)
+    found = call("reshelve.pipeline.pinned_night:begin", run, overrides(values, base))
+    show(found, as_json, f"begin: {run.id}")
 
 
 _stage(
@@ -176,9 +184,10 @@ def plan(
     ranker: RankerName,
     partition: Partition,
     values: Values = None,
+    base: Base = None,
     begun: Begun = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a night would do and reuse, with its time and cost estimated from past nights; writes nothing."""
-    run = run_of(ranker, partition, values, begun)
+    run = run_of(ranker, partition, values, begun, base)
     show(call("reshelve.pipeline.plan:plan", run), as_json, f"plan: {run.id}")

@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from reshelve import errors
+from reshelve.config.bases import listed
 from reshelve.config.ranker import Ranker, ranker_names
 from reshelve.config.yaml_models import warn_of_name
 from reshelve.deployments.deployment_log import deployed_rankers
@@ -27,6 +28,10 @@ Partition = Annotated[str, typer.Option("--partition", "-p", help="The day, YYYY
 Values = Annotated[
     list[str] | None, typer.Option("--set", help="Override a ranker key: training.epochs=2. May be repeated.")
 ]
+Base = Annotated[
+    str | None,
+    typer.Option("--base", help="Start from this model of include/bases.yaml; any other name is refused."),
+]
 Begun = Annotated[
     str | None,
     typer.Option(
@@ -39,9 +44,11 @@ Source = Annotated[
     str, typer.Option("--source", "-s", help="A file in include/clickstreams/, without .yaml.")
 ]
 
+_BASE = "model.base"
 
-def overrides(values: list[str] | None) -> dict[str, Any]:
-    """`["training.epochs=2"]` → `{"training.epochs": 2}`. Raises ConfigurationError."""
+
+def overrides(values: list[str] | None, base: str | None = None) -> dict[str, Any]:
+    """`["training.epochs=2"]` → `{"training.epochs": 2}`; `base` by its source. Raises ConfigurationError."""
     found: dict[str, Any] = {}
     for value in values or []:
         path, equals, text = value.partition("=")
@@ -50,7 +57,12 @@ def overrides(values: list[str] | None) -> dict[str, Any]:
         found[path] = yaml.safe_load(text)
         if (new := Ranker.new_name(path)) != path:
             warn_of_name(f"--set {path}", path, new)
-    return Ranker.by_new_names(found)
+    found = Ranker.by_new_names(found)
+    if base is not None:
+        if _BASE in found:
+            raise errors.ConfigurationError(f"--base with --set {_BASE}", "one of them names the base model")
+        found[_BASE] = listed(base).source
+    return found
 
 
 def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
@@ -72,13 +84,23 @@ def call(path: str, *arguments: Any, **keywords: Any) -> Any:
     return getattr(importlib.import_module(module), name)(*arguments, **keywords)
 
 
-def run_of(ranker: str, partition: str, values: list[str] | None, begun: str | None = None) -> Run:
-    """The run of a ranker file, with `--set`, on a day; or one that has begun, as it did. Raises ConfigurationError."""
+def run_of(
+    ranker: str,
+    partition: str,
+    values: list[str] | None,
+    begun: str | None = None,
+    base: str | None = None,
+) -> Run:
+    """The run of a ranker file, with `--set` and `--base`, on a day; or one that has begun, as it did.
+
+    Raises ConfigurationError.
+    """
     if begun is not None:
-        if values:
-            raise errors.ConfigurationError("--set with --run", "a night keeps the values it began with")
+        if values or base is not None:
+            said = "--set with --run" if values else "--base with --run"
+            raise errors.ConfigurationError(said, "a night keeps the values it began with")
         return go_on(require_ranker(ranker), partition, begun)
-    return Run.of(load_ranker(ranker, overrides(values)), parse_partition(partition))
+    return Run.of(load_ranker(ranker, overrides(values, base)), parse_partition(partition))
 
 
 def known_name(ranker: str) -> str:

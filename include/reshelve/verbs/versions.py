@@ -41,11 +41,21 @@ Night = Annotated[
 ]
 
 
+User = Annotated[
+    str | None,
+    typer.Option(
+        help="Who is logged in to Airflow, which the DAGs fill in; empty: nobody, a schedule. "
+        "Default: the name of the person's key here, else that of --by.",
+    ),
+]
+
+
 @app.command()
 def release(
     ranker: RankerName,
     version: Annotated[int, typer.Option("--version", "-v", help="A published version.")],
     by: Annotated[str, typer.Option(help="Who requests this; recorded in the deployment log.")] = "cli",
+    user: User = None,
     reason: Annotated[str, typer.Option(help="The reason; recorded in the deployment log.")] = "",
     allow_older: Annotated[
         bool, typer.Option(help="Allow a version of an older partition to replace a newer one.")
@@ -68,6 +78,7 @@ def release(
         rules_of(ranker, night),
         version,
         by=by,
+        requested_by=call("reshelve.rollout.approvers:requester", user, by),
         reason=reason,
         allow_older=allow_older,
         allow_held=allow_held,
@@ -89,7 +100,19 @@ def _show_release(result: dict[str, Any], as_json: bool, until_approval: bool = 
 def approve(
     ranker: RankerName,
     version: Annotated[int, typer.Option("--version", "-v", help="The version waiting for approval.")],
-    by: Annotated[str, typer.Option(help="Who approves; recorded in the deployment log.")],
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Who approves; recorded in the deployment log. Where another person has to, a key's name or "
+            "Airflow's is recorded in its place."
+        ),
+    ],
+    user: Annotated[
+        str | None,
+        typer.Option(
+            help="Who is logged in to Airflow, which the DAGs fill in. Default: the name of the person's key here."
+        ),
+    ] = None,
     reason: Annotated[str, typer.Option(help="The reason; recorded in the deployment log.")] = "",
     if_sequence: IfSequence = None,
     night: Night = None,
@@ -98,7 +121,7 @@ def approve(
     """Approve a waiting release: promote its version."""
     result = call(
         "reshelve.rollout.release:approve",
-        rules_of(ranker, night), version, by=by, reason=reason, if_sequence=if_sequence,
+        rules_of(ranker, night), version, by=by, user=user, reason=reason, if_sequence=if_sequence,
     )  # fmt: skip
     _show_release(result, as_json)
 

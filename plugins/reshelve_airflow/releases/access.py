@@ -9,7 +9,11 @@ from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.base_auth_manager import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagDetails
+from airflow.api_fastapi.auth.managers.models.resource_details import (
+    AccessView,
+    DagAccessEntity,
+    DagDetails,
+)
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_view
 from airflow.configuration import conf
 from airflow.models.dag import DagModel
@@ -28,21 +32,36 @@ reader = requires_access_view(AccessView.WEBSITE)
 """Whoever is logged in and may see Airflow's pages; 401 for nobody."""
 
 
+DAGS = {"release": "release", "approve": "approve", "hold": "withdraw", "rollback": "rollback"}
+"""A button (the last part of its path) → the DAG that it starts, whose id goes on with the ranker's name."""
+
+
+def dag_of(button: str, ranker: str) -> str:
+    """The DAG that a button starts: whoever may start that one may press it."""
+    return f"{DAGS[button]}_{ranker}"
+
+
 def may_see(user: BaseUser, ranker: str) -> bool:
     """Whether the user may read the ranker's release DAG. An auth manager may ask a server of its own: not in the event loop."""
-    return _may("GET", user, ranker)
+    return _may("GET", user, f"release_{ranker}")
 
 
-def may_act(user: BaseUser, ranker: str) -> bool:
-    """Whether the user may edit the ranker's release DAG, and is somebody: what is done is done in a person's name."""
-    return bool(user.get_id()) and _may("PUT", user, ranker)
+def may_start(user: BaseUser, dag: str) -> bool:
+    """Whether the user may start the DAG, and is somebody: what is done is done in a person's name."""
+    return bool(user.get_id()) and _may("POST", user, dag, DagAccessEntity.RUN)
 
 
-def _may(method: ResourceMethod, user: BaseUser, ranker: str) -> bool:
-    dag = f"release_{ranker}"
+def buttons_of(user: BaseUser, ranker: str) -> frozenset[str]:
+    """The buttons that the user may press. Not in the event loop, either."""
+    return frozenset(button for button in DAGS if may_start(user, dag_of(button, ranker)))
+
+
+def _may(method: ResourceMethod, user: BaseUser, dag: str, entity: DagAccessEntity | None = None) -> bool:
     team = DagModel.get_team_name(dag) if conf.getboolean("core", "multi_team") else None
     details = DagDetails(id=dag, team_name=team)
-    return get_auth_manager().is_authorized_dag(method=method, details=details, user=user)
+    return get_auth_manager().is_authorized_dag(
+        method=method, access_entity=entity, details=details, user=user
+    )
 
 
 def ranker_reader(user: GetUserDep, ranker: RankerName) -> None:
@@ -71,14 +90,15 @@ def editor(
     ranker: RankerName,
     token: Annotated[str, Form(max_length=1000, description="From the page that has the form.")] = "",
 ) -> Shown:
-    """What the user was shown, where they may edit the ranker's release DAG and the post comes from a form of ours.
+    """What the user was shown, where they may start the DAG of this button and the post comes from a form of ours.
 
     The session is a cookie, which a browser also sends with another site's form: the token in the form is signed for
     this user and ranker, and the browser's own word about where the post comes from must not be another site.
     """
-    if not may_act(user, ranker):
+    dag = dag_of(request.scope["route"].path.rpartition("/")[2], ranker)
+    if not may_start(user, dag):
         raise HTTPException(
-            status.HTTP_403_FORBIDDEN, f"you may not edit the DAG release_{ranker}, or are not logged in"
+            status.HTTP_403_FORBIDDEN, f"you may not start the DAG {dag}, or are not logged in"
         )
     origin = request.headers.get("origin")
     if origin and urlsplit(origin).netloc != request.headers.get("host"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from datetime import date
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -17,18 +16,17 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from reshelve.deployments.deployment_log import Pointer
-from reshelve.deployments.freeze import require_no_hold
 from reshelve.deployments.release_table import ReleaseState
-from reshelve.errors import ConfigurationError, DataError, ReshelveError, TryAgainError
+from reshelve.errors import ReshelveError, TryAgainError
 from reshelve.rollout.roll_back import require_way_back
-from reshelve.store.objects import ObjectStore
 from reshelve_airflow.releases import airflow_api
 from reshelve_airflow.releases.access import (
     Editor,
     RankerName,
     Shown,
+    buttons_of,
+    dag_of,
     form_token,
-    may_act,
     may_see,
     ranker_reader,
     reader,
@@ -37,6 +35,13 @@ from reshelve_airflow.releases.bound import Bound, StalePageError, require_unmov
 from reshelve_airflow.releases.bucket import board
 from reshelve_airflow.releases.contents import overview, ranker_page
 from reshelve_airflow.releases.pages import STYLE, THEME, render
+from reshelve_airflow.releases.refusals import (
+    RefusedError,
+    refuse,
+    require_another_person,
+    require_no_hold,
+    require_releasable,
+)
 
 Reason = Annotated[
     str, Form(min_length=3, max_length=500, description="The reason; recorded in the deployment log.")
@@ -81,10 +86,13 @@ async def release_of(
     if dag and run:
         started = {"dag": dag, "run": run, "state": await airflow_api.run_state(request, dag, run)}
     watch = await airflow_api.is_paused(request, "monitor")
-    acts = await run_in_threadpool(may_act, user, ranker)
+    acts = await run_in_threadpool(buttons_of, user, ranker)
     pointer = shown["deployment"].pointer
     token = form_token(user, ranker, pointer.sequence if pointer else 0) if acts else ""
-    return _page(request, "ranker.html", **shown, acts=acts, token=token, started=started, watch_paused=watch)
+    own = pointer is not None and not pointer.plan.may_approve(user.get_name())
+    return _page(
+        request, "ranker.html", **shown, acts=acts, token=token, own=own, started=started, watch_paused=watch
+    )
 
 
 @app.get("/report/{ranker}/{name}", response_class=HTMLResponse, dependencies=[Depends(ranker_reader)])
@@ -131,27 +139,30 @@ async def release(
     """Start `release_<ranker>`, where that would not refuse the version for good. What has to wait, its run waits for:
     a release that is held is remembered by the run, and begun when the hold ends.
     """
-    await _refuse(_require_releasable, seen, version, allow_older=allow_older, allow_held=allow_held)
+    await refuse(
+        require_releasable, board().store, seen, version, allow_older=allow_older, allow_held=allow_held
+    )
     conf = {
         "version": version,
         "reason": reason,
         "allow_older": allow_older,
         "allow_held": allow_held,
     }
-    return await _start(request, shown, seen, f"release_{ranker}", conf)
+    return await _start(request, shown, seen, dag_of("release", ranker), conf)
 
 
 @app.post("/releases/{ranker}/approve")
 async def approve(
     request: Request, shown: Editor, seen: Bound, ranker: RankerName, version: Version, reason: Reason
 ) -> Response:
-    """Approve a waiting release."""
+    """Approve a waiting release; refused to who requested it, where it asks for another person."""
     require_version(seen, version)
     if seen.state is not ReleaseState.APPROVAL:
         raise StalePageError(
             ranker, f"version {version} does not wait for a person: it is {seen.state.value}"
         )
-    await _refuse(_require_no_hold, seen)
+    await refuse(require_no_hold, board().store, seen)
+    await refuse(require_another_person, board().store, seen, shown.user.get_name())
     return await _decide(request, shown, seen, "Approve", "approve", reason)
 
 
@@ -161,7 +172,7 @@ async def hold(
 ) -> Response:
     """Take the release under way back; what is stable serves on."""
     require_version(seen, version)
-    return await _decide(request, shown, seen, "Reject", "withdraw", reason)
+    return await _decide(request, shown, seen, "Reject", "hold", reason)
 
 
 @app.post("/releases/{ranker}/rollback")
@@ -173,51 +184,19 @@ async def rollback(
     reason: Reason,
     to: Annotated[str, Form(pattern=r"^[1-9][0-9]{0,10}$")],
 ) -> Response:
-    """Start `rollback`, not as a dry run, where that would not refuse the version at once."""
-    await _refuse(require_way_back, seen, int(to))
-    conf = {"ranker": ranker, "to": int(to), "reason": reason, "dry_run": False}
-    return await _start(request, shown, seen, "rollback", conf)
-
-
-class RefusedError(HTTPException):
-    """What was asked for would be refused by its run: it is not started."""
-
-    def __init__(self, ranker: str, error: ReshelveError) -> None:
-        words = f"{error.headline}: {error.detail}" if error.detail else error.headline
-        super().__init__(409, f"{words}. Nothing was started.")
-        self.ranker = ranker
-
-
-async def _refuse(check: Callable[..., None], seen: Pointer, *asked: Any, **how: Any) -> None:
-    """Ask what the verb of the run asks first. Raises RefusedError with its reason, where trying again would not help."""
-    from starlette.concurrency import run_in_threadpool
-
-    try:
-        await run_in_threadpool(check, board().store, seen, *asked, **how)
-    except (DataError, ConfigurationError) as error:
-        raise RefusedError(seen.ranker, error) from error
-    except TryAgainError:
-        return  # the run tries again by itself, and says in its log what it waits for
-
-
-def _require_releasable(store: ObjectStore, seen: Pointer, version: int, **how: bool) -> None:
-    from reshelve.rollout.release import require_releasable  # takes a second: not in the event loop
-
-    require_releasable(store, seen, version, **how)
-
-
-def _require_no_hold(store: ObjectStore, seen: Pointer) -> None:
-    """An approval promotes at once, and nothing remembers it: it is asked for again when the hold has ended."""
-    try:
-        require_no_hold(store, seen.ranker)
-    except TryAgainError as error:
-        raise RefusedError(seen.ranker, error) from error
+    """Start `rollback_<ranker>`, not as a dry run, where that would not refuse the version at once."""
+    await refuse(require_way_back, board().store, seen, int(to))
+    conf = {"to": int(to), "reason": reason, "dry_run": False}
+    return await _start(request, shown, seen, dag_of("rollback", ranker), conf)
 
 
 async def _decide(
-    request: Request, shown: Shown, seen: Pointer, option: str, dag: str, reason: str
+    request: Request, shown: Shown, seen: Pointer, option: str, button: str, reason: str
 ) -> Response:
-    """Answer the run that waits for a person about this very release, where one does; else start the DAG that does the same."""
+    """Answer the run that waits for a person about this very release, where one does; else start the DAG that does the same.
+
+    So it is where Airflow lets the user start that DAG and not answer in the run.
+    """
     from starlette.concurrency import run_in_threadpool
 
     ranker, version = seen.ranker, seen.canary
@@ -229,17 +208,31 @@ async def _decide(
         about_to_ask = seen.state is ReleaseState.APPROVAL and await airflow_api.is_working(
             request, waiting, version
         )
-        run = await airflow_api.answer_waiting(request, waiting, version, seen.sequence, option, reason)
+        run, may_answer = await _answer(request, waiting, seen, option, reason)
         if run is not None:
             return _back(request, ranker, waiting, run)
-        if not about_to_ask:
-            conf = {"ranker": ranker, "version": version, "reason": reason}
-            return await _start(request, shown, seen, dag, conf)
+        if not (about_to_ask and may_answer):
+            conf = {"version": version, "reason": reason}
+            return await _start(request, shown, seen, dag_of(button, ranker), conf)
         await asyncio.sleep(1)
         await run_in_threadpool(require_unmoved, ranker, shown)
     raise HTTPException(
         409, f"{waiting} is not ready for this answer yet; go back and try again in a few seconds"
     )
+
+
+async def _answer(
+    request: Request, waiting: str, seen: Pointer, option: str, reason: str
+) -> tuple[str | None, bool]:
+    """The run that was answered, or None; whether the user may answer at all."""
+    assert seen.canary is not None
+    try:
+        run = await airflow_api.answer_waiting(request, waiting, seen.canary, seen.sequence, option, reason)
+    except HTTPException as error:
+        if error.status_code != 403:
+            raise
+        return None, False
+    return run, True
 
 
 async def _start(request: Request, shown: Shown, seen: Pointer, dag: str, conf: dict[str, Any]) -> Response:

@@ -267,6 +267,8 @@ def test_what_is_left_out_is_said_in_words() -> None:
     asked = ReleaseSteps(shadow=True, shares=(0.1,), approval=True)
     assert left_out(asked, Plan()) == "the shadow and the canary (0.1) and a person's approval"
     assert left_out(asked, Plan(shadow=True, shares=(0.1,), approval=True)) == ""
+    assert left_out(ReleaseSteps(another_person=True), Plan()) == "another person's approval"
+    assert left_out(ReleaseSteps(another_person=True), Plan(another_person=True)) == ""
     assert left_out(None, Plan()) == left_out(ReleaseSteps(), Plan()) == ""
 
 
@@ -288,4 +290,5 @@ def test_a_version_is_published_with_the_steps_of_its_night(store: ObjectStore, 
     run.stage("gate").commit(judged(run, {"verdict": "promote", "reasons": ["measured"]}))
     steps = require_manifest(store, NAME, int(publish_run(run)["version"])).release
     assert steps == ReleaseSteps(shadow=True, shares=(0.05, 0.25), approval=True)
-    assert left_out(steps, _plan(then, held=False)) == "" != left_out(steps, _plan(now, held=False))
+    plans = [_plan(rules, held=False, requested_by="anna") for rules in (then, now)]
+    assert left_out(steps, plans[0]) == "" != left_out(steps, plans[1])

@@ -347,6 +347,27 @@ def test_a_release_key_cannot_approve(shop: ObjectStore) -> None:
     assert fresh(shop).pointer == last(shop) != now and "role release" in log_problem(shop, NAME)
 
 
+def test_an_agent_promotes_nothing_that_its_requester_approved(
+    shop: ObjectStore, start: Callable[[], Agent]
+) -> None:
+    """The mover's own check left out, and all keys at hand."""
+    agent = start()
+
+    def sign(document: dict[str, Any]) -> dict[str, Any]:
+        role = Role.PERSON if document["action"] == "approve" else Role.RELEASE
+        return signed(document, signing_key(role), Signed.MOVE)
+
+    plan = Plan(approval=True, another_person=True, requested_by="anna")  # `forge` moves in anna's name
+    now = forge(shop, last(shop), "offer", sign, canary=OLD, state="loading", plan=plan)
+    now = forge(shop, now, "loaded", sign, state="probing")
+    now = forge(shop, now, "probed", sign, state="approval")
+    now = forge(shop, now, "approve", sign, state="ready")
+    gone = {"canary": None, "plan": Plan(), "state": "idle", "served": (GOOD, OLD)}
+    forge(shop, now, "promote", sign, stable=OLD, previous=GOOD, **gone)
+    assert in_force(shop, agent) == {GOOD} == in_force(shop, start())
+    assert "another person has to approve it" in agent.pointers.damaged[NAME]
+
+
 def test_a_jump_over_the_table_is_no_move_whoever_signs_it(shop: ObjectStore) -> None:
     now = last(shop)
     jumped = now.model_copy(
