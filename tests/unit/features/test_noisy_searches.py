@@ -177,7 +177,9 @@ def test_tables_hold_what_many_asked_and_nothing_of_one() -> None:
     assert tables.chosen.weights[0, 0] == pytest.approx(200, abs=8 * corpus.spent["noise"])
     spent = corpus.spent
     # To 5 pairs of query and item, and to 5 items by age, as counted by `counted`.
-    assert cost(spent["noise"], spent["threshold"], 2 * 5, 1e-6) == pytest.approx((spent["epsilon"], spent["delta"]))
+    assert cost(spent["noise"], spent["threshold"], 2 * 5, 1e-6) == pytest.approx(
+        (spent["epsilon"], spent["delta"])
+    )
     assert spent["epsilon"] <= 3.0 and spent["per_customer"] == 5
     assert corpus.tables(TODAY - timedelta(days=60)).keys == []
 

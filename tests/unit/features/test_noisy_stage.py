@@ -121,4 +121,6 @@ def test_a_version_with_noise_says_what_it_cost_and_holds_nothing_of_one(run: Ru
     assert spent.threshold > spent.noise > 1
     said = privacy(Night.read(run))
     assert said is not None and "(3, 0.000001)" in said.lead
-    assert ("Over the versions kept when this was made", "ε 3, δ 0.000001, the sum over 1") in said.parts[0].rows
+    assert ("Over the versions kept when this was made", "ε 3, δ 0.000001, the sum over 1") in said.parts[
+        0
+    ].rows
