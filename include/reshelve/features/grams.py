@@ -10,14 +10,16 @@ LONGEST = 200  # characters of a text that are read: bounds the work that one re
 MOST_KEYS = 50_000  # distinct queries kept, the most asked first: bounds a version's size
 APOSTROPHES = frozenset("'’`´")
 
+_GONE = str.maketrans("", "", "".join(APOSTROPHES))
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _PLURAL = re.compile(r"^(..+[^s])s$")
 
 
 def cut(text: str) -> tuple[str, set[str]]:
     """A text's key and its n-grams. They differ from the real ones in rare characters and Roman numerals."""
-    plain = unicodedata.normalize("NFKD", text[:LONGEST]).lower()
-    plain = "".join(c for c in plain if c not in APOSTROPHES and not unicodedata.combining(c))
+    plain = text[:LONGEST].lower().translate(_GONE)
+    if not plain.isascii():
+        plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
     words = [_PLURAL.sub(r"\1", word) for word in _WORD.findall(plain)]
     key = "".join(words)
     if not key:

@@ -49,13 +49,13 @@ def of_texts(
     items: Sequence[str], shown: Sequence[str], titles: Iterable[str], chosen: Iterable[tuple[str, int]]
 ) -> GraphTables:
     """`shown`: the titles of answers; `titles`: what is read of them; `chosen`: query and place of an item, each pair once."""
-    grams: dict[str, int] = {}
+    known: set[str] = set()
     postings = 0
     for title in titles:
         found = cut(title)[1]
         postings += len(found)
-        for gram in found:
-            grams.setdefault(gram, len(grams))
+        known |= found
+    grams = {gram: number for number, gram in enumerate(known)}
     in_titles = _grams_bytes(grams)
     of_catalogue = (
         2 * texts_bytes(items) + texts_bytes(shown) + _ITEM * len(items) + _TITLE * postings + in_titles
