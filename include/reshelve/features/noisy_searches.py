@@ -108,13 +108,12 @@ def searches_of(
         if count > 0
     ]
     items, days, weights, queries = zip(*cells, strict=True) if cells else ((), (), (), ())
-    texts, text = np.unique(np.array(queries, dtype=object), return_inverse=True) if cells else ([], [])
-    by_day = np.array(days, np.int32)
+    texts = sorted(set(queries))
+    place = {query: number for number, query in enumerate(texts)}
+    text, by_day = np.array([place[query] for query in queries], np.int32), np.array(days, np.int32)
     # Whatever was released may be remembered: nobody's in particular, from its own days on.
-    asked = Asked(np.array(text, np.int32), np.zeros(len(cells), np.int32), by_day)
-    return Searches(
-        list(texts), np.array(text, np.int32), np.array(items, np.int32), by_day, np.array(weights, np.float64), asked
-    )  # fmt: skip
+    asked = Asked(text, np.zeros(len(cells), np.int32), by_day)
+    return Searches(texts, text, np.array(items, np.int32), by_day, np.array(weights, np.float64), asked)
 
 
 class NoisyCorpus:

@@ -131,7 +131,7 @@ def evaluate(run: Run, trial: int) -> Result:
             need_horovod()  # before the trial is counted: what the host lacks says nothing of the trial
             check_names()
             base = checked_base(run.ranker, _examples(run), run)
-            check_memory(run, run.ranker, base.path, run.ranker.search.parallel)
+            check_memory(run, run.ranker, base.path, run.ranker.tuning.parallel)
             found = _evaluate(run, history, found)
     return {
         "trial": found.id,

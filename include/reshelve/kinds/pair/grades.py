@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import duckdb
 
 from reshelve.examples.catalogue import Catalogue
-from reshelve.examples.choices import Pair
+from reshelve.examples.choices import TextPair
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.sampling import stable_hash
 from reshelve.examples.window import stream
@@ -36,7 +36,7 @@ FROM events SEMI JOIN drawn USING (norm) WHERE part = 'holdout' GROUP BY norm, i
 
 def pairs(
     connection: duckdb.DuckDBPyConnection, catalogue: Catalogue, part: str, limit: int, grades: Grades
-) -> Iterator[Pair]:
+) -> Iterator[TextPair]:
     """At most `limit` pairs of `part`. Groups, one for each query, are numbered from 0."""
     group, previous = -1, ""
     for norm, item, query, grade in stream(connection, _JUDGED, {"part": part, "limit": limit}):
@@ -44,7 +44,7 @@ def pairs(
             group, previous = group + 1, norm
         place = catalogue.index.get(item)
         if place is not None:
-            yield Pair(
+            yield TextPair(
                 query, catalogue.titles[place], _above(grade, grades) / _span(grades), 1.0, group, item
             )
 

@@ -10,7 +10,7 @@ import duckdb
 
 from reshelve.clickstream.remember import CUSTOMER_SQL
 from reshelve.examples.catalogue import Catalogue
-from reshelve.examples.choices import Pair
+from reshelve.examples.choices import TextPair
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.queries import normalised_sql
 from reshelve.examples.sampling import stable_hash
@@ -83,7 +83,7 @@ def open_impressions(connection: duckdb.DuckDBPyConnection, part: str, minutes: 
 
 def pairs(
     connection: duckdb.DuckDBPyConnection, catalogue: Catalogue, part: str, limit: int
-) -> Iterator[Pair]:
+) -> Iterator[TextPair]:
     """The newest `limit` impressions of `part`. Groups, what was shown together, are numbered from 0."""
     group, previous = -1, None
     for day, *key, query, item, position, chosen in stream(
@@ -94,7 +94,7 @@ def pairs(
         place = catalogue.index.get(item)
         if place is not None:
             weight = chosen or 1.0  # as much as its event says; an impression that led to nothing counts once
-            yield Pair(
+            yield TextPair(
                 query or "", catalogue.titles[place], float(chosen > 0), weight, group, item, day, position
             )
 

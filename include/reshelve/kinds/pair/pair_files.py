@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reshelve.examples import choices
-from reshelve.examples.choices import Pair
+from reshelve.examples.choices import TextPair
 from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HOLDOUT, PAIR_EXAMPLES, HoldoutQuery, write_rows
 from reshelve.examples.misspelling import Misspelling
@@ -70,7 +70,7 @@ def _warn(part: str, single: int, lists: int) -> None:
 
 
 def _rows(
-    work: Workspace, found: list[Pair], misspelt: Misspelling, features: _Features | None
+    work: Workspace, found: list[TextPair], misspelt: Misspelling, features: _Features | None
 ) -> Iterator[dict[str, Any]]:
     ranker = work.run.ranker
     tokenizer = load_tokenizer(work.directory / "tokenizer.json", ranker.model.max_length)
@@ -110,7 +110,7 @@ class _Judgements:
         self._work = work
         self._grades = work.run.ranker.examples.grades
 
-    def pairs(self, part: str, limit: int) -> Iterator[Pair]:
+    def pairs(self, part: str, limit: int) -> Iterator[TextPair]:
         return grades.pairs(self._work.connection, self._work.catalogue, part, limit, self._grades)
 
     def held_out(self) -> Iterator[HoldoutQuery]:
@@ -126,7 +126,7 @@ class _Impressions:
         part = work.split.fold.part if work.split.fold else "split.part"
         impressions.open_impressions(work.connection, part, work.run.ranker.examples.attribution_minutes)
 
-    def pairs(self, part: str, limit: int) -> Iterator[Pair]:
+    def pairs(self, part: str, limit: int) -> Iterator[TextPair]:
         return impressions.pairs(self._work.connection, self._work.catalogue, part, limit)
 
     def held_out(self) -> Iterator[HoldoutQuery]:
@@ -157,7 +157,7 @@ class _Features:
             rates = self._seen.rates(work.split.begins)
         write_tables(work.directory, self._rarity, rates)
 
-    def of(self, found: list[Pair], queries: list[str]) -> np.ndarray:
+    def of(self, found: list[TextPair], queries: list[str]) -> np.ndarray:
         """float32 [N, F] of the pairs, whose queries may be misspelt."""
         import tensorflow as tf
 

@@ -188,10 +188,11 @@ def _lists(memory: Memory, day: _Day, reader: _Encoder | None, weight: float) ->
 
 def shortlist(features: Array) -> Array:
     """Places [Q, K] of the best items, from float32 [Q, C, F], by the sum of 1 / (offset + rank) over the rough features."""
-    fused, ranks = np.zeros(features.shape[:2], np.float32), np.empty(features.shape[:2], np.int64)
+    shape, places = features.shape[:2], np.arange(features.shape[1])[None, :]
+    fused, ranks = np.zeros(shape, np.float32), np.empty(shape, np.int64)
     for name in _ROUGH:
         order = descending(features[..., FEATURES.index(name)])
-        np.put_along_axis(ranks, order, np.arange(ranks.shape[1])[None, :], axis=1)
+        np.put_along_axis(ranks, order, places, axis=1)
         fused += 1.0 / (_RANK_OFFSET + ranks)
     return greatest(fused, _SHORTLIST)
 
