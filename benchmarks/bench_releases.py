@@ -32,7 +32,7 @@ from botocore.credentials import Credentials
 from reshelve.deployments.deployment_log import Entry, Pointer
 from reshelve.deployments.signed_entries import StoredEntry, sign_move
 from reshelve.monitoring import observations
-from reshelve.monitoring.observations import Observation, Role, VersionTraffic
+from reshelve.monitoring.observations import Observation, VersionRole, VersionTraffic
 from reshelve.platform import airflow, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
 from reshelve.processes import end_with, free_port, port_is_open, start, stop_group, wait_until
@@ -153,7 +153,7 @@ def write_watch(store: ObjectStore, now: Pointer) -> None:
             VersionTraffic(
                 version=getattr(now, role), role=role, requests=1000, errors=look % 3, p95_ms=10 + look % 5
             )
-            for role in (Role.STABLE, Role.PREVIOUS)
+            for role in (VersionRole.STABLE, VersionRole.PREVIOUS)
         )
         at = datetime.now(UTC) - timedelta(minutes=10 * (40 - look))
         observations.write(store, Observation(ranker=RANKER, at=at, versions=traffic))

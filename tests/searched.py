@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reshelve.features.tables import Asked, Searches
+from reshelve.features.tables import AskedTexts, Searches
 
 
 def searched(
@@ -21,5 +21,5 @@ def searched(
     numbers = np.array([texts.index(query) for query in queries], np.int32)
     who = np.arange(len(queries)) if customers is None else np.unique(customers, return_inverse=True)[1]
     when = np.array(days, np.int32)
-    asked = Asked(numbers, who.astype(np.int32), when)
+    asked = AskedTexts(numbers, who.astype(np.int32), when)
     return Searches(texts, numbers, np.array(items, np.int32), when, np.array(weights, np.float64), asked)

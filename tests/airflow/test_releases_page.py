@@ -23,7 +23,7 @@ from reshelve.monitoring.observations import (
     Action,
     Condition,
     Observation,
-    Role,
+    VersionRole,
     VersionTraffic,
     WatchDecision,
 )
@@ -73,7 +73,9 @@ def shop(store: ObjectStore, make_stable: Any) -> ObjectStore:
     serving = Serving(stable=TWO, previous=ONE, available=(ONE, TWO))
     write_report(store, "recommend", Report(agent="alive", server="h:1", at=now, sequence=9, serving=serving))
     for minutes, errors in ((20, 0), (10, 5)):
-        traffic = VersionTraffic(version=TWO, role=Role.STABLE, requests=100, errors=errors, p95_ms=12.5)
+        traffic = VersionTraffic(
+            version=TWO, role=VersionRole.STABLE, requests=100, errors=errors, p95_ms=12.5
+        )
         decision = WatchDecision(condition=Condition.BAD_VERSION, action=Action.ALERT, reason=f"slow {EVIL}")
         look = Observation(
             ranker="recommend", at=now - timedelta(minutes=minutes), versions=(traffic,), decision=decision

@@ -26,7 +26,7 @@ from reshelve.monitoring.observations import (
     Condition,
     Finding,
     Observation,
-    Role,
+    VersionRole,
     VersionTraffic,
     WatchDecision,
 )
@@ -45,7 +45,7 @@ def keep(store: ObjectStore, minutes: int) -> None:
     """A look of so many minutes ago, of a version that fails often on busy servers, and an agent that is silent."""
     bad = Condition.BAD_VERSION
     traffic = VersionTraffic(
-        version=7, role=Role.STABLE, requests=100, errors=20, rejected=10, refusals=30, p50_ms=4, p95_ms=9, p99_ms=20, clicks=5, clickable=50
+        version=7, role=VersionRole.STABLE, requests=100, errors=20, rejected=10, refusals=30, p50_ms=4, p95_ms=9, p99_ms=20, clicks=5, clickable=50
     )  # fmt: skip
     look = Observation(
         ranker="recommend",

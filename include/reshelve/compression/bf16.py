@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reshelve.compression.context import Context
-from reshelve.config.compression import Bf16 as Bf16Step
+from reshelve.config.compression import Bf16Step
 from reshelve.export.candidate import Candidate
 from reshelve.export.precisions.bf16 import Bf16
 

@@ -17,8 +17,7 @@ from reshelve.compression.measure import (
     drawn_request,
     latency,
 )
-from reshelve.config.compression import Int8 as Int8Step
-from reshelve.config.compression import Step
+from reshelve.config.compression import Int8Step, Step
 from reshelve.export.batches import Encoded, batches
 from reshelve.export.candidate import Candidate
 from reshelve.export.layers import FloatLayers

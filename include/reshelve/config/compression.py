@@ -80,7 +80,7 @@ class LowRank(Reshaping):
     )
 
 
-class Int8(Rounding):
+class Int8Step(Rounding):
     """Eight-bit matrix products and word embeddings, with SmoothQuant."""
 
     precision: ClassVar[str | None] = "int8"
@@ -97,7 +97,7 @@ class Int8(Rounding):
     embeddings: bool = Field(True, description="Also quantize word embeddings.")
 
 
-class Bf16(Rounding):
+class Bf16Step(Rounding):
     """Matrix products and word embeddings in bfloat16: half the bytes; faster only on processors that support it."""
 
     precision: ClassVar[str | None] = "bfloat16"
@@ -105,7 +105,7 @@ class Bf16(Rounding):
 
 
 Step = Annotated[
-    Annotated[Distil | Prune | LowRank | Int8 | Bf16, Field(discriminator="step")],
+    Annotated[Distil | Prune | LowRank | Int8Step | Bf16Step, Field(discriminator="step")],
     # `- int8` is short for `- step: int8` with its defaults.
     BeforeValidator(lambda value: {"step": value} if isinstance(value, str) else value),
 ]
@@ -115,7 +115,7 @@ class Compression(Form):
     """Steps that make the version cheaper to serve."""
 
     steps: tuple[Step, ...] = Field(
-        (Int8(),),  # type: ignore[call-arg]
+        (Int8Step(),),  # type: ignore[call-arg]
         description="The steps, in order, each a name or a mapping with `step` and its options (distil, prune, "
         "low_rank, int8, bf16: see how-to/compress). A step is kept only if the packaged version is "
         "measurably faster and as accurate.",

@@ -79,7 +79,7 @@ class Data(Form):
         return {str(name): weight for name, weight in self.events.items()}
 
 
-class Examples(Form):
+class ExampleRules(Form):
     """How events are turned into examples."""
 
     history_items: int = Field(
@@ -295,7 +295,7 @@ class Ranker(Form):
         description="The team, shown in Airflow; without commas, which separate owners there.",
     )
     data: Data
-    examples: Examples = Examples()  # type: ignore[call-arg]
+    examples: ExampleRules = ExampleRules()  # type: ignore[call-arg]
     model: Model = Model()  # type: ignore[call-arg]
     training: Training = Training()  # type: ignore[call-arg]
     tuning: Tuning = Tuning()  # type: ignore[call-arg]

@@ -13,7 +13,7 @@ from datetime import date
 import duckdb
 import numpy as np
 
-from reshelve.config.ranker import Examples
+from reshelve.config.ranker import ExampleRules
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import HoldoutQuery
 from reshelve.examples.sampling import stable_hash
@@ -69,7 +69,7 @@ class PairSampler:
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, catalogue: Catalogue, examples: Examples, seed: int
+        self, connection: duckdb.DuckDBPyConnection, catalogue: Catalogue, examples: ExampleRules, seed: int
     ) -> None:
         self._connection = connection
         self._catalogue = catalogue

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from reshelve.clickstream.remember import EVERYTHING
 from reshelve.config.remember import Remember
-from reshelve.features.tables import Asked, Corpus, Searches, SearchTables
+from reshelve.features.tables import AskedTexts, Corpus, Searches, SearchTables
 from reshelve.features.text import TextKeys
 from reshelve.statistics.noisy_counts import UNIT, NoisyCounts
 
@@ -34,7 +34,7 @@ Name = tuple[str, str, int]  # of a count: query, item, NO_AGE; or NO_QUERY, ite
 
 
 @dataclass(frozen=True)
-class Choice:
+class NoisyChoice:
     """One label event with a query: who (None: nobody knows), the query's words, the item's id, the day, and the label's weight as a
     part of the heaviest label's of the ranker file."""
 
@@ -52,7 +52,7 @@ def unit_of(user: str | None, session: str | None) -> str | None:
     return f"session {session}" if session else None
 
 
-def counted(choices: Sequence[Choice], as_of: date, per_customer: int) -> dict[Name, int]:
+def counted(choices: Sequence[NoisyChoice], as_of: date, per_customer: int) -> dict[Name, int]:
     """What is counted, in UNITs of a customer: each pair, and each item by age.
 
     A customer gives at most UNIT to a count, to `per_customer` pairs and to as many items by age. Which pairs follows from their
@@ -112,7 +112,7 @@ def searches_of(
     place = {query: number for number, query in enumerate(texts)}
     text, by_day = np.array([place[query] for query in queries], np.int32), np.array(days, np.int32)
     # Whatever was released may be remembered: nobody's in particular, from its own days on.
-    asked = Asked(text, np.zeros(len(cells), np.int32), by_day)
+    asked = AskedTexts(text, np.zeros(len(cells), np.int32), by_day)
     return Searches(texts, text, np.array(items, np.int32), by_day, np.array(weights, np.float64), asked)
 
 
@@ -124,7 +124,7 @@ class NoisyCorpus:
 
     def __init__(
         self,
-        choices: Sequence[Choice],
+        choices: Sequence[NoisyChoice],
         index: Mapping[str, int],
         titles: list[str],
         rule: Remember,

@@ -34,7 +34,7 @@ _BM25_B = 0.75  # length normalisation; k1 does not matter where a word is in a 
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedTexts:
     """Who asked which text on which day, int32 [M] each: enough of it to tell from when on a text, or any n-gram of several,
     may be remembered. Days are `date.toordinal()`."""
 
@@ -56,7 +56,7 @@ class Searches:
     items: Array
     days: Array
     weights: Array
-    asked: Asked
+    asked: AskedTexts
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class Corpus:
         return (spelled @ self.texts).sign().tocsr()
 
 
-def grams_remembered_from(texts: sparse.csr_matrix, asked: Asked, rule: Remember) -> Array:
+def grams_remembered_from(texts: sparse.csr_matrix, asked: AskedTexts, rule: Remember) -> Array:
     """int64 [V]: `remembered_from` of n-grams, from the texts [T, V] that have them and who asked those.
 
     An n-gram of a text that may be remembered may be, too. Only of those that are in rare texts alone customers are

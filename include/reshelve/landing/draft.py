@@ -22,7 +22,7 @@ _NEARLY = 0.98  # of the rows of searches: they name an item
 _HOW_TO = "docs/how-to/use-your-own-clickstream.md#where-the-draft-found-no-time"
 
 
-class Draft:
+class MappingDraft:
     """The text of a mapping file, and what was not understood."""
 
     def __init__(self, name: str, events: Look, products: Look | None = None) -> None:
@@ -248,7 +248,7 @@ class Draft:
         return f"concat({column(user.name)}, '/', CAST({self._time} AS DATE))", "no session: a user's day"
 
 
-def summary(draft: Draft) -> Mapping[str, Any]:
+def summary(draft: MappingDraft) -> Mapping[str, Any]:
     """What a person is told of a draft: event column → raw column, and what was not understood."""
     return {
         "columns": {name: one.name for name, one in draft.found.items()},

@@ -7,7 +7,7 @@ from typing import Any
 
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.files import open_to_others
-from reshelve.landing.draft import Draft, summary
+from reshelve.landing.draft import MappingDraft, summary
 from reshelve.landing.look import look
 from reshelve.names import is_ranker
 from reshelve.raw.formats import format_names
@@ -28,7 +28,7 @@ def new_source(
     if file_format is not None and file_format not in known:
         raise ConfigurationError(f"--format {file_format}: expected {', '.join(known)}")
     events = look(files, file_format)
-    draft = Draft(name, events, look(catalogue) if catalogue else None)
+    draft = MappingDraft(name, events, look(catalogue) if catalogue else None)
     write(path, draft.text())
     if problem := draft.problem:
         raise DataError(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from reshelve.config.compression import Int8
+from reshelve.config.compression import Int8Step
 from reshelve.files import whole
 from reshelve.model.trained import Array, TrainedModel
 
@@ -89,7 +89,7 @@ def quantize(
     ranges: ActivationRanges,
     alpha: float,
     items: bool = True,
-    form: Int8 = Int8(),  # type: ignore[call-arg]
+    form: Int8Step = Int8Step(),  # type: ignore[call-arg]
 ) -> QuantizedModel:
     """The model's products in int8 at smoothing strength `alpha`; with `items` the catalogue's matrix too."""
     tensors = _embeddings(model) if form.embeddings else {}

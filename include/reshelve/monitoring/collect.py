@@ -12,7 +12,7 @@ from reshelve.deployments.freeze import Hold, read_hold
 from reshelve.deployments.release_table import ReleaseState
 from reshelve.errors import DataError, TryAgainError
 from reshelve.logs import logger
-from reshelve.monitoring.observations import AgentSeen, Role
+from reshelve.monitoring.observations import AgentSeen, VersionRole
 from reshelve.monitoring.server_page import Page, read_page
 from reshelve.monitoring.watch_state import Stable
 from reshelve.protocol.reports import Report, read_reports
@@ -48,11 +48,15 @@ class Collected:
     log_problem: str = ""  # what of the deployment log, or of the pointer object, does not verify
     moves: int = 0  # of the log, read after the agents' reports
 
-    def role(self, version: int) -> Role:
+    def role(self, version: int) -> VersionRole:
         """What a version is now."""
         pointer = self.pointer
-        roles = {pointer.previous: Role.PREVIOUS, pointer.canary: Role.CANARY, pointer.stable: Role.STABLE}
-        return roles.get(version, Role.OTHER)
+        roles = {
+            pointer.previous: VersionRole.PREVIOUS,
+            pointer.canary: VersionRole.CANARY,
+            pointer.stable: VersionRole.STABLE,
+        }
+        return roles.get(version, VersionRole.OTHER)
 
     @property
     def server_is_well(self) -> bool:

@@ -20,7 +20,7 @@ from reshelve.store.objects import ObjectStore, PreconditionFailedError
 _READERS = 8
 
 
-class Role(StrEnum):
+class VersionRole(StrEnum):
     """What a version was when it was looked at."""
 
     STABLE = "stable"
@@ -67,7 +67,7 @@ class VersionTraffic(_ObservationPart):
     """What callers measured of one version since the look before."""
 
     version: Version
-    role: Role
+    role: VersionRole
     requests: int = 0
     errors: int = Field(0, description="Requests that the server or the version failed.")
     rejected: int = Field(0, description="Requests that did not fit: their callers' errors.")

@@ -1,4 +1,4 @@
-"""Int8 products against their float originals."""
+"""Int8Step products against their float originals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from reshelve.compression.measure import agreement
-from reshelve.config.compression import Int8
+from reshelve.config.compression import Int8Step
 from reshelve.export.layers import FloatLayers
 from reshelve.export.precisions.int8_layers import Int8Layers
 from reshelve.model.description import Architecture, ModelForm
@@ -120,7 +120,7 @@ def test_word_embeddings_lose_at_most_half_a_step(model: TrainedModel, ranges: A
 def test_ranges_may_be_each_batchs_own(
     model: TrainedModel, ranges: ActivationRanges, rows: np.ndarray, call: str
 ) -> None:
-    quantized = quantize(model, ranges, 0.6, form=Int8(mode="dynamic"))
+    quantized = quantize(model, ranges, 0.6, form=Int8Step(mode="dynamic"))
     assert not quantized.has_range(f"{LAYER}.qkv") and not quantized.has("items")
     assert closeness(model, quantized, rows, call) > 0.995
     # What calibration never saw saturates fixed ranges, and not these.
@@ -131,7 +131,7 @@ def test_ranges_may_be_each_batchs_own(
 def test_a_range_for_all_columns_rounds_worse(
     model: TrainedModel, ranges: ActivationRanges, rows: np.ndarray
 ) -> None:
-    one = quantize(model, ranges, 0.6, form=Int8(per_channel=False, embeddings=False))
+    one = quantize(model, ranges, 0.6, form=Int8Step(per_channel=False, embeddings=False))
     assert not one.has("encoder.embeddings.word_embeddings")
     assert closeness(model, one, rows, "qkv") < closeness(model, quantize(model, ranges, 0.6), rows, "qkv")
 

@@ -15,7 +15,7 @@ from reshelve.compression.measured_step import (
     shown,
     verdict,
 )
-from reshelve.config.compression import Distil, Int8
+from reshelve.config.compression import Distil, Int8Step
 from reshelve.statistics.bootstrap import Interval
 
 FASTER, SLOWER, OPEN = Interval(0.6, 0.55, 0.65), Interval(1.2, 1.1, 1.3), Interval(0.98, 0.9, 1.05)
@@ -56,7 +56,7 @@ def test_the_verdict_says_why(
 ) -> None:
     either = {BEFORE: 2, AFTER: 1}
     found = StepMeasurement(either, dict(either), ratio, difference, Agreement(spearman, spearman))
-    criterion = {"int8": Int8, "distil": Distil}[step].criterion
+    criterion = {"int8": Int8Step, "distil": Distil}[step].criterion
     stays, reason = verdict(criterion, found, min_agreement=0.95, tolerance=0.01)
     assert stays is kept and words in reason
     document = shown(found, "pair")

@@ -14,7 +14,7 @@ import numpy as np, psutil
 from reshelve.compression import rounding
 from reshelve.compression.calibration import calibrate
 from reshelve.compression.measure import GraphScorer
-from reshelve.config.compression import Int8
+from reshelve.config.compression import Int8Step
 from reshelve.export.layers import FloatLayers
 from reshelve.model.description import Architecture, ModelForm
 from reshelve.model.trained import TrainedModel
@@ -36,7 +36,7 @@ with GraphScorer(model, FloatLayers(model)) as score:
     expected = rounding.scores(score, rows)
 megabytes = lambda: psutil.Process().memory_info().rss / 2**20
 for tries in map(int, sys.argv[1:]):
-    step = Int8(step="int8", alphas=[0.3 + 0.05 * n for n in range(tries)])
+    step = Int8Step(step="int8", alphas=[0.3 + 0.05 * n for n in range(tries)])
     _, alpha = rounding.choose(step, model, ranges, rows, expected)
     print(alpha, megabytes())
 """

@@ -18,7 +18,7 @@ from reshelve.clickstream.remember import EVERYTHING
 from reshelve.client.client import RankingClient
 from reshelve.client.errors import RequestRefusedError
 from reshelve.compression.calibration import calibrate
-from reshelve.config.compression import Int8 as Int8Step
+from reshelve.config.compression import Int8Step
 from reshelve.export.batches import batches, example_rows
 from reshelve.export.layers import FloatLayers
 from reshelve.export.limits import MOST_BYTES

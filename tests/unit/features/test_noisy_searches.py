@@ -23,8 +23,8 @@ from reshelve.features.noisy_searches import (
     AGES,
     NO_AGE,
     NO_QUERY,
-    Choice,
     Name,
+    NoisyChoice,
     NoisyCorpus,
     counted,
     plain,
@@ -44,8 +44,8 @@ NO_OPENDP = pytest.mark.skipif(
 )
 
 
-def choice(customer: str | None, query: str, item: str, ago: int = 1, weight: float = 1.0) -> Choice:
-    return Choice(customer, query, item, TODAY - timedelta(days=ago), weight)
+def choice(customer: str | None, query: str, item: str, ago: int = 1, weight: float = 1.0) -> NoisyChoice:
+    return NoisyChoice(customer, query, item, TODAY - timedelta(days=ago), weight)
 
 
 CHOICE = st.builds(
@@ -55,7 +55,7 @@ CHOICE = st.builds(
 
 
 @given(st.lists(CHOICE, max_size=40), st.integers(1, 4))
-def test_a_customer_changes_counts_by_no_more_than_is_said(choices: list[Choice], most: int) -> None:
+def test_a_customer_changes_counts_by_no_more_than_is_said(choices: list[NoisyChoice], most: int) -> None:
     """Data sets that differ in all rows of one customer: distances L0, L2 and L∞ between their counts."""
     with_all = counted(choices, TODAY, most)
     for customer in ("u", "v", "w"):
@@ -68,7 +68,7 @@ def test_a_customer_changes_counts_by_no_more_than_is_said(choices: list[Choice]
 
 
 @given(st.lists(CHOICE, max_size=40), st.integers(1, 4))
-def test_nobody_decides_what_is_counted_of_another(choices: list[Choice], most: int) -> None:
+def test_nobody_decides_what_is_counted_of_another(choices: list[NoisyChoice], most: int) -> None:
     """Counts are the sum of what each customer's own rows give; whoever is nobody gives nothing."""
     total: dict[Name, int] = {}
     for customer in ("u", "v", "w"):

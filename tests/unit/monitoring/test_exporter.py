@@ -21,7 +21,7 @@ from reshelve.monitoring.observations import (
     Condition,
     Finding,
     Observation,
-    Role,
+    VersionRole,
     VersionTraffic,
     WatchDecision,
 )
@@ -39,7 +39,7 @@ def keep(store: ObjectStore, minutes: int, requests: int = 100, held: str = "") 
         Observation(
             ranker="recommend",
             at=datetime.now(UTC) - timedelta(minutes=minutes),
-            versions=(VersionTraffic(version=7, role=Role.STABLE, requests=requests, errors=3, rejected=2, refusals=11, p50_ms=4, p95_ms=9, p99_ms=20, clicks=5, clickable=50),),
+            versions=(VersionTraffic(version=7, role=VersionRole.STABLE, requests=requests, errors=3, rejected=2, refusals=11, p50_ms=4, p95_ms=9, p99_ms=20, clicks=5, clickable=50),),
             agents=(AgentSeen(agent="a", live=False, age_seconds=300, memory_bytes=1024),),
             measured={"shift_of_scores": 0.1},
             findings=(found,),

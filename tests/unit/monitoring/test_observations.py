@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from reshelve.monitoring import observations
-from reshelve.monitoring.observations import Observation, Role, VersionTraffic
+from reshelve.monitoring.observations import Observation, VersionRole, VersionTraffic
 from reshelve.store.objects import ObjectStore
 
 NOON = datetime(2011, 8, 30, 12, tzinfo=UTC)
 
 
 def look(at: datetime) -> Observation:
-    traffic = VersionTraffic(version=20110829001, role=Role.STABLE, requests=10, errors=1, p95_ms=12.5)
+    traffic = VersionTraffic(version=20110829001, role=VersionRole.STABLE, requests=10, errors=1, p95_ms=12.5)
     return Observation(ranker="recommend", at=at, sequence=4, versions=(traffic,))
 
 
@@ -43,6 +43,6 @@ def test_a_look_is_never_replaced(store: ObjectStore) -> None:
 
 
 def test_rates_are_unknown_without_requests() -> None:
-    assert VersionTraffic(version=1, role=Role.STABLE).error_rate is None
-    assert VersionTraffic(version=1, role=Role.STABLE, requests=4, errors=1).error_rate == 0.25
-    assert VersionTraffic(version=1, role=Role.STABLE, clicks=2, clickable=8).click_through == 0.25
+    assert VersionTraffic(version=1, role=VersionRole.STABLE).error_rate is None
+    assert VersionTraffic(version=1, role=VersionRole.STABLE, requests=4, errors=1).error_rate == 0.25
+    assert VersionTraffic(version=1, role=VersionRole.STABLE, clicks=2, clickable=8).click_through == 0.25

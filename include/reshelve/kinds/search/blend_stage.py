@@ -24,7 +24,7 @@ from reshelve.examples.sampling import stable_hash
 from reshelve.features.blend import Blend, Lists, fit
 from reshelve.features.evidence import FEATURES, SearchEvidence
 from reshelve.features.tables import Corpus
-from reshelve.kinds.search.past_searches import Memory, read_corpus
+from reshelve.kinds.search.past_searches import SearchMemory, read_corpus
 from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
@@ -65,7 +65,7 @@ class _Day:
 class PastQuestions:
     """The memory of any morning until that of the judged day, and the shortlists of each validation day, oldest first."""
 
-    memory: Memory
+    memory: SearchMemory
     days: list[date]
     lists: list[Lists]
 
@@ -111,7 +111,7 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
     catalogue = Catalogue.read(examples / "catalogue.parquet")
     with tempfile.TemporaryDirectory(dir=run.stage("blend").directory, prefix=".spill-") as spill:
         corpus = read_corpus(examples, catalogue, run, Path(spill))
-    memory = Memory.of(corpus, examples, catalogue, run)
+    memory = SearchMemory.of(corpus, examples, catalogue, run)
     log.info("searches", texts=len(corpus.searches.texts), queries=len(corpus.keys), grams=len(corpus.grams))
     days = _days(corpus, [date.fromisoformat(day) for day in known.validation_partitions], run)
     if not days:
@@ -168,7 +168,7 @@ def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
     return found
 
 
-def _lists(memory: Memory, day: _Day, reader: _Encoder | None, weight: float) -> Lists:
+def _lists(memory: SearchMemory, day: _Day, reader: _Encoder | None, weight: float) -> Lists:
     evidence = SearchEvidence(memory.tables(day.day))
     step = max(1, min(256, _CELLS // evidence.items))
     features, chosen = [], []

@@ -21,8 +21,8 @@ from reshelve.clickstream.database import connect, text
 from reshelve.clickstream.remember import CUSTOMER_SQL
 from reshelve.config.ranker import Ranker
 from reshelve.examples.catalogue import Catalogue
-from reshelve.features.noisy_searches import Choice, NoisyCorpus, plain, unit_of
-from reshelve.features.tables import Array, Asked, Corpus, Searches, SearchTables
+from reshelve.features.noisy_searches import NoisyChoice, NoisyCorpus, plain, unit_of
+from reshelve.features.tables import Array, AskedTexts, Corpus, Searches, SearchTables
 from reshelve.lineage.run import Run
 
 _BLANKS = "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1))))  # what str.strip takes away
@@ -51,14 +51,14 @@ FROM (FROM customers UNION FROM days) JOIN texts USING (text) ORDER BY ALL
 
 
 @dataclass(frozen=True)
-class Memory:
+class SearchMemory:
     """The tables of any morning. `about`: what the stage's result says of how they were made."""
 
     tables: Callable[[date], SearchTables]
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, corpus: Corpus, examples: Path, catalogue: Catalogue, run: Run) -> Memory:
+    def of(cls, corpus: Corpus, examples: Path, catalogue: Catalogue, run: Run) -> SearchMemory:
         """Of the corpus itself; with `remember.privacy` of counts that are released with noise.
 
         Raises ConfigurationError where noise is asked for and OpenDP is not installed.
@@ -100,7 +100,7 @@ def read_searches(events: Path, catalogue: Catalogue, ranker: Ranker, spill: Pat
         db.execute(_SEARCHED)
         number, item, day, weight = _columns(db, _CHOSEN)
         rule = ranker.remember
-        asked = Asked(*_columns(db, _ASKED.format(customers=rule.customers, days=rule.days)))
+        asked = AskedTexts(*_columns(db, _ASKED.format(customers=rule.customers, days=rule.days)))
         texts = db.sql("SELECT text FROM texts ORDER BY number").to_arrow_table()["text"].to_pylist()
     finally:
         db.close()
@@ -111,7 +111,7 @@ def _columns(db: duckdb.DuckDBPyConnection, sql: str) -> list[Array]:
     return [np.asarray(column) for column in db.sql(sql).to_arrow_table().columns]
 
 
-def _choices(examples: Path, run: Run, heaviest: float) -> list[Choice]:
+def _choices(examples: Path, run: Run, heaviest: float) -> list[NoisyChoice]:
     """Those of every item, as they are counted with noise: one for each row, as who gave which counts."""
     columns = ["event_time", "event_type", "query", "item_id", "user_id", "session_id"]
     table = pq.read_table(examples / "events.parquet", columns=columns).select(columns)
@@ -122,4 +122,4 @@ def _choices(examples: Path, run: Run, heaviest: float) -> list[Choice]:
         if query and query.strip() and kind in labels
     ]
     words = plain([query for _, query, *_ in found])
-    return [Choice(who, words[query], *others) for who, query, *others in found]
+    return [NoisyChoice(who, words[query], *others) for who, query, *others in found]
