@@ -199,6 +199,7 @@ def test_killed_between_any_two_steps_the_next_call_goes_on(
         return call
 
     monkeypatch.setattr(ObjectStore, "put", counted(ObjectStore.put))
+    monkeypatch.setattr(ObjectStore, "upload_file", counted(ObjectStore.upload_file))
     monkeypatch.setattr(ObjectStore, "delete", counted(ObjectStore.delete))
     for at in range(1, 40):  # noqa: B007
         steps = 0

@@ -46,9 +46,8 @@ _NEWEST = """
 SELECT min(event_time), count(*)
 FROM (SELECT event_time FROM events WHERE part = 'train' ORDER BY event_time DESC LIMIT $most)
 """
-_EVENTS_A_QUESTION = (
-    8  # of training days, that are looked at first: a guess that costs a second look where it is too few
-)
+# Training events that are looked at first: a guess, which costs a second look where it is too few.
+_EVENTS_A_QUESTION = 8
 
 
 class Line(NamedTuple):
