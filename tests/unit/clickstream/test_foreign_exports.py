@@ -226,7 +226,7 @@ def test_an_event_date_of_other_clocks_is_said_before_rows_are_set_aside(
 
 def searches(here: Path, types: bool) -> str:
     rows = [
-        {"time": f"2026-01-05T09:{n:02}:00Z", "session": f"s{n}", "query": "red cup", "sku": f"{n % 9:04}" if n % 4 else ""}
+        {"time": f"2026-01-05T09:{n:02}:00Z", "session": f"s{n}", "query": "red cup", "title": "Cup, red", "sku": f"{n % 9:04}" if n % 4 else ""}
         | ({"event": "search_click"} if types else {})
         for n in range(60)
     ]  # fmt: skip
