@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from reshelve.cli import app
@@ -201,9 +202,7 @@ def test_local_times_keep_their_day_when_the_drafts_two_lines_are_taken(here: Pa
     assert "of_other_days" not in tried
 
 
-def test_an_event_date_of_other_clocks_is_said_before_rows_are_set_aside(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_event_date_of_other_clocks_is_said_before_rows_are_set_aside(here: Path) -> None:
     new_source(
         "shop",
         orders(
@@ -213,10 +212,11 @@ def test_an_event_date_of_other_clocks_is_said_before_rows_are_set_aside(
     path = here / "sources" / "shop.yaml"
     day = "event_date: CAST(substr(time, 1, 10) AS DATE)\ncolumns:"  # by the shop's clocks
     path.write_text(path.read_text(encoding="utf-8").replace("columns:", day), encoding="utf-8")
-    tried = try_day("shop")
+    with capture_logs() as said:
+        tried = try_day("shop")
     assert tried["of_other_days"] == tried["quarantined"] > 0
-    said = capsys.readouterr()
-    assert "time_zone" in said.out + said.err
+    warned = [each for each in said if each["log_level"] == "warning" and "time_zone" in each["event"]]
+    assert [each["rows"] for each in warned] == [tried["of_other_days"]]
     path.write_text(
         path.read_text(encoding="utf-8").replace("event_date:", "time_zone: Europe/Berlin\nevent_date:")
     )
