@@ -39,6 +39,7 @@ ONE_RANKER = [
     ("can_read", "Website"),
     ("can_read", f"DAG:release_{RANKER}"),
     ("can_edit", f"DAG:release_{RANKER}"),
+    ("can_edit", f"DAG:rollback_{RANKER}"),
     ("can_read", "DAG Runs"),
     ("can_create", "DAG Runs"),
 ]
@@ -147,9 +148,9 @@ class TestPeopleOfFab(security.TestOnTheRunningPlatform):
         form = {**FORM, "to": "20110828001", "token": narrow.token()}
         assert form["token"]
         security.let_the_agent_report(airflow_here)
-        refused = narrow.post(f"/releases/{RANKER}/rollback", form)
+        refused = narrow.post(f"/releases/{RANKER}/hold", form)
         assert refused.status == 403, "a DAG that the role does not name"
-        assert security.runs(airflow_here, dag_of("rollback", RANKER)) == []
+        assert security.runs(airflow_here, dag_of("hold", RANKER)) == []
         assert narrow.post(f"/releases/{RANKER}/release", form).status == 303
         security.not_to_run(airflow_here, [f"release_{RANKER}"])
 

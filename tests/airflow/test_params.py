@@ -266,8 +266,8 @@ def test_the_form_offers_the_listed_bases_and_goes_on_without_a_list(
     recommend = load_ranker("recommend")
     assert airflow_params(retrain_params(recommend))["base"].schema["enum"] == [None, "minilm", "other"]
     params = retrain_params(recommend).read({"base": "other"})
-    assert params.changes(rounds=1, search=recommend.search) == {"model.base": "s3://models/other/"}
-    assert params.values(rounds=1, search=recommend.search) == [], (
+    assert params.changes(rounds=1, tuning=recommend.tuning) == {"model.base": "s3://models/other/"}
+    assert params.values(rounds=1, tuning=recommend.tuning) == [], (
         "the verb gets the name, and looks it up itself"
     )
     two_bases.write_text("bases: [")

@@ -55,6 +55,18 @@ def test_one_call_fewer_than_threads_runs_at_once(served: Any, gate: Gate, until
     assert served.predict("m")[0] == 2
 
 
+def test_the_work_of_a_call_ends_with_its_deadline(served: Any, until: Any) -> None:
+    def turns_for_minutes() -> Any:
+        request = served.request("m", {"x": [1e8]}, signature="slow")
+        return served.prediction.Predict(request, timeout=1)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        calls = [pool.submit(outcome, turns_for_minutes) for _ in range(AT_ONCE)]
+        assert {call.result(60)[0] for call in calls} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    until(lambda: not is_refused(served), "its threads to be free again", 20)
+    assert served.predict("m")[0] == 2
+
+
 def test_calls_of_administration_are_refused_like_any_other(
     served: Any, listed: Any, two_versions: Path, gate: Gate, until: Any
 ) -> None:

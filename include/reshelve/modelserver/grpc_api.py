@@ -32,6 +32,9 @@ _CHANNEL_OPTIONS = [
 ]
 
 
+_LONGEST_DEADLINE = 2**31 - 1  # milliseconds; a day counts the same as none
+
+
 class Slots:
     """How many requests may run at once; one more is refused, never queued, and counted nowhere.
 
@@ -64,6 +67,12 @@ def _answer(slots: Slots, context: grpc.ServicerContext, call: Callable[[], Any]
         context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
+def _milliseconds_left(context: grpc.ServicerContext) -> int:
+    """Until the caller's deadline; 0 where it has none. Nobody waits for what is worked out after it."""
+    left = context.time_remaining()
+    return 0 if left is None else min(max(1, int(left * 1000)), _LONGEST_DEADLINE)
+
+
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict and GetModelMetadata; a ranker has no tf.Example signatures, so the others say that they are not here."""
 
@@ -75,7 +84,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
         def call() -> predict_pb2.PredictResponse:
             with self._api.counted(request.model_spec.name, "Predict", "GRPC"):
-                return self._api.predict(request)
+                return self._api.predict(request, _milliseconds_left(context))
 
         return _answer(self._slots, context, call)
 

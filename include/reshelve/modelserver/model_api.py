@@ -39,12 +39,14 @@ class ModelApi:
         finally:
             self.metrics.request(model, status, api, entrypoint, 1e6 * (time.perf_counter() - started))
 
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Run a signature of the version that the request names."""
+    def predict(
+        self, request: predict_pb2.PredictRequest, timeout_ms: int = 0
+    ) -> predict_pb2.PredictResponse:
+        """Run a signature of the version that the request names; the graph is stopped after `timeout_ms` (0: never)."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         spec = request.model_spec
-        version, answer = self.run(spec, request.inputs, list(request.output_filter))
+        version, answer = self.run(spec, request.inputs, list(request.output_filter), timeout_ms)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = spec.name
         response.model_spec.version.value = version
