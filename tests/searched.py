@@ -18,7 +18,8 @@ def searched(
 ) -> Searches:
     """One event each, of a day number and an item's index; by default each is a customer's of its own."""
     texts = sorted(set(queries))
-    numbers = np.array([texts.index(query) for query in queries], np.int32)
+    place = {text: number for number, text in enumerate(texts)}
+    numbers = np.array([place[query] for query in queries], np.int32)
     who = np.arange(len(queries)) if customers is None else np.unique(customers, return_inverse=True)[1]
     when = np.array(days, np.int32)
     asked = AskedTexts(numbers, who.astype(np.int32), when)

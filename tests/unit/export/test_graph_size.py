@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.searched import searched
 
 from reshelve.clickstream.remember import EVERYTHING
 from reshelve.compression.calibration import calibrate
@@ -50,13 +51,8 @@ def catalogue(items: int) -> Catalogue:
 def searches(items: int) -> Searches:
     random = np.random.default_rng(7)
     asked = [" ".join(random.choice(WORDS, random.integers(1, 4))) for _ in range(2 * items)]
-    return Searches(
-        random.integers(0, items, len(asked)).astype(np.int32),
-        np.full(len(asked), TODAY.toordinal() - 2, np.int32),
-        np.ones(len(asked), np.float32),
-        asked,
-        np.arange(len(asked)),
-    )
+    chosen = random.integers(0, items, len(asked)).tolist()
+    return searched(asked, chosen, [TODAY.toordinal() - 2] * len(asked), [1.0] * len(asked))
 
 
 def write_blend(directory: Path, found: Catalogue, asked: Searches, encoder: bool) -> None:
@@ -101,7 +97,9 @@ def versions(
         module: RankerModule
         if kind == "search":
             write_blend(here, found, asked, encoder)
-            chosen = dict.fromkeys(zip(asked.queries, asked.items.tolist(), strict=True))
+            chosen = dict.fromkeys(
+                zip((asked.texts[n] for n in asked.text), asked.items.tolist(), strict=True)
+            )
             tables = of_texts(found.items, found.titles, found.titles, chosen)
             module = SearchModule(model, layers, tokenizer, known, 20, here)
         else:
