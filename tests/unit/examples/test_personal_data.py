@@ -62,9 +62,13 @@ def test_places_are_said_where_housekeeping_takes_them_from():
     assert all(f"| `{held.where}` |" in page for held in (*BUCKET, *HOME))
 
 
-def test_what_the_local_platform_keeps_is_in_the_list() -> None:
+def test_what_the_local_platform_keeps_is_in_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESHELVE_HOME", str(tmp_path / "home"))  # not that of a platform which may run here
+    settings.cache_clear()
     here = machine()
-    here.home.mkdir(parents=True, exist_ok=True)
+    here.home.mkdir()
     PlatformState().write(here.home)
     Restarts().write(here.home)
     make_keys(here.home)
