@@ -522,3 +522,12 @@ def test_withdraw_and_promote_end_as_they_should(shop: ObjectStore) -> None:
     move_pointer(shop, NAME, Withdraw(GOOD), by="night", reason="")
     found = fresh(shop)
     assert found.problem == "" and found.pointer == last(shop) and history(NAME)["problems"] == []
+
+
+def test_a_move_does_not_follow_another_than_the_one_it_was_signed_after(shop: ObjectStore) -> None:
+    """Each is signed, and legal by the table; but somebody put another one in the place of what came before."""
+    replaced, newest = read_log(shop, NAME)[-2:]
+    put_entry(shop, replaced.model_copy(update={"evidence": {"by": "somebody with the key"}}))
+    log = fresh(shop)
+    assert log.pointer != newest.pointer
+    assert "does not continue" in log.problem
