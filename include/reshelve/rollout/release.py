@@ -199,9 +199,14 @@ def _go(
             pointer = mover.move(Promote(version), reason or "every step was good")
             steps.add("promote", f"stable is {version}, previous is {pointer.previous}")
             continue
-        stage = STAGES.get(pointer.state)
-        if stage is None or pointer.canary != version:
+        if pointer.canary != version:
             raise _taken_back(pointer, version)
+        if pointer.state is ReleaseState.APPROVAL:
+            # The state says so. A move that says it again would make every page and question that shows it out of date.
+            waits = f"waits for a person: reshelve approve --ranker {name} --version {version}"
+            steps.add("hold", waits)
+            return "held", f"{name} version {version} {waits}"
+        stage = STAGES[pointer.state]
         try:
             found = stage.work(Work(store, ranker, version, pointer))
         except ReshelveError as error:
@@ -220,8 +225,7 @@ def _go(
         pointer, held = _log(mover, pointer, version, stage, found), found.verdict is StepOutcome.HOLD
         if held and pointer.canary == version and pointer.held:
             steps.add("hold", found.reason)
-            how = "" if pointer.state is ReleaseState.APPROVAL else f"is held ({pointer.state.value}): "
-            return "held", f"{name} version {version} {how}{found.reason}"
+            return "held", f"{name} version {version} is held ({pointer.state.value}): {found.reason}"
         steps.add(stage.words, found.reason)
     return None
 

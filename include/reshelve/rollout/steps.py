@@ -156,17 +156,9 @@ def _served(work: Work, reports: Sequence[TrafficReport], began: int) -> StepAna
     return found
 
 
-def _approval(work: Work) -> StepAnalysis:
-    return StepAnalysis(
-        StepOutcome.HOLD,
-        f"waits for a person: reshelve approve --ranker {work.ranker.name} --version {work.version}",
-    )
-
-
 STAGES: Mapping[ReleaseState, ReleaseStep] = {
     ReleaseState.LOADING: ReleaseStep("load beside", _load, Event.LOADED),
     ReleaseState.PROBING: ReleaseStep("probe", _probe, Event.PROBED),
     ReleaseState.SHADOW: ReleaseStep("shadow", _shadow, Event.AGREED),
     ReleaseState.CANARY: ReleaseStep("canary", _canary, Event.PASSED),
-    ReleaseState.APPROVAL: ReleaseStep("approval", _approval, Event.APPROVE),
 }

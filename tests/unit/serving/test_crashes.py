@@ -27,6 +27,7 @@ from reshelve.agent.server_plan import Observed, VersionState
 from reshelve.client.client import ServerAwayError
 from reshelve.deployments.deployment_log import move_pointer, read_pointer
 from reshelve.deployments.moves import Advance, Change, Offer, Promote, Revert, Withdraw
+from reshelve.deployments.pointer import Pointer
 from reshelve.deployments.release_table import Event
 from reshelve.deployments.release_table import ReleaseState as Stage
 from reshelve.processes import wait_until
@@ -139,7 +140,11 @@ def test_after_any_step_the_server_can_start_and_the_agent_goes_on(
         shutil.rmtree(settings().home / "followed", ignore_errors=True)  # of the log that was here before
         store = ObjectStore(store.bucket)  # and what this process remembers of it
         with pytest.MonkeyPatch.context() as patch:
-            crashes += _live(store, tmp_path / f"{life}", patch, ways, killer, dice, server_dies_too)
+            host = Life(store, tmp_path / f"{life}", patch, dice, killer, server_dies_too=server_dies_too)
+            for change in ways:
+                host.follows(change)
+            host.ends(stable=one)
+            crashes += host.steps.crashes
         if crashes >= int(os.environ.get("RESHELVE_CRASHES", "25")):
             break
 
@@ -153,62 +158,74 @@ def _released(version: int) -> list[Change]:
     ]
 
 
-def _live(
-    store: ObjectStore,
-    models: Path,
-    patch: pytest.MonkeyPatch,
-    ways: list[Change],
-    killer: int,
-    dice: random.Random,
-    server_dies_too: bool,
-) -> int:
-    """One life of a host; how many crashes it had."""
-    models.mkdir()
-    server = Server({killer})
-    steps = Steps(patch, server)
-    agent: Agent | None = None
-    for change in ways:
-        steps.dies_at = 0  # whoever moves the pointer lives elsewhere
-        move_pointer(store, "recommend", change, by="test", reason="")
-        pointer = read_pointer(store, "recommend")
+class Life:
+    """One life of a host, and how it follows the pointer although its agent dies again and again."""
+
+    def __init__(
+        self, store: ObjectStore, models: Path, patch: pytest.MonkeyPatch, dice: random.Random, killer: int,
+        *, server_dies_too: bool,
+    ) -> None:  # fmt: skip
+        models.mkdir()
+        self.store, self.models, self.dice, self.killer = store, models, dice, killer
+        self.server_dies_too, self.server = server_dies_too, Server({killer})
+        self.steps = Steps(patch, self.server)
+        self.agent: Agent | None = None
+        self.crashes_left = 0
+
+    def follows(self, change: Change) -> None:
+        """Raises TryAgainError where it does not come to what the change asks for."""
+        self.steps.dies_at = 0  # whoever moves the pointer lives elsewhere
+        move_pointer(self.store, "recommend", change, by="test", reason="")
+        pointer = read_pointer(self.store, "recommend")
         assert pointer is not None
         # Twice for each move, so that it comes to its end: the steps of a restart are among those that are broken off.
-        crashes_left, steps.dies_at = 2, steps.done + dice.randint(1, 30)
-        for _ in range(200):
-            try:
-                if agent is None:
-                    agent = _agent(models, store, server)
-                    agent.start()
-                if not server.lives:
-                    server.start(models)
-                agent._sent = None  # rounds come as they come here: none is too soon
-                agent.round()
-            except Crash:
-                assert agent is not None
-                agent.copier._pool.shutdown(wait=True)  # a process dies with all its threads
-                agent, crashes_left = None, crashes_left - 1
-                steps.dies_at = steps.done + dice.randint(1, 30) if crashes_left else 0
-                server.lives = server.lives and not server_dies_too
-                if not server.lives:
-                    server.start(models)
-                    assert server.states.get("recommend", {}).keys() <= pointer.wanted
-                continue
-            seen = Observed(server.states.get("recommend", {}), server.labels.get("recommend", {}))
-            blamed = killer not in pointer.wanted or killer in agent.loads.failures("recommend", seen)
-            settled = (
-                seen.available - {PLACEHOLDER} == pointer.wanted - {killer} and not agent.reloads.under_way
-            )
-            if server.lives and settled and blamed and seen.labels.get("stable") == pointer.stable:
-                break
-        else:
-            raise AssertionError(f"not settled after {change}: {seen}, {pointer}")
-    assert agent is not None
-    steps.dies_at = 0
-    agent.round()
-    listed = parse((models / "models.config").read_text())["recommend"]
-    assert listed.labels == {"stable": ways[-1].version}  # type: ignore[attr-defined]
-    agent.copier.close()
-    return steps.crashes
+        self.crashes_left = 2
+        self._draw()
+        wait_until(lambda: self._settles_or_dies(pointer), 60, f"what {change} asks for", every=0.01)
+
+    def _settles_or_dies(self, pointer: Pointer) -> bool:
+        try:
+            return self._settles(pointer)
+        except Crash:
+            assert self.agent is not None
+            self.agent.copier._pool.shutdown(wait=True)  # a process dies with all its threads
+            self.agent, self.crashes_left = None, self.crashes_left - 1
+            self._draw()
+            self.server.lives = self.server.lives and not self.server_dies_too
+            if not self.server.lives:
+                self.server.start(self.models)
+                assert self.server.states.get("recommend", {}).keys() <= pointer.wanted
+            return False
+
+    def _settles(self, pointer: Pointer) -> bool:
+        """One round of the agent, and whether all is as the pointer says."""
+        if self.agent is None:
+            self.agent = _agent(self.models, self.store, self.server)
+            self.agent.start()
+        if not self.server.lives:
+            self.server.start(self.models)
+        self.agent._sent = None  # rounds come as they come here: none is too soon
+        self.agent.round()
+        seen = Observed(self.server.states.get("recommend", {}), self.server.labels.get("recommend", {}))
+        blamed = self.killer not in pointer.wanted or self.killer in self.agent.loads.failures(
+            "recommend", seen
+        )
+        loaded = seen.available - {PLACEHOLDER} == pointer.wanted - {self.killer}
+        return (
+            self.server.lives and loaded and blamed and not self.agent.reloads.under_way
+            and seen.labels.get("stable") == pointer.stable
+        )  # fmt: skip
+
+    def ends(self, stable: int) -> None:
+        """A last round without a crash leaves what the next start needs."""
+        assert self.agent is not None
+        self.steps.dies_at = 0
+        self.agent.round()
+        assert parse((self.models / "models.config").read_text())["recommend"].labels == {"stable": stable}
+        self.agent.copier.close()
+
+    def _draw(self) -> None:
+        self.steps.dies_at = self.steps.done + self.dice.randint(1, 30) if self.crashes_left else 0
 
 
 def _agent(models: Path, store: ObjectStore, server: Server) -> Agent:
