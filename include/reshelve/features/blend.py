@@ -8,7 +8,7 @@ Approach to Listwise Approach (2007), as ListNet with one item drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,25 +32,38 @@ _LEAST_DEVIATION = 1e-3
 
 @dataclass(frozen=True)
 class Lists:
-    """Shortlists of past questions: features float32 [Q, K, F], weight of each item's choices [Q, K], question's [Q]."""
+    """Shortlists of past questions: features float32 [Q, K, F], weight of each item's choices [Q, K], question's [Q].
+
+    `queries` [Q]: their texts, of which one may be asked on several days.
+    """
 
     features: Array
     chosen: Array
     weights: Array
+    queries: Array
 
     @classmethod
     def joined(cls, lists: Sequence[Lists]) -> Lists:
         """All in one, without questions whose shortlist holds nothing that was chosen."""
-        features, chosen, weights = (
+        features, chosen, weights, queries = (
             np.concatenate([getattr(one, name) for one in lists])
-            for name in ("features", "chosen", "weights")
+            for name in ("features", "chosen", "weights", "queries")
         )
         kept = chosen.sum(1) > 0
-        return cls(features[kept], chosen[kept], weights[kept])
+        return cls(features[kept], chosen[kept], weights[kept], queries[kept])
 
     def without(self, feature: int) -> Lists:
         """The same without one feature."""
-        return Lists(np.delete(self.features, feature, axis=2), self.chosen, self.weights)
+        return replace(self, features=np.delete(self.features, feature, axis=2))
+
+    def of(self, kept: Array) -> Lists:
+        """Those questions alone: bool [Q]."""
+        return Lists(self.features[kept], self.chosen[kept], self.weights[kept], self.queries[kept])
+
+    @property
+    def choices(self) -> Array:
+        """What each question counts for: float [Q], the weight of its choices times its own."""
+        return self.weights * self.chosen.sum(1)
 
 
 @dataclass(frozen=True)
@@ -82,12 +95,15 @@ class Blend:
         inner = tf.nn.silu(tf.tensordot(x, tf.constant(self.hidden), 1) + self.bias)
         return tf.linalg.matvec(x, self.linear) + tf.linalg.matvec(inner, self.output)
 
-    def loss(self, lists: Lists) -> float:
-        """Mean cross-entropy per choice, in nats."""
+    def losses(self, lists: Lists) -> Array:
+        """Cross-entropy per choice of each question, in nats [Q]."""
         scores = self.scores(tf.constant(lists.features)).numpy()
         likely = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-        weights = lists.weights[:, None] * lists.chosen
-        return float(-(weights * likely).sum() / weights.sum())
+        return -(lists.chosen * likely).sum(1) / lists.chosen.sum(1)
+
+    def loss(self, lists: Lists) -> float:
+        """Mean cross-entropy per choice, in nats."""
+        return float(np.average(self.losses(lists), weights=lists.choices))
 
 
 def fit(lists: Lists, seed: int) -> Blend:

@@ -28,13 +28,16 @@ from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.formats import read_holdout
 from reshelve.export.operations import check_operations
 from reshelve.export.package import package
+from reshelve.features.blend import Lists
 from reshelve.features.evidence import FEATURES, SearchEvidence
 from reshelve.features.tables import SearchTables
-from reshelve.kinds.search.blend_stage import _Encoder, blend, read_blend
+from reshelve.kinds.search.blend_stage import Compared, _Encoder, blend, compare, read_blend
 from reshelve.lineage.run import Run
 from reshelve.modelserver.local_server import running_model_server
 from reshelve.pipeline.publish import publish
 from reshelve.settings import PROJECT
+from reshelve.statistics.bootstrap import LEAST_CLUSTERS
+from reshelve.statistics.interval import Interval
 from reshelve.store.objects import ObjectStore
 from reshelve.training.launch import train
 from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
@@ -148,6 +151,7 @@ def test_a_search_version(make_run: Callable[..., Run], kept: Any, monkeypatch: 
     assert set(result) == {
         "encoder",
         "losses",
+        "difference",
         "questions",
         "partitions",
         "queries_remembered",
@@ -158,7 +162,7 @@ def test_a_search_version(make_run: Callable[..., Run], kept: Any, monkeypatch: 
     assert result["queries_remembered"] == len(CHOSEN)
     assert set(result["losses"]) == {"memory", "with_encoder"}
     assert all(0 < loss < np.log(len(TITLES)) for loss in result["losses"].values())
-    assert result["encoder"] is (result["losses"]["with_encoder"] < result["losses"]["memory"])
+    assert not result["encoder"], "nine queries prove nothing"
     directory = run.stage("blend").directory
     assert {path.name for path in directory.iterdir()} == {
         "memory.safetensors", "memory.parquet", "blend.safetensors", "blend.json",
@@ -169,8 +173,9 @@ def test_a_search_version(make_run: Callable[..., Run], kept: Any, monkeypatch: 
     assert asked == pytest.approx(2 * 7, rel=1e-4)
 
     for encoder in (False, True):
-        losses = {"memory": 1.0, "with_encoder": 0.9 if encoder else 1.1}
-        monkeypatch.setattr("reshelve.kinds.search.blend_stage._compare", lambda *_, losses=losses: losses)
+        proof = Interval(-0.1, -0.2, -0.01) if encoder else Interval(-0.1, -0.2, 0.01)
+        compared = Compared({"memory": 1.0, "with_encoder": 0.9}, proof, queries=LEAST_CLUSTERS)
+        monkeypatch.setattr("reshelve.kinds.search.blend_stage.compare", lambda *_, it=compared: it)
         run.stage("blend").commit(blend(run))
         document, fitted = read_blend(directory)
         assert document.encoder is encoder
@@ -181,6 +186,32 @@ def test_a_search_version(make_run: Callable[..., Run], kept: Any, monkeypatch: 
         assert packaged["max_logit_difference"] <= 1e-4
         assert set(packaged["signature"]["score"]["inputs"]) == {"query", "item"}
         assert_answers_well(run, encoder)
+
+
+def days_of_lists(telling: bool, days: int, queries: int = 60) -> list[Lists]:
+    """Shortlists of five in which an item is chosen by the encoder's feature, the last one, or by chance."""
+    random = np.random.default_rng(5)
+    found = []
+    for _ in range(days):
+        features = random.normal(size=(queries, 5, len(FEATURES) + 1)).astype(np.float32)
+        best = features[..., -1].argmax(1) if telling else random.integers(0, 5, queries)
+        texts = np.array([f"query {number}" for number in range(queries)])
+        found.append(Lists(features, np.eye(5, dtype=np.float32)[best], np.ones(queries, np.float32), texts))
+    return found
+
+
+@pytest.mark.parametrize("days", [1, 6])
+def test_an_encoder_stays_where_an_interval_proves_it(days: int) -> None:
+    found = compare(days_of_lists(telling=True, days=days, queries=200), seed=1)
+    assert found.proves_the_encoder and found.difference.high < 0
+    assert found.losses["with_encoder"] < found.losses["memory"]
+    for seed in range(3):
+        assert not compare(days_of_lists(telling=False, days=days), seed=seed).proves_the_encoder
+
+
+def test_a_smaller_loss_alone_is_no_proof() -> None:
+    assert not Compared({}, Interval(-0.1, -0.2, 0.0), queries=99).proves_the_encoder
+    assert not Compared({}, Interval(-0.1, -0.2, -0.1), queries=LEAST_CLUSTERS - 1).proves_the_encoder
 
 
 @pytest.fixture

@@ -129,7 +129,8 @@ def make_night(store: ObjectStore, tmp_path) -> Callable[..., Run]:
                 "start": {"from": "champion", "version": CHAMPION, "run": "x", "reason": ""}, "training_seconds": 27.0,
                 "values": best,
             },
-            "blend": {"encoder": True, "losses": {"memory": 1.2, "with_encoder": 1.1}, "questions": 80,
+            "blend": {"encoder": True, "losses": {"memory": 1.2, "with_encoder": 1.1},
+                      "difference": {"value": -0.1, "low": -0.15, "high": -0.05}, "questions": 80,
                       "partitions": ["2011-08-29"], "queries_remembered": 12},
             "compress": {"precision": "int8", "steps": [{
                 "step": "int8", "kept": True, "reason": "agreement 0.99", "agreement": 0.99, "pearson": 0.98, "alpha": 0.5,

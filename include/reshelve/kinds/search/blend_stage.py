@@ -1,7 +1,8 @@
 """The blend stage: what the shop remembers and what the transformer reads, weighed on days that neither has seen.
 
 Each validation day is asked as it came: the memory of the morning before it, the encoder of training days alone. A blend
-with the encoder and one without are compared on the newest of those days; the transformer stays where it earns its place.
+with the encoder and one without are compared on the newest of those days; the transformer stays where it is better there
+by an interval that excludes zero.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.progress import counted
+from reshelve.statistics.bootstrap import LEAST_CLUSTERS, bootstrap
+from reshelve.statistics.interval import Interval
 from reshelve.statistics.order import descending, greatest
 
 _SHORTLIST = 64
@@ -80,8 +83,8 @@ def blend(run: Run) -> dict[str, Any]:
     begins = run.stage("examples").require(ExamplesResult).begins
     asked = past_questions(run, run.stage("train").files())
     lists = asked.lists
-    losses = _compare(lists, run.ranker.training.seed)
-    encoder = losses["with_encoder"] < losses["memory"]
+    compared = compare(lists, run.ranker.training.seed)
+    encoder = compared.proves_the_encoder
     everything = Lists.joined(lists)
     everything = everything if encoder else everything.without(len(FEATURES))
     fitted = fit(everything, run.ranker.training.seed)
@@ -90,10 +93,11 @@ def blend(run: Run) -> dict[str, Any]:
     fitted.write(directory / "blend.safetensors")
     document = BlendDocument(encoder=encoder, features=(*FEATURES, "encoder") if encoder else FEATURES)
     (directory / "blend.json").write_text(document.model_dump_json(indent=1))
-    log.info("fitted", encoder=encoder, **{name: round(loss, 4) for name, loss in losses.items()})
+    log.info("fitted", encoder=encoder, loss_with_encoder_minus_without=compared.difference.signed)
     return {
         "encoder": encoder,
-        "losses": losses,
+        "losses": compared.losses,
+        "difference": compared.difference._asdict(),
         "questions": len(everything.weights),
         "partitions": [str(day) for day in asked.days],
         "queries_remembered": len(remembered.keys),
@@ -182,8 +186,9 @@ def _lists(memory: SearchMemory, day: _Day, reader: _Encoder | None, weight: flo
         weights = day.chosen[start : start + step].toarray()
         chosen.append(np.take_along_axis(weights, kept[..., 0], axis=1))
     return Lists(
-        np.concatenate(features), np.concatenate(chosen), np.full(len(day.queries), weight, np.float32)
-    )
+        np.concatenate(features), np.concatenate(chosen), np.full(len(day.queries), weight, np.float32),
+        np.array(day.queries),
+    )  # fmt: skip
 
 
 def shortlist(features: Array) -> Array:
@@ -197,19 +202,46 @@ def shortlist(features: Array) -> Array:
     return greatest(fused, _SHORTLIST)
 
 
-def _compare(lists: list[Lists], seed: int) -> dict[str, float]:
-    """Losses on the newest days of blends fitted on the others; on the same day where there is one."""
-    tested = max(1, round(len(lists) * _TESTED_SHARE))
-    everything = Lists.joined(lists)
-    earlier, newest = (
-        found if len(found.weights) else everything
-        for found in (Lists.joined(lists[:-tested] or lists), Lists.joined(lists[-tested:]))
-    )
+@dataclass(frozen=True)
+class Compared:
+    """Nats per choice of both blends (`memory`, `with_encoder`), and how many more the encoder's has, with its interval."""
+
+    losses: dict[str, float]
+    difference: Interval
+    queries: int
+
+    @property
+    def proves_the_encoder(self) -> bool:
+        """Whether the difference is one, rather than the luck of the queries that were asked."""
+        return self.queries >= LEAST_CLUSTERS and self.difference.high < 0
+
+
+def compare(lists: list[Lists], seed: int) -> Compared:
+    """Losses on the newest days of blends fitted on the others; where there is one day, on the half of its queries."""
+    earlier, newest = _parted(lists, seed)
     without = len(FEATURES)
-    return {
-        "memory": fit(earlier.without(without), seed).loss(newest.without(without)),
-        "with_encoder": fit(earlier, seed).loss(newest),
+    memory = fit(earlier.without(without), seed).losses(newest.without(without))
+    read = fit(earlier, seed).losses(newest)
+    weights = newest.choices
+    losses = {
+        name: float(np.average(found, weights=weights))
+        for name, found in (("memory", memory), ("with_encoder", read))
     }
+    difference = bootstrap(read - memory, weights, newest.queries, seed)
+    return Compared(losses, difference, len(set(newest.queries)))
+
+
+def _parted(lists: list[Lists], seed: int) -> tuple[Lists, Lists]:
+    """What the blends are fitted on, and what they are compared on: never the same, where there are two queries."""
+    tested = max(1, round(len(lists) * _TESTED_SHARE))
+    if len(lists) > tested:
+        earlier, newest = Lists.joined(lists[:-tested]), Lists.joined(lists[-tested:])
+        if len(earlier.weights) and len(newest.weights):
+            return earlier, newest
+    everything = Lists.joined(lists)
+    names = sorted(set(everything.queries), key=lambda query: stable_hash(seed, query))
+    first = np.isin(everything.queries, names[: -(-len(names) // 2)])
+    return everything.of(first), everything.of(~first if not first.all() else first)
 
 
 class _Encoder:

@@ -9,7 +9,17 @@ from reshelve.config.ranker import Ranker
 from reshelve.reporting.night import Night
 from reshelve.reporting.page import FactTable, Figure, Part, Section, Table
 from reshelve.reporting.trials_chart import axes_of, parallel
-from reshelve.reporting.words import NONE, count, duration, figure, interval, money, share, short
+from reshelve.reporting.words import (
+    NONE,
+    count,
+    duration,
+    figure,
+    interval,
+    money,
+    share,
+    short,
+    signed_interval,
+)
 
 _MOST_ROWS = 60
 
@@ -156,11 +166,20 @@ def blend(night: Night) -> Section | None:
     losses, used = found["losses"], found["encoder"]
     lead = (
         "Counts of past choices and the transformer's score, combined using held-out days: the transformer "
-        + ("stays." if used else "does not improve the answers and is left out.")
+        + (
+            "stays."
+            if used
+            else "is left out: it does not improve the answers by more than chance would explain."
+        )
     )
     rows = [
         ("Loss with counts only", figure(losses["memory"])),
         ("Loss with the transformer", figure(losses["with_encoder"])),
+        *(
+            [("Difference, 95 % interval", signed_interval(found["difference"]))]
+            if "difference" in found
+            else []
+        ),
         ("Questions", count(found["questions"])),
         ("Queries remembered", count(found["queries_remembered"])),
         *([("Queries asked", count(found["queries_asked"]))] if "queries_asked" in found else []),
