@@ -252,6 +252,12 @@ class Gates(Form):
         le=1,
         description="Maximum expected calibration error of the scores as probabilities; null: only reported.",
     )
+    candidates: dict[Literal["recall@10", "recall@100"], Share] = Field(
+        {"recall@10": 0.95},
+        examples=["{recall@10: 0.99, recall@100: 0.95}"],
+        description="search in a large catalogue: minimum share of the best 10 and 100 products of the whole catalogue that are "
+        "among the candidates (`release.candidates`); below, the version is held.",
+    )
     group: Group | None = Field(
         None,
         description="Report demographic parity and equalized odds between item categories or customer segments; "

@@ -82,6 +82,13 @@ class Release(Form):
         description="Number of published versions that housekeeping keeps, in addition to the serving ones.",
     )
     top: int = Field(100, ge=1, le=1000, description="next_item, search: number of items in an answer.")
+    candidates: int = Field(
+        1024,
+        ge=64,
+        le=16_384,
+        description="search: products that are ranked for one query, where the catalogue has more than four times as many; "
+        "else all are.",
+    )
     max_rows: int | None = Field(
         None,
         ge=32,

@@ -29,7 +29,7 @@ from reshelve.examples.event_counts import EventCounts
 from reshelve.examples.formats import HoldoutQuery, read_holdout
 from reshelve.examples.readers import for_gate
 from reshelve.kind_registry import kind_of
-from reshelve.lineage.results import ExamplesResult
+from reshelve.lineage.results import ExamplesResult, PackageResult
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.modelserver.local_server import running_model_server
@@ -71,6 +71,7 @@ def gate(run: Run) -> dict[str, Any]:
         known=Familiarity.of(past, held.queries, ranker.kind),
         catalogue=past.catalogue,
         champion=champion_version,
+        candidates=run.stage("package").require(PackageResult).candidates,
     )
     result = judge(ranker, evidence)
     result["holdout_partitions"] = list(run.stage("examples").require(ExamplesResult).holdout_partitions)

@@ -36,6 +36,9 @@ class Evidence:
     known: Familiarity
     catalogue: Catalogue
     champion: int | None  # the version that serves, compared or not
+    candidates: Mapping[str, Any] | None = (
+        None  # what the package stage measured of them, where there are any
+    )
 
     @property
     def ranked(self) -> dict[str, Lists]:
@@ -86,6 +89,8 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
         max_calibration_error=gates.max_calibration_error,
         broken=evidence.answers[CHALLENGER].broken,
         clusters=clusters,
+        candidates=evidence.candidates,
+        least_candidates=gates.candidates,
     )
     return {
         "verdict": decision.verdict.value,
@@ -109,6 +114,7 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
             else None
         ),
         "latency": latency_report(evidence.answers),
+        "candidates": evidence.candidates,
         "queries": len(held.queries),
         "counted": int(held.counted(values[CHALLENGER]).sum()),
         "clusters": clusters,

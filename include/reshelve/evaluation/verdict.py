@@ -20,7 +20,7 @@ The verdict is the worst of its parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -78,11 +78,14 @@ def decide(
     max_calibration_error: float | None = None,
     broken: int = 0,
     clusters: int = LEAST_CLUSTERS,
+    candidates: Mapping[str, float] | None = None,
+    least_candidates: Mapping[str, float] | None = None,
 ) -> GateDecision:
     """The verdict on a challenger. `baselines` are those it must beat, `others` are reported; `broken` counts answers that are no numbers,
     `clusters` those that the questions come from.
 
-    `slices` are those with enough questions, against the champion. A rule whose bound is None is not applied.
+    `candidates`: the shares of the exhaustive answer that a version finds which answers from candidates, by depth, and
+    `least_candidates` what they have to be. `slices` are those with enough questions, against the champion. A rule whose bound is None is not applied.
     """
     parts = [_against_baseline(metric, rival) for rival in baselines]
     parts += [
@@ -113,6 +116,14 @@ def decide(
         parts.append(_against_champion(metric, champion.version, champion.comparison, tolerance))
     if slices and slice_tolerance is not None:
         parts += _slices(metric, slices, slice_tolerance)
+    parts += [
+        (
+            GateOutcome.HOLD,
+            f"candidates miss too much: {name} of the exhaustive answer is {found:.4f}, and {least:g} is the least",
+        )
+        for name, least in (least_candidates or {}).items()
+        if (found := (candidates or {}).get(name, 1.0)) < least
+    ]
     if max_calibration_error is not None:
         parts.append(_calibrated(calibration_error, max_calibration_error))
     worst = max((verdict for verdict, _ in parts), key=_SEVERITY.index)

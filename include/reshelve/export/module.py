@@ -14,6 +14,7 @@ import tensorflow as tf
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.tokenizer import GraphTokenizer
 from reshelve.features.features import PairFeatures
+from reshelve.kind import Inputs
 
 Answer = dict[str, tf.Tensor]
 Function = Callable[..., Any]  # a concrete function
@@ -34,6 +35,10 @@ class RankerModule(tf.Module):
     def most_rows(self, name: str) -> int:
         """Rows of one input that a request may have, where the ranker file has no `release.max_rows`."""
         return MOST_CANDIDATES if name == "item" else MOST_QUESTIONS
+
+    def candidates_found(self, inputs: Inputs) -> dict[str, Any] | None:
+        """How much of the exhaustive answer is among the candidates, where it answers from candidates."""
+        return None
 
     @property
     def trained(self) -> Function:

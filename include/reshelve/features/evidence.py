@@ -1,4 +1,7 @@
-"""The features of every item for a query, looked up in the memory of one instant: TensorFlow alone, dense [B, C, F].
+"""The features of items for a query, looked up in the memory of one instant: TensorFlow alone.
+
+`SearchEvidence` reads every item, dense [B, C, F], which a small catalogue bears. `NamedEvidence` reads those that it is told
+[B, N, F] (`features.candidates` names them), at a cost that does not follow the catalogue. They agree on each item.
 
 The same code runs when the blend is fitted and inside the SavedModel, so that a version answers as it was judged.
 """
@@ -7,151 +10,191 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from reshelve.features.postings import PostingsTable
+from reshelve.features.asked import FLOOR, AskedQueries, QueryReader
+from reshelve.features.graph_tables import numbers
+from reshelve.features.postings import PostingsTable, RowSums, SparseSums
 from reshelve.features.tables import HALF_LIVES, PRIOR_AGE, SearchTables
-from reshelve.features.text import Keys, TextKeys
 
-NEIGHBOURS = 64  # past queries spelled alike that are read
-_ALIKE = 0.25  # cosine below which spelling says nothing
-_SHARPNESS = (3.0, 8.0)  # of the cosine: many neighbours a little, the nearest alone
+SHARPNESS = (3.0, 8.0)  # of the cosine: many neighbours a little, the nearest alone
+_SHARE = (0.3, 0.7)  # of them in what is likely before anything was chosen under the query itself
 _NEIGHBOUR_PRIOR = 1.0  # events of popularity in what neighbours say
 _CHOSEN_PRIOR = 3.0  # events of what neighbours say in what was chosen under the query itself
-_FLOOR = 1e-7
 
 _AGES = tuple("ever" if half_life == float("inf") else f"{half_life:g}d" for half_life in HALF_LIVES)
 # The order of the last axis.
 FEATURES = (
     *(f"popularity_{age}" for age in _AGES), "age", "never_chosen", "untitled",
     "title_cosine", "title_contains", "bm25", "words_covered", "grams_say", "grams_mixture",
-    *(f"alike{power:g}_{age}" for power in _SHARPNESS for age in _AGES),
+    *(f"alike{power:g}_{age}" for power in SHARPNESS for age in _AGES),
     *(f"chosen_{age}" for age in _AGES), "chosen_count",
     *(f"query_count_{age}" for age in _AGES), "query_alike", "query_entropy", "query_length", "query_words",
 )  # fmt: skip
 
 
-class SearchEvidence(tf.Module):
-    """`features`: string queries [B] → float32 [B, C, len(FEATURES)]."""
+class ItemSums(NamedTuple):
+    """What postings add up to of N items, float32: and what is known of the items whatever is asked.
+
+    titles [B, N, 3]: idf², idf and idf of words that title and query share. says [B, N, 2]. alike [B, N, 2 · W] and
+    chosen [B, N, W]: counts of choices under queries spelled alike, and under the very query. prior [N], item [N, H + 3] and
+    title [N, 2], or the same for each query [B, …]. entropy [B].
+    """
+
+    titles: tf.Tensor
+    says: tf.Tensor
+    alike: tf.Tensor
+    chosen: tf.Tensor
+    prior: tf.Tensor
+    item: tf.Tensor
+    title: tf.Tensor
+    entropy: tf.Tensor
+
+
+class _Evidence(tf.Module):
+    """What both ways share: the queries' side, and the formulas."""
 
     def __init__(self, tables: SearchTables) -> None:
         super().__init__()
-        self.text = TextKeys()
+        self.queries = QueryReader(tables, SHARPNESS)
         self.items = len(tables.popularity)
-        self.known_keys = len(tables.keys)
-        self.key_ids = _lookup(tables.keys)
-        self.gram_ids = _lookup(tables.grams)
-        self.chosen, self.alike, self.titles, self.says = (
-            PostingsTable(table) for table in (tables.chosen, tables.alike, tables.titles, tables.says)
+        self.chosen = PostingsTable(tables.chosen)
+        self.item, self.prior, self.title = (
+            numbers(found) for found in (tables.item, tables.popularity, tables.title)
         )
-        self.gram = tf.constant(tables.gram)
-        self.item = tf.constant(tables.item)
-        self.prior = tf.constant(tables.popularity)
-        self.idf_unseen = tables.idf_unseen
+
+    def _features(self, asked: AskedQueries, sums: ItemSums) -> tf.Tensor:
+        """float32 [B, N, F]: finite for every query and item, known or not."""
+        grams, shape = asked.grams, tf.shape(sums.titles)[:2]
+        inverse_length, shorter = tf.unstack(sums.title, axis=-1)
+        shared, held, of_words = tf.unstack(sums.titles, axis=-1)
+        of_both = [
+            shared * inverse_length / grams.length[:, tf.newaxis], held / grams.total[:, tf.newaxis],
+            of_words * shorter, of_words / grams.words[:, tf.newaxis], *_say(asked, sums),
+        ]  # fmt: skip
+        neighbours, likely = _neighbours(asked, sums)
+        share = _smoothed(sums.chosen, asked.chosen_total, likely[..., tf.newaxis], _CHOSEN_PRIOR)
+        chosen = [_log(column) for column in tf.unstack(share, axis=-1)]
+        chosen.append(tf.math.log1p(sums.chosen[..., 0]))
+        of_query = [*tf.unstack(tf.math.log1p(asked.chosen_total), axis=-1), asked.most_alike]
+        of_query += [sums.entropy, asked.length, asked.words]
+        everywhere = [tf.broadcast_to(column[:, tf.newaxis], shape) for column in of_query]
+        per_item = [tf.broadcast_to(column, shape) for column in tf.unstack(sums.item, axis=-1)]
+        return tf.stack([*per_item, *of_both, *neighbours, *chosen, *everywhere], axis=-1)
+
+
+class SearchEvidence(_Evidence):
+    """`features`: string queries [B] → float32 [B, C, len(FEATURES)]."""
+
+    def __init__(self, tables: SearchTables) -> None:
+        super().__init__(tables)
+        self.titles = PostingsTable(tables.titles.transposed())
+        self.says = PostingsTable(tables.says)
 
     def features(self, queries: tf.Tensor) -> tf.Tensor:
         """Finite for every query and item, known or not."""
-        keys, count = self.text.keys(queries), tf.size(queries)
-        grams = self._grams(keys, count)
-        ones = tf.ones_like(grams.idf)
-        titles = self.titles.spread(grams.rows, grams.ids, ones, count)
-        cosine = self.titles.spread(grams.rows, grams.ids, grams.idf, count)[..., 0]
-        similar = self.alike.spread(grams.rows, grams.ids, grams.idf, count)[..., 0]
-        similar /= grams.length[:, tf.newaxis]
-        say, mixture = self._say(grams, count)
-        neighbours, likely = self._neighbours(similar, count)
-        chosen, asked = self._chosen(keys.compact, likely)
-        of_both = [
-            cosine / grams.length[:, tf.newaxis], titles[..., 1] / grams.total[:, tf.newaxis],
-            titles[..., 2], titles[..., 3] / grams.words[:, tf.newaxis], say, mixture,
-        ]  # fmt: skip
-        of_query = [*asked, tf.reduce_max(similar, axis=1) if self.known_keys else tf.zeros([count])]
-        of_query += [
-            -tf.reduce_sum(likely * tf.math.log(likely + _FLOOR), axis=1),
-            tf.math.log1p(tf.cast(tf.strings.length(keys.compact, unit="UTF8_CHAR"), tf.float32)),
-            tf.math.log1p(_sums(tf.ones_like(keys.word_rows, tf.float32), keys.word_rows, count)),
-        ]
-        shape = [count, self.items]
-        everywhere = [tf.broadcast_to(column[:, tf.newaxis], shape) for column in of_query]
-        per_item = [tf.broadcast_to(column, shape) for column in tf.unstack(self.item, axis=1)]
-        return tf.stack([*per_item, *of_both, *neighbours, *chosen, *everywhere], axis=-1)
-
-    def _grams(self, keys: Keys, count: tf.Tensor) -> _Grams:
-        found = self.gram_ids.lookup(keys.grams)
-        is_word = tf.range(tf.size(found)) >= tf.size(found) - tf.size(keys.words)
-        unseen = tf.where(found < 0, self.idf_unseen, 0.0)
-        # Each known n-gram once per query; those that nobody knows only make the query longer.
-        cells = keys.gram_rows * len(self.gram) + found
-        cells = tf.unique(tf.boolean_mask(cells, found >= 0))[0]
-        rows, ids = cells // len(self.gram), cells % len(self.gram)
-        idf, of_word = tf.gather(self.gram[:, 0], ids), tf.gather(self.gram[:, 5], ids)
-        return _Grams(
-            rows, ids, idf,
-            tf.sqrt(_sums(idf**2, rows, count) + _sums(unseen**2, keys.gram_rows, count)) + _FLOOR,
-            _sums(idf, rows, count) + _sums(unseen, keys.gram_rows, count) + _FLOOR,
-            _sums(idf * of_word, rows, count) + _FLOOR
-            + _sums(tf.where(is_word, unseen, 0.0), keys.gram_rows, count),
+        asked = self.queries.read(queries)
+        count, grams = asked.count, asked.grams
+        near = self.chosen.spread(asked.near_rows, asked.near_keys, asked.near_amounts, count)
+        own = self.chosen.spread(asked.rows, asked.keys, tf.ones_like(asked.rows, tf.float32), count)
+        sums = ItemSums(
+            self.titles.spread(grams.rows, grams.ids, grams.amounts, count),
+            self.says.spread(grams.rows, grams.ids, tf.ones_like(grams.idf), count),
+            near, own, self.prior, self.item, self.title, tf.zeros([count]),
         )  # fmt: skip
-
-    def _say(self, grams: _Grams, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Naive Bayes over the query's n-grams: mean log lift (by the root of their number), and the mixture's log."""
-        about = tf.gather(self.gram, grams.ids)
-        says = self.says.spread(grams.rows, grams.ids, tf.ones_like(grams.idf), count)
-        number = tf.maximum(_sums(about[:, 4], grams.rows, count), 1.0)
-        lift = says[..., 0] + _sums(about[:, 1], grams.rows, count)[:, tf.newaxis]
-        weight = _sums(about[:, 2], grams.rows, count) + _FLOOR
-        popular = (_sums(about[:, 3], grams.rows, count) + _FLOOR)[:, tf.newaxis] * self.prior
-        mixed = (says[..., 1] + popular) / weight[:, tf.newaxis]
-        return lift / tf.sqrt(number)[:, tf.newaxis], tf.math.log(mixed + _FLOOR)
-
-    def _neighbours(self, similar: tf.Tensor, count: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Log shares of what was chosen under queries spelled alike [B, C], and the share used as a prior."""
-        near = min(NEIGHBOURS, self.known_keys)
-        found, key = tf.math.top_k(similar, near)
-        rows = tf.repeat(tf.range(count), near)
-        features, shares = [], []
-        for power in _SHARPNESS:
-            amounts = tf.where(found < _ALIKE, 0.0, found**power)
-            counts = self.chosen.spread(rows, tf.reshape(key, [-1]), tf.reshape(amounts, [-1]), count)
-            share = _smoothed(counts, self.prior[:, tf.newaxis], _NEIGHBOUR_PRIOR)
-            features += [tf.math.log(column + _FLOOR) for column in tf.unstack(share, axis=-1)]
-            shares.append(share[..., PRIOR_AGE])
-        return features, 0.3 * shares[0] + 0.7 * shares[1]
-
-    def _chosen(self, compact: tf.Tensor, likely: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Log shares of what was chosen under this very query, with its count [B, C]; and how often it was asked [B]."""
-        count = tf.size(compact)
-        key = self.key_ids.lookup(compact)
-        asked = tf.cast(tf.where(key >= 0)[:, 0], tf.int32)
-        counts = self.chosen.spread(asked, tf.gather(key, asked), tf.ones_like(asked, tf.float32), count)
-        share = _smoothed(counts, likely[..., tf.newaxis], _CHOSEN_PRIOR)
-        features = [tf.math.log(column + _FLOOR) for column in tf.unstack(share, axis=-1)]
-        features.append(tf.math.log1p(counts[..., 0]))
-        return features, tf.unstack(tf.math.log1p(tf.reduce_sum(counts, axis=1)), axis=-1)
+        likely = _neighbours(asked, sums)[1]
+        entropy = -tf.reduce_sum(tf.math.xlogy(likely, likely), axis=1)
+        return self._features(asked, sums._replace(entropy=entropy))
 
 
-class _Grams(NamedTuple):
-    """Known n-grams of all queries (row, id, idf: [m]); and per query [B]: Euclidean length, sum, sum over words."""
+class NamedEvidence(_Evidence):
+    """`features`: of what `read` made of queries [B], and places [B, N] → float32 [B, N, len(FEATURES)]."""
 
-    rows: tf.Tensor
-    ids: tf.Tensor
-    idf: tf.Tensor
-    length: tf.Tensor
-    total: tf.Tensor
-    words: tf.Tensor
+    def __init__(self, tables: SearchTables) -> None:
+        super().__init__(tables)
+        self.titles = RowSums(tables.titles)
+        self.says = RowSums(tables.says.transposed())
+        prior = tables.popularity.astype(float)
+        self._prior_entropy = float((prior * np.log(prior)).sum())
+
+    def read(self, queries: tf.Tensor) -> tuple[AskedQueries, NamedSums]:
+        """What is asked, and what was chosen under that and the like."""
+        asked = self.queries.read(queries)
+        own = self.chosen.sparse(asked.rows, asked.keys, tf.ones_like(asked.rows, tf.float32))
+        near = self.chosen.sparse(asked.near_rows, asked.near_keys, asked.near_amounts)
+        return asked, NamedSums(own, near)
+
+    def features(self, asked: AskedQueries, found: NamedSums, places: tf.Tensor) -> tf.Tensor:
+        """Finite. `places` int32 [B, N], each of the catalogue."""
+        grams = asked.grams
+        ones = tf.ones_like(grams.idf)[:, tf.newaxis]
+        sums = ItemSums(
+            self.titles.at(places, grams.rows, grams.ids, grams.amounts),
+            self.says.at(places, grams.rows, grams.ids, ones),
+            found.near.at(places), found.own.at(places),
+            *(tf.gather(of_items, places) for of_items in (self.prior, self.item, self.title)),
+            self._entropy(asked, found.near),
+        )  # fmt: skip
+        return self._features(asked, sums)
+
+    def _entropy(self, asked: AskedQueries, near: SparseSums) -> tf.Tensor:
+        """Of what is likely over all items [B]: those that a neighbour chose one by one, the others together.
+
+        Where nobody chose it, an item's likelihood is the same multiple of its prior as any other's.
+        """
+        rows, prior = near.rows, tf.gather(self.prior, near.columns)
+        of_row = [tf.gather(total, rows) for total in asked.near_totals]
+        width = self.chosen.weights.shape[1]
+        likely = tf.add_n([
+            share
+            * (near.values[:, number * width + PRIOR_AGE] + _NEIGHBOUR_PRIOR * prior)
+            / (of_row[number][:, PRIOR_AGE] + _NEIGHBOUR_PRIOR)
+            for number, share in enumerate(_SHARE)
+        ])  # fmt: skip
+        mass, touched, known = (
+            tf.math.unsorted_segment_sum(values, rows, asked.count)
+            for values in (prior, tf.math.xlogy(prior, prior), tf.math.xlogy(likely, likely))
+        )
+        times = tf.add_n([
+            share * _NEIGHBOUR_PRIOR / (total[:, PRIOR_AGE] + _NEIGHBOUR_PRIOR)
+            for share, total in zip(_SHARE, asked.near_totals, strict=True)
+        ])  # fmt: skip
+        rest = tf.maximum(1.0 - mass, 0.0)
+        others = times * (self._prior_entropy - touched) + tf.math.xlogy(times, times) * rest
+        return -(known + others)
 
 
-def _lookup(texts: list[str]) -> tf.lookup.StaticHashTable:
-    # A table needs an entry; no key or n-gram holds a line feed.
-    keys = texts or ["\n"]
-    ids = tf.range(len(texts), dtype=tf.int32) if texts else tf.constant([-1], tf.int32)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys), ids), -1)
+class NamedSums(NamedTuple):
+    """Counts of choices under the very queries [.., W], and under those spelled alike [.., 2 · W]."""
+
+    own: SparseSums
+    near: SparseSums
 
 
-def _sums(values: tf.Tensor, rows: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    return tf.math.unsorted_segment_sum(values, rows, count)
+def _say(asked: AskedQueries, sums: ItemSums) -> tuple[tf.Tensor, tf.Tensor]:
+    """Naive Bayes over the query's n-grams: mean log lift (by the root of their number), and the mixture's log."""
+    said = asked.said
+    lift = sums.says[..., 0] + said.constant[:, tf.newaxis]
+    mixed = (sums.says[..., 1] + said.popular[:, tf.newaxis] * sums.prior) / said.weight[:, tf.newaxis]
+    return lift / tf.sqrt(said.number)[:, tf.newaxis], _log(mixed)
 
 
-def _smoothed(counts: tf.Tensor, prior: tf.Tensor, strength: float) -> tf.Tensor:
-    """Shares of counts [B, C, W] after `strength` events spread as `prior` (Dirichlet)."""
-    return (counts + strength * prior) / (tf.reduce_sum(counts, axis=1, keepdims=True) + strength)
+def _neighbours(asked: AskedQueries, sums: ItemSums) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Log shares of what was chosen under queries spelled alike [B, N], and the share used as a prior."""
+    features, shares = [], []
+    parts = tf.split(sums.alike, len(SHARPNESS), axis=-1)
+    for counts, total in zip(parts, asked.near_totals, strict=True):
+        share = _smoothed(counts, total, sums.prior[..., tf.newaxis], _NEIGHBOUR_PRIOR)
+        features += [_log(column) for column in tf.unstack(share, axis=-1)]
+        shares.append(share[..., PRIOR_AGE])
+    return features, _SHARE[0] * shares[0] + _SHARE[1] * shares[1]
+
+
+def _smoothed(counts: tf.Tensor, total: tf.Tensor, prior: tf.Tensor, strength: float) -> tf.Tensor:
+    """Shares of counts [B, N, W], of `total` [B, W], after `strength` events spread as `prior` (Dirichlet)."""
+    return (counts + strength * prior) / (total[:, tf.newaxis] + strength)
+
+
+def _log(values: tf.Tensor) -> tf.Tensor:
+    return tf.math.log(values + FLOOR)

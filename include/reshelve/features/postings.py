@@ -6,10 +6,13 @@ Kept as flat arrays, so that TensorFlow reads them with gathers and a segment su
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from scipy import sparse
+
+from reshelve.features.graph_tables import numbers
 
 Array = np.ndarray
 
@@ -40,6 +43,41 @@ class Postings:
             int(first.shape[1]),
         )
 
+    @classmethod
+    def unweighted(cls, matrix: sparse.csr_matrix) -> Postings:
+        """Where a matrix is not 0, without weights (W = 0)."""
+        matrix = sparse.csr_matrix(matrix)
+        matrix.eliminate_zeros()
+        matrix.sort_indices()
+        none = np.empty((matrix.nnz, 0), np.float32)
+        return cls(
+            matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), none, int(matrix.shape[1])
+        )
+
+    def transposed(self) -> Postings:
+        """Column c leads to the rows that lead to it, with the same weights."""
+        rows = np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), np.diff(self.starts))
+        order = np.argsort(self.columns, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(self.columns, minlength=self.width))])
+        return Postings(starts.astype(np.int32), rows[order], self.weights[order], len(self.starts) - 1)
+
+    def only(self, columns: Array) -> Postings:
+        """Only the postings whose column is True in bool [width]."""
+        kept = columns[self.columns]
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Postings(
+            before[self.starts].astype(np.int32), self.columns[kept], self.weights[kept], self.width
+        )
+
+    def first(self, most: int, by: Array) -> Postings:
+        """Of each row the `most` postings that are greatest by `by` [P], the greatest first."""
+        rows = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        order = np.lexsort((self.columns, -by, rows))
+        kept = order[np.arange(len(order)) - self.starts[rows[order]] < most]
+        lengths = np.bincount(rows[kept], minlength=len(self.starts) - 1)
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return Postings(starts, self.columns[kept], self.weights[kept], self.width)
+
     def tensors(self, name: str) -> dict[str, Array]:
         """Named arrays, for one safetensors file of many tables."""
         return {
@@ -68,24 +106,125 @@ class PostingsTable(tf.Module):
         # An empty table still needs one posting to gather from; no row leads to it.
         empty = not len(postings.columns)
         self.width = postings.width
-        self.starts = tf.constant(postings.starts)
-        self.columns = tf.constant(np.zeros(1, np.int32) if empty else postings.columns)
-        self.weights = tf.constant(
-            np.zeros((1, postings.weights.shape[1]), np.float32) if empty else postings.weights
-        )
+        self.weighted = postings.weights.shape[1] > 0
+        self.starts = numbers(postings.starts)
+        self.columns = numbers(np.zeros(1, np.int32) if empty else postings.columns)
+        if self.weighted:
+            self.weights = numbers(
+                np.zeros((1, postings.weights.shape[1]), np.float32) if empty else postings.weights
+            )
 
     def spread(self, rows: tf.Tensor, keys: tf.Tensor, amounts: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """Sum of amount · weights over all postings of the keys: float32 [count, width, W].
+        """Sum of amounts · weights over all postings of the keys: float32 [count, width, A · W].
 
-        Entry e adds the postings of table row `keys[e]` (int32 [E], all valid) times `amounts[e]` (float32 [E]) to
-        output row `rows[e]` (int32 [E]).
+        Entry e adds the postings of table row `keys[e]` (int32 [E], all valid) times `amounts[e]` (float32 [E, A], or [E] for
+        one) to output row `rows[e]` (int32 [E]). Where the table has no weights each posting counts as 1 (W = 1).
         """
+        cells, values = self.entries(rows, keys, amounts)
+        summed = tf.math.unsorted_segment_sum(values, cells, count * self.width)
+        return tf.reshape(summed, [count, self.width, values.shape[1]])
+
+    def sparse(self, rows: tf.Tensor, keys: tf.Tensor, amounts: tf.Tensor) -> SparseSums:
+        """The same sums, of the cells alone that a posting leads to."""
+        cells, values = self.entries(rows, keys, amounts)
+        found, place = tf.unique(cells)
+        summed = tf.math.unsorted_segment_sum(values, place, tf.size(found))
+        order = tf.argsort(found)
+        return SparseSums(self.width, tf.gather(found, order), tf.gather(summed, order))
+
+    def entries(self, rows: tf.Tensor, keys: tf.Tensor, amounts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The cell (row · width + column) of each posting, int32 [P], and what it adds there, float32 [P, A · W]."""
+        owner, place = self.expand(keys)
+        amounts = amounts if amounts.shape.rank == 2 else amounts[:, tf.newaxis]
+        values = tf.gather(amounts, owner)
+        if self.weighted:
+            weights = tf.gather(self.weights, place)
+            width = amounts.shape[1] * weights.shape[1]
+            values = tf.reshape(values[:, :, tf.newaxis] * weights[:, tf.newaxis, :], [-1, width])
+        return tf.gather(rows, owner) * self.width + tf.gather(self.columns, place), values
+
+    def expand(self, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """All postings of table rows `keys` int32 [E], in order: whose each is (0 to E - 1), and its place; int32 [P]."""
         starts = tf.gather(self.starts, keys)
         lengths = tf.gather(self.starts, keys + 1) - starts
         owner = tf.repeat(tf.range(tf.size(keys)), lengths)
         first = tf.cumsum(lengths, exclusive=True)
-        place = tf.range(tf.size(owner)) - tf.gather(first - starts, owner)
-        values = tf.gather(self.weights, place) * tf.gather(amounts, owner)[:, tf.newaxis]
-        cell = tf.gather(rows, owner) * self.width + tf.gather(self.columns, place)
-        summed = tf.math.unsorted_segment_sum(values, cell, count * self.width)
-        return tf.reshape(summed, [count, self.width, self.weights.shape[1]])
+        return owner, tf.range(tf.size(owner)) - tf.gather(first - starts, owner)
+
+
+class SparseSums(NamedTuple):
+    """Sums that are not 0: of `cells` (row · width + column) int32 [U], sorted, the `values` float32 [U, W]."""
+
+    width: int
+    cells: tf.Tensor
+    values: tf.Tensor
+
+    @property
+    def rows(self) -> tf.Tensor:
+        """The row of each cell."""
+        return self.cells // self.width
+
+    @property
+    def columns(self) -> tf.Tensor:
+        """The column of each cell."""
+        return self.cells % self.width
+
+    def at(self, columns: tf.Tensor) -> tf.Tensor:
+        """The sums at `columns` int32 [rows, N] of each row, 0 where there is none: float32 [rows, N, W]."""
+        wanted = tf.range(tf.shape(columns)[0])[:, tf.newaxis] * self.width + columns
+        place, hit = find(self.cells, tf.reshape(wanted, [-1]))
+        values = tf.concat([self.values, tf.zeros([1, self.values.shape[1]])], 0)
+        found = tf.gather(values, tf.where(hit, place, tf.size(self.cells)))
+        return tf.reshape(found, tf.concat([tf.shape(columns), [self.values.shape[1]]], 0))
+
+    def greatest(self, scores: tf.Tensor, rows: tf.Tensor, most: int) -> tf.Tensor:
+        """The columns of each row's `most` greatest `scores` [U], int32 [rows, most]; `width` where there are fewer."""
+        order = tf.argsort(scores, direction="DESCENDING")
+        order = tf.gather(order, tf.argsort(tf.gather(self.rows, order), stable=True))
+        row = tf.gather(self.rows, order)
+        rank = tf.range(tf.size(order)) - tf.searchsorted(row, row)
+        kept = rank < most
+        at = tf.stack([tf.boolean_mask(row, kept), tf.boolean_mask(rank, kept)], axis=1)
+        columns = tf.boolean_mask(tf.gather(self.columns, order), kept)
+        return tf.tensor_scatter_nd_update(tf.fill([rows, most], self.width), at, columns)
+
+
+def find(ordered: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where each of int32 `wanted` [n] is in the rising int32 `ordered` [m] (a valid place, if m is not 0), and whether it is."""
+    place = tf.minimum(tf.searchsorted(ordered, wanted), tf.maximum(tf.size(ordered) - 1, 0))
+    # One more entry, so that there is something to look at where nothing is ordered. No cell is as large.
+    filled = tf.concat([ordered, [tf.int32.max]], 0)
+    return place, tf.gather(filled, place) == wanted
+
+
+class RowSums(tf.Module):
+    """The same table read from its other side: for each item its keys, of which those that are asked add up.
+
+    What it costs follows the candidates, not how many items a frequent key leads to.
+    """
+
+    def __init__(self, of_items: Postings) -> None:
+        super().__init__()
+        self.table = PostingsTable(of_items)  # item → keys
+
+    def at(self, items: tf.Tensor, rows: tf.Tensor, keys: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
+        """Sum of amounts · weights over the keys of `items` int32 [B, N] that its row asks: float32 [B, N, A · W].
+
+        Entry e says that row `rows[e]` asks `keys[e]` (int32 [E], each once a row) for `amounts[e]` (float32 [E, A]).
+        """
+        asked = rows * self.table.width + keys
+        order = tf.argsort(asked)
+        asked, amounts = tf.gather(asked, order), tf.gather(amounts, order)
+        owner, place = self.table.expand(tf.reshape(items, [-1]))
+        row = owner // tf.shape(items)[1]
+        at, hit = find(asked, row * self.table.width + tf.gather(self.table.columns, place))
+        hits = tf.where(hit)[:, 0]
+        owner, place, values = (
+            tf.gather(owner, hits), tf.gather(place, hits), tf.gather(amounts, tf.gather(at, hits)),
+        )  # fmt: skip
+        if self.table.weighted:
+            weights = tf.gather(self.table.weights, place)
+            width = amounts.shape[1] * weights.shape[1]
+            values = tf.reshape(values[:, :, tf.newaxis] * weights[:, tf.newaxis, :], [-1, width])
+        summed = tf.math.unsorted_segment_sum(values, owner, tf.size(items))
+        return tf.reshape(summed, tf.concat([tf.shape(items), [values.shape[1]]], 0))

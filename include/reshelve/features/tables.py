@@ -64,10 +64,11 @@ class SearchTables:
     """The memory of one instant.
 
     keys [K] and grams [V] are strings. `chosen`: key → items, one weight per half-life. `alike`: gram → keys, cosine
-    weights. `titles`: gram → items (cosine weight, idf; for words also BM25 and idf). `says`: gram → items (log lift,
-    share of the mixture). Per gram [V, 6]: idf, log constant, mixture weight, its popularity part, 1 where it was asked,
-    1 where it is a word.
+    weights. `titles`: item → grams, without weights: those of a posting are a number of its gram times one of its item.
+    `says`: gram → items (log lift, share of the mixture). Per gram [V, 6]: idf, log constant, mixture weight, its popularity
+    part, 1 where it was asked, 1 where it is a word.
     Per item [C, H + 3]: log popularity per half-life, log age in days, 1 if never chosen, 1 if untitled.
+    Per title [C, 2]: 1 / its length in idf, and what BM25 makes of its number of words.
     """
 
     keys: list[str]
@@ -78,12 +79,13 @@ class SearchTables:
     says: Postings
     gram: Array
     item: Array
+    title: Array
     popularity: Array  # float32 [C]: the prior that counts are smoothed towards
     idf_unseen: float
 
     def write(self, directory: Path) -> None:
         """`memory.safetensors` and, last, `memory.parquet` with the strings."""
-        tensors = {"gram": self.gram, "item": self.item, "popularity": self.popularity}
+        tensors = {"gram": self.gram, "item": self.item, "title": self.title, "popularity": self.popularity}
         tensors["idf_unseen"] = np.array([self.idf_unseen], np.float32)
         for name in ("chosen", "alike", "titles", "says"):
             tensors |= getattr(self, name).tensors(name)
@@ -106,7 +108,7 @@ class SearchTables:
         tables = {name: Postings.read(name, tensors) for name in ("chosen", "alike", "titles", "says")}
         return cls(
             texts["key"], texts["gram"], **tables,
-            gram=tensors["gram"], item=tensors["item"], popularity=tensors["popularity"],
+            gram=tensors["gram"], item=tensors["item"], title=tensors["title"], popularity=tensors["popularity"],
             idf_unseen=float(tensors["idf_unseen"][0]),
         )  # fmt: skip
 
@@ -187,10 +189,11 @@ class Corpus:
             grams=[self.grams[place] for place in used],
             chosen=Postings.of(*chosen),
             alike=Postings.of(_cosine(spellings, idf).T.tocsr()),
-            titles=_titles(titles, idf, is_word),
+            titles=Postings.unweighted(titles),
             says=says,
             gram=np.concatenate([idf[:, None], telling, is_word[:, None]], axis=1).astype(np.float32),
             item=np.concatenate(about, axis=1).astype(np.float32),
+            title=_titles(titles, idf, is_word),
             popularity=prior.astype(np.float32),
             idf_unseen=float(np.log1p(documents)),
         )
@@ -265,14 +268,13 @@ def _cosine(matrix: sparse.csr_matrix, idf: Array) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.diags(1 / np.maximum(lengths, 1e-6)) @ weighted)
 
 
-def _titles(titles: sparse.csr_matrix, idf: Array, is_word: Array) -> Postings:
+def _titles(titles: sparse.csr_matrix, idf: Array, is_word: Array) -> Array:
+    """`SearchTables.title`: float32 [C, 2]."""
     words = titles @ is_word.astype(np.float32)
     average = words[words > 0].mean() if (words > 0).any() else 1.0
-    shorter = sparse.diags(2 / (2 - _BM25_B + _BM25_B * words / average))
-    weighted = sparse.csr_matrix(titles.multiply(idf))
-    of_words = sparse.csr_matrix(titles.multiply(idf * is_word))
-    parts = (_cosine(titles, idf), weighted, shorter @ of_words, of_words)
-    return Postings.of(*(part.T.tocsr() for part in parts))
+    shorter = 2 / (2 - _BM25_B + _BM25_B * words / average)
+    lengths = np.sqrt(titles @ idf.astype(np.float32) ** 2)
+    return np.stack([1 / np.maximum(lengths, 1e-6), shorter], axis=1).astype(np.float32)
 
 
 def _says(counts: sparse.csr_matrix, prior: Array) -> tuple[Postings, Array]:

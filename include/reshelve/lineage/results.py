@@ -92,6 +92,7 @@ class PackageResult(StageResult):
 
     bytes: int | None = None
     precision: str | None = None
+    candidates: dict[str, Any] | None = None
     signature: Any = None
 
 

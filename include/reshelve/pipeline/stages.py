@@ -105,7 +105,7 @@ STAGES = (
     Stage(
         name="compress", result=results.CompressResult, needs=("examples", "train", "blend"),
         reads=(
-            "compression", "data", "examples", "gates.max_queries", "gates.metric", "model", "release.max_rows", "release.top",
+            "compression", "data", "examples", "gates.max_queries", "gates.metric", "model", "release.candidates", "release.max_rows", "release.top",
             "remember", "training",
         ),
         code=(
@@ -117,7 +117,7 @@ STAGES = (
     ),
     Stage(
         name="package", result=results.PackageResult, needs=("examples", "train", "blend", "compress"),
-        reads=("data.events", "examples", "release.max_rows", "release.top", "remember", "training.seed"),
+        reads=("data.events", "examples", "release.candidates", "release.max_rows", "release.top", "remember", "training.seed"),
         code=(
             "clickstream", "examples", "export", "features", "model", "protocol.allowed_operations", "protocol.graph_check",
             "protocol.messages", "protocol.saved_model_check", "statistics.correlation", "statistics.noisy_counts", "statistics.order",

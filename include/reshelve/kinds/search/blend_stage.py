@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,12 +20,14 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import sparse
 
+from reshelve.config.rollout import Release
 from reshelve.errors import DataError
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.sampling import stable_hash
 from reshelve.features.blend import Blend, Lists, fit
+from reshelve.features.candidates import NEVER, CandidateEvidence, narrows
 from reshelve.features.evidence import FEATURES, SearchEvidence
-from reshelve.features.tables import Corpus
+from reshelve.features.tables import Corpus, SearchTables
 from reshelve.kinds.search.past_searches import SearchMemory, read_corpus
 from reshelve.lineage.results import ExamplesResult
 from reshelve.lineage.run import Run
@@ -40,6 +43,7 @@ _ROUGH = ("chosen_4d", "alike3_16d", "bm25", "title_cosine", "grams_mixture", "p
 _RANK_OFFSET = 3
 _MOST_QUESTIONS = 20_000  # in all; beyond, a blend of a few hundred numbers learns nothing more
 _CELLS = 4_000_000  # items · queries of one batch: bounds memory whatever the catalogue
+_CANDIDATES_STEP = 32  # queries at a time whose candidates are looked at
 _HALF_LIFE = 14.0  # days: what a question counts for in the fit
 _TESTED_SHARE = 0.25  # newest part of the validation days, on which the blends are compared
 
@@ -124,7 +128,7 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
     lists = []
     for day in counted(days, log, "asking the validation days", "days"):
         age = (days[-1].day - day.day).days
-        lists.append(_lists(memory, day, reader, weight=2.0 ** (-age / _HALF_LIFE)))
+        lists.append(_lists(memory, day, reader, 2.0 ** (-age / _HALF_LIFE), run.ranker.release))
     log.info("asked", days=len(days), queries=sum(len(day.queries) for day in days))
     _require_choices(Lists.joined(lists), days)
     return PastQuestions(memory, [day.day for day in days], lists)
@@ -172,34 +176,68 @@ def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
     return found
 
 
-def _lists(memory: SearchMemory, day: _Day, reader: _Encoder | None, weight: float) -> Lists:
-    evidence = SearchEvidence(memory.tables(day.day))
-    step = max(1, min(256, _CELLS // evidence.items))
+def _lists(
+    memory: SearchMemory, day: _Day, reader: _Encoder | None, weight: float, release: Release
+) -> Lists:
+    look = _looker(memory.tables(day.day), release)
     features, chosen = [], []
-    for start in range(0, len(day.queries), step):
-        queries = day.queries[start : start + step]
-        found = evidence.features(tf.constant(queries)).numpy()
+    for start in range(0, len(day.queries), look.step):
+        queries = day.queries[start : start + look.step]
+        places, valid, found = look.at(queries)
         if reader is not None:
-            found = np.concatenate([found, reader.logits(queries)[..., None]], axis=-1)
-        kept = shortlist(found)[..., None]
-        features.append(np.take_along_axis(found, kept, axis=1))
-        weights = day.chosen[start : start + step].toarray()
-        chosen.append(np.take_along_axis(weights, kept[..., 0], axis=1))
+            read = np.take_along_axis(reader.logits(queries), places, axis=1)
+            found = np.concatenate([found, read[..., None]], axis=-1)
+        weights = np.asarray(day.chosen[start : start + look.step][np.arange(len(queries))[:, None], places])
+        kept = shortlist(found, valid)
+        features.append(np.take_along_axis(found, kept[..., None], axis=1))
+        chosen.append(np.take_along_axis(np.where(valid, weights, 0), kept, axis=1))
     return Lists(
         np.concatenate(features), np.concatenate(chosen), np.full(len(day.queries), weight, np.float32),
         np.array(day.queries),
     )  # fmt: skip
 
 
-def shortlist(features: Array) -> Array:
-    """Places [Q, K] of the best items, from float32 [Q, C, F], by the sum of 1 / (offset + rank) over the rough features."""
+@dataclass(frozen=True)
+class _Looker:
+    """`at`: queries → places [Q, N], which of them are items, features [Q, N, F]. `step`: queries at a time."""
+
+    step: int
+    at: Callable[[list[str]], tuple[Array, Array, Array]]
+
+
+def _looker(tables: SearchTables, release: Release) -> _Looker:
+    """All items of a small catalogue, the candidates of a large one: as the version will."""
+    items = len(tables.popularity)
+    if narrows(items, release.candidates):
+        named = CandidateEvidence(tables, release.candidates, release.top)
+
+        def candidates(queries: list[str]) -> tuple[Array, Array, Array]:
+            found, features = named.features(tf.constant(queries))
+            return found.places.numpy(), found.stands_for.numpy() > NEVER / 2, features.numpy()
+
+        return _Looker(_CANDIDATES_STEP, candidates)
+    whole = SearchEvidence(tables)
+
+    def everything(queries: list[str]) -> tuple[Array, Array, Array]:
+        places = np.tile(np.arange(items), (len(queries), 1))
+        return places, np.ones_like(places, bool), whole.features(tf.constant(queries)).numpy()
+
+    return _Looker(max(1, min(256, _CELLS // items)), everything)
+
+
+def shortlist(features: Array, valid: Array | None = None) -> Array:
+    """Places [Q, K] of the best items, from float32 [Q, N, F], by the sum of 1 / (offset + rank) over the rough features.
+
+    Those that are not `valid` [Q, N] come last.
+    """
     shape, places = features.shape[:2], np.arange(features.shape[1])[None, :]
     fused, ranks = np.zeros(shape, np.float32), np.empty(shape, np.int64)
     for name in _ROUGH:
-        order = descending(features[..., FEATURES.index(name)])
+        values = features[..., FEATURES.index(name)]
+        order = descending(values if valid is None else np.where(valid, values, -np.inf))
         np.put_along_axis(ranks, order, places, axis=1)
         fused += 1.0 / (_RANK_OFFSET + ranks)
-    return greatest(fused, _SHORTLIST)
+    return greatest(fused if valid is None else np.where(valid, fused, -1.0), _SHORTLIST)
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, best, places, traced
+from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, traced
 from reshelve.export.version import VersionBuilder
-from reshelve.features.evidence import SearchEvidence
+from reshelve.features.candidates import NEVER
+from reshelve.features.graph_tables import Places, Texts
 from reshelve.features.tables import SearchTables
 from reshelve.kind import Export, Inputs
 from reshelve.kinds.search.blend_stage import read_blend
+from reshelve.kinds.search.candidate_recall import candidate_recall
+from reshelve.kinds.search.ranking import OfCandidates, RankedItems, ranking
 from reshelve.model.trained import TrainedModel
 
 
@@ -33,13 +37,14 @@ class SearchModule(RankerModule):
         catalogue: PackagedCatalogue,
         top: int,
         blend: Path,
+        candidates: int,
     ) -> None:
         super().__init__()
         graph = RankerGraph(model, layers)
         document, fitted = read_blend(blend)
-        self.evidence = SearchEvidence(SearchTables.read(blend))
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
-        self.table = places(catalogue.items)
+        self.item_ids, self.titles = Texts(catalogue.items), Texts(catalogue.titles)
+        self.places = Places(self.item_ids)
         scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
         popularity = tf.constant(model["items.bias"])
 
@@ -47,27 +52,58 @@ class SearchModule(RankerModule):
             batch = self.tokenizer.single(self.tokenizer.tokens(query))
             return {"logits": scores(batch.ids, batch.lengths)}
 
+        def beyond_popularity(query: tf.Tensor) -> tf.Tensor:
+            return self.encoder(query)["logits"] - popularity
+
+        read = beyond_popularity if document.encoder else None
+        self.ranking = ranking(SearchTables.read(blend), fitted, read, candidates, top)
+
+        def ranked(query: tf.Tensor) -> RankedItems:
+            return self.ranking.ranked(query)
+
         def logits(query: tf.Tensor) -> Answer:
-            features = self.evidence.features(query)
-            if document.encoder:
-                read = self.encoder(query)["logits"] - popularity
-                features = tf.concat([features, read[..., tf.newaxis]], axis=-1)
-            return {"logits": fitted.scores(features)}
+            return {"logits": self._of_catalogue(RankedItems(*self.ranked(query)))}
 
         def serving_default(query: tf.Tensor) -> Answer:
-            return best(self.logits(query)["logits"], catalogue, top)
+            found = RankedItems(*self.ranked(query))
+            logit, index = tf.math.top_k(found.found, min(top, len(catalogue.items)))
+            place = tf.gather(found.places, index, batch_dims=1)
+            item, title = self.item_ids.gather(place), self.titles.gather(place)
+            return {"item": item, "title": title, "score": tf.exp(logit - found.total)}
 
         def score(query: tf.Tensor, item: tf.Tensor) -> Answer:
             # One query, encoded once, whatever the number of items. An unknown item has no chance.
-            place = self.table.lookup(item)
-            likely = tf.nn.softmax(self.logits(query[:1])["logits"])[0]
-            return {"score": tf.where(place >= 0, tf.gather(likely, tf.maximum(place, 0)), 0.0)}
+            place = self.places.lookup(item)
+            named = self.of_items(query[:1], tf.maximum(place, 0)[tf.newaxis])
+            likely = tf.exp(named - RankedItems(*self.ranked(query[:1])).total)[0]
+            return {"score": tf.where(place >= 0, likely, 0.0)}
 
-        query = tf.TensorSpec([None], tf.string, name="query")
+        query, named = tf.TensorSpec([None], tf.string, name="query"), tf.TensorSpec([None, None], tf.int32)
         self.encoder = traced(encoder, query)
+        self.ranked = traced(ranked, query)
+        self.of_items = traced(self.ranking.of_items, query, named)
         self.logits = traced(logits, query)
         self.serving_default = traced(serving_default, query)
         self.score = traced(score, query, tf.TensorSpec([None], tf.string, name="item"))
+
+    def _of_catalogue(self, ranked: RankedItems) -> tf.Tensor:
+        """The logits of all items [B, C]: NEVER of those that are no candidates."""
+        if not isinstance(self.ranking, OfCandidates):
+            return ranked.logits
+        rows = tf.broadcast_to(tf.range(tf.shape(ranked.places)[0])[:, tf.newaxis], tf.shape(ranked.places))
+        shape = [tf.shape(ranked.places)[0], len(self.item_ids)]
+        at = tf.stack([rows, ranked.places], axis=-1)
+        return tf.tensor_scatter_nd_max(tf.fill(shape, NEVER), at, ranked.found)
+
+    def candidates_found(self, inputs: Inputs) -> dict[str, Any] | None:
+        if not isinstance(self.ranking, OfCandidates):
+            return None
+
+        def places(query: tf.Tensor) -> tf.Tensor:
+            ranked = RankedItems(*self.ranked(query))
+            return tf.where(ranked.stands_for > NEVER / 2, ranked.places, -1)
+
+        return candidate_recall(inputs["query"], places, self.of_items, len(self.item_ids))
 
     @property
     def trained(self) -> Function:
@@ -83,8 +119,10 @@ class SearchExport(Export):
 
     def module(self, builder: VersionBuilder, model: TrainedModel, layers: Layers) -> RankerModule:
         blend = builder.run.stage("blend").files()
-        top = builder.run.ranker.release.top
-        return SearchModule(model, layers, builder.tokenizer, builder.catalogue, top, blend)
+        release = builder.run.ranker.release
+        return SearchModule(
+            model, layers, builder.tokenizer, builder.catalogue, release.top, blend, release.candidates
+        )
 
     def texts(self, inputs: Inputs, catalogue: PackagedCatalogue) -> list[str] | list[tuple[str, str]]:
         return inputs["query"]

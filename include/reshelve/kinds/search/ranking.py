@@ -1,0 +1,91 @@
+"""How a search version orders items for a query: all of a small catalogue, the candidates of a large one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from reshelve.features.blend import Blend
+from reshelve.features.candidates import NEVER, CandidateEvidence, narrows
+from reshelve.features.evidence import SearchEvidence
+from reshelve.features.tables import SearchTables
+
+Encoder = Callable[[tf.Tensor], tf.Tensor]  # queries [B] → [B, C]
+
+
+class RankedItems(NamedTuple):
+    """`places` int32 [B, N], their `logits`, and the log of how many items each stands for (`features.candidates`)."""
+
+    places: tf.Tensor
+    logits: tf.Tensor
+    stands_for: tf.Tensor
+
+    @property
+    def found(self) -> tf.Tensor:
+        """The logits, NEVER where no item is."""
+        return tf.where(self.stands_for > NEVER / 2, self.logits, NEVER)
+
+    @property
+    def total(self) -> tf.Tensor:
+        """The log of what a softmax over the whole catalogue divides by: [B, 1]."""
+        return tf.reduce_logsumexp(self.logits + self.stands_for, axis=1, keepdims=True)
+
+
+class WholeCatalogue(tf.Module):
+    """Every item is looked at, so that nothing is missed."""
+
+    def __init__(self, tables: SearchTables, blend: Blend, encoder: Encoder | None) -> None:
+        super().__init__()
+        self.evidence = SearchEvidence(tables)
+        self._blend, self._encoder = blend, encoder
+
+    def ranked(self, query: tf.Tensor) -> RankedItems:
+        """Of string `query` [B]."""
+        features = self.evidence.features(query)
+        if self._encoder is not None:
+            features = tf.concat([features, self._encoder(query)[..., tf.newaxis]], axis=-1)
+        logits = self._blend.scores(features)
+        places = tf.broadcast_to(tf.range(self.evidence.items), tf.shape(logits))
+        return RankedItems(places, logits, tf.zeros_like(logits))
+
+    def of_items(self, query: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """The logits of `places` int32 [B, N]."""
+        return tf.gather(self.ranked(query).logits, places, batch_dims=1)
+
+
+class OfCandidates(tf.Module):
+    """Candidates first, then the same features and network for them alone."""
+
+    def __init__(
+        self, tables: SearchTables, blend: Blend, encoder: Encoder | None, most: int, least: int
+    ) -> None:
+        super().__init__()
+        self.evidence = CandidateEvidence(tables, most, least)
+        self._blend, self._encoder = blend, encoder
+
+    def ranked(self, query: tf.Tensor) -> RankedItems:
+        """Of string `query` [B]."""
+        candidates, features = self.evidence.features(query)
+        logits = self._logits(query, candidates.places, features)
+        return RankedItems(candidates.places, logits, candidates.stands_for)
+
+    def of_items(self, query: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """The logits of `places` int32 [B, N], candidates or not."""
+        return self._logits(query, places, self.evidence.of_items(query, places))
+
+    def _logits(self, query: tf.Tensor, places: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
+        if self._encoder is not None:
+            read = tf.gather(self._encoder(query), places, batch_dims=1)
+            features = tf.concat([features, read[..., tf.newaxis]], axis=-1)
+        return self._blend.scores(features)
+
+
+def ranking(
+    tables: SearchTables, blend: Blend, encoder: Encoder | None, most: int, least: int
+) -> WholeCatalogue | OfCandidates:
+    """By the catalogue's size. `most`: candidates; `least`: items that an answer has."""
+    if narrows(len(tables.popularity), most):
+        return OfCandidates(tables, blend, encoder, most, least)
+    return WholeCatalogue(tables, blend, encoder)
