@@ -90,7 +90,7 @@ def judge(ranker: Ranker, evidence: Evidence) -> dict[str, Any]:
         broken=evidence.answers[CHALLENGER].broken,
         clusters=clusters,
         candidates=evidence.candidates,
-        least_candidates=gates.candidates,
+        least_candidates={str(name): least for name, least in gates.candidates.items()},
     )
     return {
         "verdict": decision.verdict.value,

@@ -133,7 +133,7 @@ class NamedEvidence(_Evidence):
             self.titles.at(places, grams.rows, grams.ids, grams.amounts),
             self.says.at(places, grams.rows, grams.ids, ones),
             found.near.at(places), found.own.at(places),
-            *(tf.gather(of_items, places) for of_items in (self.prior, self.item, self.title)),
+            tf.gather(self.prior, places), tf.gather(self.item, places), tf.gather(self.title, places),
             self._entropy(asked, found.near),
         )  # fmt: skip
         return self._features(asked, sums)

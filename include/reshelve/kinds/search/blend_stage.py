@@ -187,7 +187,7 @@ def _lists(
         if reader is not None:
             read = np.take_along_axis(reader.logits(queries), places, axis=1)
             found = np.concatenate([found, read[..., None]], axis=-1)
-        weights = np.asarray(day.chosen[start : start + look.step][np.arange(len(queries))[:, None], places])
+        weights = day.chosen[start : start + look.step][np.arange(len(queries))[:, None], places].toarray()
         kept = shortlist(found, valid)
         features.append(np.take_along_axis(found, kept[..., None], axis=1))
         chosen.append(np.take_along_axis(np.where(valid, weights, 0), kept, axis=1))
