@@ -9,9 +9,10 @@ import tensorflow as tf
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, best, places, traced
+from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, Shelf, traced
 from reshelve.export.version import VersionBuilder
 from reshelve.features.evidence import SearchEvidence
+from reshelve.features.graph_tables import Places
 from reshelve.features.tables import SearchTables
 from reshelve.kind import Export, Inputs
 from reshelve.kinds.search.blend_stage import read_blend
@@ -35,11 +36,13 @@ class SearchModule(RankerModule):
         blend: Path,
     ) -> None:
         super().__init__()
+        self.layers = layers
         graph = RankerGraph(model, layers)
         document, fitted = read_blend(blend)
         self.evidence = SearchEvidence(SearchTables.read(blend))
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
-        self.table = places(catalogue.items)
+        self.shelf = Shelf(catalogue)
+        self.table = Places(self.shelf.items)
         scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
         popularity = tf.constant(model["items.bias"])
 
@@ -55,7 +58,7 @@ class SearchModule(RankerModule):
             return {"logits": fitted.scores(features)}
 
         def serving_default(query: tf.Tensor) -> Answer:
-            return best(self.logits(query)["logits"], catalogue, top)
+            return self.shelf.best(self.logits(query)["logits"], top)
 
         def score(query: tf.Tensor, item: tf.Tensor) -> Answer:
             # One query, encoded once, whatever the number of items. An unknown item has no chance.
