@@ -18,6 +18,10 @@ class _WatchedLayers(FloatLayers):
 
     def __init__(self, model: TrainedModel) -> None:
         super().__init__(model)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin another graph."""
         self.inputs: dict[str, tf.Tensor] = {}
         self.power: dict[str, tf.Tensor] = {}
         self.between: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
@@ -47,12 +51,13 @@ class _WatchedLayers(FloatLayers):
 def calibrate(model: TrainedModel, batches: Iterable[TokenBatch]) -> ActivationRanges:
     """The ranges over `batches`. Padding is seen too, as it is when serving; it stays inside the ranges of words."""
     ids = tf.TensorSpec([None, None], tf.int32)
+    layers = _WatchedLayers(model)  # held for as long as the function that reads its variables
 
     @tf.function(input_signature=[ids, tf.TensorSpec([None], tf.int32), ids], autograph=False)
     def watch(ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor) -> tuple:
-        layers = _WatchedLayers(model)
+        layers.forget()  # it may be traced more than once
         RankerGraph(model, layers).logits(ids, lengths, types)
-        return layers.inputs, layers.power, layers.between
+        return dict(layers.inputs), dict(layers.power), dict(layers.between)
 
     ranges = ActivationRanges()
     for batch in batches:

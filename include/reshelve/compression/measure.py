@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from reshelve.export.graph import RankerGraph
-from reshelve.export.layers import Layers
+from reshelve.export.layers import FloatLayers
 from reshelve.export.tokenizer import TokenBatch
 from reshelve.model.trained import Array, TrainedModel
 from reshelve.statistics.correlation import spearman
@@ -48,12 +48,12 @@ class Latency:
 
 
 class GraphScorer:
-    """The graph in `layers` as a function of a batch, in a session: as a model server runs it, weights constant.
+    """The graph in `layers` as a function of a batch, in a session: as a model server runs it, the encoder's weights constant.
 
     It holds the weights several times over until its context ends. `threads` within one operation; 0: TensorFlow decides.
     """
 
-    def __init__(self, model: TrainedModel, layers: Layers, threads: int = 0) -> None:
+    def __init__(self, model: TrainedModel, layers: FloatLayers, threads: int = 0) -> None:
         graph = tf.Graph()
         with graph.as_default():
             ids, types = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(2))
@@ -64,6 +64,7 @@ class GraphScorer:
         self._session = tf.compat.v1.Session(
             graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads)
         )
+        layers.fill(self._session)
 
     def __call__(self, batch: TokenBatch) -> Array:
         kinds = np.zeros_like(batch.ids) if batch.types is None else batch.types

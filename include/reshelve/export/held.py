@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from reshelve.export.catalogue import PackagedCatalogue
+from reshelve.features.graph_tables import Places, numbers
 
 _NEVER = -1e9  # a logit whose chance is 0; not -inf: where everything is held the softmax stays a number
 
@@ -30,13 +31,12 @@ class HeldItems(tf.Module):
         places: dict[bytes, set[int]] = {}
         for name, (_, place) in zip(written, names, strict=True):
             places.setdefault(name, set()).add(place)
-        keys = tf.constant(list(places))
-        self._rows = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(keys, tf.range(len(places), dtype=tf.int32)), len(places)
-        )
+        self._rows = Places(list(places), unknown=len(places))
         sizes = [len(found) for found in places.values()] + [0]  # the last row: a title that nobody knows
-        self._splits = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self._places = np.array([place for found in places.values() for place in sorted(found)], np.int32)
+        self._splits = numbers(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+        self._places = numbers(
+            np.array([place for found in places.values() for place in sorted(found)], np.int32)
+        )
         self._pieces = sorted({name.count(b";") + 1 for name in places})
         self._items = len(catalogue.items)
 
@@ -45,7 +45,7 @@ class HeldItems(tf.Module):
         pieces = tf.strings.split(_written(history), ";")
         titles = tf.strings.ngrams(pieces, tuple(self._pieces), separator=";")
         items = tf.RaggedTensor.from_row_splits(
-            tf.constant(self._places), tf.constant(self._splits), validate=False
+            self._places.read_value(), self._splits.read_value(), validate=False
         )
         held = tf.gather(items, self._rows.lookup(titles.values))
         row = tf.gather(titles.value_rowids(), held.value_rowids())

@@ -14,6 +14,7 @@ import tensorflow as tf
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.tokenizer import GraphTokenizer
 from reshelve.features.features import PairFeatures
+from reshelve.features.graph_tables import Texts
 from reshelve.kind import Inputs
 
 Answer = dict[str, tf.Tensor]
@@ -56,14 +57,15 @@ def traced(function: Callable[..., object], *inputs: tf.TensorSpec) -> Function:
     return tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
 
 
-def places(items: list[str]) -> tf.lookup.StaticHashTable:
-    """Item id → its place in the catalogue, -1 where it is not there."""
-    places = tf.range(len(items), dtype=tf.int32)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(items), places), -1)
+class Shelf(tf.Module):
+    """What answers are made of: the catalogue's items and their titles. A module that asks it has to hold it."""
 
+    def __init__(self, catalogue: PackagedCatalogue) -> None:
+        super().__init__()
+        self.items = Texts(catalogue.items)
+        self.titles = Texts(catalogue.titles)
 
-def best(logits: tf.Tensor, catalogue: PackagedCatalogue, top: int) -> Answer:
-    """The `top` likeliest items of each row: item, title and score [B, K]."""
-    score, index = tf.math.top_k(tf.nn.softmax(logits), min(top, len(catalogue.items)))
-    item, title = (tf.gather(tf.constant(texts), index) for texts in (catalogue.items, catalogue.titles))
-    return {"item": item, "title": title, "score": score}
+    def best(self, logits: tf.Tensor, top: int) -> Answer:
+        """The `top` likeliest items of each row of `logits` [B, C]: item, title and score [B, K]."""
+        score, index = tf.math.top_k(tf.nn.softmax(logits), min(top, len(self.items)))
+        return {"item": self.items.gather(index), "title": self.titles.gather(index), "score": score}

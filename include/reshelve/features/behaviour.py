@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from reshelve.features.graph_tables import Places, numbers
 from reshelve.features.text import TextKeys
 from reshelve.files import whole
 
@@ -46,13 +47,8 @@ class Behaviour(tf.Module):
     def __init__(self, rates: Rates) -> None:
         super().__init__()
         self.text = TextKeys()
-        names = rates.names or ["\n"]  # a table needs an entry; no key holds a line feed
-        none = len(rates.names)
-        self.places = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(tf.constant(names), tf.range(len(names), dtype=tf.int32)),
-            none,
-        )
-        self.values = tf.constant(
+        self.places = Places(rates.names, unknown=len(rates.names))
+        self.values = numbers(
             np.append(rates.values, np.zeros((1, len(HALF_LIVES) + 1), np.float32), axis=0)
         )
 

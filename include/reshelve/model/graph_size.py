@@ -1,7 +1,7 @@
-"""How large a version's graph will be, by the shape of its model and what it holds: known before anything is trained.
+"""How large a version will be, by the shape of its model and what it holds: known before anything is trained.
 
-A version's weights, tables and strings are constants of one protobuf message, which may have MOST_BYTES. What is larger
-would be trained for hours, and then not be written.
+Its graph is one protobuf message, which may have MOST_BYTES: what is larger would be trained for hours, and then not be
+written. What grows with the catalogue is in the variables beside it, which a disk and a server's memory have to hold.
 """
 
 from __future__ import annotations
@@ -27,24 +27,29 @@ _CODE_POINTS = 330_000
 
 @dataclass(frozen=True)
 class GraphTables:
-    """Bytes that a version holds beside its model. `catalogue`: by its items and their titles. `remembered`: at most, by what was asked."""
+    """Bytes that a version holds beside its model. `catalogue`: by its items and their titles. `remembered`: at most, by what was asked.
+
+    `in_graph`: they are constants of the graph, not variables.
+    """
 
     catalogue: int
     remembered: int = 0
+    in_graph: bool = False
 
 
 @dataclass(frozen=True)
 class GraphSize:
-    """Bytes of a version's graph.
+    """Bytes of a version, and of its graph alone.
 
-    `items`: what grows with the catalogue. `least`: what every version of this base and catalogue has, however few layers
-    it keeps. `most`: with all layers and all that may be remembered. `served`: that at the precision of the
-    compression steps; steps are compared with the float version, which is written as well.
+    `items`: what of the graph grows with the catalogue. `least`: the graph that every version of this base and catalogue has,
+    however few layers it keeps. `most`: the graph with all layers and all that may be remembered. `version`: that with its
+    variables, in float. `served`: the same at the precision of the compression steps.
     """
 
     items: int
     least: int
     most: int
+    version: int
     served: int
 
     @classmethod
@@ -52,26 +57,31 @@ class GraphSize:
         """`form` with the catalogue's size; `tokenizer` is the base's tokenizer.json."""
         vocabulary = vocabulary_bytes(tokenizer)
         fixed = vocabulary + _CODE_POINTS + _OPERATIONS
+        catalogue = tables.catalogue if tables.in_graph else 0
+        held = tables.catalogue + tables.remembered
+        hidden = form.model_copy(update={"items": 0})
+
+        def graph(precision: str) -> int:
+            shape = form.architecture
+            model = _words(shape, precision) + encoder_bytes(form, precision) + head_bytes(hidden, precision)
+            return fixed + model + (held if tables.in_graph else 0)
 
         def whole(precision: str) -> int:
-            model = (
-                _words(form.architecture, precision)
-                + encoder_bytes(form, precision)
-                + head_bytes(form, precision)
-            )
-            return fixed + model + tables.catalogue + tables.remembered
+            product = head_bytes(form, precision) - head_bytes(hidden, precision)
+            return graph(precision) + product + (0 if tables.in_graph else held)
 
         return cls(
-            items=head_bytes(form) - head_bytes(form.model_copy(update={"items": 0})) + tables.catalogue,
-            least=vocabulary + _words(form.architecture) + head_bytes(form) + tables.catalogue,
-            most=whole(FLOAT),
+            items=catalogue,
+            least=vocabulary + _words(form.architecture) + head_bytes(hidden) + catalogue,
+            most=graph(FLOAT),
+            version=whole(FLOAT),
             served=whole(precision),
         )
 
-    def items_that_fit(self, items: int) -> int:
-        """Of a catalogue of `items`, how many like them a version can have."""
+    def items_that_fit(self, items: int) -> int | None:
+        """Of a catalogue of `items`, how many like them a graph can have; None where it does not grow with them."""
         room = MOST_BYTES - (self.least - self.items)
-        return max(0, int(room / self.items * items)) if self.items else items
+        return max(0, int(room / self.items * items)) if self.items else None
 
 
 def head_bytes(form: ModelForm, precision: str = FLOAT) -> int:

@@ -47,10 +47,10 @@ class PastNight:
 
 
 def size_of(examples: dict[str, Any]) -> dict[str, int] | None:
-    """`items`, `graph_bytes` and `items_that_fit` of an examples stage's result; None where it does not say."""
-    found = {name: examples.get(name) for name in ("items", "graph_bytes", "items_that_fit")}
+    """`items`, `version_bytes` and, where the catalogue has a limit, `items_that_fit` of an examples stage's result; None where it does not say."""
+    found = {name: examples.get(name) for name in ("items", "version_bytes", "items_that_fit")}
     known = {name: int(value) for name, value in found.items() if value is not None}
-    return known if len(known) == len(found) else None
+    return known if {"items", "version_bytes"} <= known.keys() else None
 
 
 def _beside(history: list[dict[str, Any]], train: dict[str, Any]) -> float:

@@ -19,7 +19,6 @@ from reshelve.examples.size import NEAR, gigabytes
 from reshelve.lineage.run import Result, Run
 from reshelve.model.base import resolve_base
 from reshelve.model.base_home import home_of
-from reshelve.model.graph_size import MOST_BYTES
 from reshelve.pipeline.changed import changed
 from reshelve.pipeline.estimate import NOTHING, estimate
 from reshelve.pipeline.past_nights import PastNight, past_nights, size_of
@@ -97,11 +96,10 @@ def _size(examples: Result, nights: list[PastNight]) -> dict[str, Any] | None:
     found = next(filter(None, (size_of(examples), *(night.size for night in nights))), None)
     if found is None:
         return None
-    near = ", near the most that fit" if found["graph_bytes"] > NEAR * MOST_BYTES else ""
-    said = (
-        f"{found['items']:,} products, a version of at most {gigabytes(found['graph_bytes'])} GB{near}; "
-        f"some {found['items_that_fit']:,} such products fit"
-    )
+    said = f"{found['items']:,} products, a version of at most {gigabytes(found['version_bytes'])} GB"
+    if "items_that_fit" in found:
+        near = ", near the most that fit" if found["items"] > NEAR * found["items_that_fit"] else ""
+        said += f"{near}; some {found['items_that_fit']:,} such products fit"
     return {"said": said, **found}
 
 

@@ -198,7 +198,8 @@ def _put_in_place(manifest: Manifest, incoming: Path, directory: Path) -> None:
             path.unlink()
         elif path.is_dir() and not any(known.startswith(f"{name}/") for known in manifest.files):
             shutil.rmtree(path)
-    for name in manifest.files:
+    # The graph last: a server that finds it takes the version for whole, and its variables for what is there then.
+    for name in sorted(manifest.files, key=lambda name: name == "saved_model.pb"):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (incoming / name).replace(directory / name)
 

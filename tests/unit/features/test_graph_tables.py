@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from grpc import StatusCode
 
 from reshelve.errors import DataError
 from reshelve.export.operations import check_operations
 from reshelve.features.graph_tables import Places, Texts, numbers
 from reshelve.modelserver.servables import Servable
 from reshelve.modelserver.server_options import ServerOptions
+from reshelve.modelserver.serving_error import ServingError
 
 ODD = [
     b"", b"\0", b"\0\0", b"a", b"a\0", b"a\0b", b"a\r", b"a\n", b"\r\n", b"\n", b"a\tb", b" a", b"a ", b"\xff\xfe", b"\x80",
@@ -95,6 +98,26 @@ def test_the_graph_does_not_grow_with_the_tables_and_only_computes(tmp_path: Pat
     small, large = ((tmp_path / name / "saved_model.pb").stat().st_size for name in ("10", "20000"))
     assert abs(large - small) < 1_000
     assert sum(path.stat().st_size for path in (tmp_path / "20000").glob("variables/*")) > 20_000 * 10
+
+
+def without_variables(directory: Path) -> Path:
+    shutil.rmtree(directory / "variables")
+    return directory
+
+
+def test_a_version_without_its_variables_does_not_load_where_it_has_a_table(tmp_path: Path) -> None:
+    """The table is filled from them at the start: such a version never answers."""
+    Tables(ODD).save(tmp_path / "1")
+    with pytest.raises(ServingError, match="Could not find variable") as refused:
+        Servable.load(without_variables(tmp_path / "1"), ServerOptions())
+    assert refused.value.code is StatusCode.FAILED_PRECONDITION
+
+
+def test_where_it_has_none_it_loads_and_answers_nothing(tmp_path: Path) -> None:
+    Tables([]).save(tmp_path / "1")
+    servable = Servable.load(without_variables(tmp_path / "1"), ServerOptions())
+    with pytest.raises(ServingError, match=r"Could not find (variable|resource)"):
+        servable.predict("serving_default", {"texts": np.array([b"a"], object)})
 
 
 def test_texts_are_their_utf_8() -> None:

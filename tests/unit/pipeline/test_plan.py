@@ -155,16 +155,22 @@ def test_without_past_nights_nobody_knows_how_long_it_takes(run: Run) -> None:
 def test_the_size_of_a_version_is_told_where_it_is_known(run: Run) -> None:
     past_night(run.store, "2011-08-28")
     assert plan(run)["size"] is None  # a night from before it was foretold
-    known = {"items": 3_800, "graph_bytes": 60_000_000, "items_that_fit": 664_000}
+    known = {"items": 3_800, "version_bytes": 60_000_000, "items_that_fit": 664_000}
     key = "runs/recommend/2011-08-28/0123456789ab/examples/result.json"
     run.store.put_json(key, {**PAST["examples"], **known})
     said = "3,800 products, a version of at most 0.1 GB; some 664,000 such products fit"
     assert plan(run)["size"] == {"said": said, **known}
-    known |= {"items": 600_000, "graph_bytes": 1_940_000_000}
+    known |= {"items": 600_000, "version_bytes": 1_940_000_000}
     run.stage("examples").commit({"train": 1000, "seconds": 60, **known})
     assert plan(run)["size"]["said"].startswith(
         "600,000 products, a version of at most 1.9 GB, near the most that fit"
     )
+
+
+def test_a_version_without_such_a_limit_says_none(run: Run) -> None:
+    known = {"items": 900_000, "version_bytes": 2_940_000_000}
+    run.stage("examples").commit({"train": 1000, "seconds": 60, **known})
+    assert plan(run)["size"] == {"said": "900,000 products, a version of at most 2.9 GB", **known}
 
 
 def test_the_verb_shows_it_as_json_and_as_a_block(run: Run) -> None:

@@ -141,6 +141,24 @@ def test_a_bad_local_copy_is_replaced(store: ObjectStore, tmp_path: Path) -> Non
     versions.check_directory(manifest, target)
 
 
+def test_a_copy_that_is_mended_has_no_graph_before_its_variables(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server takes a directory with a graph for a version, and would find it without variables."""
+    version = published_version(store, tmp_path)
+    local = tmp_path / "models" / str(version)
+    local.mkdir(parents=True)  # what is left of a version that somebody emptied
+    moved, real = [], Path.replace
+
+    def move(self: Path, target: Path) -> Path:
+        moved.append((target.name, (local / "saved_model.pb").exists()))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", move)
+    versions.download_version(store, "recommend", version, local)
+    assert moved[-2:] == [("variables.index", False), ("saved_model.pb", False)]
+
+
 def test_a_version_that_was_never_published_names_those_that_were(store: ObjectStore, tmp_path: Path) -> None:
     published_version(store, tmp_path)
     with pytest.raises(DataError, match=r"20110830009 is not published\nnewest published: 20110830001"):

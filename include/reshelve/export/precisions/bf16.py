@@ -18,9 +18,9 @@ class Bf16Layers(FloatLayers):
 
     def dense(self, rows: tf.Tensor, part: str) -> tf.Tensor:
         weight, bias = self.model.dense(part)
-        short = held(weight.astype(tf.bfloat16.as_numpy_dtype))
+        short = self.weight(f"{part}.weight", weight.astype(tf.bfloat16.as_numpy_dtype))
         product = tf.matmul(tf.cast(rows, tf.bfloat16), short)
-        return tf.nn.bias_add(tf.cast(product, tf.float32), held(bias))
+        return tf.nn.bias_add(tf.cast(product, tf.float32), self.weight(f"{part}.bias", bias))
 
 
 class Bf16(Precision):

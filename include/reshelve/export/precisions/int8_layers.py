@@ -10,7 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow.python.framework import op_def_library
 
-from reshelve.export.layers import FloatLayers, held
+from reshelve.export.layers import FloatLayers, grows, held
 from reshelve.model.int8 import QuantizedModel
 from reshelve.model.trained import TrainedModel
 
@@ -101,15 +101,20 @@ class Int8Layers(FloatLayers):
 
     def _weights(self, site: str) -> list[tf.Tensor]:
         # Kept as int8 and reinterpreted: a qint8 constant is written one varint a number, ten bytes if negative.
-        weight = tf.bitcast(held(self.quantized[f"{site}.weight"]), tf.qint8)
-        return [weight, tf.constant(self.quantized[f"{site}.bias"])]
+        weight = tf.bitcast(self.weight(f"{site}.weight", self.quantized[f"{site}.weight"]), tf.qint8)
+        name = f"{site}.bias"
+        bias = self.quantized[name]
+        return [weight, self.weight(name, bias) if grows(name) else tf.constant(bias)]
 
     def _ranges(self, site: str) -> list[tf.Tensor]:
         low, high = self.quantized[f"{site}.input"]
         return [tf.constant(low), tf.constant(high), *self._weight_range(site)]
 
     def _weight_range(self, site: str) -> list[tf.Tensor]:
-        reach = self.quantized[f"{site}.range"]
+        name = f"{site}.range"
+        reach = self.quantized[name]
+        if grows(name):
+            return [-self.weight(name, reach), self.weight(name, reach)]
         return [tf.constant(-reach), tf.constant(reach)]
 
 

@@ -10,7 +10,7 @@ from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.held import HeldItems
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, best, traced
+from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, Shelf, traced
 from reshelve.export.version import VersionBuilder
 from reshelve.kind import Export, Inputs
 from reshelve.model.trained import TrainedModel
@@ -33,6 +33,8 @@ class NextItemModule(RankerModule):
     ) -> None:
         super().__init__()
         self.held = None if repeat else HeldItems(catalogue)
+        self.shelf = Shelf(catalogue)
+        self.layers = layers
         graph = RankerGraph(model, layers)
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
         scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
@@ -46,7 +48,7 @@ class NextItemModule(RankerModule):
             return {"logits": self.held.left_out(read, history) if self.held else read}
 
         def serving_default(history: tf.Tensor) -> Answer:
-            return best(self.logits(history)["logits"], catalogue, top)
+            return self.shelf.best(self.logits(history)["logits"], top)
 
         history = tf.TensorSpec([None], tf.string, name="history")
         self.encoder = traced(encoder, history)

@@ -11,11 +11,12 @@ from reshelve.errors import DataError
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, MOST_CANDIDATES, Answer, RankerModule, places, traced
+from reshelve.export.module import IDS, LENGTHS, MOST_CANDIDATES, Answer, RankerModule, traced
 from reshelve.export.tokenizer import Rows
 from reshelve.export.version import VersionBuilder
 from reshelve.features.blend import Blend
 from reshelve.features.features import PairFeatures
+from reshelve.features.graph_tables import Places, Texts, numbers
 from reshelve.kind import Export, Inputs
 from reshelve.model.trained import TrainedModel
 
@@ -42,21 +43,22 @@ class PairModule(RankerModule):
         self.features = features
         towers = model.document.towers
         beside = _beside(model) if features or towers else None
-        texts = tf.constant(catalogue.titles)
+        titles = Texts(catalogue.titles)
+        self.titles = titles if features else None
         graph = RankerGraph(model, layers)
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
-        self.table = places(catalogue.items)
-        kept = [rows.numpy() for rows in self.tokenizer.tokens(tf.constant(catalogue.titles))]
+        self.table = Places(catalogue.items)
+        self.kept = [numbers(rows.numpy()) for rows in self.tokenizer.tokens(titles.values)]
         scores = traced(graph.logits, IDS, LENGTHS, IDS)
 
         def logits(query: tf.Tensor, item: tf.Tensor) -> Answer:
-            titles = self._item_tokens(item, Rows(*map(tf.constant, kept)))
-            batch = self.tokenizer.pair(self.tokenizer.tokens(query), titles)
+            of_titles = self._item_tokens(item, Rows(*(kept.read_value() for kept in self.kept)))
+            batch = self.tokenizer.pair(self.tokenizer.tokens(query), of_titles)
             read = scores(batch.ids, batch.lengths, batch.types)
             columns = []
             if features:
                 place = self.table.lookup(item)
-                title = tf.where(place >= 0, tf.gather(texts, tf.maximum(place, 0)), item)
+                title = tf.where(place >= 0, titles.gather(tf.maximum(place, 0)), item)
                 columns.append(features.features(query, item, title))
             if towers:
                 columns.append(read[:, tf.newaxis])

@@ -10,10 +10,10 @@ import tensorflow as tf
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, traced
+from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, Shelf, traced
 from reshelve.export.version import VersionBuilder
 from reshelve.features.candidates import NEVER
-from reshelve.features.graph_tables import Places, Texts
+from reshelve.features.graph_tables import Places
 from reshelve.features.tables import SearchTables
 from reshelve.kind import Export, Inputs
 from reshelve.kinds.search.blend_stage import read_blend
@@ -40,11 +40,12 @@ class SearchModule(RankerModule):
         candidates: int,
     ) -> None:
         super().__init__()
+        self.layers = layers
         graph = RankerGraph(model, layers)
         document, fitted = read_blend(blend)
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
-        self.item_ids, self.titles = Texts(catalogue.items), Texts(catalogue.titles)
-        self.places = Places(self.item_ids)
+        self.shelf = Shelf(catalogue)
+        self.table = Places(self.shelf.items)
         scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
         popularity = tf.constant(model["items.bias"])
 
@@ -66,14 +67,14 @@ class SearchModule(RankerModule):
 
         def serving_default(query: tf.Tensor) -> Answer:
             found = RankedItems(*self.ranked(query))
-            logit, index = tf.math.top_k(found.found, min(top, len(catalogue.items)))
+            logit, index = tf.math.top_k(found.found, min(top, len(self.shelf.items)))
             place = tf.gather(found.places, index, batch_dims=1)
-            item, title = self.item_ids.gather(place), self.titles.gather(place)
+            item, title = self.shelf.items.gather(place), self.shelf.titles.gather(place)
             return {"item": item, "title": title, "score": tf.exp(logit - found.total)}
 
         def score(query: tf.Tensor, item: tf.Tensor) -> Answer:
             # One query, encoded once, whatever the number of items. An unknown item has no chance.
-            place = self.places.lookup(item)
+            place = self.table.lookup(item)
             named = self.of_items(query[:1], tf.maximum(place, 0)[tf.newaxis])
             likely = tf.exp(named - RankedItems(*self.ranked(query[:1])).total)[0]
             return {"score": tf.where(place >= 0, likely, 0.0)}
@@ -91,7 +92,7 @@ class SearchModule(RankerModule):
         if not isinstance(self.ranking, OfCandidates):
             return ranked.logits
         rows = tf.broadcast_to(tf.range(tf.shape(ranked.places)[0])[:, tf.newaxis], tf.shape(ranked.places))
-        shape = [tf.shape(ranked.places)[0], len(self.item_ids)]
+        shape = [tf.shape(ranked.places)[0], len(self.shelf.items)]
         at = tf.stack([rows, ranked.places], axis=-1)
         return tf.tensor_scatter_nd_max(tf.fill(shape, NEVER), at, ranked.found)
 
@@ -103,7 +104,7 @@ class SearchModule(RankerModule):
             ranked = RankedItems(*self.ranked(query))
             return tf.where(ranked.stands_for > NEVER / 2, ranked.places, -1)
 
-        return candidate_recall(inputs["query"], places, self.of_items, len(self.item_ids))
+        return candidate_recall(inputs["query"], places, self.of_items, len(self.shelf.items))
 
     @property
     def trained(self) -> Function:

@@ -61,7 +61,7 @@ def of_texts(
         2 * texts_bytes(items) + texts_bytes(shown) + _ITEM * len(items) + _TITLE * postings + in_titles
     )
     remembered = _remembered(grams, len(items), chosen) - in_titles
-    return GraphTables(of_catalogue + _CODE_POINTS, remembered)
+    return GraphTables(of_catalogue + _CODE_POINTS, remembered, in_graph=True)
 
 
 def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]]) -> int:
