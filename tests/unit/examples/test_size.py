@@ -88,7 +88,9 @@ def test_a_disk_without_room_for_the_versions_is_told_with_numbers(
     monkeypatch.setattr(size.shutil, "disk_usage", lambda _: Usage(need))
     build_examples(trading_shop.run("next_item", day_of(5)))
     monkeypatch.setattr(size.shutil, "disk_usage", lambda _: Usage(need - 1))
-    with pytest.raises(TryAgainError, match=r"products make versions of 0\.\d GB, and the disk of .* has") as full:
+    with pytest.raises(
+        TryAgainError, match=r"products make versions of 0\.\d GB, and the disk of .* has"
+    ) as full:
         build_examples(trading_shop.run("next_item", day_of(5)))
     assert full.value.exit_code == EXIT_TRY_AGAIN
 

@@ -188,6 +188,22 @@ def test_a_search_version(make_run: Callable[..., Run], kept: Any, monkeypatch: 
         assert_answers_well(run, encoder)
 
 
+@pytest.mark.slow
+def test_a_version_that_answers_from_candidates(
+    make_run: Callable[..., Run], kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight items are answered as a large catalogue is, and as all of them are where all are candidates."""
+    monkeypatch.setattr("reshelve.features.candidates._NARROWED", 0)
+    run = make_run(**{"release.candidates": 128})
+    kept.stages(run, {**LEARNED, "blend": blend, "compress": compress})
+    packaged = package(run)
+    assert packaged["candidates"] == {
+        "recall@10": 1.0, "recall@100": 1.0, "questions": packaged["candidates"]["questions"], "items": len(TITLES)
+    }  # fmt: skip
+    assert packaged["candidates"]["questions"] > 3
+    assert_answers_well(run, encoder=False)
+
+
 def days_of_lists(telling: bool, days: int, queries: int = 60) -> list[Lists]:
     """Shortlists of five in which an item is chosen by the encoder's feature, the last one, or by chance."""
     random = np.random.default_rng(5)

@@ -91,10 +91,10 @@ class SearchModule(RankerModule):
         """The logits of all items [B, C]: NEVER of those that are no candidates."""
         if not isinstance(self.ranking, OfCandidates):
             return ranked.logits
-        rows = tf.broadcast_to(tf.range(tf.shape(ranked.places)[0])[:, tf.newaxis], tf.shape(ranked.places))
-        shape = [tf.shape(ranked.places)[0], len(self.shelf.items)]
-        at = tf.stack([rows, ranked.places], axis=-1)
-        return tf.tensor_scatter_nd_max(tf.fill(shape, NEVER), at, ranked.found)
+        count, items = tf.shape(ranked.places)[0], len(self.shelf.items)
+        cells = tf.range(count)[:, tf.newaxis] * items + ranked.places
+        logits = tf.math.unsorted_segment_max(ranked.found, cells, count * items)
+        return tf.reshape(tf.maximum(logits, NEVER), [count, items])
 
     def candidates_found(self, inputs: Inputs) -> dict[str, Any] | None:
         if not isinstance(self.ranking, OfCandidates):
