@@ -46,8 +46,8 @@ GROUPS: Mapping[str, str] = {
     ),
     # In the server's memory, from tensors of the graph itself.
     "tables": "HashTableV2 LookupTableFindV2 LookupTableImportV2 LookupTableSizeV2",
-    # Filled by the restore function, from the version's own variables.
-    "variables": "AssignVariableOp DisableCopyOnRead ReadVariableOp ResourceGather VarHandleOp VarIsInitializedOp",
+    # Read alone: what catalogue, memory and the product over the catalogue are in.
+    "variables": "DisableCopyOnRead ReadVariableOp ResourceGather VarHandleOp VarIsInitializedOp",
 }
 
 OPERATIONS = frozenset(name for names in GROUPS.values() for name in names.split())
@@ -57,6 +57,9 @@ TABLE_FROM_FILE = frozenset({"InitializeTableFromTextFileV2"})
 
 RESTORE = frozenset({"RestoreV2"})
 """Only in the function that TensorFlow's loader calls with the path of the version's own variables."""
+
+ASSIGN = frozenset({"AssignVariableOp"})
+"""Only there too, or in the graph where no request runs it: a variable that a request changed would answer the next one."""
 
 SAVE = frozenset({"MergeV2Checkpoints", "SaveV2", "ShardedFilename"})
 """Every SavedModel has them, in a function that no server calls."""

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from reshelve.protocol.allowed_operations import RESTORE, SAVE, TABLE_FROM_FILE
+from reshelve.protocol.allowed_operations import ASSIGN, RESTORE, SAVE, TABLE_FROM_FILE
 from reshelve.protocol.messages import bare_tensorflow
 
 with bare_tensorflow():
@@ -68,12 +68,15 @@ class GraphCheck:
         for body in self._bodies:
             may = allowed
             if body.name and body.name == restore:
-                may = may | RESTORE
+                may = may | RESTORE | ASSIGN
             elif body.name and body.name == save:
                 may = may | SAVE
             for node in body.nodes:
                 if node.op in TABLE_FROM_FILE and node.op not in may:
                     yield from self._problems_of_table(body, node)
+                elif node.op in ASSIGN and node.op not in may:
+                    if body.function or node.name in self._asked:
+                        yield f"{node.op} {body.where} changes a variable after it was restored"
                 elif node.op not in may and node.op not in self._functions:
                     yield f"{_plain(node.op)} {body.where}"
                 elif node.op == "Const" and node.attr["dtype"].type in _NO_VALUES:

@@ -120,7 +120,7 @@ def test_what_was_measured_to_work_is_not_refused(small_base: Path) -> None:
     words = said.split()
     titles = [" ".join(words[(n * k + n // k) % len(words)] for k in range(1, 10)) for n in range(3_000)]
     ids = [f"{number:07}" for number in range(len(titles))]
-    hundredth = of_texts(ids, titles, titles, [])
+    hundredth = of_texts(ids, titles, titles, [], narrowed=True)
     search = replace(hundredth, catalogue=100 * hundredth.catalogue)
     found = sized("search", 300_000, search, small_base / "tokenizer.json")
     assert found.least < MOST_BYTES

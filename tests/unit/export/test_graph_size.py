@@ -23,6 +23,7 @@ from reshelve.export.precisions.registry import precision_named
 from reshelve.export.version import size_of
 from reshelve.features.behaviour import Rates
 from reshelve.features.blend import HIDDEN, Blend
+from reshelve.features.candidates import narrows
 from reshelve.features.evidence import FEATURES
 from reshelve.features.features import PairFeatures
 from reshelve.features.tables import Corpus, Searches
@@ -36,6 +37,7 @@ from reshelve.model.graph_size import GraphSize
 from reshelve.model.trained import TrainedModel
 
 SIZES = (2_000, 6_000)
+CANDIDATES = 1024  # so that of the two sizes one is looked at whole
 TODAY = date(2011, 8, 30)
 _SAID = (
     "red blue green paper glass lantern café mugs ヴィンテージ garden gnome wooden hearts metal star candle holder set vintage "
@@ -105,8 +107,9 @@ def versions(
             chosen = dict.fromkeys(
                 zip((asked.texts[n] for n in asked.text), asked.items.tolist(), strict=True)
             )
-            tables = of_texts(found.items, found.titles, found.titles, chosen)
-            module = SearchModule(model, layers, tokenizer, known, 20, here)
+            narrowed = narrows(items, CANDIDATES)
+            tables = of_texts(found.items, found.titles, found.titles, chosen, narrowed=narrowed)
+            module = SearchModule(model, layers, tokenizer, known, 20, here, CANDIDATES)
         else:
             tables = graph_tables(found, repeat)
             module = NextItemModule(model, layers, tokenizer, known, 20, repeat)

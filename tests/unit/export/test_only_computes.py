@@ -8,13 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 from tests import attacks
 
 from reshelve.errors import DataError
 from reshelve.export.operations import NEWER, check_operations
-from reshelve.protocol.allowed_operations import GROUPS, OPERATIONS, RESTORE, SAVE, TABLE_FROM_FILE
+from reshelve.protocol.allowed_operations import (
+    ASSIGN,
+    GROUPS,
+    OPERATIONS,
+    RESTORE,
+    SAVE,
+    TABLE_FROM_FILE,
+)
 from reshelve.protocol.saved_model_check import check_saved_model
 from reshelve.settings import settings
 
@@ -29,7 +37,7 @@ def test_the_list_is_of_operations_that_compute_and_that_every_server_knows() ->
     named = [name for names in GROUPS.values() for name in names.split()]
     assert len(named) == len(OPERATIONS), "each in one group"
     assert not OPERATIONS & FILES
-    for name in sorted(OPERATIONS | RESTORE | SAVE | TABLE_FROM_FILE):
+    for name in sorted(OPERATIONS | RESTORE | SAVE | ASSIGN | TABLE_FROM_FILE):
         assert op_def_registry.get(name) is not None, name
         assert NEWER.get(name) != frozenset(), name
 
@@ -242,6 +250,41 @@ def test_a_table_is_filled_from_a_file_of_the_version_alone(tmp_path: Path) -> N
         changed = Path(shutil.copytree(tmp_path / "own", tmp_path / str(number)))
         attacks.rewrite(changed, change)
         refuse(changed, "reads a file that is no asset")
+
+
+class Counter(tf.Module):
+    """What it answers depends on who asked before."""
+
+    def __init__(self, within: bool) -> None:
+        super().__init__()
+        self.count = tf.Variable(0.0)
+
+        def asked(x: tf.Tensor) -> dict[str, tf.Tensor]:
+            if within:
+                self.count.assign(tf.reduce_sum(x))
+            return {"y": x + self.count.read_value()}
+
+        spec = tf.TensorSpec([None], tf.float32, name="x")
+        self.asked = tf.function(asked, input_signature=[spec], autograph=False).get_concrete_function()
+
+
+def test_a_request_changes_no_variable(tmp_path: Path) -> None:
+    for within in (False, True):
+        module = Counter(within)
+        tf.saved_model.save(module, str(tmp_path / str(within)), signatures={"serving_default": module.asked})
+    assert "ReadVariableOp" in check_operations(tmp_path / "False")
+    refuse(tmp_path / "True", "changes a variable after it was restored")
+
+    def assigns_in_the_graph(saved: SavedModel) -> None:
+        (meta,) = saved.meta_graphs
+        variable = next(node.name for node in meta.graph_def.node if node.op == "VarHandleOp")
+        value = next(node.name for node in meta.graph_def.node if node.op == "Placeholder")
+        meta.graph_def.node.add(name="write", op="AssignVariableOp", input=[variable, value])
+        output = next(iter(meta.signature_def["serving_default"].outputs.values())).name.partition(":")[0]
+        next(node for node in meta.graph_def.node if node.name == output).input.append("^write")
+
+    attacks.rewrite(tmp_path / "False", assigns_in_the_graph)
+    refuse(tmp_path / "False", "AssignVariableOp in the graph changes a variable")
 
 
 def test_a_request_does_not_fill_a_table_from_a_file(tmp_path: Path) -> None:

@@ -9,18 +9,20 @@ from scipy import sparse
 
 from reshelve.examples.window import stream
 from reshelve.examples.workspace import Workspace
+from reshelve.features.candidates import narrows
 from reshelve.features.grams import MOST_KEYS, cut
 from reshelve.model.graph_size import INT, GraphTables, texts_bytes
 
 _CODE_POINTS = 1_250_000  # of `features.text.letters`
 _TITLE, _CHOSEN, _SAYS, _ALIKE = (
-    INT * (1 + weights) for weights in (4, 4, 2, 1)
+    INT * (1 + weights) for weights in (0, 4, 2, 1)
 )  # a posting: place and weights
+_TWICE = 2  # at most: where candidates are looked for, from either side
 _GRAM = INT * (6 + 1 + 3)  # what is known of it, its number, and where its postings start in three tables
-_KEY = INT * 2
+_KEY = INT * (2 + 4)  # its number, where its postings start, and its choices in all
 _ITEM = INT * (
-    4 + 3 + 1 + 1 + 1
-)  # popularities, age and the like, prior, the softmax's bias, the place by id
+    4 + 3 + 1 + 2 + 1 + 1 + 3
+)  # popularities, age and the like, prior, its title's length, the softmax's bias, the place by id, where its postings start
 
 # Not the holdout; `norm` is the query in one spelling.
 _ASKED = """
@@ -42,13 +44,18 @@ def tables(work: Workspace) -> GraphTables:
         for norm, item in stream(work.connection, _ASKED, {"most": MOST_KEYS})
         if item in catalogue.index
     )
-    return of_texts(catalogue.items, catalogue.titles, titles, chosen)
+    narrowed = narrows(len(catalogue.items), work.run.ranker.release.candidates)
+    return of_texts(catalogue.items, catalogue.titles, titles, chosen, narrowed=narrowed)
 
 
 def of_texts(
-    items: Sequence[str], shown: Sequence[str], titles: Iterable[str], chosen: Iterable[tuple[str, int]]
-) -> GraphTables:
-    """`shown`: the titles of answers; `titles`: what is read of them; `chosen`: query and place of an item, each pair once."""
+    items: Sequence[str], shown: Sequence[str], titles: Iterable[str], chosen: Iterable[tuple[str, int]],
+    *, narrowed: bool,
+) -> GraphTables:  # fmt: skip
+    """`shown`: the titles of answers; `titles`: what is read of them; `chosen`: query and place of an item, each pair once.
+
+    `narrowed`: whether the version answers from candidates.
+    """
     known: set[str] = set()
     postings = 0
     for title in titles:
@@ -58,13 +65,15 @@ def of_texts(
     grams = {gram: number for number, gram in enumerate(known)}
     in_titles = _grams_bytes(grams)
     of_catalogue = (
-        2 * texts_bytes(items) + texts_bytes(shown) + _ITEM * len(items) + _TITLE * postings + in_titles
+        2 * texts_bytes(items) + texts_bytes(shown) + _ITEM * len(items) + _TITLE * (_TWICE if narrowed else 1) * postings + in_titles
     )
-    remembered = _remembered(grams, len(items), chosen) - in_titles
-    return GraphTables(of_catalogue + _CODE_POINTS, remembered, in_graph=True)
+    remembered = _remembered(grams, len(items), chosen, _TWICE if narrowed else 1) - in_titles
+    return GraphTables(of_catalogue + _CODE_POINTS, remembered)
 
 
-def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]]) -> int:
+def _remembered(
+    grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]], sides: int
+) -> int:
     """All n-grams, those of queries included, and the postings of queries: as many as there are if all may be remembered."""
     keys: dict[str, int] = {}
     spelled: list[Sequence[int]] = []
@@ -86,7 +95,7 @@ def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, i
     places = np.array(pairs, np.int64).T
     of_items = sparse.csr_matrix((np.ones(len(pairs), np.int32), places), (len(keys), items))
     says = (of_keys.T.tocsr() @ of_items).nnz
-    return int(total + _ALIKE * of_keys.nnz + _CHOSEN * of_items.nnz + _SAYS * says)
+    return int(total + _ALIKE * of_keys.nnz + _CHOSEN * of_items.nnz + _SAYS * sides * says)
 
 
 def _grams_bytes(grams: dict[str, int]) -> int:
