@@ -110,7 +110,7 @@ class CandidateSearch(tf.Module):
 
 
 class CandidateEvidence(tf.Module):
-    """`features`: string queries [B] → Candidates [B, N] and float32 [B, N, F]; `of_items`: those of items that are named."""
+    """`features`: string queries [B] → Candidates [B, N] and float32 [B, N, F]."""
 
     def __init__(self, tables: SearchTables, most: int, least: int = 1) -> None:
         super().__init__()
@@ -123,10 +123,6 @@ class CandidateEvidence(tf.Module):
         asked, found = self.evidence.read(queries)
         candidates = self.candidates.search(asked, found)
         return candidates, self.evidence.features(asked, found, candidates.places)
-
-    def of_items(self, queries: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        """`places` int32 [B, N] → float32 [B, N, F]."""
-        return self.evidence.features(*self.evidence.read(queries), places)
 
 
 def _telling(tables: SearchTables) -> Postings:

@@ -115,13 +115,18 @@ def test_candidates_are_scored_as_in_the_whole_catalogue(tables: SearchTables, m
     # A share of the whole catalogue, of which most was not looked at.
     assert np.abs(found.total - expected.total).mean() < 40 / most
     named = tf.constant(np.tile(np.arange(0, 600, 50, dtype=np.int32), (len(QUERIES), 1)))
-    assert np.allclose(few.of_items(queries, named), whole.of_items(queries, named), atol=2e-3)
+    assert np.allclose(few.with_named(queries, named)[1], whole.with_named(queries, named)[1], atol=2e-3)
 
 
 def test_the_recall_of_candidates_is_that_of_the_exhaustive_answer(tables: SearchTables) -> None:
     whole = WholeCatalogue(tables, drawn_blend(), None)
     few = OfCandidates(tables, drawn_blend(), None, 160, least=20)
-    found = candidate_recall(QUERIES + QUERIES, lambda query: few.ranked(query).places, few.of_items, 602)
+    found = candidate_recall(
+        QUERIES + QUERIES,
+        lambda query: few.ranked(query).places,
+        lambda *asked: few.with_named(*asked)[1],
+        602,
+    )
     assert found["questions"] == len(QUERIES) and found["items"] == 602
     shares = []
     for query in QUERIES:

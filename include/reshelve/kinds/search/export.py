@@ -75,14 +75,13 @@ class SearchModule(RankerModule):
         def score(query: tf.Tensor, item: tf.Tensor) -> Answer:
             # One query, encoded once, whatever the number of items. An unknown item has no chance.
             place = self.table.lookup(item)
-            named = self.of_items(query[:1], tf.maximum(place, 0)[tf.newaxis])
-            likely = tf.exp(named - RankedItems(*self.ranked(query[:1])).total)[0]
+            ranked, named = self.ranking.with_named(query[:1], tf.maximum(place, 0)[tf.newaxis])
+            likely = tf.exp(named - ranked.total)[0]
             return {"score": tf.where(place >= 0, likely, 0.0)}
 
-        query, named = tf.TensorSpec([None], tf.string, name="query"), tf.TensorSpec([None, None], tf.int32)
+        query = tf.TensorSpec([None], tf.string, name="query")
         self.encoder = traced(encoder, query)
         self.ranked = traced(ranked, query)
-        self.of_items = traced(self.ranking.of_items, query, named)
         self.logits = traced(logits, query)
         self.serving_default = traced(serving_default, query)
         self.score = traced(score, query, tf.TensorSpec([None], tf.string, name="item"))
@@ -104,7 +103,11 @@ class SearchModule(RankerModule):
             ranked = RankedItems(*self.ranked(query))
             return tf.where(ranked.stands_for > NEVER / 2, ranked.places, -1)
 
-        return candidate_recall(inputs["query"], places, self.of_items, len(self.shelf.items))
+        logits = traced(
+            lambda query, places: self.ranking.with_named(query, places)[1],
+            tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.int32),
+        )  # fmt: skip
+        return candidate_recall(inputs["query"], places, logits, len(self.shelf.items))
 
     @property
     def trained(self) -> Function:

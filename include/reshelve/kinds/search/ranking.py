@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from reshelve.features.asked import AskedQueries
 from reshelve.features.blend import Blend
-from reshelve.features.candidates import NEVER, CandidateEvidence, narrows
-from reshelve.features.evidence import SearchEvidence
+from reshelve.features.candidates import NEVER, CandidateSearch, narrows
+from reshelve.features.evidence import NamedEvidence, NamedSums, SearchEvidence
 from reshelve.features.tables import SearchTables
 
 Encoder = Callable[[tf.Tensor], tf.Tensor]  # queries [B] → [B, C]
@@ -50,9 +51,10 @@ class WholeCatalogue(tf.Module):
         places = tf.broadcast_to(tf.range(self.evidence.items), tf.shape(logits))
         return RankedItems(places, logits, tf.zeros_like(logits))
 
-    def of_items(self, query: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        """The logits of `places` int32 [B, N]."""
-        return tf.gather(self.ranked(query).logits, places, batch_dims=1)
+    def with_named(self, query: tf.Tensor, places: tf.Tensor) -> tuple[RankedItems, tf.Tensor]:
+        """`ranked`, and the logits of `places` int32 [B, n]."""
+        ranked = self.ranked(query)
+        return ranked, tf.gather(ranked.logits, places, batch_dims=1)
 
 
 class OfCandidates(tf.Module):
@@ -62,23 +64,35 @@ class OfCandidates(tf.Module):
         self, tables: SearchTables, blend: Blend, encoder: Encoder | None, most: int, least: int
     ) -> None:
         super().__init__()
-        self.evidence = CandidateEvidence(tables, most, least)
+        self.evidence = NamedEvidence(tables)
+        self.candidates = CandidateSearch(tables, most, least)
         self._blend, self._encoder = blend, encoder
 
     def ranked(self, query: tf.Tensor) -> RankedItems:
         """Of string `query` [B]."""
-        candidates, features = self.evidence.features(query)
-        logits = self._logits(query, candidates.places, features)
-        return RankedItems(candidates.places, logits, candidates.stands_for)
+        asked, found = self.evidence.read(query)
+        return self._ranked(asked, found, self._read(query))
 
-    def of_items(self, query: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        """The logits of `places` int32 [B, N], candidates or not."""
-        return self._logits(query, places, self.evidence.of_items(query, places))
+    def with_named(self, query: tf.Tensor, places: tf.Tensor) -> tuple[RankedItems, tf.Tensor]:
+        """`ranked`, and the logits of `places` int32 [B, n], candidates or not."""
+        asked, found = self.evidence.read(query)
+        read = self._read(query)
+        return self._ranked(asked, found, read), self._logits(asked, found, read, places)
 
-    def _logits(self, query: tf.Tensor, places: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
-        if self._encoder is not None:
-            read = tf.gather(self._encoder(query), places, batch_dims=1)
-            features = tf.concat([features, read[..., tf.newaxis]], axis=-1)
+    def _read(self, query: tf.Tensor) -> tf.Tensor | None:
+        return None if self._encoder is None else self._encoder(query)
+
+    def _ranked(self, asked: AskedQueries, found: NamedSums, read: tf.Tensor | None) -> RankedItems:
+        places, stands_for = self.candidates.search(asked, found)
+        return RankedItems(places, self._logits(asked, found, read, places), stands_for)
+
+    def _logits(
+        self, asked: AskedQueries, found: NamedSums, read: tf.Tensor | None, places: tf.Tensor
+    ) -> tf.Tensor:
+        features = self.evidence.features(asked, found, places)
+        if read is not None:
+            of_places = tf.gather(read, places, batch_dims=1)
+            features = tf.concat([features, of_places[..., tf.newaxis]], axis=-1)
         return self._blend.scores(features)
 
 

@@ -20,8 +20,8 @@ _TITLE, _CHOSEN, _SAYS, _ALIKE = (
 _TWICE = 2  # at most: where candidates are looked for, from either side
 _GRAM = INT * (6 + 1 + 3)  # what is known of it, its number, and where its postings start in three tables
 _KEY = INT * (2 + 4)  # its number, where its postings start, and its choices in all
-_ITEM = INT * (
-    4 + 3 + 1 + 2 + 1 + 1 + 3
+_ITEM = (
+    INT * (4 + 3 + 1 + 2 + 1 + 1 + 3)
 )  # popularities, age and the like, prior, its title's length, the softmax's bias, the place by id, where its postings start
 
 # Not the holdout; `norm` is the query in one spelling.
@@ -65,15 +65,17 @@ def of_texts(
     grams = {gram: number for number, gram in enumerate(known)}
     in_titles = _grams_bytes(grams)
     of_catalogue = (
-        2 * texts_bytes(items) + texts_bytes(shown) + _ITEM * len(items) + _TITLE * (_TWICE if narrowed else 1) * postings + in_titles
+        2 * texts_bytes(items)
+        + texts_bytes(shown)
+        + _ITEM * len(items)
+        + _TITLE * (_TWICE if narrowed else 1) * postings
+        + in_titles
     )
     remembered = _remembered(grams, len(items), chosen, _TWICE if narrowed else 1) - in_titles
     return GraphTables(of_catalogue + _CODE_POINTS, remembered)
 
 
-def _remembered(
-    grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]], sides: int
-) -> int:
+def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]], sides: int) -> int:
     """All n-grams, those of queries included, and the postings of queries: as many as there are if all may be remembered."""
     keys: dict[str, int] = {}
     spelled: list[Sequence[int]] = []
