@@ -15,7 +15,7 @@ import tensorflow as tf
 from tokenizers import Tokenizer
 
 from reshelve.errors import ConfigurationError
-from reshelve.features.codepoints import CodePoints, probe, substitute
+from reshelve.features.codepoints import CodePoints, GraphCodePoints, probe, substitute
 from reshelve.model.encoders.wordpiece import CLS, PAD, SEP, wordpiece_problems
 
 _MISSING = -1
@@ -80,6 +80,7 @@ class GraphTokenizer(tf.Module):
         vocabulary = form.vocabulary
         self.max_length = max_length
         self.form = form
+        self.points = GraphCodePoints.of(form.points)
         self.unknown, self.start, self.end, self.pad = (vocabulary[t] for t in (form.unknown, CLS, SEP, PAD))
         self.widest = max(map(len, vocabulary))
         self.table = tf.lookup.StaticHashTable(
@@ -120,7 +121,7 @@ class GraphTokenizer(tf.Module):
 
     def _words(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Normalised words [words] and the text each belongs to [words]."""
-        text = substitute(texts, self.form.points)
+        text = substitute(texts, self.points)
         place, words, _ = tf.raw_ops.StringSplitV2(input=text, sep="", maxsplit=-1)
         near = place[:, 1] < _WORDS_READ * self.max_length
         return _kept(words, near), tf.cast(_kept(place[:, 0], near), tf.int32)

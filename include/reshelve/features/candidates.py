@@ -17,16 +17,16 @@ import tensorflow as tf
 
 from reshelve.features.asked import AskedQueries
 from reshelve.features.evidence import NamedEvidence, NamedSums
+from reshelve.features.grams import tells
 from reshelve.features.graph_tables import numbers
 from reshelve.features.postings import Postings, PostingsTable
 from reshelve.features.tables import HALF_LIVES, PRIOR_AGE, SearchTables
 
 # Of the candidates, in sixteenths; what a source does not fill is left empty.
 _PARTS = {"own": 2, "near": 2, "said": 3, "bm25": 2, "covered": 2, "cosine": 3, "popular": 1, "sample": 1}
-_LONGEST_GRAM = 4  # characters: a title that shares a longer one shares those in it
 _FREQUENT = 100  # an n-gram in more than one of so many titles tells too little for its length
 _LEAST_FREQUENT = 1000  # titles
-_SAID_ITEMS = 64  # of an n-gram: those of which it says most
+SAID_ITEMS = 64  # of an n-gram: those of which it says most
 _TIE = 1e-3  # of the log popularity, among titles that the words fit equally
 _POPULAR = 0.05  # of the log popularity, among titles that hold as many of the words
 
@@ -58,7 +58,7 @@ class CandidateSearch(tf.Module):
         self.items = len(tables.popularity)
         self.most = {name: most * part // 16 for name, part in _PARTS.items()}
         self.most["popular"] = max(self.most["popular"], least)
-        self.said = PostingsTable(tables.says.first(_SAID_ITEMS, tables.says.weights[:, 1]))
+        self.said = PostingsTable(tables.says.first(SAID_ITEMS, tables.says.weights[:, 1]))
         self.titles = PostingsTable(_telling(tables))
         self.title = numbers(tables.title)
         self.log_prior = numbers(np.log(tables.popularity).astype(np.float32))
@@ -130,6 +130,6 @@ def _telling(tables: SearchTables) -> Postings:
     titles = tables.titles
     often = np.bincount(titles.columns, minlength=titles.width)
     is_word = tables.gram[:, 5] > 0
-    short = np.fromiter((len(gram) <= _LONGEST_GRAM for gram in tables.grams), bool, len(tables.grams))
+    telling = np.fromiter(map(tells, tables.grams), bool, len(tables.grams))
     few = often <= max(_LEAST_FREQUENT, len(tables.popularity) // _FREQUENT)
-    return titles.only(is_word | short & few).transposed()
+    return titles.only(is_word | telling & few).transposed()

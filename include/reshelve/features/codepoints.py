@@ -7,6 +7,7 @@ table is derived from the very tokenizer that training used, never from a readin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -66,14 +67,30 @@ def paged(kind_of: np.ndarray, kinds: list[tuple[int, ...]]) -> CodePoints:
     return CodePoints(pages.reshape(-1).astype(np.int32), cells.astype(np.int32), symbols)
 
 
-def substitute(texts: tf.Tensor, points: CodePoints) -> tf.Tensor:
+class GraphCodePoints(NamedTuple):
+    """CodePoints beside the functions that are being traced: a version holds them once, however many read texts."""
+
+    pages: tf.Tensor
+    cells: tf.Tensor
+    symbols: tf.Tensor
+
+    @classmethod
+    def of(cls, points: CodePoints) -> GraphCodePoints:
+        """The same as constants; `cells` in one row."""
+        with tf.init_scope():
+            return cls(
+                *(tf.constant(part) for part in (points.pages, points.cells.reshape(-1), points.symbols))
+            )
+
+
+def substitute(texts: tf.Tensor, points: GraphCodePoints) -> tf.Tensor:
     """String `texts` [n] with every code point replaced, in the graph."""
     splits, codes = tf.raw_ops.UnicodeDecode(
         input=texts, input_encoding="UTF-8", errors="replace", Tsplits=tf.int32
     )
-    page = tf.gather(tf.constant(points.pages), codes // PAGE)
-    kind = tf.gather(tf.constant(points.cells.reshape(-1)), page * PAGE + codes % PAGE)
-    symbols = tf.gather(tf.constant(points.symbols), kind)
+    page = tf.gather(points.pages, codes // PAGE)
+    kind = tf.gather(points.cells, page * PAGE + codes % PAGE)
+    symbols = tf.gather(points.symbols, kind)
     symbols = tf.where(symbols == ITSELF, codes[:, tf.newaxis], symbols)
     kept = symbols >= 0
     before = tf.cumsum(tf.reduce_sum(tf.cast(kept, tf.int32), 1))

@@ -15,6 +15,11 @@ _WORD = re.compile(r"[^\W\d_]+|\d+")
 _PLURAL = re.compile(r"^(..+[^s])s$")
 
 
+def tells(gram: str) -> bool:
+    """Whether titles are looked for by this n-gram: a word, or not the longest. Who shares a longer one shares those in it."""
+    return gram.startswith("w:") or len(gram) < GRAMS[-1]
+
+
 def cut(text: str) -> tuple[str, set[str]]:
     """A text's key and its n-grams. They differ from the real ones in rare characters and Roman numerals."""
     plain = text[:LONGEST].lower().translate(_GONE)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from reshelve.features.codepoints import ITSELF, LAST, CodePoints, paged, substitute
+from reshelve.features.codepoints import ITSELF, LAST, CodePoints, GraphCodePoints, paged, substitute
 from reshelve.features.grams import APOSTROPHES, GRAMS, LONGEST
 
 _ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
@@ -38,7 +38,7 @@ class TextKeys(tf.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.points = letters()
+        self.points = GraphCodePoints.of(letters())
         self.numerals = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(
                 tf.constant(list(_ROMAN)), tf.constant(list(_ROMAN.values()))

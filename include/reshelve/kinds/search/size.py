@@ -9,15 +9,14 @@ from scipy import sparse
 
 from reshelve.examples.window import stream
 from reshelve.examples.workspace import Workspace
-from reshelve.features.candidates import narrows
-from reshelve.features.grams import MOST_KEYS, cut
+from reshelve.features.candidates import SAID_ITEMS, narrows
+from reshelve.features.grams import MOST_KEYS, cut, tells
 from reshelve.model.graph_size import INT, GraphTables, texts_bytes
 
 _CODE_POINTS = 1_250_000  # of `features.text.letters`
 _TITLE, _CHOSEN, _SAYS, _ALIKE = (
     INT * (1 + weights) for weights in (0, 4, 2, 1)
 )  # a posting: place and weights
-_TWICE = 2  # at most: where candidates are looked for, from either side
 _GRAM = INT * (6 + 1 + 3)  # what is known of it, its number, and where its postings start in three tables
 _KEY = INT * (2 + 4)  # its number, where its postings start, and its choices in all
 _ITEM = (
@@ -61,6 +60,8 @@ def of_texts(
     for title in titles:
         found = cut(title)[1]
         postings += len(found)
+        if narrowed:  # candidates are looked for from the other side, too
+            postings += sum(tells(gram) for gram in found)
         known |= found
     grams = {gram: number for number, gram in enumerate(known)}
     in_titles = _grams_bytes(grams)
@@ -68,10 +69,10 @@ def of_texts(
         2 * texts_bytes(items)
         + texts_bytes(shown)
         + _ITEM * len(items)
-        + _TITLE * (_TWICE if narrowed else 1) * postings
+        + _TITLE * postings
         + in_titles
     )
-    remembered = _remembered(grams, len(items), chosen, _TWICE if narrowed else 1) - in_titles
+    remembered = _remembered(grams, len(items), chosen, narrowed) - in_titles
     return GraphTables(of_catalogue + _CODE_POINTS, remembered)
 
 
@@ -96,8 +97,9 @@ def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, i
     of_keys = sparse.csr_matrix((np.ones(len(columns), np.int32), columns, starts), (len(keys), len(grams)))
     places = np.array(pairs, np.int64).T
     of_items = sparse.csr_matrix((np.ones(len(pairs), np.int32), places), (len(keys), items))
-    says = (of_keys.T.tocsr() @ of_items).nnz
-    return int(total + _ALIKE * of_keys.nnz + _CHOSEN * of_items.nnz + _SAYS * sides * says)
+    said = np.diff((of_keys.T.tocsr() @ of_items).indptr)
+    says = int(said.sum() + (np.minimum(said, SAID_ITEMS).sum() if narrowed else 0))
+    return int(total + _ALIKE * of_keys.nnz + _CHOSEN * of_items.nnz + _SAYS * says)
 
 
 def _grams_bytes(grams: dict[str, int]) -> int:
