@@ -48,9 +48,7 @@ class Behaviour(tf.Module):
         super().__init__()
         self.text = TextKeys()
         self.places = Places(rates.names, unknown=len(rates.names))
-        self.values = numbers(
-            np.append(rates.values, np.zeros((1, len(HALF_LIVES) + 1), np.float32), axis=0)
-        )
+        self.values = numbers(np.append(rates.values, np.zeros((1, len(HALF_LIVES) + 1), np.float32), axis=0))
 
     def features(self, queries: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         """Finite for every query and item."""
