@@ -68,7 +68,7 @@ def test_a_base_that_fills_a_graph_by_itself_is_refused(trading_shop, day_of, tm
     config |= {"hidden_size": 20_480, "num_attention_heads": 64, "num_hidden_layers": 1}
     (wide / "config.json").write_text(json.dumps(config))
     trading_shop.base = wide
-    with pytest.raises(ConfigurationError, match=r"a graph has|graph has at least") as refused:
+    with pytest.raises(ConfigurationError, match="graph has at least") as refused:
         build_examples(trading_shop.run("next_item", day_of(5)))
     assert "model.base with a smaller vocabulary or hidden_size" in refused.value.detail
 

@@ -100,6 +100,15 @@ def test_the_graph_does_not_grow_with_the_tables_and_only_computes(tmp_path: Pat
     assert sum(path.stat().st_size for path in (tmp_path / "20000").glob("variables/*")) > 20_000 * 10
 
 
+def test_versions_in_one_server_keep_their_own(tmp_path: Path) -> None:
+    """Their variables are called alike."""
+    Tables([b"a", b"b"]).save(tmp_path / "1")
+    Tables([b"b", b"c", b"a"]).save(tmp_path / "2")
+    first, second = by_a_server(tmp_path / "1"), by_a_server(tmp_path / "2")
+    assert first([b"a", b"b", b"c"])["place"].tolist() == [0, 1, -1]
+    assert second([b"a", b"b", b"c"])["place"].tolist() == [2, 0, 1]
+
+
 def without_variables(directory: Path) -> Path:
     shutil.rmtree(directory / "variables")
     return directory
