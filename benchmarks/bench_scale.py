@@ -36,13 +36,13 @@ PARTS = ("search", "next_item", "retrieval", "events")
 
 def child(task: Task, given: Given) -> None:
     """One step, and what this process has used for it; its peak holds the libraries too, which `base_mb` alone are."""
-    from scale_registry import STEPS
+    from scale_registry import made
 
     most = int(given.memory_gb * 1e9)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     here = task.folder(given)
     here.mkdir(parents=True, exist_ok=True)
-    step = STEPS[task.step](here, given, task.size)
+    step = made(task.step, here, given, task.size)
     base, cpu = status_mb("VmRSS"), cpu_seconds()
     found = step()
     used = {
@@ -50,12 +50,8 @@ def child(task: Task, given: Given) -> None:
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "base_mb": base,
     }
-    print(json.dumps({name: rounded(value) for name, value in (used | found).items()}))
-
-
-def rounded(value: float | str | int) -> float | str | int:
-    """Three places: no figure here is as sure as that."""
-    return round(value, 3) if isinstance(value, float) else value
+    # Four places: no figure here is as sure as that.
+    print(json.dumps({n: round(v, 4) if isinstance(v, float) else v for n, v in (used | found).items()}))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,14 +10,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scale_catalogue import Shop, histories, real_titles, shop, titles
 from scale_given import Given
+from scale_shares import shares
 
-Found = dict[str, float | str | int]
+Found = dict[str, Any]
 Step = Callable[[], Found]
 
 TOP = 100
@@ -161,18 +163,6 @@ def recall(here: Path, given: Given) -> Step:
         return shares(found, wanted, drawn.meant)
 
     return step
-
-
-def shares(found: list[list[int]], wanted: np.ndarray, meant: np.ndarray) -> Found:
-    """Recall of the first 10 and 100 of `wanted` [Q, 100] among as many found; share of questions with `meant` in the first 10."""
-
-    def of_best(count: int) -> float:
-        pairs = zip(found, wanted, strict=True)
-        each = [len({*places[:count]} & {*best[:count].tolist()}) / len(best[:count]) for places, best in pairs]
-        return float(np.mean(each))
-
-    hits = [item in places[:10] for places, item in zip(found, meant.tolist(), strict=True)]
-    return {"recall_10": of_best(10), "recall_100": of_best(100), "meant_10": float(np.mean(hits))}
 
 
 def megabytes(directory: Path) -> float:
