@@ -57,20 +57,30 @@ def child(task: Task, given: Given) -> None:
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--sizes", type=int, nargs="*", help=f"Products (default {' '.join(map(str, SIZES))}).")
-    found.add_argument("--events", type=int, nargs="*", help=f"Events (default {' '.join(map(str, EVENTS))}).")
+    found.add_argument(
+        "--sizes", type=int, nargs="*", help=f"Products (default {' '.join(map(str, SIZES))})."
+    )
+    found.add_argument(
+        "--events", type=int, nargs="*", help=f"Events (default {' '.join(map(str, EVENTS))})."
+    )
     found.add_argument("--full", action="store_true", help="Up to a million products and 50 million events.")
     found.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="What is measured.")
-    found.add_argument("--peers", type=Path, help="Where pip put faiss-cpu and bm25s (pip install --target DIR).")
+    found.add_argument(
+        "--peers", type=Path, help="Where pip put faiss-cpu and bm25s (pip install --target DIR)."
+    )
     found.add_argument("--questions", type=int, default=100, help="Whose answers are compared.")
     found.add_argument("--rounds", type=int, default=100, help="Requests of one text; of 32: a twentieth.")
-    found.add_argument("--width", type=int, default=384, help="Of the encoder; the head over items is twice as wide.")
+    found.add_argument(
+        "--width", type=int, default=384, help="Of the encoder; the head over items is twice as wide."
+    )
     found.add_argument("--vectors", choices=("auto", "encoder", "projections"), default="auto",
                        help="Of titles, for the peers: the sample's base model, or projections of n-grams (auto: above 20,000).")  # fmt: skip
     found.add_argument("--threads", type=int, default=2, help="Of whatever answers.")
     found.add_argument("--seed", type=int, default=20260302)
     found.add_argument("--minutes", type=float, default=30, help="The most that one step may take.")
-    found.add_argument("--memory-gb", type=float, help="The most that one step may have (default: 0.7 of the machine's).")
+    found.add_argument(
+        "--memory-gb", type=float, help="The most that one step may have (default: 0.7 of the machine's)."
+    )
     found.add_argument("--keep", type=Path, help="Leave catalogues, tables and versions here.")
     found.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     return found

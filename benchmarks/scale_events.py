@@ -70,7 +70,9 @@ def write_days(events: Path, folder: Path, sql: str) -> None:
         columns = ", ".join(
             name if name in there else f"CAST(NULL AS {sql_type}) AS {name}" for name, sql_type in EVENT_TYPES.items()
         )  # fmt: skip
-        db.execute(f"COPY (SELECT {columns} FROM ({sql}) ORDER BY event_time) TO '{folder / f'{day}.parquet'}'")
+        db.execute(
+            f"COPY (SELECT {columns} FROM ({sql}) ORDER BY event_time) TO '{folder / f'{day}.parquet'}'"
+        )
     db.close()
 
 
@@ -91,7 +93,9 @@ def _stage(ranker: Ranker, files: list[Path], products: Path, directory: Path) -
     """As `build_examples` does it, once partitions are there."""
     days = dict.fromkeys((date.fromisoformat(path.stem) for path in files), "")
     split = split_by_time(usable=days, excluded={}, data=ranker.data)
-    run = Run(ranker, split.days[-1], ObjectStore("none"), directory / "work")  # nothing is asked of the store
+    run = Run(
+        ranker, split.days[-1], ObjectStore("none"), directory / "work"
+    )  # nothing is asked of the store
     base = resolve_base(ranker.model.base, run.store)
     (directory / "tokenizer.json").write_bytes((base.path / "tokenizer.json").read_bytes())
     connection = open_window(files, split, ranker.data.label_weights, products, directory / "spill")

@@ -79,14 +79,20 @@ def run(tasks: Sequence[Task], given: Given, command: Sequence[str], seconds: fl
     found: Found = {"given": {"run": given.model_dump(mode="json", exclude={"work", "data", "peers"})}}
     for number, task in enumerate(tasks, 1):
         of_size = found.setdefault(task.kind, {}).setdefault(str(task.size), {})
-        missing = [need for need in task.needs if of_size.get(need, {"failed": ""}).keys() & {"failed", "skipped"}]
+        missing = [
+            need for need in task.needs if of_size.get(need, {"failed": ""}).keys() & {"failed", "skipped"}
+        ]
         begun = time.monotonic()
         if missing:
             of_size[task.step] = {"skipped": f"needs {missing[0]}"}
         else:
             of_size[task.step] = _child([*command, task.model_dump_json(), given.model_dump_json()], seconds)
         said = of_size[task.step]
-        outcome = said.get("failed") or said.get("skipped") or f"{said['cpu_s']:.1f} CPU-s, {said['peak_mb']:.0f} MB"
+        outcome = (
+            said.get("failed")
+            or said.get("skipped")
+            or f"{said['cpu_s']:.1f} CPU-s, {said['peak_mb']:.0f} MB"
+        )
         what = f"{task.size:,} {'events' if task.kind == 'events' else 'products'}: {task.step}"
         print(
             f"[{number}/{len(tasks)}] {what}: {outcome} ({time.monotonic() - begun:.0f} s)",
@@ -98,9 +104,7 @@ def run(tasks: Sequence[Task], given: Given, command: Sequence[str], seconds: fl
 def _child(command: Sequence[str], seconds: float) -> dict[str, Any]:
     """The last line that the process prints, or `failed`: why it does not."""
     try:
-        done = subprocess.run(
-            guarded(command), capture_output=True, text=True, check=False, timeout=seconds
-        )
+        done = subprocess.run(guarded(command), capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:
         return {"failed": f"took longer than {seconds / 60:g} minutes"}
     if done.returncode:

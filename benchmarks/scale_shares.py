@@ -12,7 +12,9 @@ def shares(found: Sequence[Sequence[int]], wanted: np.ndarray, meant: np.ndarray
 
     def of_best(count: int) -> float:
         pairs = zip(found, wanted, strict=True)
-        each = [len({*places[:count]} & {*best[:count].tolist()}) / len(best[:count]) for places, best in pairs]
+        each = [
+            len({*places[:count]} & {*best[:count].tolist()}) / len(best[:count]) for places, best in pairs
+        ]
         return float(np.mean(each))
 
     hits = [item in places[:10] for places, item in zip(found, meant.tolist(), strict=True)]

@@ -73,7 +73,9 @@ def show(found: dict[str, Any]) -> None:
         sizes = found.get(kind, {})
         if not sizes:
             continue
-        print(f"{'products' if kind == 'sizes' else 'events':{_LABEL}}" + _cells(f"{int(n):,}" for n in sizes))
+        print(
+            f"{'products' if kind == 'sizes' else 'events':{_LABEL}}" + _cells(f"{int(n):,}" for n in sizes)
+        )
         for label, step, figure, form in rows:
             cells = [_cell(of_size.get(step, {}), figure, form) for of_size in sizes.values()]
             if any(cells):
