@@ -65,11 +65,9 @@ def titles(count: int, real: list[str], seed: int) -> list[str]:
     """`count` titles, none twice. Raises ValueError where `real` cannot be recombined into so many."""
     generator = np.random.default_rng(seed)
     found = dict.fromkeys(real[place] for place in generator.permutation(len(real))[:count].tolist())
-    tried = 0
-    for title in _recombined(real, generator):
+    for tried, title in enumerate(_recombined(real, generator)):
         if len(found) == count:
             break
-        tried += 1
         if tried > _DRAWS * count + _BATCH:
             raise ValueError(f"{len(real)} titles cannot be recombined into {count} distinct ones")
         found[title] = None

@@ -122,6 +122,7 @@ def package(here: Path, given: Given, kind: str) -> Step:
 def ask(here: Path, given: Given, kind: str) -> Step:
     """Load the version and ask it."""
     import scale_version
+
     from reshelve.examples.tokens import HISTORY_SEPARATOR
 
     texts = read_shop(here).questions
