@@ -3,7 +3,7 @@
     make bench-scale ARGS="--sizes 1000 10000 --peers DIR"        (some 20 minutes without ARGS; --full: everything, hours)
 
 Each step runs in a process of its own, which says what it used (CPU-seconds, peak memory); one that fails, is out of memory or
-of time is named with its reason, and the rest goes on. Titles are real ones from RESHELVE_DATA while there are any (else the
+of time is named with its reason, and the rest goes on; one that is stopped (Ctrl-C) prints what it has. Titles are real ones from RESHELVE_DATA while there are any (else the
 sample's), recombined beyond; searches are drawn, and what is meant by each question is known (`scale_catalogue`). Versions have a
 random encoder of two layers, which the blend gives no weight: what is answered rests on memory and text, and can be computed offline
 for all items (`scale_reference`). Prints a table, then one JSON line.
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +25,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from scale_given import Given
 from scale_measure import cpu_seconds, status_mb
-from scale_plan import Task, planned, run
+from scale_plan import Task, begun, planned, run
 from scale_table import show
 
 from reshelve.settings import PROJECT
@@ -103,9 +104,13 @@ def main() -> None:
             vectors=args.vectors, memory_gb=args.memory_gb or 0.7 * memory,
         )  # fmt: skip
         command = [sys.executable, __file__, "--child"]
-        found = run(planned(sizes, events, args.parts), given, command, args.minutes * 60)
-    show(found)
-    print(json.dumps(found))
+        found = begun(given)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            run(planned(sizes, events, args.parts), given, command, args.minutes * 60, found)
+        finally:  # hours of figures are not lost with the last
+            show(found)
+            print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -74,15 +74,19 @@ def planned(sizes: Sequence[int], events: Sequence[int], parts: Sequence[str]) -
     return tasks
 
 
-def run(tasks: Sequence[Task], given: Given, command: Sequence[str], seconds: float) -> Found:
-    """What each step found, by kind, size and name; `failed` or `skipped` says why there is nothing."""
-    found: Found = {"given": {"run": given.model_dump(mode="json", exclude={"work", "data", "peers"})}}
+def begun(given: Given) -> Found:
+    """What is found of a run that has measured nothing yet: what it was told."""
+    return {"given": {"run": given.model_dump(mode="json", exclude={"work", "data", "peers"})}}
+
+
+def run(tasks: Sequence[Task], given: Given, command: Sequence[str], seconds: float, found: Found) -> None:
+    """Add to `found` what each step found, by kind, size and name; `failed` or `skipped` says why there is nothing."""
     for number, task in enumerate(tasks, 1):
         of_size = found.setdefault(task.kind, {}).setdefault(str(task.size), {})
         missing = [
             need for need in task.needs if of_size.get(need, {"failed": ""}).keys() & {"failed", "skipped"}
         ]
-        begun = time.monotonic()
+        started = time.monotonic()
         if missing:
             of_size[task.step] = {"skipped": f"needs {missing[0]}"}
         else:
@@ -95,10 +99,9 @@ def run(tasks: Sequence[Task], given: Given, command: Sequence[str], seconds: fl
         )
         what = f"{task.size:,} {'events' if task.kind == 'events' else 'products'}: {task.step}"
         print(
-            f"[{number}/{len(tasks)}] {what}: {outcome} ({time.monotonic() - begun:.0f} s)",
+            f"[{number}/{len(tasks)}] {what}: {outcome} ({time.monotonic() - started:.0f} s)",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-    return found
 
 
 def _child(command: Sequence[str], seconds: float) -> dict[str, Any]:

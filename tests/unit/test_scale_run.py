@@ -75,7 +75,8 @@ class TestPlan:
                 "slow": (), "other": ("catalogue",),
             }.items()
         ]  # fmt: skip
-        found = plan.run(tasks, given, [sys.executable, "-c", script], 10)
+        found = plan.begun(given)
+        plan.run(tasks, given, [sys.executable, "-c", script], 10, found)
         steps = found["sizes"]["7"]
         assert steps["tables"] == {"failed": "status 1: not a table"}
         assert steps["package"] == {"skipped": "needs tables"} and steps["ask"] == {
