@@ -55,28 +55,37 @@ def child(task: Task, given: Given) -> None:
     print(json.dumps({n: round(v, 4) if isinstance(v, float) else v for n, v in (used | found).items()}))
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least 1")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument(
-        "--sizes", type=int, nargs="*", help=f"Products (default {' '.join(map(str, SIZES))})."
+        "--sizes", type=_positive, nargs="*", help=f"Products (default {' '.join(map(str, SIZES))})."
     )
     found.add_argument(
-        "--events", type=int, nargs="*", help=f"Events (default {' '.join(map(str, EVENTS))})."
+        "--events", type=_positive, nargs="*", help=f"Events (default {' '.join(map(str, EVENTS))})."
     )
     found.add_argument("--full", action="store_true", help="Up to a million products and 50 million events.")
     found.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="What is measured.")
     found.add_argument(
         "--peers", type=Path, help="Where pip put faiss-cpu and bm25s (pip install --target DIR)."
     )
-    found.add_argument("--questions", type=int, default=100, help="Whose answers are compared.")
-    found.add_argument("--rounds", type=int, default=100, help="Requests of one text; of 32: a twentieth.")
+    found.add_argument("--questions", type=_positive, default=100, help="Whose answers are compared.")
     found.add_argument(
-        "--width", type=int, default=384, help="Of the encoder; the head over items is twice as wide."
+        "--rounds", type=_positive, default=100, help="Requests of one text; of 32: a twentieth."
+    )
+    found.add_argument(
+        "--width", type=_positive, default=384, help="Of the encoder; the head over items is twice as wide."
     )
     found.add_argument("--vectors", choices=("auto", "encoder", "projections"), default="auto",
                        help="Of titles, for the peers: the sample's base model, or projections of n-grams (auto: above 20,000).")  # fmt: skip
-    found.add_argument("--threads", type=int, default=2, help="Of whatever answers.")
+    found.add_argument("--threads", type=_positive, default=2, help="Of whatever answers.")
     found.add_argument("--seed", type=int, default=20260302)
     found.add_argument("--minutes", type=float, default=30, help="The most that one step may take.")
     found.add_argument(
@@ -93,6 +102,10 @@ def main() -> None:
     if args.child:
         child(Task.model_validate_json(args.child[0]), Given.model_validate_json(args.child[1]))
         return
+    if args.peers and not args.peers.is_dir():
+        parser().error(
+            f"--peers {args.peers}: expected a folder, made by pip install --target {args.peers} faiss-cpu bm25s"
+        )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     sizes = args.sizes if args.sizes is not None else ALL_SIZES if args.full else SIZES
     events = args.events if args.events is not None else ALL_EVENTS if args.full else EVENTS

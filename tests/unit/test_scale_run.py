@@ -159,6 +159,36 @@ def test_the_examples_stage_reads_drawn_days(bench: Bench, given: Any, tmp_path:
         assert min(found["train"], found["validation"], found["holdout"]) > 0, found
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--peers", "/nowhere"], "--peers /nowhere: expected a folder"),
+        (["--sizes", "0"], "0: expected a number of at least 1"),
+        (["--parts", "everything"], "invalid choice: 'everything'"),
+    ],
+)
+def test_what_it_cannot_do_is_said_before_anything_is_done(
+    bench: Bench, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["bench_scale.py", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        bench("bench_scale").main()
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_prints_what_it_has(tmp_path: Path) -> None:
+    script = [sys.executable, str(PROJECT / "benchmarks" / "bench_scale.py"), "--sizes", "300", "--events"]
+    with subprocess.Popen(
+        [*script, "--parts", "next_item"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None and "catalogue" in run.stderr.readline()
+        run.terminate()
+        told, _ = run.communicate(timeout=60)
+    assert run.returncode == 143
+    assert json.loads(told.splitlines()[-1])["sizes"]["300"]["catalogue"]["searches"] == 20_000
+
+
 @pytest.mark.slow
 def test_a_run_ends_with_a_table_and_a_json_line(tmp_path: Path) -> None:
     """The real script over few products: every step that a catalogue of any size takes."""
