@@ -190,19 +190,41 @@ def test_a_run_that_is_stopped_prints_what_it_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_a_table_and_a_json_line(tmp_path: Path) -> None:
-    """The real script over few products: every step that a catalogue of any size takes."""
-    command = [
-        sys.executable, str(PROJECT / "benchmarks" / "bench_scale.py"), "--sizes", "300", "--events",
-        "--parts", "search", "next_item", "retrieval", "--width", "32", "--rounds", "20", "--questions", "20",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=550)
-    assert done.returncode == 0, done.stderr[-2000:]
-    line = json.loads(done.stdout.splitlines()[-1])
-    steps = line["sizes"]["300"]
-    assert not [name for name, said in steps.items() if said.keys() & {"failed", "skipped"}], steps
-    assert steps["recall"]["recall_10"] > 0.99 and steps["recall"]["recall_100"] > 0.99
-    assert steps["ask"]["one_p50_ms"] > 0 and steps["package"]["disk_mb"] >= steps["package"]["graph_mb"]
-    assert "no --peers DIR" in steps["retrieval"]["absent"]["bm25s"]
-    assert "recall@100 of the exhaustive" in done.stdout
-    assert "[3/" in done.stderr
+def test_every_step_of_a_small_catalogue_gives_its_figures(
+    bench: Bench,
+    given: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As a run takes them, but in one process."""
+    plan, registry = bench("scale_plan"), bench("scale_registry")
+    monkeypatch.setattr(plan, "BLEND_ITEMS", 300)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    given = given.model_copy(update={"peers": tmp_path, "vectors": "projections"})
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for task in plan.planned([400], [], ["search", "next_item", "retrieval"]):
+        here = task.folder(given)
+        here.mkdir(exist_ok=True)
+        said = registry.made(task.step, here, given, task.size)()
+        found.setdefault(task.kind, {}).setdefault(str(task.size), {})[task.step] = said
+    bench("scale_table").show(found)
+    of_size = json.loads(json.dumps(found))["sizes"]["400"]
+    assert of_size["recall"]["recall_10"] > 0.99 and of_size["recall"]["recall_100"] > 0.99
+    assert of_size["recall"]["meant_10"] > 0.5
+    assert of_size["package"]["disk_mb"] >= of_size["package"]["graph_mb"] > 0
+    for step in ("ask", "next_item_ask"):
+        assert (
+            min(of_size[step][name] for name in ("load_cpu_s", "one_p50_ms", "one_cpu_ms", "many_cpu_ms")) > 0
+        )
+    beside = of_size["retrieval"]
+    assert {*beside["found"], *beside["absent"]} == {
+        "reshelve",
+        "FAISS flat",
+        "FAISS HNSW",
+        "FAISS IVF-PQ",
+        "bm25s",
+    }
+    assert beside["found"]["reshelve"]["recall_100"] > 0.99 and beside["vectors"] == "projections"
+    shown = capsys.readouterr().out
+    assert "recall@100 of the exhaustive" in shown and "reshelve: CPU-ms a query" in shown
