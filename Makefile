@@ -11,7 +11,7 @@ CODE := include/reshelve plugins dags tests benchmarks scripts
 # Set-up leaves compiling to the first import. Forbidden, every process of a night would compile TensorFlow again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-tuning bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks bench-gateway docs lock sbom audit
+.PHONY: help setup run night stop status reset clean test test-fast coverage lint format bench bench-train bench-tuning bench-search bench-quality bench-validate bench-roll bench-publish bench-serve bench-releases bench-watch bench-clicks bench-gateway bench-scale docs lock sbom audit
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ bench-gateway: setup ## What the gateway's admission costs a request, with and w
 
 bench-releases: setup ## Time the Releases page with 1,000 versions and 100,000 log entries (some minutes to fill)
 	@.venv/bin/python benchmarks/bench_releases.py $(ARGS)
+
+bench-scale: setup ## Tables, versions and answers by products, examples by events, FAISS and bm25s beside (ARGS="--full --peers DIR")
+	@.venv/bin/python benchmarks/bench_scale.py $(ARGS)
 
 bench-validate: setup ## Judge a day with planted faults beside plain SQL and pandas: make bench-validate ROWS=1000000
 	@.venv/bin/python benchmarks/bench_validate.py $(if $(ROWS),--rows $(ROWS)) $(ARGS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ import pytest
 from reshelve.config.ranker import Ranker
 from reshelve.examples.formats import EVENTS, write_rows
 from reshelve.model.base import resolve_base
+from reshelve.settings import PROJECT
 
 WORDS = [
     "red",
@@ -149,3 +152,10 @@ def write_examples(tiny_base: Path) -> Callable[[Path, str], Path]:
         return directory
 
     return write
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """`bench("scale_catalogue")`: a file of benchmarks/, which import one another by their names."""
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    return importlib.import_module

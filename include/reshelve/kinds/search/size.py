@@ -76,7 +76,7 @@ def of_texts(
     return GraphTables(of_catalogue + _CODE_POINTS, remembered)
 
 
-def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]], sides: int) -> int:
+def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]], narrowed: bool) -> int:
     """All n-grams, those of queries included, and the postings of queries: as many as there are if all may be remembered."""
     keys: dict[str, int] = {}
     spelled: list[Sequence[int]] = []
