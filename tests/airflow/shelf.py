@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.airflow.platform_here import CAREFUL, AirflowHere
 from tests.airflow.test_security import Answer, Person
+from tests.deployed import put_version
 
 from reshelve.deployments.deployment_log import (
     Advance,
@@ -27,8 +28,6 @@ from reshelve.deployments.release_table import Event, Plan, ReleaseState
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store.keys import make
-from reshelve.store.objects import ObjectStore
-from reshelve.store.verdicts import signed_manifest
 
 ONE, TWO, THREE = 20110828001, 20110829001, 20110830001
 UNSERVED = "ads"  # no agent reports of it: whoever has moved its pointer waits for one
@@ -115,19 +114,8 @@ def published_on(airflow_here: AirflowHere) -> None:
         make(if_missing=True)
         for ranker in (CAREFUL, UNSERVED):
             for version in (ONE, TWO, THREE):
-                publish(airflow_here.store, ranker, version)
+                put_version(airflow_here.store, ranker, version)
     settings.cache_clear()
-
-
-def publish(store: ObjectStore, ranker: str, version: int) -> None:
-    manifest = {
-        "ranker": ranker, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
-        "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
-        "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-        "gate": {"verdict": "promote"},
-    }  # fmt: skip
-    store.put(f"models/{ranker}/{version}/saved_model.pb", b"x")
-    store.put_json(f"models/{ranker}/{version}/manifest.json", signed_manifest(manifest))
 
 
 @contextmanager
