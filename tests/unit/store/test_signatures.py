@@ -242,6 +242,14 @@ def test_the_builds_key_alone_makes_no_verdict(published: ObjectStore, change: s
         versions.read_manifest(published, "recommend", ONE)
 
 
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.BUILD])
+def test_another_roles_key_publishes_nothing(published: ObjectStore, role: Role) -> None:
+    """The gate's own word is in it and whole: who signs versions is the build alone."""
+    published.put_json(KEY, signatures.signed(published.get_json(KEY) or {}, signing_key(role)))
+    with pytest.raises(DataError, match=f"signed by a key of the role {role.value}"):
+        versions.read_manifest(published, "recommend", ONE)
+
+
 def test_a_verdict_is_of_one_rankers_files(published: ObjectStore) -> None:
     """The gate promoted these files for one ranker; who holds the build's key does not let another serve them."""
     found = {**published.get_json(KEY), "ranker": "search"}
