@@ -16,7 +16,7 @@ cat >"$files/nginx.conf" <<CONFIGURATION
 daemon off;
 pid $files/pid;
 error_log stderr error;
-worker_processes auto;
+worker_processes 4;
 events { worker_connections 4096; }
 http {
     access_log off;
