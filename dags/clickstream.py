@@ -34,9 +34,10 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, TriggerRule
 
+from reshelve_airflow.forms import clickstream_params
 from reshelve_airflow.landing import LandSensor
 from reshelve_airflow.nights import PartitionOperator
-from reshelve_airflow.params import airflow_params, clickstream_params
+from reshelve_airflow.params import airflow_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, sources
 from reshelve_airflow.reports import ValidateOperator
 from reshelve_airflow.timetable import NightTimetable

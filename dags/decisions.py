@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from airflow.sdk import DAG
 
 from reshelve.config.ranker import ranker_names
-from reshelve_airflow.params import DecisionParams, Params, RollbackParams, airflow_params
+from reshelve_airflow.forms import DecisionParams, RollbackParams
+from reshelve_airflow.params import Params, airflow_params
 from reshelve_airflow.policies import by_hand
 from reshelve_airflow.verb import ReshelveOperator, ResumingOperator
 

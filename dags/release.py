@@ -24,8 +24,9 @@ from reshelve_airflow.approval import (
     ConcludeOperator,
     ReleaseOperator,
 )
+from reshelve_airflow.forms import ReleaseParams
 from reshelve_airflow.isolation import dags_of
-from reshelve_airflow.params import ReleaseParams, airflow_params
+from reshelve_airflow.params import airflow_params
 from reshelve_airflow.policies import Tag, defaults, rankers
 
 

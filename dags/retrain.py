@@ -34,9 +34,10 @@ from reshelve.config.waves import wave_count
 from reshelve.kind_registry import kind_of
 from reshelve.platform.airflow_client import NIGHT
 from reshelve.settings import settings
+from reshelve_airflow.forms import retrain_params
 from reshelve_airflow.isolation import dags_of
 from reshelve_airflow.nights import DecideReleaseOperator, NightOperator
-from reshelve_airflow.params import airflow_params, retrain_params
+from reshelve_airflow.params import airflow_params
 from reshelve_airflow.policies import START_DATE, Pool, Tag, defaults, rankers
 from reshelve_airflow.reports import ReportOperator, TrackOperator
 from reshelve_airflow.timetable import NightTimetable

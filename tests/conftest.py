@@ -47,7 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 WITH_AIRFLOWS_PROCESSES = {
-    f"tests/airflow/test_{name}.py" for name in ("log_in", "platform", "security", "stale_pages")
+    f"tests/airflow/test_{name}.py"
+    for name in ("another_person", "log_in", "platform", "security", "stale_pages")
 }
 
 

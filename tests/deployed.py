@@ -1,4 +1,4 @@
-"""Deployment logs and verdicts written by hand for tests: signed and chained, whatever they say."""
+"""Versions, deployment logs and verdicts written by hand for tests: signed and chained, whatever they say."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ from reshelve.lineage.run import Run
 from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
 from reshelve.store.signatures import Signed, signed, signing_key
+from reshelve.store.verdicts import signed_manifest
 from reshelve.store.versions import sign_result
 
 
 def judged(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     """A gate's result on what the run has packaged, signed as the gate signs it."""
     return sign_result(run.ranker.name, run.stage("package").directory / "version", result)
+
+
+def put_version(store: ObjectStore, ranker: str, version: int, **change: Any) -> None:
+    """A signed version that the gate promoted, of one file that is no graph. `change`: of its manifest."""
+    manifest = {
+        "ranker": ranker, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
+        "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
+        "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
+        "gate": {"verdict": "promote"}, **change,
+    }  # fmt: skip
+    store.put(f"models/{ranker}/{version}/saved_model.pb", b"x")
+    store.put_json(f"models/{ranker}/{version}/manifest.json", signed_manifest(manifest))
 
 
 def put_entry(store: ObjectStore, entry: Entry, role: Role | None = None) -> StoredEntry:

@@ -75,11 +75,11 @@ class Shop:
             if connection is None:
                 asked.close()
 
-    def start(self, *servers: str, timeout: float = 10) -> None:
-        """The gateway's process, until it listens."""
+    def start(self, *servers: str, timeout: float = 10, more: Sequence[str] = ()) -> None:
+        """The gateway's process, until it listens; `more`: further options of the verb."""
         command = [sys.executable, "-m", "reshelve.cli", "gateway", "--listen", f"127.0.0.1:{self.port}"]
         options = [word for server in servers for word in ("--server", server)]
-        options += ["--timeout", str(timeout), "--every", "0.2"]
+        options += ["--timeout", str(timeout), "--every", "0.2", *more]
         self.process = start(command + options, self.home / "gateway.log")  # held: tests wait for its end
         self.pid = self.process.pid
         # `nginx -t` listens for a moment too, and leaves an empty file: a port that is open is not enough.

@@ -11,8 +11,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, D
 from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError
 from reshelve.pipeline.references import check_references
+from reshelve_airflow.forms import refuse_unknown, retrain_params
 from reshelve_airflow.idle import skip_idle
-from reshelve_airflow.params import ParamsError, refuse_unknown, retrain_params
+from reshelve_airflow.params import ParamsError
 from reshelve_airflow.partitions import PartitionError, partition_of
 from reshelve_airflow.verb import VerbTask, checked, small
 

@@ -15,7 +15,7 @@ from reshelve.pipeline import pinned_code
 from reshelve.platform.airflow_client import EXIT_CODE
 from reshelve.settings import settings
 from reshelve_airflow.child import Child, Outcome, verb_command
-from reshelve_airflow.params import refuse_unknown
+from reshelve_airflow.forms import refuse_unknown
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -38,6 +38,25 @@ def airflow_here(tmp_path_factory: pytest.TempPathFactory, platforms: ExitStack)
     return platforms.enter_context(contextmanager(running)(tmp_path_factory.mktemp("platform")))
 
 
+@pytest.fixture(scope="module")
+def published_shelf(airflow_here: Any) -> Any:
+    """The platform with three signed versions of `careful`."""
+    from tests.airflow.shelf import published_on
+
+    published_on(airflow_here)
+    return airflow_here
+
+
+@pytest.fixture
+def shelf(published_shelf: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The deployment of `careful`: one and then two are stable, and nothing is being released."""
+    from tests.airflow.shelf import shelf_on
+
+    monkeypatch.setenv("RESHELVE_HOME", published_shelf.environment["RESHELVE_HOME"])
+    with shelf_on(published_shelf) as made:
+        yield made
+
+
 _started: list[ExitStack] = []
 
 

@@ -15,9 +15,10 @@ from tests.airflow.platform_here import DAILY, with_a_daily_one
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
 from reshelve.validation.verdicts import verdict_key
+from reshelve_airflow.forms import clickstream_params
 from reshelve_airflow.landing import LandSensor, delivery_of
 from reshelve_airflow.nights import PartitionOperator
-from reshelve_airflow.params import ParamsError, clickstream_params
+from reshelve_airflow.params import ParamsError
 from reshelve_airflow.reports import ValidateOperator
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,8 @@ from reshelve.pipeline.references import load_ranker
 from reshelve.settings import PROJECT, settings
 from reshelve.store.objects import ObjectStore
 from reshelve_airflow.child import Child, verb_command
+from reshelve_airflow.forms import retrain_params
 from reshelve_airflow.nights import NightOperator
-from reshelve_airflow.params import retrain_params
 from reshelve_airflow.policies import rankers
 from reshelve_airflow.verb import pinned
 

@@ -20,18 +20,16 @@ from reshelve.pipeline.references import load_ranker
 from reshelve.settings import settings
 from reshelve.verbs.options import overrides
 from reshelve_airflow.approval import ANSWER
-from reshelve_airflow.nights import publication_refusal, release_refusal
-from reshelve_airflow.params import (
+from reshelve_airflow.forms import (
     DecisionParams,
-    Params,
-    ParamsError,
     ReleaseParams,
     RetrainParams,
     RollbackParams,
-    airflow_params,
     refuse_unknown,
     retrain_params,
 )
+from reshelve_airflow.nights import publication_refusal, release_refusal
+from reshelve_airflow.params import Params, ParamsError, airflow_params
 from reshelve_airflow.policies import source_problems
 
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength")

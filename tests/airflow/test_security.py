@@ -20,14 +20,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from tests.airflow.platform_here import AirflowHere
-from tests.deployed import put_state
+from tests.deployed import put_state, put_version
 
 from reshelve.deployments.deployment_log import Pointer
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store.keys import make
 from reshelve.store.objects import ObjectStore
-from reshelve.store.verdicts import signed_manifest
 from reshelve_airflow.plugin import PREFIX, ReshelvePlugin
 from reshelve_airflow.releases import access
 from reshelve_airflow.releases.access import DAGS, dag_of
@@ -227,15 +226,7 @@ def published(airflow_here: AirflowHere, released: None) -> None:
     """The versions that the pointer names, signed with the keys of this platform: what is not there is refused at once."""
     with keys_of(airflow_here):
         for version in (20110828001, 20110829001, 20110830001):
-            manifest = {
-                "ranker": RANKER, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
-                "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
-                "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-                "gate": {"verdict": "promote"},
-            }  # fmt: skip
-            there = f"models/{RANKER}/{version}"
-            airflow_here.store.put(f"{there}/saved_model.pb", b"x")
-            airflow_here.store.put_json(f"{there}/manifest.json", signed_manifest(manifest))
+            put_version(airflow_here.store, RANKER, version)
 
 
 def not_to_run(here: AirflowHere, dags: list[str]) -> None:

@@ -120,14 +120,14 @@ def test_the_keys_of_the_store_are_for_every_identity_and_the_store_alone(
 
 def test_only_what_publishes_a_port_or_calls_out_leaves_the_inner_networks() -> None:
     inner = {name for name, network in COMPOSE["networks"].items() if network and network.get("internal")}
-    assert inner == {"database", "control", "store", "serving", "watching"}
+    assert inner == {"database", "control", "store", "inside", "serving", "watching"}
     for name, service in SERVICES.items():
         assert ("edge" in service["networks"]) == bool(service.get("ports")), name
     options = COMPOSE["networks"]["edge"]["driver_opts"]
     assert set(options.values()) == {"false"} and len(options) == 2
 
 
-@pytest.mark.parametrize("customers_reach", ["gateway", "model-server"])
+@pytest.mark.parametrize("customers_reach", ["gateway", "model-front", "model-server"])
 def test_what_customers_reach_is_beside_no_database_and_no_signing_key(customers_reach: str) -> None:
     row = TABLE[customers_reach]
     assert not row.networks & {"database", "control", "outside"}
@@ -233,7 +233,7 @@ def test_pods_meet_the_restricted_standard() -> None:
 
 def test_a_containers_secrets_are_those_of_the_table() -> None:
     found = {one["name"]: one for one in containers()}
-    assert {"agent", "model-server", "gateway"} <= set(found)
+    assert {"agent", "model-server", "model-front", "gateway"} <= set(found)
     for name, container in found.items():
         keys = [one["secretRef"]["name"] for one in container.get("envFrom", [])]
         secret = [

@@ -180,6 +180,17 @@ def test_what_a_child_writes_is_its_owners_alone(tmp_path: Path, kept: bool) -> 
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_guarded_command_has_our_umask_whoever_starts_it(tmp_path: Path) -> None:
+    """Most places start it themselves, and say no umask."""
+    made = tmp_path / "made"
+    before = os.umask(0o022)
+    try:
+        subprocess.run(guarded(["mkdir", str(made)]), check=True)
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_verb_closes_a_home_that_was_open_and_leaves_public_keys_readable(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o755)

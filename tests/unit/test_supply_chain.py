@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -61,6 +62,39 @@ def test_a_log_in_of_ones_own_changes_no_package_of_the_environment() -> None:
     assert not set(fab) & set(packages)
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {one.partition("==")[0]: one.partition("==")[2] for one in extras["fab"]}.items() <= fab.items()
+
+
+SUPPLY = PROJECT / ".venv" / "supply" / "bin"
+"""Where `make` keeps the tools of the supply chain, apart from what they describe."""
+
+
+@pytest.mark.slow
+def test_the_bill_of_materials_says_what_is_installed_and_locked(tmp_path: Path) -> None:
+    """By the very line of `make sbom`, of the environment that runs this test; it asks no network."""
+    tool = shutil.which("cyclonedx-py", path=f"{SUPPLY}{os.pathsep}{os.environ['PATH']}")
+    if tool is None:
+        pytest.skip("cyclonedx-py is not installed: `make sbom` once, which fetches it by locks/supply.lock")
+    recipe = subprocess.run(["make", "-n", "sbom"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    (line,) = (line for line in recipe.stdout.splitlines() if "/cyclonedx-py " in line)
+    said = {".venv/supply/bin/cyclonedx-py": tool, ".venv/bin/python": sys.executable}
+    words = [said.get(word, word) for word in line.split()]
+    (file,) = (word for word in words if word.endswith(".cdx.json"))
+    words[words.index(file)] = str(tmp_path / file)
+    closed = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | closed
+    subprocess.run(words, cwd=PROJECT, env=environment, check=True, capture_output=True)
+
+    document = json.loads((tmp_path / file).read_text())
+    assert document["bomFormat"] == "CycloneDX" and document["metadata"]["component"]["name"] == "reshelve"
+    told = {plain(one["name"]): one for one in document["components"]}
+    there = {plain(one.metadata["Name"]): one.version for one in importlib.metadata.distributions()}
+    assert {name: one["version"] for name, one in told.items()} == {
+        name: version for name, version in there.items() if name != "reshelve"
+    }
+    assert "horovod" in told, "built here, and in no lock"
+    for name, version in versions(PROJECT / "locks" / "packages.lock").items():
+        assert told[name]["version"] == version, name
+        assert plain(told[name]["purl"].removesuffix(f"@{version}")) == f"pkg:pypi/{name}", name
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ Entries = dict[str, ModelEntry]
 
 
 def run_agent(models: str, server: str, name: str, every: float, admin: str = "") -> None:
-    """Run until SIGTERM or SIGINT. `admin`: where the server takes model lists, if not at `server`: `unix:/path/of/a.sock`.
+    """Run until SIGTERM or SIGINT. `admin`: where the server takes model lists, if not at `server`: another address, or `unix:/path/of/a.sock`.
 
     Raises AlreadyRunningError where another agent has the directory, ConfigurationError where no key is trusted, the
     directory holds a model list that is not ours and cannot be kept, or the store is none to rely on.

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import Enum, unique
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ _SIGNS = {
 _HINT = "reshelve keys make; docs/how-to/keys.md says how keys are handed out and replaced"
 
 
+@unique  # two of one word would be one and the same
 class Signed(Enum):
     """What a signature is of: one of something else never fits."""
 

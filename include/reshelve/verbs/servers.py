@@ -26,7 +26,9 @@ def agent(
     every: Annotated[float, typer.Option(help="Seconds between reads of the pointer.", min=0.1)] = 1.0,
     admin: Annotated[
         str,
-        typer.Option(help="Where the server takes model lists, if not at --server: unix:/path/of/its.sock."),
+        typer.Option(
+            help="Where the server takes model lists, if not at --server: HOST:PORT or unix:/path/of/its.sock."
+        ),
     ] = "",
 ) -> None:
     """Run next to a model server: copy, verify, load and label the versions that the pointers name, and report."""

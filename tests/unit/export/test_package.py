@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
@@ -17,9 +19,11 @@ from tests.deployed import judged
 from reshelve.compression.compress import compress
 from reshelve.errors import DataError
 from reshelve.export.catalogue import PackagedCatalogue
+from reshelve.export.known_answers import FILE as KNOWN_ANSWERS
 from reshelve.export.known_answers import KNOWN
 from reshelve.export.operations import check_operations
 from reshelve.export.package import package, torch_logits
+from reshelve.export.warmup import FILE as WARM_UP
 from reshelve.lineage.run import Run
 from reshelve.modelserver.local_server import running_model_server
 from reshelve.pipeline.publish import publish
@@ -87,6 +91,20 @@ def test_a_next_item_version(trained_run: Callable[..., Run]) -> None:
     about = json.loads((version / "assets.extra" / "reshelve.json").read_text())
     assert about["kind"] == "next_item" and about["top"] == 7 and about["precision"] == result["precision"]
     assert_a_server_has_to_give_the_answers_that_packaging_got(run, result)
+
+
+@pytest.mark.slow
+def test_no_file_of_a_version_holds_what_one_customer_asked(trained_run: Callable[..., Run]) -> None:
+    """Held-out questions measure it; warm-up requests and known answers that travel with it are made of titles."""
+    run = trained_run("pair", "cls")
+    path = run.stage("examples").directory / "holdout.parquet"
+    table = pq.read_table(path)
+    own = pa.array([f"anna huber birkenweg {number}" for number in range(table.num_rows)])
+    pq.write_table(table.set_column(table.schema.get_field_index("text"), "text", own), path)
+    _, version, _ = packaged(run)
+    files = [file for file in version.rglob("*") if file.is_file()]
+    assert {WARM_UP.name, KNOWN_ANSWERS.name} <= {file.name for file in files}
+    assert [file.name for file in files if b"birkenweg" in file.read_bytes()] == []
 
 
 @pytest.mark.slow

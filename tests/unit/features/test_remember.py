@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -18,6 +20,7 @@ from tests.shown import counted, impressions
 from reshelve.clickstream.remember import CUSTOMER_SQL, EVERYTHING, NEVER, remembered_from, remembered_sql
 from reshelve.config.ranker import Ranker
 from reshelve.config.remember import Remember
+from reshelve.evaluation.gate import CHALLENGER, _shelves
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.common_queries import common_queries
 from reshelve.examples.event_counts import EventCounts
@@ -168,6 +171,28 @@ def test_popularity_by_query_and_what_people_are_shown(examples: Path) -> None:
         )
         assert sorted(past.searches()) == known
         assert sorted(common_queries(examples, rule)) == known
+
+
+def test_nobody_is_shown_what_is_masked_however_many_typed_it(tmp_path: Path) -> None:
+    """Days from before something was masked, and what stands in its place since: neither is a query to show."""
+    typed = ("gift for anna.b@example.org", "gift for <e-mail>", COMMON)
+    asked = [(query, f"customer {number}", 1 + number % 3) for query in typed for number in range(6)]
+    write_rows(tmp_path / "events.parquet", EVENTS, rows(asked))
+    assert common_queries(tmp_path, RULE) == [COMMON]
+
+
+def test_the_gate_shows_a_person_no_customers_own_question(examples: Path) -> None:
+    ranker = Ranker.model_validate(
+        {"name": "shop", "title": "The shop", "kind": "search", "data": {"source": "shop"}, "gates": {"metric": "map@5"},
+         "remember": {"customers": 3, "days": 2}}
+    )  # fmt: skip
+    texts = (OWN, GROUP, COMMON)
+    evidence: Any = SimpleNamespace(
+        held=SimpleNamespace(queries=[SimpleNamespace(text=text, relevant=["a"]) for text in texts]),
+        catalogue=SimpleNamespace(items=["a"], titles=["red cup"]),
+        answers={CHALLENGER: SimpleNamespace(ranked=[["a"]] * len(texts))},
+    )
+    assert [shelf.asked for shelf in _shelves(ranker, evidence, examples)] == [COMMON]
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("search", ["red cup", "Red  Cup", "red cup"]), ("next_item", ["red cup", "red cup", "blue mug ; red cup"])])  # fmt: skip

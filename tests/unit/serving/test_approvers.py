@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.deployed import put_entry
+from tests.deployed import put_entry, put_version
 
 from reshelve.config.ranker import Ranker
 from reshelve.deployments import freeze
@@ -35,7 +35,6 @@ from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
 from reshelve.store.signatures import key_name, signing_key, trusted_keys_path
 from reshelve.store.trusted_keys import write_public
-from reshelve.store.verdicts import signed_manifest
 
 ONE, TWO = 20110828001, 20110829001
 NAME = "recommend"
@@ -50,14 +49,7 @@ def ranker() -> Ranker:
 def shop(store: ObjectStore, make_stable: Any, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """One is stable, two is published. No agent loads anything."""
     for version in (ONE, TWO):
-        manifest = {
-            "ranker": NAME, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
-            "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
-            "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-            "gate": {"verdict": "promote"},
-        }  # fmt: skip
-        store.put(f"models/{NAME}/{version}/saved_model.pb", b"x")
-        store.put_json(f"models/{NAME}/{version}/manifest.json", signed_manifest(manifest))
+        put_version(store, NAME, version)
     make_stable(store, NAME, ONE)
     monkeypatch.setattr(fleet, "_LABEL_SECONDS", 0)
     return store

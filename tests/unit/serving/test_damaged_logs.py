@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deployed import put_entry
+from tests.deployed import put_entry, put_version
 
 from reshelve.client.following import Follower
 from reshelve.deployments import signed_entries, verified_log, vouching
@@ -53,7 +53,6 @@ from reshelve.store.signatures import (
     trust,
     trusted_keys_path,
 )
-from reshelve.store.verdicts import signed_manifest
 
 NAME, OTHER = "recommend", "search"
 OLD, GOOD, HELD = 20110828001, 20110829001, 20110830001
@@ -65,26 +64,12 @@ def _looks_at_the_log_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pointers_module, "_LOG_SECONDS", -1.0)
 
 
-def publish(store: ObjectStore, ranker: str, version: int, verdict: str) -> None:
-    manifest = {
-        "ranker": ranker,
-        "version": version,
-        "kind": "next_item",
-        "created_at": "2011-08-31T03:00:00Z",
-        "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
-        "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-        "gate": {"verdict": verdict},
-    }
-    store.put_json(f"models/{ranker}/{version}/manifest.json", signed_manifest(manifest))
-    store.put(f"models/{ranker}/{version}/saved_model.pb", b"x")
-
-
 @pytest.fixture
 def shop(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStore:
     """Two rankers; OLD gave way to GOOD (move 8); HELD is published, and the gate held it."""
     for ranker in (NAME, OTHER):
         for version in (OLD, GOOD, HELD):
-            publish(store, ranker, version, "hold" if version == HELD else "promote")
+            put_version(store, ranker, version, gate={"verdict": "hold" if version == HELD else "promote"})
         for version in (OLD, GOOD):
             make_stable(store, ranker, version)
     return store

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.deployed import put_version
 
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import (
@@ -25,7 +26,6 @@ from reshelve.rollout import fleet
 from reshelve.rollout.release import approve, release
 from reshelve.rollout.roll_back import rollback, withdraw
 from reshelve.store.objects import ObjectStore
-from reshelve.store.verdicts import signed_manifest
 
 ONE, TWO, THREE, FOUR = 20110828001, 20110829001, 20110830001, 20110831001
 NAME = "recommend"
@@ -40,14 +40,7 @@ def ranker() -> Ranker:
 def shop(store: ObjectStore, make_stable: Any, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """Four versions are published; one, two and three were stable, one after the other. Nobody waits for agents."""
     for version in (ONE, TWO, THREE, FOUR):
-        manifest = {
-            "ranker": NAME, "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
-            "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
-            "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-            "gate": {"verdict": "promote"},
-        }  # fmt: skip
-        store.put(f"models/{NAME}/{version}/saved_model.pb", b"x")
-        store.put_json(f"models/{NAME}/{version}/manifest.json", signed_manifest(manifest))
+        put_version(store, NAME, version)
     for version in (ONE, TWO, THREE):
         make_stable(store, NAME, version)
     monkeypatch.setattr(fleet, "_LABEL_SECONDS", 0)

@@ -145,6 +145,24 @@ def test_what_one_token_may_ask_at_once(shop: Shop, servers: list[Told]) -> None
     assert others == {200}
 
 
+def test_what_one_address_may_ask(
+    store: ObjectStore, servers: list[Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever tries tokens is one address: each of them is another, so no limit of a token is met."""
+    shop = open_shop(monkeypatch)
+    put_state(store, Pointer(ranker="recommend", stable=STABLE))
+    try:
+        shop.start(*(one.address for one in servers), more=("--per-address", "2"))
+        wait_until(
+            lambda: {shop.ask(token=f"{TOKEN}{number}")[0] for number in range(8)} == {401, 429},
+            30,
+            "the limit of an address",
+        )
+        assert asked(servers) == 0
+    finally:
+        shop.close()
+
+
 def test_nothing_secret_is_in_files_logs_and_environments(shop: Shop) -> None:
     for request_ in (
         {},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deployed import judged, put_entry
+from tests.deployed import judged, put_entry, put_version
 
 from reshelve.config.ranker import Ranker
 from reshelve.console.status import history
@@ -39,7 +39,6 @@ from reshelve.store.manifest import ReleaseSteps
 from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
 from reshelve.store.signatures import signing_key_path, trust
-from reshelve.store.verdicts import signed_manifest
 from reshelve.store.versions import require_manifest
 
 NAME = "recommend"
@@ -50,18 +49,7 @@ MANIFEST = "models/recommend/{}/manifest.json"
 
 
 def publish(store: ObjectStore, version: int, verdict: str, steps: dict[str, Any] | None) -> None:
-    manifest = {
-        "ranker": NAME,
-        "version": version,
-        "kind": "next_item",
-        "created_at": "2011-08-31T03:00:00Z",
-        "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
-        "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-        "gate": {"verdict": verdict},
-        "release": steps,
-    }
-    store.put_json(MANIFEST.format(version), signed_manifest(manifest))
-    store.put(f"models/{NAME}/{version}/saved_model.pb", b"x")
+    put_version(store, NAME, version, gate={"verdict": verdict}, release=steps)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from reshelve.client.request_log import RequestLog, requests_prefix, sampled
 from reshelve.client.routing import _sent
 from reshelve.config.ranker import Ranker
 from reshelve.errors import ConfigurationError
+from reshelve.pipeline.personal_data import BUCKET, REQUESTS, held_as
 from reshelve.rollout.recorded import logged_requests
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, impatient_store
@@ -71,6 +72,8 @@ def test_what_is_kept_of_a_request(keys: None, store: ObjectStore) -> None:
     assert row["scores"] == pytest.approx([0.5, 0.2, 0.1]) and row["spread"] == pytest.approx(0.4)
     (part,) = [store.get(key) for key, _ in store.list("requests/")]
     assert part is not None and b"visit 17" not in part.body and b"anna" not in part.body
+    (key,) = (key for key, _ in store.list("requests/"))
+    assert held_as(key, BUCKET) is REQUESTS and REQUESTS.personal, "it tells of people, and the list says so"
 
 
 def test_what_a_caller_sent_is_what_a_pair_s_scores_are_of(keys: None, store: ObjectStore) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.deployed import put_version
 
 from reshelve.config.ranker import ranker_names
 from reshelve.console.status import status
@@ -17,7 +18,6 @@ from reshelve.deployments.deployment_log import Advance, Offer, move_pointer, re
 from reshelve.deployments.release_table import Event, ReleaseState
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.store.objects import ObjectStore
-from reshelve.store.verdicts import signed_manifest
 
 OLD, NEW, NEXT = 20110829001, 20110830001, 20110831001
 
@@ -26,13 +26,11 @@ OLD, NEW, NEXT = 20110829001, 20110830001, 20110831001
 def released(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStore:
     """Three versions: the second is stable, the first the way back, the third is being released."""
     for version in (OLD, NEW, NEXT):
-        manifest = {
-            "ranker": "recommend", "version": version, "kind": "next_item", "created_at": "2011-08-31T03:00:00Z",
-            "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 24_000_000}},
-            "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-            "gate": {"verdict": "promote", "metric": "recall@20", "challenger": {"value": 0.2545}},
-        }  # fmt: skip
-        store.put_json(f"models/recommend/{version}/manifest.json", signed_manifest(manifest))
+        put_version(
+            store, "recommend", version,
+            files={"saved_model.pb": {"sha256": "0" * 64, "size": 24_000_000}},
+            gate={"verdict": "promote", "metric": "recall@20", "challenger": {"value": 0.2545}},
+        )  # fmt: skip
     for version in (OLD, NEW):
         make_stable(store, "recommend", version)
     move_pointer(store, "recommend", Offer(NEXT), by="anna", reason="the new season")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.deployed import put_entry
+from tests.deployed import put_entry, put_version
 
 from reshelve.agent.agent import Agent
 from reshelve.client.following import Follower
@@ -58,7 +58,6 @@ from reshelve.store.signatures import (
     signing_key_path,
     trusted_keys_path,
 )
-from reshelve.store.verdicts import signed_manifest
 
 NAME = "recommend"
 OLD, GOOD, HELD = 20110828001, 20110829001, 20110830001
@@ -74,17 +73,8 @@ def _looks_at_the_log_always(monkeypatch: pytest.MonkeyPatch) -> None:
 def shop(store: ObjectStore, make_stable: Callable[..., Any]) -> ObjectStore:
     """OLD gave way to GOOD; HELD is published, and the gate held it."""
     for version in (OLD, GOOD, HELD):
-        manifest = {
-            "ranker": NAME,
-            "version": version,
-            "kind": "next_item",
-            "created_at": "2011-08-31T03:00:00Z",
-            "files": {"saved_model.pb": {"sha256": "0" * 64, "size": 1}},
-            "lineage": {"partition": "2011-08-30", "run": "r", "spec_digest": "d", "code_version": "c"},
-            "gate": {"verdict": "hold" if version == HELD else "promote", "reasons": ["surely worse"]},
-        }
-        store.put_json(f"models/{NAME}/{version}/manifest.json", signed_manifest(manifest))
-        store.put(f"models/{NAME}/{version}/saved_model.pb", b"x")
+        gate = {"verdict": "hold" if version == HELD else "promote", "reasons": ["surely worse"]}
+        put_version(store, NAME, version, gate=gate)
     for version in (OLD, GOOD):
         make_stable(store, NAME, version)
     return store

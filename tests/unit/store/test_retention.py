@@ -169,6 +169,24 @@ def test_what_a_run_holds_of_customers_goes_before_the_run(
     assert run_stage(other, "examples", make)["reused"] is True
 
 
+@pytest.mark.parametrize("used", ["pin.json", "examples/result.json"])
+def test_examples_that_a_run_of_the_day_may_have_taken_over_stay(
+    store: ObjectStore, ranker: Ranker, monkeypatch: pytest.MonkeyPatch, used: str
+) -> None:
+    """Two nights of one partition share the stage: the second began lately, and reads the first one's files."""
+    touched: dict[str, datetime] = {}
+    monkeypatch.setattr(
+        store, "last_modified", lambda key: touched.get(key, datetime(2011, 9, 1, tzinfo=UTC))
+    )
+    monkeypatch.setattr(retention, "object_store", lambda: store)
+    first, second = (f"runs/recommend/2011-08-27/{name}" for name in ("aaa", "bbb"))
+    for key in (f"{first}/examples/events.parquet", f"{second}/{used}"):
+        store.put(key, b"{}")
+    assert clean(ranker, dry_run=True)["examples"] == [f"{first}/examples"]
+    touched[f"{second}/{used}"] = datetime.now(UTC)
+    assert clean(ranker, dry_run=True)["examples"] == []
+
+
 def test_work_that_nothing_uses_goes(store: ObjectStore, ranker: Ranker) -> None:
     old, busy, scratch, others = (
         settings().work / name

@@ -242,6 +242,53 @@ def test_the_builds_key_alone_makes_no_verdict(published: ObjectStore, change: s
         versions.read_manifest(published, "recommend", ONE)
 
 
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.BUILD])
+def test_another_roles_key_publishes_nothing(published: ObjectStore, role: Role) -> None:
+    """The gate's own word is in it and whole: who signs versions is the build alone."""
+    published.put_json(KEY, signatures.signed(published.get_json(KEY) or {}, signing_key(role)))
+    with pytest.raises(DataError, match=f"signed by a key of the role {role.value}"):
+        versions.read_manifest(published, "recommend", ONE)
+
+
+def test_a_verdict_is_of_one_rankers_files(published: ObjectStore) -> None:
+    """The gate promoted these files for one ranker; who holds the build's key does not let another serve them."""
+    found = {**published.get_json(KEY), "ranker": "search"}
+    published.put_json(KEY.replace("recommend", "search"), with_the_builds_key_alone(found))
+    with pytest.raises(DataError, match="the gate's verdict was changed"):
+        versions.read_manifest(published, "search", ONE)
+
+
+@pytest.mark.parametrize("ended", ["revoked", "not-after"])
+@pytest.mark.parametrize("at", ["2027-06-01T00:00:00+00:00", "2019-06-01T00:00:00"], ids=["late", "no zone"])
+def test_a_gate_key_that_has_ended_gives_no_verdict(published: ObjectStore, ended: str, at: str) -> None:
+    """What it said before stands; a verdict of later, or of a time that is none, does not."""
+    (gate,) = keys_of(Role.GATE)
+    path = signatures.trusted_keys_path() / f"{gate}.pem"
+    path.write_text(path.read_text().replace("-----BEGIN", f"{ended}: 2027-03-01T00:00:00Z\n-----BEGIN", 1))
+    found = published.get_json(KEY)
+    files = {name: file["sha256"] for name, file in found["files"].items()}
+    for said, counts in (("2019-06-01T00:00:00+00:00", True), (at, False)):
+        statement = verdicts._statement("recommend", files, found["gate"], said)
+        made = signatures.signed(statement, signing_key(Role.GATE), signatures.Signed.VERDICT)["signature"]
+        published.put_json(KEY, with_the_builds_key_alone({**found, "gate_signature": {**made, "at": said}}))
+        if counts:
+            assert versions.read_manifest(published, "recommend", ONE) is not None
+            continue
+        with pytest.raises(DataError, match=r"the gate's verdict: the key .* before this was signed"):
+            versions.read_manifest(published, "recommend", ONE)
+
+
+@pytest.mark.parametrize("made", signatures.Signed, ids=lambda kind: kind.name.lower())
+def test_a_signature_of_one_thing_is_none_of_another(store: ObjectStore, made: signatures.Signed) -> None:
+    signed = signatures.signed({"ranker": "recommend"}, signing_key(), made)
+    for read in signatures.Signed:
+        if read is made:
+            assert signatures.check_signature(signed, "it", trust(), kind=read) is not None
+            continue
+        with pytest.raises(DataError, match="changed after it was signed"):
+            signatures.check_signature(signed, "it", trust(), kind=read)
+
+
 def test_keys_from_before_there_were_roles_go_on(published: ObjectStore) -> None:
     """A public key without lines of its own signs versions, and its word on the verdict counts; a new one takes over."""
     (build,) = keys_of(Role.BUILD)
