@@ -63,11 +63,19 @@ class SearchModule(RankerModule):
             likely = tf.nn.softmax(self.logits(query[:1])["logits"])[0]
             return {"score": tf.where(place >= 0, tf.gather(likely, tf.maximum(place, 0)), 0.0)}
 
+        def vector(query: tf.Tensor) -> Answer:
+            batch = self.tokenizer.single(self.tokenizer.tokens(query))
+            return {"vector": vectors(batch.ids, batch.lengths)}
+
         query = tf.TensorSpec([None], tf.string, name="query")
         self.encoder = traced(encoder, query)
         self.logits = traced(logits, query)
         self.serving_default = traced(serving_default, query)
         self.score = traced(score, query, tf.TensorSpec([None], tf.string, name="item"))
+        self.vector = None
+        if (titles := graph.titles) is not None:
+            vectors = traced(lambda ids, lengths: titles.vector(graph.pooled(ids, lengths, None)), IDS, LENGTHS)
+            self.vector = traced(vector, query)
 
     @property
     def trained(self) -> Function:
@@ -75,11 +83,12 @@ class SearchModule(RankerModule):
 
     @property
     def signatures(self) -> dict[str, Function]:
-        return {**super().signatures, "score": self.score}
+        found = {**super().signatures, "score": self.score}
+        return found if self.vector is None else {**found, "vector": self.vector}
 
 
 class SearchExport(Export):
-    """`query` → `item`, `title`, `score`; signature `score`: `query`, `item` → `score`."""
+    """`query` → `item`, `title`, `score`; signature `score`: `query`, `item` → `score`; with `model.head: titles` also `vector`."""
 
     def module(self, builder: VersionBuilder, model: TrainedModel, layers: Layers) -> RankerModule:
         blend = builder.run.stage("blend").files()
