@@ -13,7 +13,9 @@ class TitleGraph:
     """What `training.title_head.TitleHead` computes, without the popularity. Float32, whatever the encoder's precision is."""
 
     def __init__(self, model: TrainedModel) -> None:
-        self.vectors = held(model["items.vectors"])  # [C, D]: where a variable is to hold them, it is made here
+        self.vectors = held(
+            model["items.vectors"]
+        )  # [C, D]: where a variable is to hold them, it is made here
         self._projection = held(model["items.projection.weight"])
         self._scale = tf.minimum(tf.exp(held(model["items.log_scale"])), MOST_SCALE)
 

@@ -50,8 +50,9 @@ def continued(
 ) -> RankerModel:
     """`model` with the weights in `start`, an earlier night's, which the train stage has found to fit.
 
-    With titles only their popularity is new: vectors are worked out before they are read. Else an item that both catalogues have keeps its row, and of its bias what lay above its popularity then; it gets
-    today's popularity. A new item starts from its title, with the bias of its popularity.
+    With titles only their popularity is new: vectors are worked out before they are read. Else an item that both catalogues
+    have keeps its row, and of its bias what lay above its popularity then; it gets today's popularity. A new item starts
+    from its title, with the bias of its popularity.
     """
     model.eval()
     earlier = load_file(start / "model.safetensors")

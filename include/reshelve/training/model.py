@@ -83,9 +83,7 @@ class RankerModel(nn.Module):
         if self.form.items is None:
             logits = self.head(pooled).squeeze(-1)
             return logits if self.beside is None else logits + self.beside(features)
-        if isinstance(self.items, TitleHead):
-            return self.items(pooled)
-        return self.items(torch.relu(self.hidden(pooled)))
+        return self.items(pooled if self.form.vector_size else torch.relu(self.hidden(pooled)))
 
     @property
     def pad_id(self) -> int:

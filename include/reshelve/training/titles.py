@@ -189,4 +189,3 @@ def _weighed(titles: Titles) -> sparse.csr_matrix:
     found = found.tocsr().astype(np.float32)
     found.eliminate_zeros()
     return found
-

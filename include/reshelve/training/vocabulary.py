@@ -37,6 +37,14 @@ class Vocabulary:
         used = np.unique(np.concatenate([pads, *(examples.tokens for examples in files)]))
         return cls(used, int(np.searchsorted(used, pads[0])))
 
+    @classmethod
+    def renumbered(cls, *files: Tokens) -> Vocabulary:
+        """That of all, each of which names its tokens by their place in it from now on."""
+        found = cls.of(*files)
+        for file in files:
+            found.renumber(file)
+        return found
+
     def renumber(self, examples: Tokens) -> None:
         """Name the tokens by their place among those in use."""
         examples.tokens, examples.pad_id = np.searchsorted(self.used, examples.tokens), self.pad_id

@@ -53,7 +53,7 @@ from reshelve.training.report import TrainingReporter
 from reshelve.training.spec import TrainingSpec
 from reshelve.training.titles import Titles, TitleSampler, set_vectors
 from reshelve.training.validation import lists_to_read, nothing_to_order, validate
-from reshelve.training.vocabulary import Tokens, Vocabulary
+from reshelve.training.vocabulary import Vocabulary
 
 GRADIENT_NORM = 1.0  # longer gradients are scaled down: one odd batch must not undo a night
 BETAS = (0.9, 0.98)  # AdamW; the second is short because a night has hundreds of steps, not millions
@@ -71,10 +71,7 @@ def train(spec: TrainingSpec) -> None:
     examples = read_examples(spec.examples / "train.parquet", spec.kind, pad_id)
     validation = read_examples(spec.examples / "validation.parquet", spec.kind, pad_id)
     titles = Titles.read(spec.examples, spec.model.max_length, pad_id) if spec.model.title_vector else None
-    files: list[Tokens] = [examples, validation, *([titles] if titles else [])]
-    vocabulary = Vocabulary.of(*files)
-    for file in files:
-        vocabulary.renumber(file)
+    vocabulary = Vocabulary.renumbered(examples, validation, *([titles] if titles else []))
     grouped = training.loss in ("pairwise", "listwise")
     if grouped and not examples.orders_something():
         raise nothing_to_order("train.parquet", training.loss)
@@ -144,7 +141,9 @@ def train(spec: TrainingSpec) -> None:
             loss, seen = torch.zeros(()), 0
             for _ in range(training.accumulate):
                 batch = examples.batch(units.examples(next(order))).to(device.torch_device)
-                part = backward(spec, model, batch, device, gradients.share, adversary, adapter, teacher, sampler)
+                part = backward(
+                    spec, model, batch, device, gradients.share, adversary, adapter, teacher, sampler
+                )
                 loss, seen = loss + part / training.accumulate, seen + len(batch.weights)
             late = gradients.add_up()  # over all processes, before the sum's length is taken
             torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)

@@ -176,9 +176,7 @@ def trained_run(store: ObjectStore, tmp_path: Path) -> Callable[..., Run]:
         write_examples(run.stage("examples").directory, kind)
         run.stage("examples").commit({})
         size = ranker.model.title_vector
-        write_trained(
-            run.stage("train").directory, kind, pooling, len(TITLES) * 5, real, vector_size=size
-        )
+        write_trained(run.stage("train").directory, kind, pooling, len(TITLES) * 5, real, vector_size=size)
         run.stage("train").commit({})
         return run
 

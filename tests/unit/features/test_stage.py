@@ -210,7 +210,9 @@ def test_a_version_that_reads_titles_gives_their_vectors_to_a_search_engine(
 
     functions = dict(tf.saved_model.load(str(version)).signatures)
     assert set(functions) == {"serving_default", "logits", "score", "vector"}
-    asked = functions["vector"](query=strings(*(title for title in TITLES.values() if title)))["vector"].numpy()
+    asked = functions["vector"](query=strings(*(title for title in TITLES.values() if title)))[
+        "vector"
+    ].numpy()
     nearest = (asked @ vectors.T).argmax(axis=1)
     items = table["item_id"].to_pylist()
     assert [items[place] for place in nearest] == [item for item, title in TITLES.items() if title]

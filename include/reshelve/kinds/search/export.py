@@ -74,7 +74,9 @@ class SearchModule(RankerModule):
         self.score = traced(score, query, tf.TensorSpec([None], tf.string, name="item"))
         self.vector = None
         if (titles := graph.titles) is not None:
-            vectors = traced(lambda ids, lengths: titles.vector(graph.pooled(ids, lengths, None)), IDS, LENGTHS)
+            vectors = traced(
+                lambda ids, lengths: titles.vector(graph.pooled(ids, lengths, None)), IDS, LENGTHS
+            )
             self.vector = traced(vector, query)
 
     @property
