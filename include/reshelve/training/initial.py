@@ -72,6 +72,7 @@ def _items(
     base: Path,
     now: dict[str, list[Any]],
 ) -> dict[str, Tensor]:
+    assert isinstance(model.items, torch.nn.Linear)
     places = {item: place for place, item in enumerate(before["item_id"])}
     kept = [place for place, item in enumerate(now["item_id"]) if item in places]
     fresh = [place for place, item in enumerate(now["item_id"]) if item not in places]

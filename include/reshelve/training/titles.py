@@ -60,7 +60,7 @@ class Titles:
 
     def padded(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """Token ids and mask [N, T] of the titles at these places."""
-        rows = [self.tokens[self.starts[place] : self.starts[place + 1]] for place in chosen]
+        rows = [self.tokens[self.starts[place] : self.starts[place + 1]].tolist() for place in chosen]
         return pad(rows, self.pad_id)
 
     def pieces(self) -> Iterator[np.ndarray]:

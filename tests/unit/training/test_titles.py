@@ -138,13 +138,14 @@ def test_the_correction_leaves_popular_titles_no_better_for_being_in_every_batch
 
 
 def test_vectors_that_were_put_aside_stay_as_they_were(model: RankerModel, examples: Path) -> None:
-    titles = Titles.read(examples, 16, PAD)
+    titles, head = Titles.read(examples, 16, PAD), model.items
+    assert isinstance(head, TitleHead)
     set_vectors(model, titles, CPU)
     kept = model.state_dict()["items.vectors"]
     before = kept.clone()
     torch.testing.assert_close(kept.norm(dim=1), torch.tensor([1.0] * 16 + [0.0]))
     with torch.no_grad():
-        model.items.projection.weight.mul_(-1)
+        head.projection.weight.mul_(-1)
     set_vectors(model, titles, CPU)
     torch.testing.assert_close(kept, before)
     torch.testing.assert_close(model.state_dict()["items.vectors"], -before)

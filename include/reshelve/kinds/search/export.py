@@ -40,8 +40,17 @@ class SearchModule(RankerModule):
         self.evidence = SearchEvidence(SearchTables.read(blend))
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
         self.table = places(catalogue.items)
-        scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
         popularity = tf.constant(model["items.bias"])
+        titles, vectors = graph.titles, None
+        if titles is None:
+            scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
+        else:  # the encoder is traced once, and so held once
+            vectors = traced(
+                lambda ids, lengths: titles.vector(graph.pooled(ids, lengths, None)), IDS, LENGTHS
+            )
+            scores = traced(
+                lambda ids, lengths: titles.logits(vectors(ids, lengths)) + popularity, IDS, LENGTHS
+            )
 
         def encoder(query: tf.Tensor) -> Answer:
             batch = self.tokenizer.single(self.tokenizer.tokens(query))
@@ -72,12 +81,7 @@ class SearchModule(RankerModule):
         self.logits = traced(logits, query)
         self.serving_default = traced(serving_default, query)
         self.score = traced(score, query, tf.TensorSpec([None], tf.string, name="item"))
-        self.vector = None
-        if (titles := graph.titles) is not None:
-            vectors = traced(
-                lambda ids, lengths: titles.vector(graph.pooled(ids, lengths, None)), IDS, LENGTHS
-            )
-            self.vector = traced(vector, query)
+        self.vector = None if vectors is None else traced(vector, query)
 
     @property
     def trained(self) -> Function:
