@@ -73,6 +73,7 @@ class SearchModule(RankerModule):
             return {"score": tf.where(place >= 0, tf.gather(likely, tf.maximum(place, 0)), 0.0)}
 
         def vector(query: tf.Tensor) -> Answer:
+            assert vectors is not None  # else it is not traced
             batch = self.tokenizer.single(self.tokenizer.tokens(query))
             return {"vector": vectors(batch.ids, batch.lengths)}
 
