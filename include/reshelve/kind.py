@@ -59,6 +59,7 @@ class Kind(ABC):
         bool
     ]  # the model's head: a row per catalogue item, or one number per pair of texts
     two_texts: ClassVar[bool]  # whether the model reads two at once: the base's tokenizer has to know how
+    reads_titles: ClassVar[bool] = False  # whether items may be scored by the vectors of their titles
     listed: ClassVar[bool] = (
         True  # whether an item that nobody has chosen yet is a candidate: the examples stage
     )

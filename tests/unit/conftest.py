@@ -120,7 +120,7 @@ def write_examples(tiny_base: Path) -> Callable[[Path, str], Path]:
         items = random.integers(0, len(WORDS), rows)
         texts = [" ; ".join([WORDS[item], *random.choice(WORDS, random.integers(0, 6))]) for item in items]
         weight = pa.array(np.ones(rows))
-        if kind == "next_item":
+        if kind != "pair":
             return pa.table({
                 "input_ids": pa.array([tokenizer.encode(text).ids for text in texts], pa.list_(pa.int32())),
                 "targets": pa.array([[int(item), int(item + 1) % len(WORDS)] for item in items], pa.list_(pa.int32())),
@@ -143,7 +143,9 @@ def write_examples(tiny_base: Path) -> Callable[[Path, str], Path]:
         directory.mkdir(parents=True, exist_ok=True)
         pq.write_table(table(kind, rows, 1), directory / "train.parquet")
         pq.write_table(table(kind, 40, 2), directory / "validation.parquet")
-        catalogue = {"index": range(len(WORDS)), "item_id": WORDS, "title": WORDS, "events": [5] * len(WORDS)}
+        counts = {"events": [5] * len(WORDS), "events_train": [4] * len(WORDS)}
+        ids = [f"sku {word}" for word in WORDS] if kind == "search" else WORDS
+        catalogue = {"index": range(len(WORDS)), "item_id": ids, "title": WORDS, **counts}
         pq.write_table(pa.table({k: list(v) for k, v in catalogue.items()}), directory / "catalogue.parquet")
         write_rows(directory / "events.parquet", EVENTS, [])
         (directory / "tokenizer.json").write_bytes((tiny_base / "tokenizer.json").read_bytes())

@@ -62,7 +62,7 @@ def choose(
 
     tried = {alpha: agrees(alpha) for alpha in step.alphas}
     alpha = max(tried, key=lambda value: (_both(tried[value]), -value))
-    items = model.document.items is None or _rank(agrees(alpha, items=False)) - _rank(tried[alpha]) <= _SLACK
+    items = "items" not in model.sites() or _rank(agrees(alpha, items=False)) - _rank(tried[alpha]) <= _SLACK
     return quantize(model, ranges, alpha, items, step), alpha
 
 

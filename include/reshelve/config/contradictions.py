@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def check_ranker(ranker: Ranker) -> None:
     """Raises pydantic's ValidationError."""
-    for check in (_kind, _days, _remember, _labels, _training, _layers, _latency):
+    for check in (_kind, _days, _remember, _labels, _training, _head, _layers, _latency):
         check(ranker)
 
 
@@ -82,6 +82,24 @@ def _training(ranker: Ranker) -> None:
             "training",
             "patience",
         )
+
+
+def _head(ranker: Ranker) -> None:
+    if ranker.model.head != "titles":
+        return
+    if not kind_object(ranker.kind).reads_titles:
+        said = f"a {ranker.kind} ranker's items cannot be scored by their titles, only those of kinds that say so (search): expected items"
+        raise misfit(said, "model", "head")
+    if ranker.training.adversarial:
+        raise misfit(
+            "expected 0 with model.head: titles, where a step reads two kinds of texts",
+            "training",
+            "adversarial",
+        )
+    for place, step in enumerate(ranker.compression.steps):
+        if isinstance(step, Distil):
+            said = "a copy cannot be distilled of a model whose head is titles: expected model.layers instead"
+            raise misfit(said, "compression", "steps", place, "layers")
 
 
 def _layers(ranker: Ranker) -> None:

@@ -145,6 +145,18 @@ class Model(Form):
         description="pair: true encodes query and title separately (bi-encoder), with their cosine as a feature, "
         "as sentence encoders are pretrained; false encodes them together (cross-encoder).",
     )
+    head: Literal["items", "titles"] = Field(
+        "items",
+        description="search: how items are scored. items: a trained row for each item (softmax), which knows the items "
+        "of the training days. titles: a dual encoder, by the cosine of the query's vector and the title's, which "
+        "also knows new items.",
+    )
+    vector_size: int = Field(128, ge=64, le=384, description="head: titles: dimension of the vectors.")
+
+    @property
+    def title_vector(self) -> int | None:
+        """Dimension of the titles' vectors; None where items are not scored by them."""
+        return self.vector_size if self.head == "titles" else None
 
 
 class Adapter(Form):

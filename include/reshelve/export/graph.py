@@ -6,16 +6,18 @@ import tensorflow as tf
 
 from reshelve.export.encoders.base import EncoderGraph
 from reshelve.export.layers import Layers, held
+from reshelve.export.titles import TitleGraph
 from reshelve.model.trained import TrainedModel
 
 
 class RankerGraph:
-    """Token ids → logits: [batch] for pairs, [batch, catalogue] for the next item."""
+    """Token ids → logits: [batch] for pairs, [batch, catalogue] over a catalogue. `titles`: where these are read."""
 
     def __init__(self, model: TrainedModel, layers: Layers) -> None:
         self.model = model
         self.layers = layers
         self.encoder: EncoderGraph = model.encoder.build_graph(model, layers)
+        self.titles = TitleGraph(model, layers) if model.document.vector_size is not None else None
 
     def logits(self, ids: tf.Tensor, lengths: tf.Tensor, types: tf.Tensor | None) -> tf.Tensor:
         """`ids` int32 [batch, length], `lengths` int32 [batch], `types` int32 [batch, length] or None.
@@ -25,6 +27,10 @@ class RankerGraph:
         if self.model.document.towers:
             return self._cosine(ids, lengths, types)
         pooled = self.pooled(ids, lengths, types)
+        if self.titles is not None:
+            return self.titles.logits(self.titles.vector(pooled)) + self.layers.weight(
+                "items.bias", self.model["items.bias"]
+            )
         if self.model.document.items is not None:
             return self.layers.next_item(pooled)
         weight, bias = self.model.dense("head")

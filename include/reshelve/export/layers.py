@@ -17,6 +17,9 @@ from reshelve.model.trained import Array, TrainedModel
 class Layers(Protocol):
     """The graph's matrix products and word embeddings in one precision; rows are [n, width] float32."""
 
+    def weight(self, name: str, array: Array) -> tf.Tensor:
+        """`array`, which is called `name`, for the function that is being traced."""
+
     def embed(self, ids: tf.Tensor) -> tf.Tensor:
         """Word embeddings of int32 `ids` [n]: [n, hidden]."""
 

@@ -27,10 +27,11 @@ from reshelve.export.layers import FloatLayers
 from reshelve.export.module import RankerModule
 from reshelve.export.operations import check_operations
 from reshelve.export.tokenizer_check import check_tokenizer
+from reshelve.export.vectors import write_vectors
 from reshelve.export.version import VersionBuilder, size_of
 from reshelve.export.warmup import BATCHES, Request, write_warmup
 from reshelve.features.features import PairFeatures
-from reshelve.files import write_whole
+from reshelve.files import digest_of_file, write_whole
 from reshelve.kind import Requests
 from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
@@ -67,6 +68,7 @@ def package(run: Run) -> dict[str, Any]:
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
     builder.write(module, building)
+    write_vectors(building, model, digest_of_file(train / "model.safetensors"), catalogue)
     kept = questions_to_keep(run, builder.examples, catalogue, questions)
     write_warmup(building, run.ranker.name, warmup_requests(kind.requests, kept))
     extra = building / "assets.extra"

@@ -13,6 +13,8 @@ from reshelve.errors import DataError
 from reshelve.files import write_whole
 
 FILE = "model.json"
+MOST_SCALE = 100.0
+"""Nats that a cosine of 1 may be worth, where items are scored by the vectors of their titles."""
 
 
 class _Frozen(pydantic.BaseModel):
@@ -56,6 +58,7 @@ class ModelForm(_Frozen):
     items: int | None = None
     features: tuple[str, ...] = ()
     towers: bool = False  # a pair's texts are read apart
+    vector_size: int | None = Field(None, gt=0)  # of titles, where items are scored by them
 
 
 def read_form(directory: Path) -> ModelForm:

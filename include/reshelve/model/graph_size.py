@@ -85,8 +85,13 @@ class GraphSize:
 
 
 def head_bytes(form: ModelForm, precision: str = FLOAT) -> int:
-    """hidden [2H, H] and items [C, 2H] with their biases; rounded, each output has its range as well."""
+    """hidden [2H, H] and items [C, 2H] with their biases; rounded, each output has its range as well.
+
+    Of titles: projection [D, H], vectors [C, D] and the bias, float in every precision.
+    """
     width, items = form.architecture.hidden_size, form.items or 0
+    if form.vector_size is not None:
+        return INT * (form.vector_size * (width + items) + items)
     outputs = 2 * width + items
     ranges = INT * outputs if precision == "int8" else 0
     return (2 * width * width + 2 * width * items) * _bytes_of(precision) + INT * outputs + ranges

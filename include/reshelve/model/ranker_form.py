@@ -26,6 +26,7 @@ def ranker_form(
     items: int | None = None,
     features: tuple[str, ...] = (),
     towers: bool = False,
+    vector_size: int | None = None,
 ) -> ModelForm:
     """What model.json will say of such a ranker on the base in that directory; `items` of the catalogue, None of a kind that does not score it.
 
@@ -40,6 +41,7 @@ def ranker_form(
         items=items,
         features=features,
         towers=towers,
+        vector_size=vector_size,
     )
 
 
@@ -56,6 +58,7 @@ def form_of(
         items=items,
         features=features,
         towers=model.towers,
+        vector_size=model.title_vector,
     )
 
 

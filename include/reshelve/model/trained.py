@@ -72,7 +72,8 @@ class TrainedModel:
             for name in SITES
             for part in self.parts(f"{self.layer(n)}.{name}")
         ]
-        return [*found, "hidden", "items"] if self.document.items is not None else found
+        softmax = self.document.items is not None and self.document.vector_size is None
+        return [*found, "hidden", "items"] if softmax else found
 
     def parts(self, site: str) -> list[str]:
         """The products that `site` is made of: itself, or the two thin ones of a low-rank factorisation."""

@@ -64,6 +64,7 @@ class TokenisedExamples(ABC):
 
     types: np.ndarray | None = None
     pad_id = 0  # fills a batch
+    targets = np.zeros(0, np.int64)  # over a catalogue: places of what was wanted, of all examples
 
     def __init__(self, table: pa.Table) -> None:
         self.tokens, self.starts = flat(table["input_ids"])

@@ -15,6 +15,7 @@ from reshelve.model.ranker_form import form_of
 from reshelve.training.batches import feature_matrix
 from reshelve.training.model import RankerModel, log_popularity, rows_of_titles
 from reshelve.training.spec import TrainingSpec
+from reshelve.training.title_head import TitleHead
 
 
 def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
@@ -28,9 +29,10 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
             max_length=spec.model.max_length,
             layers=spec.model.layers,
             titles=catalogue["title"] if catalogue else None,
-            events=catalogue["events"] if catalogue else None,
+            events=_counts(spec, catalogue) if catalogue else None,
             features=spec.features,
             towers=spec.model.towers,
+            vector_size=spec.model.title_vector,
             seed=spec.training.seed,
         )
         if model.beside is not None and spec.features:
@@ -48,12 +50,16 @@ def continued(
 ) -> RankerModel:
     """`model` with the weights in `start`, an earlier night's, which the train stage has found to fit.
 
-    next_item: an item that both catalogues have keeps its row, and of its bias what lay above its popularity then; it gets
-    today's popularity. A new item starts from its title, with the bias of its popularity.
+    With titles only their popularity is new: vectors are worked out before they are read. Else an item that both catalogues
+    have keeps its row, and of its bias what lay above its popularity then; it gets today's popularity. A new item starts
+    from its title, with the bias of its popularity.
     """
     model.eval()
     earlier = load_file(start / "model.safetensors")
-    if catalogue is not None:
+    if catalogue is not None and isinstance(model.items, TitleHead):
+        head = model.items
+        earlier |= {"items.vectors": head.vectors, "items.bias": log_popularity(catalogue["events_train"])}
+    elif catalogue is not None:
         earlier |= _items(model, earlier, _catalogue(start), base, catalogue)
     model.load_state_dict(earlier)
     return model
@@ -66,6 +72,7 @@ def _items(
     base: Path,
     now: dict[str, list[Any]],
 ) -> dict[str, Tensor]:
+    assert isinstance(model.items, torch.nn.Linear)
     places = {item: place for place, item in enumerate(before["item_id"])}
     kept = [place for place, item in enumerate(now["item_id"]) if item in places]
     fresh = [place for place, item in enumerate(now["item_id"]) if item not in places]
@@ -81,6 +88,11 @@ def _items(
         model.load_state_dict(encoder, strict=False)
         weight[fresh] = rows_of_titles(model, base, [now["title"][place] for place in fresh])
     return {"items.weight": weight, "items.bias": bias}
+
+
+def _counts(spec: TrainingSpec, catalogue: dict[str, list[Any]]) -> list[int]:
+    """What the bias begins with. That of titles is never trained: it must know nothing of the validation days."""
+    return catalogue["events" if spec.model.title_vector is None else "events_train"]
 
 
 def _catalogue(directory: Path) -> dict[str, list[Any]]:

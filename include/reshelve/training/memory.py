@@ -19,6 +19,8 @@ _FLOAT = 4
 _KEPT = 4  # of each weight of the head: itself, its gradient, AdamW's two moments
 _PASSING = 2  # copies while weights are read, put together from titles, or written
 _LOGITS = 4  # [batch, items] at once: logits, their softmax, its gradient, and what is to be learnt
+_TITLE = 600  # bytes: its tokens, and which titles are like it
+_VALIDATED = 64  # examples of a batch that is validated, whose logits are those of all items
 _NEAR = 0.8
 
 
@@ -30,8 +32,18 @@ class TrainingMemory:
     most: int
 
     @classmethod
-    def of(cls, width: int, items: int, training: Training) -> TrainingMemory:
-        """Of `items` products on an encoder that is `width` wide: Linear(2 · width, items), and logits of a batch."""
+    def of(cls, width: int, items: int, training: Training, vector_size: int | None = None) -> TrainingMemory:
+        """Of `items` products on an encoder that is `width` wide: Linear(2 · width, items), and logits of a batch.
+
+        With `vector_size` of the titles' vectors instead, which are not trained, and of the titles like each one.
+        """
+        if vector_size is not None:
+            held = items * (_FLOAT * (vector_size + 1) + _TITLE)
+            asked = _FLOAT * _LOGITS * _VALIDATED * items
+            return cls(
+                least=training.processes * held,
+                most=training.processes * (held * (1 + _PASSING) + asked),
+            )
         head = _FLOAT * (2 * width + 1) * items
         copies = _KEPT + _PASSING + (training.average == "ema") + (training.patience is not None)
         logits = _FLOAT * _LOGITS * training.batch_size * items
@@ -49,7 +61,10 @@ def check_memory(run: Run, ranker: Ranker, base: Path, at_once: int = 1) -> None
     if not items or most is None or _accelerated() or not kind_of(ranker.kind).scores_catalogue:
         return
     need = TrainingMemory.of(
-        base_architecture(base, ranker.model.max_length).hidden_size, items, ranker.training
+        base_architecture(base, ranker.model.max_length).hidden_size,
+        items,
+        ranker.training,
+        ranker.model.title_vector,
     )
     fits = int(items * most / need.least)
     if need.least > most:

@@ -2,14 +2,14 @@
 
 - pairs of texts: logit = head(pooled) + beside(features), one number per (left text, right text); with `towers`
   logit = beside(features, cos(pooled left, pooled right)).
-- over a catalogue: logits = W·ReLU(h(pooled)) + b, one number per item of the catalogue.
+- over a catalogue: logits = W·ReLU(h(pooled)) + b, one number per item of the catalogue; or by the items' titles (`title_head`).
 
 On disk a model is `model.json` (its form) and `model.safetensors`; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from reshelve.model.encoders.base import Encoder
 from reshelve.model.encoders.registry import encoder_for
 from reshelve.model.ranker_form import ranker_form
 from reshelve.training.encoders.base import TorchEncoder
+from reshelve.training.title_head import TitleHead
 
 # How many nats one typical unit of text similarity is worth against log popularity before any training.
 SIMILARITY_SCALE = 20.0
@@ -54,8 +55,12 @@ class RankerModel(nn.Module):
         else:
             if not form.items:
                 raise DataError("the catalogue is empty", f"a {form.kind} ranker needs items to choose from")
-            self.hidden = nn.Linear(width, 2 * width)
-            self.items = nn.Linear(2 * width, form.items)
+            self.items: nn.Linear | TitleHead
+            if form.vector_size is None:
+                self.hidden = nn.Linear(width, 2 * width)
+                self.items = nn.Linear(2 * width, form.items)
+            else:
+                self.items = TitleHead(width, form.vector_size, form.items)
 
     def forward(
         self,
@@ -78,7 +83,7 @@ class RankerModel(nn.Module):
         if self.form.items is None:
             logits = self.head(pooled).squeeze(-1)
             return logits if self.beside is None else logits + self.beside(features)
-        return self.items(torch.relu(self.hidden(pooled)))
+        return self.items(pooled if self.form.vector_size else torch.relu(self.hidden(pooled)))
 
     @property
     def pad_id(self) -> int:
@@ -146,6 +151,7 @@ class RankerModel(nn.Module):
         events: Sequence[int] | None = None,
         features: tuple[str, ...] = (),
         towers: bool = False,
+        vector_size: int | None = None,
         seed: int = 17,
     ) -> RankerModel:
         """A ranker on the pretrained encoder in `base`, before any training.
@@ -164,6 +170,7 @@ class RankerModel(nn.Module):
             items=len(titles or ()) if kind_of(kind).scores_catalogue else None,
             features=features,
             towers=towers,
+            vector_size=vector_size,
         )
         torch.manual_seed(seed)
         model = cls(form)
@@ -180,8 +187,10 @@ class RankerModel(nn.Module):
         return model
 
     def _start_from_titles(self, base: Path, titles: list[str], events: list[int]) -> None:
-        self.items.weight.copy_(rows_of_titles(self, base, titles))
         self.items.bias.copy_(log_popularity(events or [0] * len(titles)))
+        if isinstance(self.items, TitleHead):
+            return  # vectors are worked out before they are read
+        self.items.weight.copy_(rows_of_titles(self, base, titles))
         identity = torch.eye(self.form.architecture.hidden_size)
         self.hidden.weight.copy_(torch.cat([identity, -identity]))
         self.hidden.bias.zero_()
@@ -254,7 +263,8 @@ def embed(model: RankerModel, base: Path, texts: Sequence[str], batch: int = 128
         range(len(tokens)), key=lambda index: len(tokens[index])
     )  # like lengths together: little padding
     with torch.no_grad():
-        for chosen in _slices(order, batch):
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
             input_ids, mask = pad([tokens[index] for index in chosen], model.pad_id)
             vectors[chosen] = model.pooled(input_ids, mask)
     return vectors
@@ -269,11 +279,6 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
         ids[place, : len(row)] = torch.as_tensor(row)
         mask[place, : len(row)] = 1
     return ids, mask
-
-
-def _slices(values: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
 
 
 def _encoder_weights(base: Path, encoder: Encoder, wanted: set[str]) -> dict[str, Tensor]:

@@ -7,13 +7,20 @@ they would be stepped over, summed over all processes and saved at every checkpo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reshelve.training.batches import TokenisedExamples
 from reshelve.training.model import RankerModel
+
+
+class Tokens(Protocol):
+    """Texts as tokens, one after another, and the one that fills a batch."""
+
+    tokens: np.ndarray
+    pad_id: int
 
 
 @dataclass(frozen=True)
@@ -24,13 +31,21 @@ class Vocabulary:
     pad_id: int
 
     @classmethod
-    def of(cls, *files: TokenisedExamples) -> Vocabulary:
-        """Every token of the examples."""
+    def of(cls, *files: Tokens) -> Vocabulary:
+        """Every token of the examples, and of titles that are read beside them."""
         pads = [examples.pad_id for examples in files]
         used = np.unique(np.concatenate([pads, *(examples.tokens for examples in files)]))
         return cls(used, int(np.searchsorted(used, pads[0])))
 
-    def renumber(self, examples: TokenisedExamples) -> None:
+    @classmethod
+    def renumbered(cls, *files: Tokens) -> Vocabulary:
+        """That of all, each of which names its tokens by their place in it from now on."""
+        found = cls.of(*files)
+        for file in files:
+            found.renumber(file)
+        return found
+
+    def renumber(self, examples: Tokens) -> None:
         """Name the tokens by their place among those in use."""
         examples.tokens, examples.pad_id = np.searchsorted(self.used, examples.tokens), self.pad_id
 

@@ -51,6 +51,7 @@ from reshelve.training.losses import losses, weighted_mean
 from reshelve.training.model import RankerModel
 from reshelve.training.report import TrainingReporter
 from reshelve.training.spec import TrainingSpec
+from reshelve.training.titles import Titles, TitleSampler, set_vectors
 from reshelve.training.validation import lists_to_read, nothing_to_order, validate
 from reshelve.training.vocabulary import Vocabulary
 
@@ -69,9 +70,8 @@ def train(spec: TrainingSpec) -> None:
     pad_id = base_pad_id(spec.base)
     examples = read_examples(spec.examples / "train.parquet", spec.kind, pad_id)
     validation = read_examples(spec.examples / "validation.parquet", spec.kind, pad_id)
-    vocabulary = Vocabulary.of(examples, validation)
-    vocabulary.renumber(examples)
-    vocabulary.renumber(validation)
+    titles = Titles.read(spec.examples, spec.model.max_length, pad_id) if spec.model.title_vector else None
+    vocabulary = Vocabulary.renumbered(examples, validation, *([titles] if titles else []))
     grouped = training.loss in ("pairwise", "listwise")
     if grouped and not examples.orders_something():
         raise nothing_to_order("train.parquet", training.loss)
@@ -104,6 +104,7 @@ def train(spec: TrainingSpec) -> None:
     step = int(hvd.broadcast(torch.tensor(place.step), root_rank=0, name="step"))
     if rank == 0 and step:
         log.info("resumed from checkpoint", step=step, steps=steps)
+    sampler = TitleSampler(titles, examples.targets, units.size, model) if titles else None
     keeper = Keeper(spec.kind, training, place, best, lambda: plain_weights(model))
 
     order = training_order(
@@ -121,6 +122,8 @@ def train(spec: TrainingSpec) -> None:
 
         def validated() -> dict[str, float]:
             with report.not_counted():
+                if titles:
+                    set_vectors(model, titles, device)
                 found = validate(spec, model, validation, device, lists)
             report.validation(step, found)
             return found
@@ -138,7 +141,9 @@ def train(spec: TrainingSpec) -> None:
             loss, seen = torch.zeros(()), 0
             for _ in range(training.accumulate):
                 batch = examples.batch(units.examples(next(order))).to(device.torch_device)
-                part = backward(spec, model, batch, device, gradients.share, adversary, adapter, teacher)
+                part = backward(
+                    spec, model, batch, device, gradients.share, adversary, adapter, teacher, sampler
+                )
                 loss, seen = loss + part / training.accumulate, seen + len(batch.weights)
             late = gradients.add_up()  # over all processes, before the sum's length is taken
             torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
@@ -218,13 +223,14 @@ def backward(
     adversary: Adversary | None,
     adapter: TrainedAdapter | None,
     teacher: Teacher | None = None,
+    sampler: TitleSampler | None = None,
 ) -> Tensor:
     """Add `share` of the batch's gradient, and as much of its adversarial one, to what is there; gives its loss."""
 
     def once() -> Tensor:
         with device.autocast():
-            logits = model(*batch.inputs)
-        loss = weighted_mean(*losses(spec.kind, spec.training.loss, logits.float(), batch))
+            logits, asked = sampler.logits(model, batch) if sampler else (model(*batch.inputs), batch)
+        loss = weighted_mean(*losses(spec.kind, spec.training.loss, logits.float(), asked))
         if teacher:
             loss = teacher.blended(loss, logits.float(), batch)
         (share * (loss + (adapter.penalty() if adapter else 0.0))).backward()

@@ -63,7 +63,13 @@ def minilm_encoder() -> dict[str, np.ndarray]:
 
 
 def write_trained(
-    directory: Path, kind: str, pooling: str, items: int, real: bool = False, max_length: int = 24
+    directory: Path,
+    kind: str,
+    pooling: str,
+    items: int,
+    real: bool = False,
+    max_length: int = 24,
+    vector_size: int | None = None,
 ) -> Path:
     """model.json, model.safetensors and tokenizer.json of a ranker with random heads."""
     random = np.random.default_rng(5)
@@ -72,6 +78,13 @@ def write_trained(
     tensors = minilm_encoder() if real else small_encoder(random)
     if kind == "pair":
         shapes = {"head.weight": (1, width), "head.bias": (1,)}
+    elif vector_size is not None:
+        shapes = {
+            "items.projection.weight": (vector_size, width),
+            "items.log_scale": (),
+            "items.vectors": (items, vector_size),
+            "items.bias": (items,),
+        }
     else:
         shapes = {
             "hidden.weight": (2 * width, width),
@@ -79,12 +92,12 @@ def write_trained(
             "items.weight": (items, 2 * width),
             "items.bias": (items,),
         }
-    tensors |= {name: random.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors |= {name: np.float32(random.normal(0, 0.2, shape)) for name, shape in shapes.items()}
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, directory / "model.safetensors")
+    save_file({name: np.array(t, order="C") for name, t in tensors.items()}, directory / "model.safetensors")
     document = {
         "kind": kind, "pooling": pooling, "max_length": max_length, "items": None if kind == "pair" else items,
-        "architecture": {name: architecture[name] for name in SMALL},
+        "architecture": {name: architecture[name] for name in SMALL}, "vector_size": vector_size,
     }  # fmt: skip
     (directory / "model.json").write_text(json.dumps(document))
     (directory / "tokenizer.json").write_bytes((MINILM / "tokenizer.json").read_bytes())
@@ -162,7 +175,8 @@ def trained_run(store: ObjectStore, tmp_path: Path) -> Callable[..., Run]:
         run = dataclasses.replace(Run.of(ranker, date(2011, 8, 30)), store=store, work=tmp_path / "work")
         write_examples(run.stage("examples").directory, kind)
         run.stage("examples").commit({})
-        write_trained(run.stage("train").directory, kind, pooling, len(TITLES) * 5, real)
+        size = ranker.model.title_vector
+        write_trained(run.stage("train").directory, kind, pooling, len(TITLES) * 5, real, vector_size=size)
         run.stage("train").commit({})
         return run
 

@@ -53,6 +53,7 @@ GRAPHS: dict[str, tuple[str, str, dict[str, object]]] = {
     "pair, with features": ("pair", "cls", BESIDE),
     "pair, towers": ("pair", "mean", {**BESIDE, "model.towers": True, "model.pooling": "mean"}),
     "search": ("search", "mean", {}),
+    "search, titles": ("search", "mean", {"model.head": "titles", "model.pooling": "mean"}),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import tensorflow as tf
+import torch
 
 from reshelve.compression.rounding import request_like
 from reshelve.export.batches import padded
@@ -15,6 +16,7 @@ from reshelve.export.layers import FloatLayers
 from reshelve.export.tokenizer import TokenBatch
 from reshelve.lineage.run import Run
 from reshelve.model.trained import TrainedModel
+from reshelve.training.model import RankerModel
 
 
 class CountingLayers(FloatLayers):
@@ -87,6 +89,27 @@ def test_what_a_request_costs_is_timed_with_both_texts_of_its_pairs(towers: Trai
     layers = CountingLayers(towers)
     RankerGraph(towers, layers).logits(*asked)
     assert layers.tokens == 1 * 6 + 32 * (18 + 1), "the query is read once, every title with a [CLS]"
+
+
+def test_titles_score_candidates_as_they_score_the_catalogue_and_as_torch_does(
+    trained_run: Callable[..., Run],
+) -> None:
+    directory = trained_run("search", "mean", {"model.head": "titles"}).stage("train").directory
+    model = TrainedModel.load(directory)
+    graph = RankerGraph(model, FloatLayers(model))
+    batch = padded([([101, 1000, 1001, 102], None), ([101, 1002, 102], None)])
+    everything = graph.logits(*batch).numpy()
+    present = torch.arange(batch.ids.shape[1])[None] < torch.from_numpy(batch.lengths)[:, None]
+    with torch.no_grad():
+        expected = RankerModel.load(directory)(torch.from_numpy(batch.ids).long(), present.long())
+    np.testing.assert_allclose(everything, expected.numpy(), atol=1e-4)
+    assert graph.titles is not None
+    vector = graph.titles.vector(graph.pooled(*batch))
+    np.testing.assert_allclose(np.linalg.norm(vector.numpy(), axis=1), 1.0, atol=1e-5)
+    places = np.array([[3, 0, 3], [29, 1, 7]], np.int32)
+    some = graph.titles.title_logits(vector, tf.constant(places)).numpy()
+    without = everything - model["items.bias"]
+    np.testing.assert_allclose(some, np.take_along_axis(without, places, axis=1), atol=1e-4)
 
 
 def test_a_single_text_is_timed_without_segments(trained_run: Callable[..., Run]) -> None:

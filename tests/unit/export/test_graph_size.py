@@ -94,11 +94,17 @@ def versions(
     """All of them, so that a figure that is off is seen beside the others."""
 
     def make(
-        kind: str, items: int, *, precision: str = "float32", encoder: bool = True, repeat: bool = True
+        kind: str,
+        items: int,
+        *,
+        precision: str = "float32",
+        encoder: bool = True,
+        repeat: bool = True,
+        vector_size: int | None = None,
     ) -> Version:
         here = tmp_path_factory.mktemp(kind)
         found, asked = catalogue(items), searches(items)
-        model = TrainedModel.load(write_model(here, kind, "mean", items))
+        model = TrainedModel.load(write_model(here, kind, "mean", items, vector_size=vector_size))
         known = PackagedCatalogue(list(found.items), list(found.titles), list(found.events), found.names)
         layers, tokenizer = layers_of(model, precision), here / "tokenizer.json"
         module: RankerModule
@@ -122,6 +128,8 @@ def versions(
     return {
         "search": make("search", few), "search, larger": make("search", many),
         "search, int8": make("search", few, precision="int8"),
+        "titles": make("search", few, vector_size=128), "titles, larger": make("search", many, vector_size=128),
+        "titles, int8": make("search", few, precision="int8", vector_size=128),
         "search, the encoder aside": make("search", few, encoder=False),
         "next_item": make("next_item", few), "next_item, int8": make("next_item", few, precision="int8"),
         "new": make("next_item", few, repeat=False), "new, larger": make("next_item", many, repeat=False),
@@ -156,7 +164,7 @@ def test_nothing_is_refused_but_for_what_is_really_there(versions: dict[str, Ver
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["search", "new"])
+@pytest.mark.parametrize("name", ["search", "titles", "new"])
 def test_each_further_item_adds_what_is_foretold(versions: dict[str, Version], name: str) -> None:
     """It decides what fits; the fixed parts must not hide it."""
     small, large = versions[name], versions[f"{name}, larger"]

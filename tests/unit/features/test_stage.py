@@ -31,10 +31,12 @@ from reshelve.export.package import package
 from reshelve.features.blend import Lists
 from reshelve.features.evidence import FEATURES, SearchEvidence
 from reshelve.features.tables import SearchTables
+from reshelve.files import digest_of_file
 from reshelve.kinds.search.blend_stage import Compared, _Encoder, blend, compare, read_blend
 from reshelve.lineage.run import Run
 from reshelve.modelserver.local_server import running_model_server
 from reshelve.pipeline.publish import publish
+from reshelve.protocol.saved_model_check import check_saved_model
 from reshelve.settings import PROJECT
 from reshelve.statistics.bootstrap import LEAST_CLUSTERS
 from reshelve.statistics.interval import Interval
@@ -228,6 +230,41 @@ def test_an_encoder_stays_where_an_interval_proves_it(days: int) -> None:
 def test_a_smaller_loss_alone_is_no_proof() -> None:
     assert not Compared({}, Interval(-0.1, -0.2, 0.0), queries=99).proves_the_encoder
     assert not Compared({}, Interval(-0.1, -0.2, -0.1), queries=LEAST_CLUSTERS - 1).proves_the_encoder
+
+
+@pytest.mark.slow
+def test_a_version_that_reads_titles_gives_their_vectors_to_a_search_engine(
+    make_run: Callable[..., Run], kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(**{"model.head": "titles", "model.vector_size": 64, "compression.steps": ["int8"]})
+    kept.stages(run, LEARNED, "titles")
+    proof = Compared(
+        {"memory": 1.0, "with_encoder": 0.9}, Interval(-0.1, -0.2, -0.01), queries=LEAST_CLUSTERS
+    )
+    monkeypatch.setattr("reshelve.kinds.search.blend_stage.compare", lambda *_: proof)
+    for name, stage in {"blend": blend, "compress": compress}.items():
+        run.stage(name).commit(stage(run))
+    packaged = package(run)
+    assert packaged["max_logit_difference"] <= 1e-4
+    version = run.stage("package").directory / "version"
+    check_saved_model(version)
+    table = pq.read_table(version / "assets.extra" / "vectors.parquet")
+    titled = {item for item, title in TITLES.items() if title}
+    assert set(table["item_id"].to_pylist()) == titled, "an item without title has no vector"
+    trained = run.stage("train").directory / "model.safetensors"
+    assert set(table["model"].to_pylist()) == {digest_of_file(trained)}
+    vectors = np.array(table["vector"].to_pylist(), np.float32)
+    assert vectors.shape == (len(titled), 64)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4)
+
+    functions = dict(tf.saved_model.load(str(version)).signatures)
+    assert set(functions) == {"serving_default", "logits", "score", "vector"}
+    asked = functions["vector"](query=strings(*(title for title in TITLES.values() if title)))[
+        "vector"
+    ].numpy()
+    nearest = (asked @ vectors.T).argmax(axis=1)
+    items = table["item_id"].to_pylist()
+    assert [items[place] for place in nearest] == [item for item, title in TITLES.items() if title]
 
 
 @pytest.fixture

@@ -82,6 +82,12 @@ def test_what_is_foretold_is_near_what_was_measured() -> None:
     assert twice.least == 2 * found.least and twice.most > 2.4 * found.most
 
 
+def test_titles_take_a_tenth_of_a_softmax() -> None:
+    softmax = TrainingMemory.of(384, 1_000_000, Training())
+    titles = TrainingMemory.of(384, 1_000_000, Training(), vector_size=128)
+    assert 1.0e9 < titles.least < 0.1 * softmax.least and titles.least < titles.most < 0.25 * softmax.most
+
+
 @pytest.fixture
 def run(store: ObjectStore, tmp_path: Path) -> Run:
     return Run(load_ranker("recommend"), date(2011, 8, 30), store, tmp_path / "work")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,8 @@ from reshelve.training import worker
 from reshelve.training.initial import build_model
 from reshelve.training.model import RankerModel
 from reshelve.training.spec import TrainingSpec, training_spec
+from reshelve.training.title_head import TitleHead
+from reshelve.training.titles import Titles
 
 pytestmark = pytest.mark.slow
 
@@ -113,12 +116,39 @@ def test_a_job_learns_and_writes_what_the_contract_names(job: MakeJob, kind: str
     assert not (spec.output / names.CHECKPOINT).exists()
 
 
-@pytest.mark.parametrize("kind", ["next_item", "pair"], ids=str)
+TITLES = {"model.head": "titles"}
+
+
+def test_titles_are_saved_with_the_vectors_that_the_saved_encoder_gives_them(job: MakeJob) -> None:
+    spec = job("night", "search", **TITLES)
+    worker.train(spec)
+    result = result_of(spec)
+    assert result["validation_loss"] < result["first_validation_loss"]
+    model = RankerModel.load(spec.output)
+    head = model.items
+    assert isinstance(head, TitleHead)
+    titles = Titles.read(spec.examples, 16, model.pad_id)
+    ids, mask = titles.padded(np.arange(len(titles)))
+    with torch.no_grad():
+        torch.testing.assert_close(head.vectors, head.vector(model.pooled(ids, mask)), rtol=0, atol=0.02)
+
+
+def test_an_average_that_is_no_better_leaves_the_vectors_of_the_weights_that_are_kept(job: MakeJob) -> None:
+    """The average is validated last, with vectors of its own."""
+    spec = job("night", "search", **TITLES, **{"training.average": "ema", "training.average_decay": 0.999})
+    worker.train(spec)
+    plain = job("plain", "search", **TITLES)
+    worker.train(plain)
+    assert result_of(spec)["kept"]["weights"] == "last"
+    assert_same_weights(spec.output, plain.output)
+
+
+@pytest.mark.parametrize("kind", ["next_item", "pair", "search"], ids=str)
 def test_stopping_and_resuming_gives_the_weights_of_not_stopping(
     job: MakeJob, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = job("whole", kind, **{"training.checkpoint_seconds": 1e-9})
-    stopped = job("stopped", kind, **{"training.checkpoint_seconds": 1e-9})
+    values = {"training.checkpoint_seconds": 1e-9, **(TITLES if kind == "search" else {})}
+    whole, stopped = job("whole", kind, **values), job("stopped", kind, **values)
     worker.train(whole)
     for checkpoints in (13, 9):  # in the first epoch, then in the second
         with monkeypatch.context() as context, pytest.raises(StoppedError):

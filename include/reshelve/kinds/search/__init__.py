@@ -24,6 +24,7 @@ class Search(Kind):
     )
     scores_catalogue = True
     two_texts = False
+    reads_titles = True
     noisy_counts = True
 
     def check(self, ranker: Ranker) -> None:

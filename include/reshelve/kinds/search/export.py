@@ -18,7 +18,7 @@ from reshelve.features.tables import SearchTables
 from reshelve.kind import Export, Inputs
 from reshelve.kinds.search.blend_stage import read_blend
 from reshelve.kinds.search.candidate_recall import candidate_recall
-from reshelve.kinds.search.ranking import OfCandidates, RankedItems, ranking
+from reshelve.kinds.search.ranking import EncoderScores, OfCandidates, RankedItems, ranking
 from reshelve.model.trained import TrainedModel
 
 
@@ -46,18 +46,36 @@ class SearchModule(RankerModule):
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
         self.shelf = Shelf(catalogue)
         self.table = Places(self.shelf.items)
-        scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
-        popularity = tf.constant(model["items.bias"])
+        titles, vectors = graph.titles, None
+        if titles is None:
+            scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
+        else:  # the encoder is traced once, and so held once
+            vectors = traced(
+                lambda ids, lengths: titles.vector(graph.pooled(ids, lengths, None)), IDS, LENGTHS
+            )
+            scores = traced(
+                lambda ids, lengths: titles.logits(vectors(ids, lengths)) + popularity(), IDS, LENGTHS
+            )
+
+        def popularity() -> tf.Tensor:
+            return layers.weight("items.bias", model["items.bias"])
 
         def encoder(query: tf.Tensor) -> Answer:
             batch = self.tokenizer.single(self.tokenizer.tokens(query))
             return {"logits": scores(batch.ids, batch.lengths)}
 
-        def beyond_popularity(query: tf.Tensor) -> tf.Tensor:
-            return self.encoder(query)["logits"] - popularity
+        def read_query(query: tf.Tensor) -> tf.Tensor:
+            if vectors is None:
+                return self.encoder(query)["logits"] - popularity()
+            return self.vector(query)["vector"]
 
-        read = beyond_popularity if document.encoder else None
-        self.ranking = ranking(SearchTables.read(blend), fitted, read, candidates, top)
+        of_encoder = EncoderScores(
+            read_query,
+            titles.logits if titles is not None else lambda read: read,
+            titles.title_logits if titles is not None else lambda read, places: tf.gather(read, places, batch_dims=1),
+        )  # fmt: skip
+        used = of_encoder if document.encoder else None
+        self.ranking = ranking(SearchTables.read(blend), fitted, used, candidates, top)
 
         def ranked(query: tf.Tensor) -> RankedItems:
             return self.ranking.ranked(query)
@@ -79,7 +97,13 @@ class SearchModule(RankerModule):
             likely = tf.exp(named - ranked.total)[0]
             return {"score": tf.where(place >= 0, likely, 0.0)}
 
+        def vector(query: tf.Tensor) -> Answer:
+            assert vectors is not None  # else it is not traced
+            batch = self.tokenizer.single(self.tokenizer.tokens(query))
+            return {"vector": vectors(batch.ids, batch.lengths)}
+
         query = tf.TensorSpec([None], tf.string, name="query")
+        self.vector = None if vectors is None else traced(vector, query)
         self.encoder = traced(encoder, query)
         self.ranked = traced(ranked, query)
         self.logits = traced(logits, query)
@@ -115,11 +139,12 @@ class SearchModule(RankerModule):
 
     @property
     def signatures(self) -> dict[str, Function]:
-        return {**super().signatures, "score": self.score}
+        found = {**super().signatures, "score": self.score}
+        return found if self.vector is None else {**found, "vector": self.vector}
 
 
 class SearchExport(Export):
-    """`query` → `item`, `title`, `score`; signature `score`: `query`, `item` → `score`."""
+    """`query` → `item`, `title`, `score`; signature `score`: `query`, `item` → `score`; with `model.head: titles` also `vector`."""
 
     def module(self, builder: VersionBuilder, model: TrainedModel, layers: Layers) -> RankerModule:
         blend = builder.run.stage("blend").files()

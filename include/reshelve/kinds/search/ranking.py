@@ -13,7 +13,16 @@ from reshelve.features.candidates import NEVER, CandidateSearch, narrows
 from reshelve.features.evidence import NamedEvidence, NamedSums, SearchEvidence
 from reshelve.features.tables import SearchTables
 
-Encoder = Callable[[tf.Tensor], tf.Tensor]  # queries [B] → [B, C]
+
+class EncoderScores(NamedTuple):
+    """What the transformer makes of items beyond how popular they are.
+
+    `read`: string queries [B] → what is read of them; `of_all`: that → [B, C]; `of_items`: that and places int32 [B, N] → [B, N].
+    """
+
+    read: Callable[[tf.Tensor], tf.Tensor]
+    of_all: Callable[[tf.Tensor], tf.Tensor]
+    of_items: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class RankedItems(NamedTuple):
@@ -37,7 +46,7 @@ class RankedItems(NamedTuple):
 class WholeCatalogue(tf.Module):
     """Every item is looked at, so that nothing is missed."""
 
-    def __init__(self, tables: SearchTables, blend: Blend, encoder: Encoder | None) -> None:
+    def __init__(self, tables: SearchTables, blend: Blend, encoder: EncoderScores | None) -> None:
         super().__init__()
         self.evidence = SearchEvidence(tables)
         self._blend, self._encoder = blend, encoder
@@ -46,7 +55,8 @@ class WholeCatalogue(tf.Module):
         """Of string `query` [B]."""
         features = self.evidence.features(query)
         if self._encoder is not None:
-            features = tf.concat([features, self._encoder(query)[..., tf.newaxis]], axis=-1)
+            read = self._encoder.of_all(self._encoder.read(query))
+            features = tf.concat([features, read[..., tf.newaxis]], axis=-1)
         logits = self._blend.scores(features)
         places = tf.broadcast_to(tf.range(self.evidence.items), tf.shape(logits))
         return RankedItems(places, logits, tf.zeros_like(logits))
@@ -61,7 +71,7 @@ class OfCandidates(tf.Module):
     """Candidates first, then the same features and network for them alone."""
 
     def __init__(
-        self, tables: SearchTables, blend: Blend, encoder: Encoder | None, most: int, least: int
+        self, tables: SearchTables, blend: Blend, encoder: EncoderScores | None, most: int, least: int
     ) -> None:
         super().__init__()
         self.evidence = NamedEvidence(tables)
@@ -80,7 +90,7 @@ class OfCandidates(tf.Module):
         return self._ranked(asked, found, read), self._logits(asked, found, read, places)
 
     def _read(self, query: tf.Tensor) -> tf.Tensor | None:
-        return None if self._encoder is None else self._encoder(query)
+        return None if self._encoder is None else self._encoder.read(query)
 
     def _ranked(self, asked: AskedQueries, found: NamedSums, read: tf.Tensor | None) -> RankedItems:
         places, stands_for = self.candidates.search(asked, found)
@@ -90,14 +100,14 @@ class OfCandidates(tf.Module):
         self, asked: AskedQueries, found: NamedSums, read: tf.Tensor | None, places: tf.Tensor
     ) -> tf.Tensor:
         features = self.evidence.features(asked, found, places)
-        if read is not None:
-            of_places = tf.gather(read, places, batch_dims=1)
+        if self._encoder is not None and read is not None:
+            of_places = self._encoder.of_items(read, places)
             features = tf.concat([features, of_places[..., tf.newaxis]], axis=-1)
         return self._blend.scores(features)
 
 
 def ranking(
-    tables: SearchTables, blend: Blend, encoder: Encoder | None, most: int, least: int
+    tables: SearchTables, blend: Blend, encoder: EncoderScores | None, most: int, least: int
 ) -> WholeCatalogue | OfCandidates:
     """By the catalogue's size. `most`: candidates; `least`: items that an answer has."""
     if narrows(len(tables.popularity), most):

@@ -66,11 +66,7 @@ def of_texts(
     grams = {gram: number for number, gram in enumerate(known)}
     in_titles = _grams_bytes(grams)
     of_catalogue = (
-        2 * texts_bytes(items)
-        + texts_bytes(shown)
-        + _ITEM * len(items)
-        + _TITLE * postings
-        + in_titles
+        2 * texts_bytes(items) + texts_bytes(shown) + _ITEM * len(items) + _TITLE * postings + in_titles
     )
     remembered = _remembered(grams, len(items), chosen, narrowed) - in_titles
     return GraphTables(of_catalogue + _CODE_POINTS, remembered)
