@@ -47,6 +47,10 @@ class SearchModule(RankerModule):
         self.shelf = Shelf(catalogue)
         self.table = Places(self.shelf.items)
         titles, vectors = graph.titles, None
+
+        def popularity() -> tf.Tensor:
+            return layers.weight("items.bias", model["items.bias"])
+
         if titles is None:
             scores = traced(lambda ids, lengths: graph.logits(ids, lengths, None), IDS, LENGTHS)
         else:  # the encoder is traced once, and so held once
@@ -57,9 +61,6 @@ class SearchModule(RankerModule):
                 lambda ids, lengths: titles.logits(vectors(ids, lengths)) + popularity(), IDS, LENGTHS
             )
 
-        def popularity() -> tf.Tensor:
-            return layers.weight("items.bias", model["items.bias"])
-
         def encoder(query: tf.Tensor) -> Answer:
             batch = self.tokenizer.single(self.tokenizer.tokens(query))
             return {"logits": scores(batch.ids, batch.lengths)}
@@ -67,6 +68,7 @@ class SearchModule(RankerModule):
         def read_query(query: tf.Tensor) -> tf.Tensor:
             if vectors is None:
                 return self.encoder(query)["logits"] - popularity()
+            assert self.vector is not None  # traced with the score
             return self.vector(query)["vector"]
 
         of_encoder = EncoderScores(
