@@ -10,11 +10,14 @@ import pytest
 from tests.deployed import put_state
 
 from reshelve.deployments.deployment_log import Pointer
+from reshelve.examples.formats import EVENTS, write_rows
 from reshelve.lineage.run import Run
 from reshelve.pipeline.references import load_ranker
 from reshelve.platform.configuration import Machine
 from reshelve.platform.summary import print_summary
+from reshelve.processes import free_port
 from reshelve.protocol.reports import Report, Serving, write_report
+from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 
 DAY = date(2011, 8, 30)
@@ -110,3 +113,28 @@ def test_what_the_agent_reports(run: Run, tmp_path: Path, capsys: pytest.Capture
     text = shown(run, tmp_path, capsys)
     assert "version 20110830001; previous 20110829001" in text
     assert "127.0.0.1:8500 answers with 20110830001; loaded: 20110829001, 20110830001" in text
+
+
+def test_the_question_that_it_shows_is_no_single_customers(
+    store: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.setenv("RESHELVE_MODEL_SERVER", f"127.0.0.1:{free_port()}")  # nothing answers
+    settings.cache_clear()
+    run = Run.of(load_ranker("search"), DAY)
+    for name, result in RESULTS.items():
+        run.stage(name).commit({**result, "seconds": 12.3})
+    put_state(store, Pointer(ranker="search", stable=20110830001))
+    examples = run.stage("examples").directory
+    own = {"text": ["anna huber birkenweg 7", "red cup"], "history_items": [["1"], ["1"]]}
+    pq.write_table(pa.table(own), examples / "holdout.parquet")
+    asked = [
+        {"event_time": datetime(2011, 8, 1 + number % 5), "event_type": "click", "user_id": f"customer {number}",
+         "session_id": f"visit {number}", "query": "red cup", "item_id": "1"}
+        for number in range(20)
+    ]  # fmt: skip
+    write_rows(examples / "events.parquet", EVENTS, asked)
+    text = shown(run, tmp_path, capsys)
+    assert "red cup" in text and "birkenweg" not in text
