@@ -14,7 +14,7 @@ import tensorflow as tf
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.tokenizer import GraphTokenizer
 from reshelve.features.features import PairFeatures
-from reshelve.features.graph_tables import Texts
+from reshelve.features.graph_tables import TextTable
 from reshelve.kind import Inputs
 
 Answer = dict[str, tf.Tensor]
@@ -57,13 +57,13 @@ def traced(function: Callable[..., object], *inputs: tf.TensorSpec) -> Function:
     return tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
 
 
-class Shelf(tf.Module):
+class CatalogueTexts(tf.Module):
     """What answers are made of: the catalogue's items and their titles. A module that asks it has to hold it."""
 
     def __init__(self, catalogue: PackagedCatalogue) -> None:
         super().__init__()
-        self.items = Texts(catalogue.items)
-        self.titles = Texts(catalogue.titles)
+        self.items = TextTable(catalogue.items)
+        self.titles = TextTable(catalogue.titles)
 
     def best(self, logits: tf.Tensor, top: int) -> Answer:
         """The `top` likeliest items of each row of `logits` [B, C]: item, title and score [B, K]."""

@@ -33,7 +33,7 @@ class QueryGrams(NamedTuple):
     words: tf.Tensor
 
 
-class Said(NamedTuple):
+class GramSays(NamedTuple):
     """Per query [B], over its n-grams: how many were asked before, log constants, weights in the mixture, popularity's part."""
 
     number: tf.Tensor
@@ -52,7 +52,7 @@ class AskedQueries(NamedTuple):
 
     count: tf.Tensor
     grams: QueryGrams
-    said: Said
+    said: GramSays
     rows: tf.Tensor
     keys: tf.Tensor
     near_rows: tf.Tensor
@@ -124,12 +124,12 @@ class QueryReader(tf.Module):
             + _sums(tf.where(is_word, unseen, 0.0), keys.gram_rows, count),
         )  # fmt: skip
 
-    def _said(self, grams: QueryGrams, count: tf.Tensor) -> Said:
+    def _said(self, grams: QueryGrams, count: tf.Tensor) -> GramSays:
         about = tf.gather(self.gram, grams.ids)
         constant, weight, popular, number = (
             _sums(about[:, column], grams.rows, count) for column in (1, 2, 3, 4)
         )
-        return Said(tf.maximum(number, 1.0), constant, weight + FLOOR, popular + FLOOR)
+        return GramSays(tf.maximum(number, 1.0), constant, weight + FLOOR, popular + FLOOR)
 
 
 def _totals(tables: SearchTables) -> np.ndarray:

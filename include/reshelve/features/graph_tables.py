@@ -23,7 +23,7 @@ def numbers(array: np.ndarray[Any, Any]) -> tf.Variable:
     return tf.Variable(tf.constant(array), trainable=False)
 
 
-class Texts(tf.Module):
+class TextTable(tf.Module):
     """Byte strings [n]; of `str` their UTF-8."""
 
     def __init__(self, texts: Keys) -> None:
@@ -41,12 +41,12 @@ class Texts(tf.Module):
 class Places(tf.Module):
     """Text → its place in `keys`, int32; `unknown` where it is not there. Byte strings are told apart exactly.
 
-    `keys` that are Texts already are shared, not held twice. Raises DataError where one is there twice.
+    `keys` that are TextTable already are shared, not held twice. Raises DataError where one is there twice.
     """
 
-    def __init__(self, keys: Texts | Keys, unknown: int = -1) -> None:
+    def __init__(self, keys: TextTable | Keys, unknown: int = -1) -> None:
         super().__init__()
-        self.keys = keys if isinstance(keys, Texts) else Texts(keys)
+        self.keys = keys if isinstance(keys, TextTable) else TextTable(keys)
         self.unknown = unknown
         values = self.keys.values.numpy()
         if len(set(values.tolist())) < len(values):
@@ -67,7 +67,7 @@ class Places(tf.Module):
 class _FromVariable(TableInitializerBase):
     """Fills a table at the start of a version, after its variables were restored: the keys and, as values, their places."""
 
-    def __init__(self, keys: Texts) -> None:
+    def __init__(self, keys: TextTable) -> None:
         super().__init__(tf.string, tf.int32)
         self._texts = keys
 

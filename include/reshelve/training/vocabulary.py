@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reshelve.training.model import RankerModel
 
 
-class Tokens(Protocol):
+class TokenFile(Protocol):
     """Texts as tokens, one after another, and the one that fills a batch."""
 
     tokens: np.ndarray
@@ -31,21 +31,21 @@ class Vocabulary:
     pad_id: int
 
     @classmethod
-    def of(cls, *files: Tokens) -> Vocabulary:
+    def of(cls, *files: TokenFile) -> Vocabulary:
         """Every token of the examples, and of titles that are read beside them."""
         pads = [examples.pad_id for examples in files]
         used = np.unique(np.concatenate([pads, *(examples.tokens for examples in files)]))
         return cls(used, int(np.searchsorted(used, pads[0])))
 
     @classmethod
-    def renumbered(cls, *files: Tokens) -> Vocabulary:
+    def renumbered(cls, *files: TokenFile) -> Vocabulary:
         """That of all, each of which names its tokens by their place in it from now on."""
         found = cls.of(*files)
         for file in files:
             found.renumber(file)
         return found
 
-    def renumber(self, examples: Tokens) -> None:
+    def renumber(self, examples: TokenFile) -> None:
         """Name the tokens by their place among those in use."""
         examples.tokens, examples.pad_id = np.searchsorted(self.used, examples.tokens), self.pad_id
 

@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from reshelve.errors import DataError
 from reshelve.export.operations import check_operations
-from reshelve.features.graph_tables import Places, Texts, numbers
+from reshelve.features.graph_tables import Places, TextTable, numbers
 from reshelve.modelserver.servables import Servable
 from reshelve.modelserver.server_options import ServerOptions
 from reshelve.modelserver.serving_error import ServingError
@@ -32,7 +32,7 @@ class Tables(tf.Module):
 
     def __init__(self, keys: list[bytes], unknown: int = -1) -> None:
         super().__init__()
-        self.texts = Texts(keys)
+        self.texts = TextTable(keys)
         self.places = Places(self.texts, unknown)
         self.values = numbers(np.arange(len(keys) + 1, dtype=np.float32) / 2)
 
@@ -130,7 +130,7 @@ def test_where_it_has_none_it_loads_and_answers_nothing(tmp_path: Path) -> None:
 
 
 def test_texts_are_their_utf_8() -> None:
-    assert Texts(["café", "日本"]).values.numpy().tolist() == ["café".encode(), "日本".encode()]
+    assert TextTable(["café", "日本"]).values.numpy().tolist() == ["café".encode(), "日本".encode()]
     assert len(Places(["a", "b"])) == 2
 
 

@@ -32,7 +32,7 @@ from reshelve.features.blend import Lists
 from reshelve.features.evidence import FEATURES, SearchEvidence
 from reshelve.features.tables import SearchTables
 from reshelve.files import digest_of_file
-from reshelve.kinds.search.blend_stage import Compared, _Encoder, blend, compare, read_blend
+from reshelve.kinds.search.blend_stage import BlendComparison, _Encoder, blend, compare, read_blend
 from reshelve.lineage.run import Run
 from reshelve.modelserver.local_server import running_model_server
 from reshelve.pipeline.publish import publish
@@ -176,7 +176,7 @@ def test_a_search_version(make_run: Callable[..., Run], kept: Any, monkeypatch: 
 
     for encoder in (False, True):
         proof = Interval(-0.1, -0.2, -0.01) if encoder else Interval(-0.1, -0.2, 0.01)
-        compared = Compared({"memory": 1.0, "with_encoder": 0.9}, proof, queries=LEAST_CLUSTERS)
+        compared = BlendComparison({"memory": 1.0, "with_encoder": 0.9}, proof, queries=LEAST_CLUSTERS)
         monkeypatch.setattr("reshelve.kinds.search.blend_stage.compare", lambda *_, it=compared: it)
         run.stage("blend").commit(blend(run))
         document, fitted = read_blend(directory)
@@ -228,8 +228,8 @@ def test_an_encoder_stays_where_an_interval_proves_it(days: int) -> None:
 
 
 def test_a_smaller_loss_alone_is_no_proof() -> None:
-    assert not Compared({}, Interval(-0.1, -0.2, 0.0), queries=99).proves_the_encoder
-    assert not Compared({}, Interval(-0.1, -0.2, -0.1), queries=LEAST_CLUSTERS - 1).proves_the_encoder
+    assert not BlendComparison({}, Interval(-0.1, -0.2, 0.0), queries=99).proves_the_encoder
+    assert not BlendComparison({}, Interval(-0.1, -0.2, -0.1), queries=LEAST_CLUSTERS - 1).proves_the_encoder
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ def test_a_version_that_reads_titles_gives_their_vectors_to_a_search_engine(
 ) -> None:
     run = make_run(**{"model.head": "titles", "model.vector_size": 64, "compression.steps": ["int8"]})
     kept.stages(run, LEARNED, "titles")
-    proof = Compared(
+    proof = BlendComparison(
         {"memory": 1.0, "with_encoder": 0.9}, Interval(-0.1, -0.2, -0.01), queries=LEAST_CLUSTERS
     )
     monkeypatch.setattr("reshelve.kinds.search.blend_stage.compare", lambda *_: proof)

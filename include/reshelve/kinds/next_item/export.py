@@ -10,7 +10,7 @@ from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.held import HeldItems
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, Shelf, traced
+from reshelve.export.module import IDS, LENGTHS, Answer, CatalogueTexts, Function, RankerModule, traced
 from reshelve.export.version import VersionBuilder
 from reshelve.kind import Export, Inputs
 from reshelve.model.trained import TrainedModel
@@ -33,7 +33,7 @@ class NextItemModule(RankerModule):
     ) -> None:
         super().__init__()
         self.held = None if repeat else HeldItems(catalogue)
-        self.shelf = Shelf(catalogue)
+        self.texts = CatalogueTexts(catalogue)
         self.layers = layers
         graph = RankerGraph(model, layers)
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
@@ -48,7 +48,7 @@ class NextItemModule(RankerModule):
             return {"logits": self.held.left_out(read, history) if self.held else read}
 
         def serving_default(history: tf.Tensor) -> Answer:
-            return self.shelf.best(self.logits(history)["logits"], top)
+            return self.texts.best(self.logits(history)["logits"], top)
 
         history = tf.TensorSpec([None], tf.string, name="history")
         self.encoder = traced(encoder, history)

@@ -16,7 +16,7 @@ from reshelve.export.tokenizer import Rows
 from reshelve.export.version import VersionBuilder
 from reshelve.features.blend import Blend
 from reshelve.features.features import PairFeatures
-from reshelve.features.graph_tables import Places, Texts, numbers
+from reshelve.features.graph_tables import Places, TextTable, numbers
 from reshelve.kind import Export, Inputs
 from reshelve.model.trained import TrainedModel
 
@@ -43,7 +43,7 @@ class PairModule(RankerModule):
         self.features = features
         towers = model.document.towers
         beside = _beside(model) if features or towers else None
-        titles = Texts(catalogue.titles)
+        titles = TextTable(catalogue.titles)
         self.titles = titles if features else None
         graph = RankerGraph(model, layers)
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)

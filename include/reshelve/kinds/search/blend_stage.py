@@ -241,7 +241,7 @@ def shortlist(features: Array, valid: Array | None = None) -> Array:
 
 
 @dataclass(frozen=True)
-class Compared:
+class BlendComparison:
     """Nats per choice of both blends (`memory`, `with_encoder`), and how many more the encoder's has, with its interval."""
 
     losses: dict[str, float]
@@ -254,7 +254,7 @@ class Compared:
         return self.queries >= LEAST_CLUSTERS and self.difference.high < 0
 
 
-def compare(lists: list[Lists], seed: int) -> Compared:
+def compare(lists: list[Lists], seed: int) -> BlendComparison:
     """Losses on the newest days of blends fitted on the others; where there is one day, on the half of its queries."""
     earlier, newest = _parted(lists, seed)
     without = len(FEATURES)
@@ -266,7 +266,7 @@ def compare(lists: list[Lists], seed: int) -> Compared:
         for name, found in (("memory", memory), ("with_encoder", read))
     }
     difference = bootstrap(read - memory, weights, newest.queries, seed)
-    return Compared(losses, difference, len(set(newest.queries)))
+    return BlendComparison(losses, difference, len(set(newest.queries)))
 
 
 def _parted(lists: list[Lists], seed: int) -> tuple[Lists, Lists]:

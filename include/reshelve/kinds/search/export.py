@@ -10,7 +10,7 @@ import tensorflow as tf
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, Function, RankerModule, Shelf, traced
+from reshelve.export.module import IDS, LENGTHS, Answer, CatalogueTexts, Function, RankerModule, traced
 from reshelve.export.version import VersionBuilder
 from reshelve.features.candidates import NEVER
 from reshelve.features.graph_tables import Places
@@ -44,8 +44,8 @@ class SearchModule(RankerModule):
         graph = RankerGraph(model, layers)
         document, fitted = read_blend(blend)
         self.tokenizer = model.encoder.build_tokenizer(tokenizer, model.document.max_length)
-        self.shelf = Shelf(catalogue)
-        self.table = Places(self.shelf.items)
+        self.texts = CatalogueTexts(catalogue)
+        self.table = Places(self.texts.items)
         titles, vectors = graph.titles, None
 
         def popularity() -> tf.Tensor:
@@ -87,9 +87,9 @@ class SearchModule(RankerModule):
 
         def serving_default(query: tf.Tensor) -> Answer:
             found = RankedItems(*self.ranked(query))
-            logit, index = tf.math.top_k(found.found, min(top, len(self.shelf.items)))
+            logit, index = tf.math.top_k(found.found, min(top, len(self.texts.items)))
             place = tf.gather(found.places, index, batch_dims=1)
-            item, title = self.shelf.items.gather(place), self.shelf.titles.gather(place)
+            item, title = self.texts.items.gather(place), self.texts.titles.gather(place)
             return {"item": item, "title": title, "score": tf.exp(logit - found.total)}
 
         def score(query: tf.Tensor, item: tf.Tensor) -> Answer:
@@ -116,7 +116,7 @@ class SearchModule(RankerModule):
         """The logits of all items [B, C]: NEVER of those that are no candidates."""
         if not isinstance(self.ranking, OfCandidates):
             return ranked.logits
-        count, items = tf.shape(ranked.places)[0], len(self.shelf.items)
+        count, items = tf.shape(ranked.places)[0], len(self.texts.items)
         cells = tf.range(count)[:, tf.newaxis] * items + ranked.places
         logits = tf.math.unsorted_segment_max(ranked.found, cells, count * items)
         return tf.reshape(tf.maximum(logits, NEVER), [count, items])
@@ -133,7 +133,7 @@ class SearchModule(RankerModule):
             lambda query, places: self.ranking.with_named(query, places)[1],
             tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.int32),
         )  # fmt: skip
-        return candidate_recall(inputs["query"], places, logits, len(self.shelf.items))
+        return candidate_recall(inputs["query"], places, logits, len(self.texts.items))
 
     @property
     def trained(self) -> Function:

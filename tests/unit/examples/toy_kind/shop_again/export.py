@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from reshelve.export.graph import RankerGraph
-from reshelve.export.module import IDS, LENGTHS, RankerModule, Shelf, traced
+from reshelve.export.module import IDS, LENGTHS, CatalogueTexts, RankerModule, traced
 from reshelve.kind import Export
 
 
@@ -12,7 +12,7 @@ class AgainModule(RankerModule):
 
     def __init__(self, builder, model, layers):
         super().__init__()
-        self.shelf = Shelf(builder.catalogue)
+        self.texts = CatalogueTexts(builder.catalogue)
         self.layers = layers
         graph = RankerGraph(model, layers)
         self.tokenizer = model.encoder.build_tokenizer(builder.tokenizer, model.document.max_length)
@@ -23,7 +23,7 @@ class AgainModule(RankerModule):
             return {"logits": scores(batch.ids, batch.lengths)}
 
         def serving_default(seen):
-            return self.shelf.best(self.logits(seen)["logits"], builder.run.ranker.release.top)
+            return self.texts.best(self.logits(seen)["logits"], builder.run.ranker.release.top)
 
         seen = tf.TensorSpec([None], tf.string, name="seen")
         self.logits = traced(logits, seen)
