@@ -128,3 +128,11 @@ def test_what_was_measured_to_work_is_not_refused(small_base: Path) -> None:
     found = sized("next_item", 1_000_000, next_item, small_base / "tokenizer.json")
     assert found.most < 0.1 * MOST_BYTES and found.items == 0
     assert 3.0e9 < found.version < 3.4e9 and found.served < found.version / 3
+
+
+def test_titles_too_many_to_number_their_n_grams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reshelve.kinds.search.size.MOST_POSTINGS", 50)
+    with pytest.raises(ConfigurationError, match="the titles of 2 products have [0-9]+ n-grams") as refused:
+        of_texts(["1", "2"], ["", ""], ["red paper lantern", "garden gnome"], [], narrowed=False)
+    assert "data.catalogue_days" in refused.value.detail
+    of_texts(["1", "2"], ["", ""], ["red", "gnome"], [], narrowed=False)

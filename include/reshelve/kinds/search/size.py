@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import sparse
 
+from reshelve.errors import ConfigurationError
 from reshelve.examples.window import stream
 from reshelve.examples.workspace import Workspace
 from reshelve.features.candidates import SAID_ITEMS, narrows
 from reshelve.features.grams import MOST_KEYS, cut, tells
 from reshelve.model.graph_size import INT, GraphTables, texts_bytes
 
+MOST_POSTINGS = 2**31 - 1  # their places are numbered by 32 bits
 _CODE_POINTS = 1_250_000  # of `features.text.letters`
 _TITLE, _CHOSEN, _SAYS, _ALIKE = (
     INT * (1 + weights) for weights in (0, 4, 2, 1)
@@ -53,20 +55,30 @@ def of_texts(
 ) -> GraphTables:  # fmt: skip
     """`shown`: the titles of answers; `titles`: what is read of them; `chosen`: query and place of an item, each pair once.
 
-    `narrowed`: whether the version answers from candidates.
+    `narrowed`: whether the version answers from candidates. Raises ConfigurationError where titles are too many to number
+    their n-grams.
     """
     known: set[str] = set()
-    postings = 0
+    postings = twice = 0
     for title in titles:
         found = cut(title)[1]
         postings += len(found)
         if narrowed:  # candidates are looked for from the other side, too
-            postings += sum(tells(gram) for gram in found)
+            twice += sum(tells(gram) for gram in found)
         known |= found
+    if postings > MOST_POSTINGS:
+        raise ConfigurationError(
+            f"the titles of {len(items):,} products have {postings:,} n-grams, and a table of them may have {MOST_POSTINGS:,}",
+            "expected fewer products (data.catalogue_days, data.exclude) or shorter titles",
+        )
     grams = {gram: number for number, gram in enumerate(known)}
     in_titles = _grams_bytes(grams)
     of_catalogue = (
-        2 * texts_bytes(items) + texts_bytes(shown) + _ITEM * len(items) + _TITLE * postings + in_titles
+        2 * texts_bytes(items)
+        + texts_bytes(shown)
+        + _ITEM * len(items)
+        + _TITLE * (postings + twice)
+        + in_titles
     )
     remembered = _remembered(grams, len(items), chosen, narrowed) - in_titles
     return GraphTables(of_catalogue + _CODE_POINTS, remembered)
