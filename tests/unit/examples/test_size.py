@@ -132,7 +132,7 @@ def test_what_was_measured_to_work_is_not_refused(small_base: Path) -> None:
 
 def test_titles_too_many_to_number_their_n_grams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reshelve.kinds.search.size.MOST_POSTINGS", 50)
-    with pytest.raises(ConfigurationError, match="the titles of 2 products have [0-9]+ n-grams") as refused:
+    with pytest.raises(ConfigurationError, match=r"the titles of 2 products have [0-9]+ n-grams") as refused:
         of_texts(["1", "2"], ["", ""], ["red paper lantern", "garden gnome"], [], narrowed=False)
     assert "data.catalogue_days" in refused.value.detail
     of_texts(["1", "2"], ["", ""], ["red", "gnome"], [], narrowed=False)
