@@ -24,8 +24,6 @@ from reshelve.features.tables import HALF_LIVES, PRIOR_AGE, SearchTables
 
 # Of the candidates, in sixteenths; what a source does not fill is left empty.
 _PARTS = {"own": 2, "near": 2, "said": 3, "bm25": 2, "covered": 2, "cosine": 3, "popular": 1, "sample": 1}
-_FREQUENT = 100  # an n-gram in more than one of so many titles tells too little for its length
-_LEAST_FREQUENT = 1000  # titles
 SAID_ITEMS = 64  # of an n-gram: those of which it says most
 _TIE = 1e-3  # of the log popularity, among titles that the words fit equally
 _POPULAR = 0.05  # of the log popularity, among titles that hold as many of the words
@@ -128,8 +126,7 @@ class CandidateEvidence(tf.Module):
 def _telling(tables: SearchTables) -> Postings:
     """gram → items, of words and of the n-grams that few titles share."""
     titles = tables.titles
-    often = np.bincount(titles.columns, minlength=titles.width)
-    is_word = tables.gram[:, 5] > 0
-    telling = np.fromiter(map(tells, tables.grams), bool, len(tables.grams))
-    few = often <= max(_LEAST_FREQUENT, len(tables.popularity) // _FREQUENT)
-    return titles.only(is_word | telling & few).transposed()
+    often = np.bincount(titles.columns, minlength=titles.width).tolist()
+    items = len(tables.popularity)
+    telling = (tells(gram, n, items) for gram, n in zip(tables.grams, often, strict=True))
+    return titles.only(np.fromiter(telling, bool, titles.width)).transposed()

@@ -8,6 +8,10 @@ import unicodedata
 GRAMS = (2, 3, 4, 5)
 LONGEST = 200  # characters of a text that are read: bounds the work that one request can cause
 MOST_KEYS = 50_000  # distinct queries kept, the most asked first: bounds a version's size
+_FEW, _ONE_OF = (
+    1000,
+    100,
+)  # titles; more, or more than one of so many, tell too little for what it costs to read them
 APOSTROPHES = frozenset("'’`´")
 
 _GONE = str.maketrans("", "", "".join(APOSTROPHES))
@@ -15,9 +19,12 @@ _WORD = re.compile(r"[^\W\d_]+|\d+")
 _PLURAL = re.compile(r"^(..+[^s])s$")
 
 
-def tells(gram: str) -> bool:
-    """Whether titles are looked for by this n-gram: a word, or not the longest. Who shares a longer one shares those in it."""
-    return gram.startswith("w:") or len(gram) < GRAMS[-1]
+def tells(gram: str, titles: int, of: int) -> bool:
+    """Whether candidates are looked for by an n-gram that so many `titles` have `of` all.
+
+    A word always; else none of the longest, since who shares it shares those in it, and none that many titles have.
+    """
+    return gram.startswith("w:") or (len(gram) < GRAMS[-1] and titles <= max(_FEW, of // _ONE_OF))
 
 
 def cut(text: str) -> tuple[str, set[str]]:

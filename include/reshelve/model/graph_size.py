@@ -29,12 +29,13 @@ _CODE_POINTS = 330_000
 class GraphTables:
     """Bytes that a version holds beside its model. `catalogue`: by its items and their titles. `remembered`: at most, by what was asked.
 
-    `in_graph`: they are constants of the graph, not variables.
+    `in_graph`: they are constants of the graph, not variables. `constants`: of the graph, whatever the catalogue is.
     """
 
     catalogue: int
     remembered: int = 0
     in_graph: bool = False
+    constants: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class GraphSize:
     def of(cls, form: ModelForm, tokenizer: Path, tables: GraphTables, precision: str = FLOAT) -> GraphSize:
         """`form` with the catalogue's size; `tokenizer` is the base's tokenizer.json."""
         vocabulary = vocabulary_bytes(tokenizer)
-        fixed = vocabulary + _CODE_POINTS + _OPERATIONS
+        fixed = vocabulary + _CODE_POINTS + _OPERATIONS + tables.constants
         catalogue = tables.catalogue if tables.in_graph else 0
         held = tables.catalogue + tables.remembered
         hidden = form.model_copy(update={"items": 0})

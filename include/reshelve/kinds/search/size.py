@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -58,20 +59,18 @@ def of_texts(
     `narrowed`: whether the version answers from candidates. Raises ConfigurationError where titles are too many to number
     their n-grams.
     """
-    known: set[str] = set()
-    postings = twice = 0
+    often: Counter[str] = Counter()
     for title in titles:
-        found = cut(title)[1]
-        postings += len(found)
-        if narrowed:  # candidates are looked for from the other side, too
-            twice += sum(tells(gram) for gram in found)
-        known |= found
+        often.update(cut(title)[1])
+    postings = often.total()
+    # Candidates are looked for from the other side, too.
+    twice = sum(n for gram, n in often.items() if tells(gram, n, len(items))) if narrowed else 0
     if postings > MOST_POSTINGS:
         raise ConfigurationError(
             f"the titles of {len(items):,} products have {postings:,} n-grams, and a table of them may have {MOST_POSTINGS:,}",
             "expected fewer products (data.catalogue_days, data.exclude) or shorter titles",
         )
-    grams = {gram: number for number, gram in enumerate(known)}
+    grams = {gram: number for number, gram in enumerate(often)}
     in_titles = _grams_bytes(grams)
     of_catalogue = (
         2 * texts_bytes(items)
@@ -81,7 +80,7 @@ def of_texts(
         + in_titles
     )
     remembered = _remembered(grams, len(items), chosen, narrowed) - in_titles
-    return GraphTables(of_catalogue + _CODE_POINTS, remembered)
+    return GraphTables(of_catalogue, remembered, constants=_CODE_POINTS)
 
 
 def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]], narrowed: bool) -> int:
