@@ -68,7 +68,7 @@ def _champion(run: Run, fetch: bool) -> dict[str, Any]:
 STAGES = (
     Stage(
         name="examples", result=results.ExamplesResult, needs=(), found=_partitions,
-        reads=("data", "examples", "model.base", "model.max_length", "training.seed", "gates.max_queries", "compression.steps", "remember"),
+        reads=("data", "examples", "model.base", "model.max_length", "training.seed", "gates.max_queries", "compression.steps", "release.candidates", "remember"),
         code=(
             "clickstream", "examples", "features", "model", "notation", "raw.parsed", "raw.statements", "statistics.interval",
             "statistics.normal", "statistics.order", "statistics.rates", "statistics.stability", "validation",
@@ -81,8 +81,8 @@ STAGES = (
         # Of packaging and judging it runs a few files, to time a trial: what else changes there tunes nothing again.
         code=(
             "compression.calibration", "compression.context", "compression.measure", "compression.rounding", "config.tuning",
-            "export.batches", "export.candidate", "export.encoders", "export.graph", "export.layers", "export.precisions",
-            "export.tokenizer", "features", "model", "statistics.correlation", "statistics.interval", "statistics.normal",
+            "examples.tokens", "export.batches", "export.candidate", "export.encoders", "export.graph", "export.layers",
+            "export.precisions", "export.titles", "export.tokenizer", "features", "model", "statistics.correlation", "statistics.interval", "statistics.normal",
             "training", "tuning",
         ),
         work=("tuning.tune", "training.worker", "training.horovodrun"), facets=("learning", "requests"),
@@ -90,15 +90,15 @@ STAGES = (
     Stage(
         name="train", result=results.TrainResult, needs=("examples", "tune"), found=_start,
         reads=("training", "model", "data.split", "examples.features"),
-        code=("features", "model", "statistics.interval", "statistics.normal", "training"),
+        code=("examples.tokens", "features", "model", "statistics.interval", "statistics.normal", "training"),
         work=("training.launch", "training.worker", "training.horovodrun"), facets=("learning",),
     ),
     Stage(
         name="blend", result=results.BlendResult, needs=("examples", "train"),
-        reads=("data.events", "remember", "training.seed"),
+        reads=("data.events", "release.candidates", "release.top", "remember", "training.seed"),
         code=(
             "clickstream", "examples", "export", "features", "kinds.search.blend_stage", "kinds.search.past_searches", "model",
-            "statistics.noisy_counts", "statistics.order", "training",
+            "statistics.bootstrap", "statistics.interval", "statistics.noisy_counts", "statistics.order", "training",
         ),
         work=("kinds.search.blend_stage",),
     ),
@@ -120,8 +120,8 @@ STAGES = (
         reads=("data.events", "examples", "release.candidates", "release.max_rows", "release.top", "remember", "training.seed"),
         code=(
             "clickstream", "examples", "export", "features", "model", "protocol.allowed_operations", "protocol.graph_check",
-            "protocol.messages", "protocol.saved_model_check", "statistics.correlation", "statistics.noisy_counts", "statistics.order",
-            "training",
+            "protocol.messages", "protocol.saved_model_check", "statistics.bootstrap", "statistics.correlation", "statistics.interval",
+            "statistics.noisy_counts", "statistics.order", "training",
         ),
         work=("export.package",), facets=("export", "requests"),
     ),

@@ -186,7 +186,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("gates.slice_tolerance", 0.33, {"gate"}),
     ("gates.champion_tolerance", 0.02, {"gate"}),
     ("gates.max_queries", 997, ALL),
-    ("release.top", 7, {"compress", "package", "gate"}),
+    ("release.top", 7, AFTER_TRAIN),
     ("compression.min_agreement", 0.93, ALL - {"examples"}),
     ("training.epochs", 0.77, ALL - {"examples"}),
     ("tuning.trials", 3, ALL - {"examples"}),
@@ -216,7 +216,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("kinds/search/requests.py", None, ALL - {"examples"}),
     ("kinds/search/blend_stage.py", None, AFTER_TRAIN),
     ("kinds/query_evaluation.py", None, {"compress", "package", "gate"}),
-    ("statistics/bootstrap.py", None, {"compress", "package", "gate"}),
+    ("statistics/bootstrap.py", None, AFTER_TRAIN),
     ("clickstream/events.py", None, ALL),
 ]  # fmt: skip
 

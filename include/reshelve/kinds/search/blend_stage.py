@@ -20,7 +20,6 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import sparse
 
-from reshelve.config.rollout import Release
 from reshelve.errors import DataError
 from reshelve.examples.catalogue import Catalogue
 from reshelve.examples.sampling import stable_hash
@@ -125,10 +124,11 @@ def past_questions(run: Run, train: Path | None = None) -> PastQuestions:
     if not days:
         raise DataError("the validation days hold no search", "expected label events with a query")
     reader = None if train is None else _Encoder(train)
+    candidates, least = run.ranker.release.candidates, run.ranker.release.top
     lists = []
     for day in counted(days, log, "asking the validation days", "days"):
         age = (days[-1].day - day.day).days
-        lists.append(_lists(memory, day, reader, 2.0 ** (-age / _HALF_LIFE), run.ranker.release))
+        lists.append(_lists(memory, day, reader, 2.0 ** (-age / _HALF_LIFE), candidates, least))
     log.info("asked", days=len(days), queries=sum(len(day.queries) for day in days))
     _require_choices(Lists.joined(lists), days)
     return PastQuestions(memory, [day.day for day in days], lists)
@@ -177,9 +177,9 @@ def _days(corpus: Corpus, days: list[date], run: Run) -> list[_Day]:
 
 
 def _lists(
-    memory: SearchMemory, day: _Day, reader: _Encoder | None, weight: float, release: Release
+    memory: SearchMemory, day: _Day, reader: _Encoder | None, weight: float, candidates: int, least: int
 ) -> Lists:
-    look = _looker(memory.tables(day.day), release)
+    look = _looker(memory.tables(day.day), candidates, least)
     features, chosen = [], []
     for start in range(0, len(day.queries), look.step):
         queries = day.queries[start : start + look.step]
@@ -205,11 +205,11 @@ class _Looker:
     at: Callable[[list[str]], tuple[Array, Array, Array]]
 
 
-def _looker(tables: SearchTables, release: Release) -> _Looker:
+def _looker(tables: SearchTables, most: int, least: int) -> _Looker:
     """All items of a small catalogue, the candidates of a large one: as the version will."""
     items = len(tables.popularity)
-    if narrows(items, release.candidates):
-        named = CandidateEvidence(tables, release.candidates, release.top)
+    if narrows(items, most):
+        named = CandidateEvidence(tables, most, least)
 
         def candidates(queries: list[str]) -> tuple[Array, Array, Array]:
             found, features = named.features(tf.constant(queries))
