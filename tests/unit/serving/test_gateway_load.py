@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import statistics
 import subprocess
 import sys
@@ -36,7 +37,12 @@ class Others:
         connection, end, taken = self.shop.connect(), time.monotonic() + seconds, []
         while time.monotonic() < end:
             begun = time.perf_counter()
-            self.statuses.add(self.shop.ask(connection=connection)[0])
+            try:
+                self.statuses.add(self.shop.ask(connection=connection)[0])
+            except ssl.SSLEOFError:  # it reads a new token now, and closes the connections that it kept
+                connection.close()
+                connection = self.shop.connect()
+                continue
             taken.append(time.perf_counter() - begun)
         connection.close()
         return taken
