@@ -15,6 +15,7 @@ from reshelve.features.candidates import SAID_ITEMS, narrows
 from reshelve.features.grams import MOST_KEYS, cut, tells
 from reshelve.model.graph_size import INT, GraphTables, texts_bytes
 
+_OPERATIONS, _OF_CANDIDATES = 250_000, 400_000  # more than those of other kinds
 MOST_POSTINGS = 2**31 - 1  # their places are numbered by 32 bits
 _CODE_POINTS = 1_250_000  # of `features.text.letters`
 _TITLE, _CHOSEN, _SAYS, _ALIKE = (
@@ -80,7 +81,8 @@ def of_texts(
         + in_titles
     )
     remembered = _remembered(grams, len(items), chosen, narrowed) - in_titles
-    return GraphTables(of_catalogue, remembered, constants=_CODE_POINTS)
+    operations = _OPERATIONS + (_OF_CANDIDATES if narrowed else 0)
+    return GraphTables(of_catalogue, remembered, constants=_CODE_POINTS + operations)
 
 
 def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, int]], narrowed: bool) -> int:
