@@ -89,7 +89,7 @@ def package(run: Run) -> dict[str, Any]:
         "max_logit_difference": difference,
         "latency_ms": _latency(served, kind.requests, questions),
         "precision": shipped.precision.name,
-        "candidates": module.candidates_found(request(kept, len(kept))),
+        "candidates": module.candidates_found(request(questions, len(questions))),
         "signature": _described(module.signatures),
     }
     shutil.rmtree(stage / "version", ignore_errors=True)

@@ -1,10 +1,10 @@
-"""Which items of a large catalogue are looked at for a query: TensorFlow alone, at a cost that does not follow the catalogue.
+"""Which items of a large catalogue are looked at for a query: TensorFlow alone.
 
 From behaviour: what was chosen under the very query, under those spelled alike, and what its n-grams say. From text: titles
 with its words, by BM25 and by how many of them they hold, and titles spelled alike, by the n-grams that are not in a large
-part of all titles. And what is popular. Then an even sample of the whole catalogue:
-it says how likely all those together are that nobody looks at, so that a score stays a share of the whole catalogue
-however many candidates there are (importance sampling: Bengio and Senécal, Quick Training of Probabilistic Neural Nets by
+part of all titles; this alone sums over all items, a number each. And what is popular. Then an even sample of the whole
+catalogue: it says how likely all those together are that nobody looks at, so that a score stays a share of the whole
+catalogue however many candidates there are (importance sampling: Bengio and Senécal, Quick Training of Probabilistic Neural Nets by
 Importance Sampling, 2003).
 """
 
@@ -49,7 +49,7 @@ class Candidates(NamedTuple):
 
 
 class CandidateSearch(tf.Module):
-    """`search`: what was asked → Candidates. `most`: N, at least 16; `least`: so many are always there."""
+    """`search`: what was asked → Candidates. `most`: about N, at least 16; `least`: so many are always there, and N is the larger for them."""
 
     def __init__(self, tables: SearchTables, most: int, least: int = 1, seed: int = 0) -> None:
         super().__init__()
