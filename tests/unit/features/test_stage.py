@@ -200,9 +200,8 @@ def test_a_version_that_answers_from_candidates(
     kept.stages(run, {**LEARNED, "blend": blend, "compress": compress})
     packaged = package(run)
     assert packaged["candidates"] == {
-        "recall@10": 1.0, "recall@100": 1.0, "questions": packaged["candidates"]["questions"], "items": len(TITLES)
+        "recall@10": 1.0, "recall@100": 1.0, "questions": len(CHOSEN), "items": len(TITLES)
     }  # fmt: skip
-    assert packaged["candidates"]["questions"] > 3
     assert_answers_well(run, encoder=False)
 
 
