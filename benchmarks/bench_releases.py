@@ -14,7 +14,6 @@ import http.client
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +34,7 @@ from reshelve.monitoring import observations
 from reshelve.monitoring.observations import Observation, VersionRole, VersionTraffic
 from reshelve.platform import airflow, seaweedfs
 from reshelve.platform.configuration import Machine, Ports
-from reshelve.processes import end_with, free_port, port_is_open, start, stop_group, wait_until
+from reshelve.processes import end_with, free_port, port_is_open, start, stop_children, wait_until
 from reshelve.protocol.reports import Report, Serving, write_report
 from reshelve.settings import settings
 from reshelve.store import keys, roles
@@ -176,14 +175,11 @@ def seed(store: ObjectStore, versions: list[int], entries: int) -> float:
     return time.monotonic() - began
 
 
-def serve(machine: Machine, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Airflow's API server, once it answers."""
+def serve(machine: Machine, environment: dict[str, str]) -> None:
+    """Start Airflow's API server; returns once it answers."""
     airflow.prepare(machine, environment)
-    process = start(
-        airflow.process_command("api-server"), machine.logs / "api-server", env=environment, cwd=Path.cwd()
-    )
+    start(airflow.process_command("api-server"), machine.logs / "api-server", env=environment, cwd=Path.cwd())
     wait_until(lambda: port_is_open(machine.ports.airflow_port), 240, "Airflow's API server")
-    return process
 
 
 class Viewer:
@@ -234,7 +230,6 @@ def main() -> int:
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=30)
     asked = parser.parse_args()
-    started = []
     with tempfile.TemporaryDirectory(prefix="bench-releases-") as folder:
         machine = Machine(Path(folder), Ports(**{name: free_port() for name in Ports.model_fields}))
         environment = {
@@ -245,17 +240,14 @@ def main() -> int:
         os.environ.update({name: value for name, value in environment.items() if name != "PATH"})
         settings.cache_clear()
         try:
-            started.append(
-                seaweedfs.start_seaweedfs(machine.store, machine.ports.s3_port, machine.logs / "s3")
-            )
+            seaweedfs.start_seaweedfs(machine.store, machine.ports.s3_port, machine.logs / "s3")
             keys.make(if_missing=True)
             store, versions = ObjectStore("reshelve"), numbers(asked.versions)
             seconds = seed(store, versions, asked.entries)
-            started.append(serve(machine, environment))
+            serve(machine, environment)
             found = list(measure(Viewer(machine), asked.rounds, versions, asked.entries))
         finally:
-            for process in reversed(started):
-                stop_group(process.pid)
+            stop_children()
     for line in found:
         times = "  ".join(f"{name} {line[name]:6.0f}" for name in ("first", "median", "max") if name in line)
         print(f"{line['page']:<13} {times} ms")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reshelve.platform import seaweedfs
-from reshelve.processes import free_port, stop_group
+from reshelve.processes import free_port, stop_children
 from reshelve.settings import settings
 from reshelve.store import keys
 from reshelve.store.objects import object_store
@@ -28,14 +28,14 @@ def own_store(home: str | None, bucket: str) -> Iterator[Path]:
         directory = Path(home or scratch).resolve()
         directory.mkdir(parents=True, exist_ok=True)
         port = free_port()
-        process = seaweedfs.start_seaweedfs(directory / "store", port, directory / "store.log")
-        os.environ |= seaweedfs.environment(port, seaweedfs.credentials(directory / "store"))
         os.environ |= {"RESHELVE_HOME": str(directory / "home"), "RESHELVE_BUCKET": bucket}
-        settings.cache_clear()
-        object_store.cache_clear()
         try:
+            seaweedfs.start_seaweedfs(directory / "store", port, directory / "store.log")
+            os.environ |= seaweedfs.environment(port, seaweedfs.credentials(directory / "store"))
+            settings.cache_clear()
+            object_store.cache_clear()
             keys.make(if_missing=True)  # nothing unsigned is loaded, by a benchmark either
             object_store().create_bucket()
             yield directory
         finally:
-            stop_group(process.pid)
+            stop_children()  # a signal that came while the store was made left nobody who knows its id

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from reshelve import guard
 from reshelve.errors import EXIT_TRY_AGAIN, AlreadyRunningError, TryAgainError
 from reshelve.files import OTHERS, take_lock
@@ -124,7 +126,7 @@ def start(
     environment; without `inherit` it is all that the new one has.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", opener=_of_owner) as output:
+    with open(log, "ab", opener=_of_owner) as output, _signals_later():
         process = subprocess.Popen(
             list(command) if keep else guarded(command),
             stdin=subprocess.DEVNULL,
@@ -135,9 +137,29 @@ def start(
             start_new_session=True,
             umask=OTHERS,
         )
-    if keep:
-        keep(process)
+        if keep:
+            keep(process)
     return process
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back while the block runs: between a process and the note of it, one would be an orphan."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+    for number in heard:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def _of_owner(path: str, flags: int) -> int:
@@ -156,6 +178,12 @@ def stop_group(pid: int, grace_seconds: float = 10) -> None:
             if not _group_lives(pid):
                 return
             time.sleep(0.05)
+
+
+def stop_children() -> None:
+    """Stop every process that this one started, each with its group, before what they write to is removed."""
+    for child in psutil.Process().children():
+        stop_group(child.pid)
 
 
 def _group_lives(group: int) -> bool:

@@ -81,6 +81,30 @@ def in_benchmarks(script: str, place: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_store_whose_making_is_interrupted_ends_before_it_is_thrown_away(tmp_path: Path) -> None:
+    """The signal comes before anybody knows the process of the store, which writes until it ends."""
+    told = in_benchmarks(
+        "import os, signal, subprocess, tempfile\n"
+        "import psutil\n"
+        "from own_store import own_store\n"
+        "class Interrupted(subprocess.Popen):\n"
+        "    def __init__(self, command, **kwargs):\n"
+        "        super().__init__(command, **kwargs)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "class Scratch(tempfile.TemporaryDirectory):\n"
+        "    def __exit__(self, *raised):\n"
+        "        print('at work:', sum(one.status() != 'zombie' for one in psutil.Process().children()))\n"
+        "        super().__exit__(*raised)\n"
+        "subprocess.Popen, tempfile.TemporaryDirectory = Interrupted, Scratch\n"
+        "with own_store(None, 'bench'):\n"
+        "    pass\n",
+        tmp_path,
+    )
+    assert told.returncode == 143, told.stderr[-2000:]
+    assert told.stdout.splitlines()[-1] == "at work: 0"
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_benchmark_publishes_is_signed_and_can_be_read(tmp_path: Path) -> None:
     told = in_benchmarks(
         "from own_store import own_store\n"

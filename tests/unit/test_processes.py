@@ -155,6 +155,38 @@ def test_a_service_outlives_who_started_it(tmp_path: Path, monkeypatch: pytest.M
             process.kill()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_a_process_is_made_leaves_no_orphan(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """It takes effect once somebody knows of the process."""
+    script = """if True:
+        import os, pathlib, signal, subprocess, sys
+        from reshelve import processes
+
+        class Interrupted(subprocess.Popen):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                os.kill(os.getpid(), int(sys.argv[2]))
+
+        known = pathlib.Path(sys.argv[1])
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        subprocess.Popen = Interrupted
+        try:
+            processes.start(["sleep", "300"], known.with_name("log"), keep=lambda one: known.write_text(str(one.pid)))
+        except (KeyboardInterrupt, SystemExit) as interrupted:
+            sys.exit(f"{type(interrupted).__name__} with {known.exists()}")
+        """
+    known = tmp_path / "known"
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(known), str(int(number))],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    interrupted = "KeyboardInterrupt" if number is signal.SIGINT else "SystemExit"
+    assert told.stderr.strip() == f"{interrupted} with True"
+    stop_group(int(known.read_text()))
+
+
 def test_what_ended_leaves_no_watcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAMILY", str(tmp_path))
     done = subprocess.run(
