@@ -49,7 +49,13 @@ def test_a_benchmark_that_is_stopped_leaves_nothing(
     environment = {**os.environ, "TMPDIR": mark}
     script = [sys.executable, str(PROJECT / "benchmarks" / command[0]), *command[1:]]
     benchmark = subprocess.Popen(
-        script, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        script,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # tests behind a shell's `&` ignore it
     )
     try:
         wait_until(
