@@ -48,9 +48,13 @@ def test_whatever_is_written_is_in_the_list_and_what_tells_of_people_is_said_to(
             path = files.get(name, home / "looked-at.parquet")
             if name not in files:
                 run.store.download_file(name, path)
-            said = "ids, queries, histories" if held is WORK else held.personal  # as the run's files in the bucket
+            said = (
+                "ids, queries, histories" if held is WORK else held.personal
+            )  # as the run's files in the bucket
             for column in TELL.keys() & set(pq.read_schema(path).names):
-                assert re.search(TELL[column], said), f"{name}: {held.where} does not say that there is a {column}"
+                assert re.search(TELL[column], said), (
+                    f"{name}: {held.where} does not say that there is a {column}"
+                )
 
 
 @pytest.mark.parametrize("places", [BUCKET, HOME], ids=["bucket", "home"])
