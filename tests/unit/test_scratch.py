@@ -87,3 +87,15 @@ def test_a_database_in_memory_writes_nothing_where_it_happens_to_run(
                 "CREATE TABLE a AS SELECT md5(CAST(range AS VARCHAR)) AS b FROM range(4000000) ORDER BY b"
             )
         assert not list(tmp_path.glob("*.spill"))
+
+
+def test_every_database_is_opened_in_the_one_way() -> None:
+    """Which bounds its memory, and takes no secret, extension or variable from whoever opens it."""
+    opened = {
+        file
+        for file, name, call in calls()
+        if name == "connect"
+        and isinstance(call.func, ast.Attribute)
+        and ast.unparse(call.func) == "duckdb.connect"
+    }
+    assert opened == {"clickstream/database.py"}

@@ -116,3 +116,15 @@ def test_wherever_it_stands_a_function_that_is_not_allowed_is_seen(
         sql = place.replace("{}('x')", f"({sql})") if "{}('x')" in place else sql
     with connect() as db, pytest.raises(StatementError):
         allow_expression(db, sql.replace("{{", "{").replace("}}", "}"))
+
+
+def test_a_database_takes_nothing_from_whoever_opens_it(db: duckdb.DuckDBPyConnection) -> None:
+    """No table of a variable of ours, no secret that a person keeps for work of their own, no extension unasked."""
+    a_variable = [{"a": 1}]
+    assert a_variable
+    with pytest.raises(duckdb.CatalogException, match="a_variable does not exist"):
+        db.execute("SELECT * FROM a_variable")
+    for name in (
+        "allow_persistent_secrets", "autoinstall_known_extensions", "autoload_known_extensions", "python_enable_replacements"
+    ):  # fmt: skip
+        assert db.execute(f"SELECT current_setting('{name}')").fetchone() == (False,), name

@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,16 +23,16 @@ PATIENCE = 25.0  # seconds: ten of the gateway's and a busy machine; nginx's own
 def until_it_is_closed(shop: Shop, begun: bytes) -> float:
     """Seconds until the gateway ends a connection on which no more comes. Raises TimeoutError where it does not."""
     trusted = ssl.create_default_context(cafile=str(shop.home / "gateway" / "certificate.pem"))
-    with socket.create_connection(("localhost", shop.port), timeout=PATIENCE) as plain:
-        with trusted.wrap_socket(plain, server_hostname="localhost") as connection:
-            connection.sendall(begun)
-            since = time.monotonic()
-            try:
-                while connection.recv(4096):
-                    pass
-            except (ConnectionResetError, ssl.SSLEOFError):
-                pass
-            return time.monotonic() - since
+    with (
+        socket.create_connection(("localhost", shop.port), timeout=PATIENCE) as plain,
+        trusted.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        connection.sendall(begun)
+        since = time.monotonic()
+        with suppress(ConnectionResetError, ssl.SSLEOFError):
+            while connection.recv(4096):
+                continue
+        return time.monotonic() - since
 
 
 def test_who_sends_half_a_request_is_let_go(shop: Shop) -> None:
