@@ -15,6 +15,7 @@ import pytest
 from tests.deployed import put_version
 
 from reshelve.clickstream.events import EVENT_SCHEMA
+from reshelve.clickstream.privacy import pseudonym, pseudonym_keys
 from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError
 from reshelve.landing.land import land
@@ -206,3 +207,20 @@ def test_a_folder_of_the_bucket_leads_nowhere_on_this_machine(
     assert rankers_of(store, "shop") == ["shop"]
     forget("shop", ["anna"])
     assert sorted(path for path in settings().home.rglob("*") if path.is_file()) == before
+
+
+def test_who_is_named_by_a_pseudonym_alone_does_not_come_back(
+    store: ObjectStore, ranker: Ranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the landed rows have them: landing finds them when it has made the pseudonyms, for the raw file has another id."""
+    monkeypatch.setenv("RESHELVE_PSEUDONYM_KEYS", "2011-01-01:the-secret-of-the-shop")
+    settings.cache_clear()
+    today = datetime.now(UTC).date()
+    rows = [f"{today} 09:00:00,{who},visit of {who},mug,1" for who in ("anna", "ben")]
+    (tmp_path / "raw.csv").write_text("\n".join(["seen,who,visit,q,sku", *rows]) + "\n")
+    forget("shop", [pseudonym("anna", pseudonym_keys(), today)])
+    assert land("shop")["rows"] == 1
+    (key,) = [key for key, _ in store.list("clickstream/")]
+    found = store.get(key)
+    assert found is not None
+    assert pq.read_table(io.BytesIO(found.body))["user_id"].to_pylist() == [pseudonym("ben", pseudonym_keys(), today)]  # fmt: skip
