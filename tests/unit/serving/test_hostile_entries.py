@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.deployed import put_version
+from tests.deployed import put_entry, put_version
 
+from reshelve.deployments import verified_log
 from reshelve.deployments.deployment_log import Entry, Revert, move_pointer
 from reshelve.deployments.signed_entries import entry_key, read_stored
 from reshelve.deployments.verified_log import VerifiedLog
+from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore
 from reshelve.store.roles import Role
 from reshelve.store.signatures import SIGNATURE, Signed, signed, signing_key, trusted_keys_path
@@ -98,19 +101,37 @@ def test_no_bytes_of_a_strangers_are_followed(log: Log) -> None:
         log.stays(body)
 
 
+def end_key(role: Role, word: str, at: datetime) -> None:
+    for path in trusted_keys_path().glob("*.pem"):
+        if f"role: {role.value}\n" in path.read_text():
+            path.write_text(f"{word}: {at:%Y-%m-%dT%H:%M:%S.%fZ}\n{path.read_text()}")
+
+
 @pytest.mark.parametrize("word", ["not-after", "revoked"])
 @pytest.mark.parametrize("at", ["2011-08-01T00:00:00", "0001-01-01T00:00:00", "9999-12-31T23:59:59-23:59", None], ids=str)  # fmt: skip
 def test_a_key_that_has_ended_signs_no_time_that_is_none(log: Log, word: str, at: str | None) -> None:
     """Whoever holds it may write any time, and one without a zone is none: it neither counts nor stops who reads it."""
-    end = datetime.now(UTC) - timedelta(hours=1)
-    for path in trusted_keys_path().glob("*.pem"):
-        if f"role: {Role.PERSON.value}\n" in path.read_text():
-            path.write_text(f"{word}: {end:%Y-%m-%dT%H:%M:%SZ}\n{path.read_text()}")
+    end_key(Role.PERSON, word, datetime.now(UTC) - timedelta(hours=1))
     log.follower.look()
     document = {name: value for name, value in log.ninth.items() if name != SIGNATURE}
     document["pointer"] = {**document["pointer"], "moved_at": at}
     said = log.stays(json.dumps(signed(document, signing_key(Role.PERSON), Signed.MOVE)).encode())
     assert "before this was signed" in said, said
+
+
+def test_nothing_is_followed_beyond_a_move_of_a_key_that_was_revoked(log: Log) -> None:
+    """Not even a legal move of a person's: they may not know of it. Only their word on the log as it is goes on from there."""
+    verified_log._LOGS.clear()  # which know the ninth that was taken away
+    shutil.rmtree(settings().home / "followed")
+    stolen_since = datetime.now(UTC)
+    move_pointer(log.store, NAME, Revert(OLD), by="eve", reason="")
+    before = log.follower.look()
+    assert before is not None and before.stable == OLD
+    end_key(Role.RELEASE, "revoked", stolen_since)
+    later = {"sequence": NEXT + 1, "moved_at": datetime.now(UTC), "by": "anna"}
+    moved = Revert(GOOD).apply(before).model_copy(update=later)
+    put_entry(log.store, Entry(sequence=NEXT + 1, action="rollback", pointer=moved), Role.PERSON)
+    assert log.follower.look() == before and "revoked" in log.follower.problem
 
 
 def test_the_ninth_move_as_it_was_signed_is_followed(log: Log) -> None:
