@@ -27,16 +27,17 @@ EVENT_TYPES: dict[str, str] = {field.name: _SQL_TYPES[field.type] for field in E
 
 
 def connect(path: str | Path = ":memory:", spill: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """Open a database file, or one in memory. Larger work spills into `spill`, by default beside the file.
+    """Open a database file, or one in memory. Larger work spills into `spill`, by default beside the file; in memory nowhere.
 
     Insertion order is kept, so that one input always gives the same Parquet bytes. All connections of
     this process to one file share one instance, so they must be opened by this function alone.
     """
+    beside = "" if path == ":memory:" else Path(path).with_suffix(".spill")
     connection = duckdb.connect(
         str(path),
         config={
             "memory_limit": _MEMORY,
-            "temp_directory": str(spill or Path(path).with_suffix(".spill")),
+            "temp_directory": str(spill or beside),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_persistent_secrets": False,  # those that a person has stored for work of their own

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from reshelve.errors import TryAgainError
+from reshelve.errors import DataError, TryAgainError
 from reshelve.store.objects import ObjectStore
 
 
@@ -100,13 +100,20 @@ def _digest(kind: str, value: str) -> str:
 
 def read_forgotten(store: ObjectStore, source: str) -> Forgotten:
     """What a source was asked to forget so far."""
-    found = [
-        Request.model_validate(store.get_json(key))
-        for key, _ in store.list(prefix_of(source))
-        if key.endswith(".json")
-    ]
+    found = [_parsed(store, key) for key, _ in store.list(prefix_of(source)) if key.endswith(".json")]
     digests = frozenset(digest for request in found for digest in request.ids)
     return Forgotten(tuple(found), digests, _short(digests))
+
+
+def _parsed(store: ObjectStore, key: str) -> Request:
+    """One request. Raises DataError where it is damaged: whom to leave out is not known, so no row is read."""
+    try:
+        return Request.model_validate(store.get_json(key))
+    except ValueError as error:
+        raise DataError(
+            f"{key} is damaged: whom to leave out is not known, and no row is read",
+            "put an earlier version of the object back; if there is none, delete it and forget the same people again",
+        ) from error
 
 
 def require_no_wish_since(store: ObjectStore, source: str, known: Forgotten, what: str) -> None:
@@ -128,8 +135,7 @@ def add_request(
 ) -> Request:
     """Keep, or add to, the request of that name; what was in it stays. With further ids it has to be looked for again."""
     key = f"{prefix_of(source)}{name}.json"
-    before = store.get_json(key)
-    known = Request.model_validate(before) if before else Request(at=datetime.now(UTC), ids=())
+    known = _parsed(store, key) if store.exists(key) else Request(at=datetime.now(UTC), ids=())
     ids = tuple(sorted({*known.ids, *digests}))
     made = Request(
         at=known.at,

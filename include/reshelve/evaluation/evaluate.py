@@ -7,7 +7,6 @@ happened on those days; popularity, BM25 and counts of the days before are asked
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from reshelve.examples.partitions import Split
 from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
-from reshelve.settings import settings
+from reshelve.scratch import scratch
 from reshelve.store.manifest import Manifest
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.store.versions import download_version, read_manifest, require_manifest
@@ -63,9 +62,7 @@ def evaluate(
     spec = read_ranker(manifest.ranker, changes)
     split = _split(store, spec, first, last)
     run = Run.of(spec, split.holdout[-1])
-    settings().work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings().work, prefix="evaluate-") as scratch:
-        directory = Path(scratch)
+    with scratch("evaluate") as directory:
         served = directory / "version" / str(version)
         served.parent.mkdir()
         download_version(store, manifest.ranker, version, served)

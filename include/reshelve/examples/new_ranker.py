@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from reshelve.clickstream.database import database
@@ -16,6 +14,7 @@ from reshelve.kind_registry import kind_names, kind_of
 from reshelve.landing.mapping import map_events
 from reshelve.landing.new_source import place_for, write
 from reshelve.raw.sources import load_source
+from reshelve.scratch import scratch
 from reshelve.settings import settings
 
 _WEIGHTS = {"click": 1.0, "cart": 3.0, "purchase": 5.0}
@@ -85,21 +84,18 @@ def new_ranker(name: str, source: str, kind: str | None = None, force: bool = Fa
 
 
 def _look(source: str) -> SourceContents:
-    settings().work.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings().work, prefix="look-") as made:
-        scratch = Path(made)
-        with database(scratch / "look.duckdb") as db:
-            map_events(db, load_source(source), scratch)
-            protect(db)
-            types = db.execute(
-                "SELECT coalesce(event_type, 'unknown'), count(*) FROM events GROUP BY 1"
-            ).fetchall()
-            days, items, choices, searched, judged, low, high, categories, segments, first, last = db.execute(
-                _SEEN
-            ).fetchall()[0]
-            ((baskets,),) = db.execute(_BASKETS).fetchall()
-            ((again,),) = db.execute(_BOUGHT_AGAIN).fetchall()
-            services = tuple(item for (item,) in db.execute(_SERVICES).fetchall())
+    with scratch("look") as directory, database(directory / "look.duckdb") as db:
+        map_events(db, load_source(source), directory)
+        protect(db)
+        types = db.execute(
+            "SELECT coalesce(event_type, 'unknown'), count(*) FROM events GROUP BY 1"
+        ).fetchall()
+        days, items, choices, searched, judged, low, high, categories, segments, first, last = db.execute(
+            _SEEN
+        ).fetchall()[0]
+        ((baskets,),) = db.execute(_BASKETS).fetchall()
+        ((again,),) = db.execute(_BOUGHT_AGAIN).fetchall()
+        services = tuple(item for (item,) in db.execute(_SERVICES).fetchall())
     return SourceContents(
         dict(types),
         days,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from reshelve.clickstream.database import column
+from reshelve.clickstream.masks import mask
 from reshelve.landing.look import Look
 from reshelve.raw.column_kinds import Column
 
@@ -28,7 +29,7 @@ def seen(one: Column, examples: bool = False) -> str:
     said = f"{one.kind.name}, {one.distinct:,} different in {one.rows:,} rows"
     if one.known < one.rows:
         said += f", {one.rows - one.known:,} unknown"
-    shown = [value for value in one.values[:_SHOWN] if value.isprintable()]
+    shown = dict.fromkeys(mask(value) for value in one.values[:_SHOWN] if value.isprintable())
     return said + (f", such as {' | '.join(shown)}" if examples and shown else "")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import filecmp
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -41,7 +40,7 @@ from reshelve.raw.sources import (
     load_source,
     source_path,
 )
-from reshelve.settings import settings
+from reshelve.scratch import scratch
 from reshelve.store.new_files import put_new_file
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
 from reshelve.validation.expiry import oldest_kept
@@ -104,29 +103,26 @@ def _land(mapping: ClickstreamSource, span: Span, only: set[date] | None = None)
     source, kept = mapping.name, oldest_kept(mapping)
     first = max(span.first or date.min, kept) if kept else span.first
     store = object_store()
-    settings().work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings().work, prefix="land-") as scratch:
-        directory = Path(scratch)
-        with database(directory / "land.duckdb") as db:
-            files = list_files(mapping, span)
-            rejected = map_events(db, mapping, directory, files)
-            rejected += map_catalogue(db, mapping, directory, files)
-            forgotten = read_forgotten(store, source)
-            dropped = drop_events(db, forgotten)  # by the ids of the raw files
-            warn_of_other_days(db, mapping)
-            masked = protect(db)
-            dropped += drop_events(db, forgotten)  # and by those that are landed
-            elsewhere = _elsewhere(db, mapping, span, files, directory) if mapping.lands_by_day else {}
-            days = [each for each in _days(db, first, span.last) if only is None or each[0] in only]
-            landed = _Landing(store, db, source, directory, forgotten)
-            log = logger(stage="land", source=source)
-            progress = Progress(log, "landing", "rows", sum(count for _, count in days))
-            for day, count in days:
-                landed.day(day)
-                progress.add(count)
-            items = land_catalogue(db, mapping, store, directory)
-            left_out = dict(db.execute("SELECT reason, rows FROM left_out ORDER BY reason").fetchall())
-            undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
+    with scratch("land") as directory, database(directory / "land.duckdb") as db:
+        files = list_files(mapping, span)
+        rejected = map_events(db, mapping, directory, files)
+        rejected += map_catalogue(db, mapping, directory, files)
+        forgotten = read_forgotten(store, source)
+        dropped = drop_events(db, forgotten)  # by the ids of the raw files
+        warn_of_other_days(db, mapping)
+        masked = protect(db)
+        dropped += drop_events(db, forgotten)  # and by those that are landed
+        elsewhere = _elsewhere(db, mapping, span, files, directory) if mapping.lands_by_day else {}
+        days = [each for each in _days(db, first, span.last) if only is None or each[0] in only]
+        landed = _Landing(store, db, source, directory, forgotten)
+        log = logger(stage="land", source=source)
+        progress = Progress(log, "landing", "rows", sum(count for _, count in days))
+        for day, count in days:
+            landed.day(day)
+            progress.add(count)
+        items = land_catalogue(db, mapping, store, directory)
+        left_out = dict(db.execute("SELECT reason, rows FROM left_out ORDER BY reason").fetchall())
+        undated = _count(db, "SELECT count(*) FROM events WHERE day IS NULL")
     refused = landed.refused
     held = [(day, count) for day, count in days if day not in refused]
     rows = sum(count for _, count in held)
@@ -181,10 +177,10 @@ def _elsewhere(
     """Rows by their day that no landing takes: it is not among those of their file's day and its `neighbour_days`."""
     if not mapping.neighbour_days:  # each file is read for its own day alone
         return {day.isoformat(): count for day, count in _days(db, None, None) if not span.holds(day)}
-    scratch = directory / "by-file"
-    scratch.mkdir()
+    by_file = directory / "by-file"
+    by_file.mkdir()
     far: dict[str, int] = {}
-    for path, day, count in days_by_file(db, mapping, files, scratch):
+    for path, day, count in days_by_file(db, mapping, files, by_file):
         if abs(day - files.days[path]) > timedelta(days=mapping.neighbour_days):
             far[day.isoformat()] = far.get(day.isoformat(), 0) + count
     return dict(sorted(far.items()))

@@ -9,11 +9,9 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -27,7 +25,8 @@ from reshelve.raw.formats import format_names, format_of, known_endings, raw_for
 from reshelve.raw.raw_csv import delimiter_of
 from reshelve.raw.raw_files import open_raw
 from reshelve.raw.reader_options import ReaderOptions
-from reshelve.settings import PROJECT, settings
+from reshelve.scratch import scratch
+from reshelve.settings import PROJECT
 
 _SAMPLE = 50_000  # rows
 _COMMON = 50  # values of a column, among which its words for NULL are
@@ -108,12 +107,9 @@ def look(pattern: str, file_format: str | None = None) -> Look:
 
 def _sampled(files: Sequence[Path], file_format: str, options: dict[str, Any]) -> tuple[Column, ...]:
     """The columns of the first rows."""
-    settings().work.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(TemporaryDirectory(dir=settings().work, prefix="look-")))
-        db = stack.enter_context(database(scratch / "look.duckdb"))
+    with scratch("look") as directory, database(directory / "look.duckdb") as db:
         try:
-            raw = open_raw(db, files, file_format, ReaderOptions(**options), scratch, sample=True)
+            raw = open_raw(db, files, file_format, ReaderOptions(**options), directory, sample=True)
             db.execute(f"CREATE TABLE raw_rows AS SELECT * FROM ({raw.query}) LIMIT {_SAMPLE}")
         except RawFileError as error:
             raise DataError(f"{files[0]} cannot be read as {file_format}: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -18,7 +17,7 @@ from reshelve.landing.day_check import warn_of_other_days
 from reshelve.landing.mapping import map_catalogue, map_events
 from reshelve.landing.product_list import write_products
 from reshelve.raw.sources import ClickstreamSource, delivered, list_files, load_source
-from reshelve.settings import settings
+from reshelve.scratch import scratch
 from reshelve.validation.rules import load_rules
 
 _EXAMPLES = 2
@@ -33,15 +32,13 @@ def try_day(source: str, partition: date | None = None) -> dict[str, Any]:
     mapping = load_source(source)
     if partition is None and mapping.lands_by_day:
         partition = min(delivered(mapping, Span()), default=None)
-    settings().work.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings().work, prefix="try-") as made:
-        scratch = Path(made)
-        path, products = scratch / "part-0.parquet", scratch / "products.parquet"
+    with scratch("try") as directory:
+        path, products = directory / "part-0.parquet", directory / "products.parquet"
         span = Span(partition, partition, mapping.neighbour_days)
-        with database(scratch / "land.duckdb") as db:
+        with database(directory / "land.duckdb") as db:
             files = list_files(mapping, span)
-            map_events(db, mapping, scratch, files)
-            map_catalogue(db, mapping, scratch, files)
+            map_events(db, mapping, directory, files)
+            map_catalogue(db, mapping, directory, files)
             other_days = warn_of_other_days(db, mapping)
             protect(db)  # as a night does, before its rules see a row
             chosen, said = _day(db, source, partition)

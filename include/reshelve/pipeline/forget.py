@@ -27,10 +27,20 @@ from reshelve.clickstream.forgotten_rows import DamagedFileError, drop_from_file
 from reshelve.clickstream.privacy import pseudonym, pseudonym_keys
 from reshelve.errors import ConfigurationError, DataError, PartlyDoneError, TryAgainError
 from reshelve.logs import logger
+from reshelve.pipeline.personal_data import SCRATCH_OF
 from reshelve.pipeline.source_files import LandedFiles, days_of_log, is_parquet
-from reshelve.pipeline.source_runs import ENDED, days_read, rankers_of, runs_of_ranker, source_of, under_way
+from reshelve.pipeline.source_runs import (
+    ENDED,
+    days_read,
+    rankers_of,
+    runs_of_ranker,
+    said,
+    source_of,
+    under_way,
+)
 from reshelve.pipeline.trained_versions import trained_on
 from reshelve.raw.sources import load_source
+from reshelve.scratch import abandoned
 from reshelve.settings import settings
 from reshelve.store.layout import run_folder
 from reshelve.store.objects import ObjectStore, object_store
@@ -151,6 +161,7 @@ class _Forgetting:
         """Their rows, and whatever was made of the days that had them."""
         known = self._known()
         self._runs()
+        self._left()
         for day in self.files.dates():
             self._day(day, known)
         for key, path in self.files.logs(self.rankers):
@@ -233,13 +244,19 @@ class _Forgetting:
                     shutil.rmtree(directory)
                     self.work.append(run)
 
+    def _left(self) -> None:
+        """What killed processes left on this machine: whose rows lie there, as they came, nobody can tell."""
+        for directory in [path for done in SCRATCH_OF for path in abandoned(done)]:
+            shutil.rmtree(directory)
+            self.work.append(directory.name)
+
     def _delete_run(self, run: str) -> bool:
         """Delete a run's objects; False where there are none. The pin of one that has published stays, as a night that has ended:
         it holds nothing of people, and a release that is still open goes by it."""
         pin_key = f"{run_folder(run)}pin.json"
         keys = {key for key, _ in self.store.list(run_folder(run))}
-        pin = self.store.get_json(pin_key) if pin_key in keys else None
-        published = self.store.get_json(f"{run_folder(run)}publish/result.json") or {}
+        pin = said(self.store, pin_key)
+        published = said(self.store, f"{run_folder(run)}publish/result.json")
         if pin and published.get("published") and not pin.get(ENDED):
             pin[ENDED] = datetime.now(UTC).isoformat()
             self.store.put_json(pin_key, pin)

@@ -41,6 +41,7 @@ class Forget(StrEnum):
 
     ROWS = "their rows go"
     WHOLE = "goes as a whole, if it read a day with their rows"
+    LEFT = "what a killed process left here goes as a whole"
     SAYS = "is named, with the time when it goes"
     NOTHING = "nothing of theirs is in it"
     KEEPS = "is what forgets"
@@ -97,6 +98,7 @@ SCRATCH_OF = {
     "look": "looking at a source",
     "forget": "forgetting",
     "evaluate": "evaluating",
+    "clicks": "joining clicks with logged requests",
     "bench": "measuring",
 }
 """What a temporary directory's name begins with, before a dash: what is done in it."""
@@ -108,6 +110,7 @@ _SCRATCH = tuple(
         "raw and landed rows, until they are masked and have pseudonyms also as they came",
         "the stage works in them",
         End.SCRATCH,
+        Forget.LEFT,
     )
     for name, done in SCRATCH_OF.items()
 )

@@ -15,7 +15,16 @@ from reshelve.errors import DataError
 from reshelve.lineage.run import EXPIRED
 from reshelve.logs import logger
 from reshelve.names import version_of
-from reshelve.pipeline.personal_data import EXAMPLES, EXAMPLES_KEPT, SCRATCH_KEPT, SCRATCH_OF, WORK_KEPT
+from reshelve.pipeline.personal_data import (
+    EXAMPLES,
+    EXAMPLES_KEPT,
+    HOME,
+    SCRATCH_KEPT,
+    SCRATCH_OF,
+    WORK,
+    WORK_KEPT,
+    held_as,
+)
 from reshelve.settings import settings
 from reshelve.store.conditions import AGENTS_PREFIX, CHECKS_PREFIX, leftovers
 from reshelve.store.layout import deployments_of, models_of, runs_of
@@ -48,7 +57,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     days = _old_days(store, ranker)
     reports = _old_reports(store, ranker.name)
     examples = _old_examples(store, ranker.name, runs)
-    work = _old_work(ranker.name)
+    work = _old_work()
     if not dry_run:
         for stage, keys in examples.items():
             store.put_json(
@@ -175,10 +184,14 @@ def _old_examples(store: ObjectStore, ranker: str, gone: list[str]) -> dict[str,
     return found
 
 
-def _old_work(ranker: str) -> list[Path]:
-    """Work directories of runs, and what killed processes left of theirs, on this machine."""
-    work = settings().work
-    places = [(WORK_KEPT, path) for path in work.glob(f"{ranker}/*/*")]
+def _old_work() -> list[Path]:
+    """Work directories of runs, and what killed processes left of theirs, on this machine.
+
+    Of every ranker: nobody else comes for those of one whose file is gone.
+    """
+    home, work = settings().home, settings().work
+    runs = (path for path in work.glob("*/*/*") if held_as(f"{path.relative_to(home)}/any", HOME) is WORK)
+    places = [(WORK_KEPT, path) for path in runs]
     places += [(SCRATCH_KEPT, path) for name in SCRATCH_OF for path in work.glob(f"{name}-*")]
     return sorted(path for kept, path in places if path.is_dir() and _quiet(path, kept))
 

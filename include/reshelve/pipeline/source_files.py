@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -13,7 +12,7 @@ from reshelve.clickstream.events import landed_prefix, validated_prefix
 from reshelve.clickstream.forgotten import Forgotten
 from reshelve.clickstream.forgotten_rows import mentions, visits_with_others, visits_with_them
 from reshelve.errors import DataError
-from reshelve.settings import settings
+from reshelve.scratch import scratch
 from reshelve.store.layout import requests_of
 from reshelve.store.objects import ObjectStore
 from reshelve.validation.verdicts import partitions_below
@@ -52,9 +51,8 @@ class LandedFiles:
                 yield from ((key, path) for path in self._fetched(key))
 
     def _fetched(self, key: str) -> Iterator[Path]:
-        settings().work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings().work, prefix="forget-") as scratch:
-            path = Path(scratch) / key.rpartition("/")[2]
+        with scratch("forget") as directory:
+            path = directory / key.rpartition("/")[2]
             self.store.download_file(key, path)
             yield path
 

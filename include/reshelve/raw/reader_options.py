@@ -83,14 +83,15 @@ class ReaderOptions(Form):
     def _are_types(cls, types: dict[str, str]) -> dict[str, str]:
         import duckdb
 
+        from reshelve.clickstream.database import connect
         from reshelve.raw.statements import StatementError, allow_type
 
         if not types:
             return types
-        with duckdb.connect() as db:
+        with connect() as db:
             for name, sql_type in types.items():
                 try:
-                    duckdb.type(sql_type)
+                    duckdb.type(sql_type, connection=db)
                     allow_type(db, sql_type)
                 except (duckdb.Error, StatementError):
                     raise ValueError(f"{name}: {sql_type!r} is not a DuckDB type") from None

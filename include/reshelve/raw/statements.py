@@ -28,8 +28,8 @@ _PLAIN = {  # what a SELECT of one expression does not have
 _OUTSIDE = {
     "checkpoint", "database_list", "database_size", "extension_versions", "force_checkpoint", "get_block_size", "getenv",
     "getvariable", "in_search_path", "import_database", "copy_database", "nextval", "currval", "query", "query_table",
-    "parse_duckdb_log_message", "session_user", "set_config", "setseed", "show_databases", "show_tables", "show_tables_expanded",
-    "sleep_ms", "table_info", "txid_current", "user_agent", "version", "write_log",
+    "parse_duckdb_log_message", "session_user", "set_config", "setseed", "setval", "show_databases", "show_tables", "show_tables_expanded",
+    "sleep_ms", "stats", "table_info", "txid_current", "user_agent", "vector_type", "version", "write_log",
 }  # fmt: skip
 _OUTSIDE_BEGINNINGS = (
     "__internal", "current_", "disable_", "duckdb_", "enable_", "glob", "has_", "json_execute", "pg_", "pragma_", "read_",

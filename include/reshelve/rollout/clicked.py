@@ -12,7 +12,6 @@ of the canary shows that the session was the canary's.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -26,6 +25,7 @@ from reshelve.client.request_log import requests_prefix
 from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError
 from reshelve.rollout.concurrent import FOLLOWING, Window
+from reshelve.scratch import scratch
 from reshelve.statistics.stratified import Arm, Stratum
 from reshelve.store.objects import ObjectStore
 from reshelve.validation.verdicts import PartitionVerdict
@@ -58,8 +58,7 @@ def join_day(
 ) -> ClickedDay | None:
     """Join one day; None where nothing was logged. Raises DataError where a part of the log cannot be read."""
     day = verdict.partition
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch)
+    with scratch("clicks") as directory:
         parts = _download(store, ranker.name, day, directory)
         if not parts:
             return None

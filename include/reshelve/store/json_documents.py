@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 MOST_BYTES = 1_000_000
@@ -30,6 +31,15 @@ def json_object(body: bytes) -> dict[str, Any]:
         if not level:
             return found
     raise ValueError(f"nested more than {_DEEPEST} deep")
+
+
+def moment(text: Any) -> datetime | None:
+    """A time with its zone; None where it is none."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
 
 
 def _inside(value: Any) -> list[Any]:

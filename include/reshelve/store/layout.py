@@ -5,6 +5,7 @@ from __future__ import annotations
 RUNS = "runs/"
 MODELS = "models/"
 DEPLOYMENTS = "deployments/"
+REQUESTS = "requests/"
 
 
 def models_of(ranker: str) -> str:
@@ -29,7 +30,7 @@ def run_folder(run: str) -> str:
 
 def requests_of(ranker: str) -> str:
     """What its customers asked, where callers log a share: a folder for each day."""
-    return f"requests/{ranker}/"
+    return f"{REQUESTS}{ranker}/"
 
 
 def monitoring_of(ranker: str) -> str:

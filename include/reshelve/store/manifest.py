@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from reshelve.errors import DataError
 from reshelve.names import RankerName, Version
 from reshelve.statistics.interval import Interval
-from reshelve.store.json_documents import json_object
+from reshelve.store.json_documents import json_object, moment
 from reshelve.store.layout import models_of
 from reshelve.store.signatures import Trust, check_signature
 from reshelve.store.verdicts import check_verdict
@@ -159,7 +159,7 @@ class Manifest(_ManifestPart):
             document,
             f"{what}: its manifest",
             trusted,
-            signed_at=_moment(document.get("created_at")),
+            signed_at=moment(document.get("created_at")),
             stored_at=stored_at,
         )
         check_verdict(document, signer, f"{what}: its manifest", trusted)
@@ -181,14 +181,6 @@ class Manifest(_ManifestPart):
     def bytes(self) -> int:
         """The size of all files."""
         return sum(file.size for file in self.files.values())
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return found if found.tzinfo else None
 
 
 def version_number(partition: date, attempt: int) -> int:

@@ -65,7 +65,10 @@ class TrustedKey:
         """Why a signature of that time does not count any more; empty where it does.
 
         Whoever holds an old key can date back what they sign, and not what the store says of the object that carries it.
+        A time without a zone is none.
         """
+        if signed_at is not None and signed_at.tzinfo is None:
+            signed_at = None
         for word, end in (("revoked", self.revoked), ("expired", self.not_after)):
             if end is None:
                 continue

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import duckdb
 import pyarrow as pa
 
-from reshelve.clickstream.database import EVENT_TYPES, column, known, reader, text
+from reshelve.clickstream.database import EVENT_TYPES, column, connect, known, reader, text
 
 RECEIVED = "received_time"
 _BATCH = 122_880  # rows: one row group
@@ -81,7 +81,7 @@ def file_starts(files: Sequence[Path]) -> dict[Path, int]:
 
 def row_count(path: Path) -> int:
     """The rows of a Parquet file, by its footer. DuckDB reads it: pyarrow minds what other writers left there."""
-    with duckdb.connect() as db:
+    with connect() as db:
         row = db.execute("SELECT num_rows FROM parquet_file_metadata(?)", [str(path)]).fetchone()
     return int(row[0]) if row else 0
 

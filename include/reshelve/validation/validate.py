@@ -7,7 +7,6 @@ landed data as it is and no `good.parquet`, so nothing downstream can read what 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -22,6 +21,7 @@ from reshelve.logs import logger
 from reshelve.progress import Progress
 from reshelve.raw.local_files import plain_name
 from reshelve.raw.sources import ClickstreamSource, load_source
+from reshelve.scratch import scratch
 from reshelve.settings import settings
 from reshelve.store.objects import ObjectStore, object_store
 from reshelve.validation.history import load_history
@@ -167,10 +167,8 @@ def _judge(
     as they were, and the next try writes the same folder again.
     """
     source, partition = verdict.source, verdict.partition
-    settings().work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings().work, prefix="validate-") as made:
-        scratch = Path(made)
-        out = scratch / "validated"
+    with scratch("validate") as directory:
+        out = directory / "validated"
         out.mkdir()
         history = load_history(
             store,
@@ -184,14 +182,14 @@ def _judge(
             source,
             partition,
             rules,
-            scratch / "partition.duckdb",
+            directory / "partition.duckdb",
             out,
-            _products(store, source, scratch),
+            _products(store, source, directory),
             history,
             settings().validation_engine,
         )
         judged = judgement.judge(
-            _download(store, landed_prefix(source, partition), objects, scratch / "landed")
+            _download(store, landed_prefix(source, partition), objects, directory / "landed")
         )
         kept = verdict.model_dump(include={"digest", "landed", "folder", "released"})
         judged = judged.model_copy(update={**kept, "report_uri": store.uri(verdict.file("report.html"))})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -351,3 +352,15 @@ def test_a_try_that_would_stop_the_day_says_so_and_keeps_the_file(
     tried = json.loads(answer.stdout.strip().splitlines()[-1])["check"]
     assert tried["verdict"] == "stop" and tried["known"]["item_id"] == 1
     assert (here / "sources" / "shop.yaml").is_file()
+
+
+def test_a_draft_holds_no_value_of_a_column_that_nobody_uses(here: Path) -> None:
+    """Which may be a person's: only what it looks like is said. Of those that are used, what a person typed is masked."""
+    rows = [f"2026-01-01 09:{n:02}:00,v{n},click,sku{n % 9},cup for ann{n}@shop.example,Huber{n},ann{n}@shop.example,+44 20 7946 09{n:02}" for n in range(60)]  # fmt: skip
+    header = "timestamp,session_id,event_type,item_id,item_title,delivery_note,contact,reachable"
+    (here / "raw.csv").write_text("\n".join([header, *rows]) + "\n")
+    told = new_source("shop", f"{here}/raw.csv")
+    said = (here / "sources" / "shop.yaml").read_text() + json.dumps(told)
+    assert all(f'not used: "{name}"' in said for name in ("delivery_note", "contact"))
+    assert "cup for <e-mail>" in said
+    assert not re.search(r"Huber\d|ann\d|shop\.example|7946", said), said

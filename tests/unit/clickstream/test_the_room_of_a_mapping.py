@@ -260,6 +260,19 @@ def test_the_database_itself_opens_nothing_outside(room: Room, statement: str) -
     assert not room.written.exists()
 
 
+@pytest.mark.parametrize("maps", [map_events, map_catalogue])
+def test_whoever_maps_is_within_the_room_from_then_on(room: Room, maps: Any) -> None:
+    """The first wall let every expression of this mapping through: the second stands all the same."""
+    room.write()
+    scratch = room.directory / "scratch"
+    scratch.mkdir()
+    with database(scratch / "land.duckdb") as db:
+        maps(db, load_source("shop"), scratch)
+        for statement in (f"SELECT * FROM read_text('{room.outside}')", "SET memory_limit = '1GB'"):
+            with pytest.raises(duckdb.Error, match=r"disabled by configuration|configuration has been locked"):
+                db.execute(statement)
+
+
 def test_work_that_does_not_fit_into_memory_spills_within_the_room(tmp_path: Path) -> None:
     with database(tmp_path / "land.duckdb") as db:
         db.execute("SET memory_limit = '60MB'; SET threads = 1")
