@@ -18,6 +18,7 @@ from reshelve.store.verdicts import check_verdict
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
+ABOUT = "assets.extra/reshelve.json"
 ATTEMPTS = 999
 
 _Body = bytes  # `Manifest.bytes` is a size

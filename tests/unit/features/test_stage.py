@@ -42,6 +42,7 @@ from reshelve.statistics.bootstrap import LEAST_CLUSTERS
 from reshelve.statistics.interval import Interval
 from reshelve.store.objects import ObjectStore
 from reshelve.training.launch import train
+from reshelve.training.title_cache import TitleCache, encoder_digest
 from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 FIRST, DAYS = date(2011, 8, 1), 8
@@ -255,6 +256,14 @@ def test_a_version_that_reads_titles_gives_their_vectors_to_a_search_engine(
     vectors = np.array(table["vector"].to_pylist(), np.float32)
     assert vectors.shape == (len(titled), 64)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4)
+
+    about = json.loads((version / "assets.extra" / "reshelve.json").read_text())
+    assert about["encoder"] == encoder_digest(run.stage("train").directory)
+    kept_already = TitleCache(run.store, run.ranker.name, run.stage("train").directory)
+    monkeypatch.setattr(TitleCache, "_encode", lambda *_: pytest.fail("the night has encoded them already"))
+    np.testing.assert_array_equal(
+        kept_already.vectors([title for title in TITLES.values() if title]), vectors
+    )
 
     functions = dict(tf.saved_model.load(str(version)).signatures)
     assert set(functions) == {"serving_default", "logits", "score", "vector"}

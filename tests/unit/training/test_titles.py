@@ -22,7 +22,8 @@ from reshelve.training.losses import losses, weighted_mean
 from reshelve.training.model import RankerModel
 from reshelve.training.spec import training_spec
 from reshelve.training.title_head import TitleHead
-from reshelve.training.titles import Alike, Titles, TitleSampler, set_vectors
+from reshelve.training.title_tokens import Titles, set_vectors
+from reshelve.training.titles import Alike, TitleSampler
 
 CPU = Device(torch.device("cpu"), bf16=False)
 PAD = 0
