@@ -86,6 +86,9 @@ def _training(ranker: Ranker) -> None:
 
 def _head(ranker: Ranker) -> None:
     if ranker.model.head != "titles":
+        if ranker.release.index.url is not None:
+            said = "a version has vectors for an index with model.head: titles alone: expected null"
+            raise misfit(said, "release", "index", "url")
         return
     if not kind_object(ranker.kind).reads_titles:
         said = f"a {ranker.kind} ranker's items cannot be scored by their titles, only those of kinds that say so (search): expected items"
