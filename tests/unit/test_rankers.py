@@ -134,6 +134,8 @@ CONTRADICTIONS = {
     "no vectors to index": ("release:\n  index:\n    url: https://search.shop.example/version", "url:", "model.head: titles alone"),
     "no address": ("release:\n  index:\n    url: file:///etc/passwd", "url:", "an http or https address"),
     "an address with a secret": ("release:\n  index:\n    url: https://me:secret@shop.example/", "url:", "without a name"),
+    "longer than it is": ("model:\n  head: titles\n  vector_size: 64\n  index_size: 128", "index_size", "at most model.vector_size"),
+    "nothing to cut": ("model:\n  index_size: 64", "index_size", "expected null, or model.head: titles"),
     "clicks of nobody": ("release:\n  canary:\n    clicks:\n      max_drop: 0.1", "max_drop", "canary.shares"),
     "too few weeks": ("watch:\n  season:\n    days: 22\n    least: 4", "least", "3 earlier weeks"),
     "a step beyond the hour": ("schedule: '*/90 * * * *'", "schedule", "step of at most 60"),

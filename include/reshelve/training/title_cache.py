@@ -34,7 +34,7 @@ PART = 65_536
 
 _KEY = 16  # bytes of a text's digest
 _NOT_READ = ("items.vectors", "items.bias", "items.log_scale")  # what a title's vector does not follow from
-_FORM = {"items"}
+_FORM = {"items", "index_size"}
 _LENGTH = 1e-3  # how far from 1 a vector's length may be
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from scipy import sparse
 from torch import Tensor
 
@@ -83,7 +84,8 @@ class TitleSampler:
     def logits(self, model: RankerModel, batch: Batch) -> tuple[Tensor, Batch]:
         """The logits [B, K] of the titles that are read, corrected, and the batch with its targets' places among these.
 
-        A target without title is left out; a query that is left without any weighs nothing.
+        A target without title is left out; a query that is left without any weighs nothing. Where the form names an
+        `index_size`, each query is asked twice [2B, K]: the lower half reads that many numbers of the vectors.
         """
         head, device = model.items, batch.input_ids.device
         assert isinstance(head, TitleHead)
@@ -94,17 +96,23 @@ class TitleSampler:
         ids, mask = (each.to(device) for each in self.titles.padded(read))
         queries = head.vector(model.pooled(batch.input_ids, batch.attention_mask))
         titles = head.vector(model.pooled(ids, mask))
-        logits = head.likeness(queries, titles) + self._correction[torch.from_numpy(read)].to(device)
+        correction = self._correction[torch.from_numpy(read)].to(device)
+        logits = head.likeness(queries, titles) + correction
         asks = np.zeros(len(batch.weights), np.float32)
         asks[row] = 1.0
         order = np.argsort(read)
         places = order[np.searchsorted(read, item, sorter=order)]
-        return logits, replace(
+        asked = replace(
             batch,
             labels=torch.from_numpy(np.stack([row, places])).to(device),
             shares=batch.shares[torch.from_numpy(kept).to(device)],
             weights=batch.weights * torch.from_numpy(asks).to(device),
         )
+        cut = model.form.index_size
+        if cut is None:
+            return logits, asked
+        short = [F.normalize(vectors[:, :cut], dim=1) for vectors in (queries, titles)]
+        return torch.cat([logits, head.likeness(*short) + correction]), _asked_twice(asked)
 
     def _read(self, wanted: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Places of the titles: those wanted and those like them, each once, like lengths together; never none."""
@@ -113,6 +121,18 @@ class TitleSampler:
         if not len(read):
             read = np.flatnonzero(self.titles.titled)[:1]
         return read[np.argsort(self.titles.lengths[read], kind="stable")]
+
+
+def _asked_twice(batch: Batch) -> Batch:
+    """The same questions once more, below themselves: for the first numbers of the vectors alone (Kusupati et al., Matryoshka
+    Representation Learning, 2022)."""
+    row, place = batch.labels
+    return replace(
+        batch,
+        labels=torch.stack([torch.cat([row, row + len(batch.weights)]), place.repeat(2)]),
+        shares=batch.shares.repeat(2),
+        weights=batch.weights.repeat(2),
+    )
 
 
 def _weighed(titles: Titles) -> sparse.csr_matrix:
