@@ -86,7 +86,16 @@ def _training(ranker: Ranker) -> None:
 
 def _head(ranker: Ranker) -> None:
     if ranker.model.head != "titles":
+        if ranker.release.index.url is not None:
+            said = "a version has vectors for an index with model.head: titles alone: expected null"
+            raise misfit(said, "release", "index", "url")
+        if ranker.model.index_size is not None:
+            said = "only items that are scored by their titles have vectors: expected null, or model.head: titles"
+            raise misfit(said, "model", "index_size")
         return
+    if ranker.model.index_size is not None and ranker.model.index_size > ranker.model.vector_size:
+        said = f"vectors are cut, not lengthened: expected at most model.vector_size ({ranker.model.vector_size})"
+        raise misfit(said, "model", "index_size")
     if not kind_object(ranker.kind).reads_titles:
         said = f"a {ranker.kind} ranker's items cannot be scored by their titles, only those of kinds that say so (search): expected items"
         raise misfit(said, "model", "head")

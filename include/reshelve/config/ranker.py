@@ -152,11 +152,25 @@ class Model(Form):
         "also knows new items.",
     )
     vector_size: int = Field(128, ge=64, le=384, description="head: titles: dimension of the vectors.")
+    index_size: int | None = Field(
+        None,
+        ge=64,
+        le=384,
+        description="head: titles: dimension of the vectors for a search engine (vectors.parquet, signature vector), at "
+        "most vector_size. Where it is less, these are the first numbers of the vectors, and training teaches both "
+        "sizes. null: vector_size.",
+    )
 
     @property
     def title_vector(self) -> int | None:
         """Dimension of the titles' vectors; None where items are not scored by them."""
         return self.vector_size if self.head == "titles" else None
+
+    @property
+    def cut_vector(self) -> int | None:
+        """Dimension to which a search engine's vectors are cut; None where they are not."""
+        size, whole = self.index_size, self.title_vector
+        return size if size is not None and whole is not None and size < whole else None
 
 
 class Adapter(Form):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -67,6 +69,40 @@ class Canary(Form):
     clicks: CanaryClicks = CanaryClicks()  # type: ignore[call-arg]
 
 
+class Index(Form):
+    """The index of the shop's own search engine, which has to hold the version before customers get it."""
+
+    url: str | None = Field(
+        None,
+        examples=["https://search.shop.example/items/version"],
+        description="head: titles: the address, http or https, that answers with the version whose vectors the shop's index "
+        'holds, as `{"version": "20110831001"}`; null: no index is waited for.',
+    )
+    minutes: float = Field(
+        60,
+        gt=0,
+        le=1440,
+        description="A release whose version is not in the index within this many minutes is held (exit 75; run it again).",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _plain(cls, url: str | None) -> str | None:
+        """Ranker files are no place for secrets, and the address is written to logs by its host."""
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            known = False
+        if not known or re.search(r"[\s\x00-\x1f\x7f]", url):
+            raise ValueError("expected an http or https address, as in https://search.shop.example/version")
+        if parts.username is not None or parts.password is not None or parts.fragment:
+            raise ValueError("expected an address without a name, a password or a fragment")
+        return url
+
+
 class Release(Form):
     """How a promoted version reaches customers."""
 
@@ -113,12 +149,14 @@ class Release(Form):
         description="Shadow, canary: rolled back if significantly slower than stable by more than this factor.",
     )
     shadow: Shadow = Shadow()  # type: ignore[call-arg]
+    index: Index = Index()  # type: ignore[call-arg]
     canary: Canary = Canary()  # type: ignore[call-arg]
 
     def steps(self) -> dict[str, Any]:
-        """What a release has between the probe and the promotion: `shadow`, `shares`, `approval`, `another_person`."""
+        """What a release has between the probe and the promotion: `shadow`, `index`, `shares`, `approval`, `another_person`."""
         return {
             "shadow": self.shadow.requests > 0,
+            "index": self.index.url is not None,
             "shares": self.canary.shares,
             "approval": bool(self.approval),
             "another_person": self.approval == "another_person",

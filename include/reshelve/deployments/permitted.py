@@ -182,6 +182,7 @@ def left_out(asked: ReleaseSteps | None, plan: Plan) -> str:
     shares = ", ".join(f"{share:g}" for share in asked.shares)
     missing = {
         "the shadow": asked.shadow and not plan.shadow,
+        "the wait for the index": asked.index and not plan.index,
         f"the canary ({shares})": bool(wide),
         "a person's approval": asked.approval and not plan.approval,
         "another person's approval": asked.another_person and not plan.another_person,

@@ -1,7 +1,7 @@
 """The states of a release and what leads from one to the next, as a table. Pure: nothing here reads or writes.
 
 loading: the agents copy, verify and load the version beside the stable one. probing: it is asked what must be
-known. shadow: it answers recorded requests beside the stable version. canary: it gets a share of the customers, in
+known. shadow: it answers recorded requests beside the stable version. indexing: the shop's own index takes in its vectors. canary: it gets a share of the customers, in
 steps. approval: a person looks. ready: it may become stable. idle: nothing is being released.
 """
 
@@ -21,6 +21,7 @@ class ReleaseState(StrEnum):
     LOADING = "loading"
     PROBING = "probing"
     SHADOW = "shadow"
+    INDEXING = "indexing"
     CANARY = "canary"
     APPROVAL = "approval"
     READY = "ready"
@@ -33,6 +34,7 @@ class Event(StrEnum):
     LOADED = "loaded"
     PROBED = "probed"
     AGREED = "agreed"
+    INDEXED = "indexed"
     PASSED = "passed"
     APPROVE = "approve"
     PROMOTE = "promote"
@@ -47,6 +49,7 @@ class PlanRequirement(StrEnum):
 
     NOTHING = "nothing"
     SHADOW = "a shadow is planned"
+    INDEX = "an index is waited for"
     SHARE = "a share is left"
     PERSON = "a person has to approve"
 
@@ -57,6 +60,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     shadow: bool = False
+    index: bool = Field(False, description="The shop's own index has to hold the version.")
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     approval: bool = False
     another_person: bool = Field(False, description="Who requested the release may not approve it.")
@@ -87,25 +91,31 @@ class Transition:
 
 
 _S, _E, _N = ReleaseState, Event, PlanRequirement
-ACTIVE = (_S.LOADING, _S.PROBING, _S.SHADOW, _S.CANARY, _S.APPROVAL, _S.READY)
+ACTIVE = (_S.LOADING, _S.PROBING, _S.SHADOW, _S.INDEXING, _S.CANARY, _S.APPROVAL, _S.READY)
 
 # The first row that fits decides.
 TABLE: tuple[Transition, ...] = (
     Transition(_S.IDLE, _E.OFFER, _S.LOADING),
     Transition(_S.LOADING, _E.LOADED, _S.PROBING),
     Transition(_S.PROBING, _E.PROBED, _S.SHADOW, _N.SHADOW),
+    Transition(_S.PROBING, _E.PROBED, _S.INDEXING, _N.INDEX),
     Transition(_S.PROBING, _E.PROBED, _S.CANARY, _N.SHARE),
     Transition(_S.PROBING, _E.PROBED, _S.APPROVAL, _N.PERSON),
     Transition(_S.PROBING, _E.PROBED, _S.READY),
+    Transition(_S.SHADOW, _E.AGREED, _S.INDEXING, _N.INDEX),
     Transition(_S.SHADOW, _E.AGREED, _S.CANARY, _N.SHARE),
     Transition(_S.SHADOW, _E.AGREED, _S.APPROVAL, _N.PERSON),
     Transition(_S.SHADOW, _E.AGREED, _S.READY),
+    Transition(_S.INDEXING, _E.INDEXED, _S.CANARY, _N.SHARE),
+    Transition(_S.INDEXING, _E.INDEXED, _S.APPROVAL, _N.PERSON),
+    Transition(_S.INDEXING, _E.INDEXED, _S.READY),
     Transition(_S.CANARY, _E.PASSED, _S.CANARY, _N.SHARE),
     Transition(_S.CANARY, _E.PASSED, _S.APPROVAL, _N.PERSON),
     Transition(_S.CANARY, _E.PASSED, _S.READY),
     Transition(_S.APPROVAL, _E.APPROVE, _S.READY),
     Transition(_S.READY, _E.PROMOTE, _S.IDLE),
     Transition(_S.SHADOW, _E.HOLD, _S.SHADOW),
+    Transition(_S.INDEXING, _E.HOLD, _S.INDEXING),
     Transition(_S.CANARY, _E.HOLD, _S.CANARY),
     Transition(_S.APPROVAL, _E.HOLD, _S.APPROVAL),
     *(Transition(state, _E.WITHDRAW, _S.IDLE) for state in ACTIVE),
@@ -135,6 +145,7 @@ def _has(plan: Plan, step: int, need: PlanRequirement) -> bool:
     return {
         PlanRequirement.NOTHING: True,
         PlanRequirement.SHADOW: plan.shadow,
+        PlanRequirement.INDEX: plan.index,
         PlanRequirement.SHARE: step < len(plan.shares),
         PlanRequirement.PERSON: plan.approval,
     }[need]

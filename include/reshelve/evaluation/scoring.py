@@ -23,6 +23,7 @@ from reshelve.examples.formats import HoldoutQuery
 from reshelve.kind_registry import kind_of
 from reshelve.logs import logger
 from reshelve.progress import Progress
+from reshelve.store.manifest import ABOUT
 
 Served = tuple[
     list[str], list[float], bool
@@ -121,7 +122,7 @@ def catalogue_of(version: Path) -> frozenset[str]:
 
 def answers_as(version: Path) -> str:
     """The kind of ranker that a version answers as. Raises DataError where it does not say, or says one that nobody knows."""
-    path = version / "assets.extra" / "reshelve.json"
+    path = version / ABOUT
     try:
         return require_kind(json.loads(path.read_bytes())["kind"])
     except (OSError, ValueError, KeyError) as error:

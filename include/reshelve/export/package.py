@@ -37,6 +37,7 @@ from reshelve.kind_registry import kind_of
 from reshelve.lineage.run import Run
 from reshelve.logs import logger
 from reshelve.model.trained import Array, TrainedModel
+from reshelve.store.manifest import ABOUT
 
 LARGEST_DIFFERENCE = 1e-4
 _QUESTIONS = 64
@@ -68,16 +69,15 @@ def package(run: Run) -> dict[str, Any]:
     building = stage / ".version"
     shutil.rmtree(building, ignore_errors=True)
     builder.write(module, building)
-    write_vectors(building, model, digest_of_file(train / "model.safetensors"), catalogue)
+    encoder = _titles(run, building, model, catalogue)
     kept = questions_to_keep(run, builder.examples, catalogue, questions)
     write_warmup(building, run.ranker.name, warmup_requests(kind.requests, kept))
-    extra = building / "assets.extra"
     top = run.ranker.release.top
     about = {
         "ranker": run.ranker.name, "kind": kind.name, "precision": shipped.precision.name,
-        "top": min(top, len(catalogue.items)), "items": len(catalogue.items),
+        "top": min(top, len(catalogue.items)), "items": len(catalogue.items), **encoder,
     }  # fmt: skip
-    (extra / "reshelve.json").write_text(json.dumps(about, indent=1, sort_keys=True))
+    (building / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
     check_operations(building)
     log.info("saved; loading it again")
     served = tf.saved_model.load(str(building))
@@ -96,6 +96,22 @@ def package(run: Run) -> dict[str, Any]:
     building.rename(stage / "version")
     write_whole(stage / "package.json", json.dumps({**about, **result}, indent=1, sort_keys=True))
     return result
+
+
+def _titles(run: Run, building: Path, model: TrainedModel, catalogue: PackagedCatalogue) -> dict[str, str]:
+    """The titles' vectors beside the version, and in the store, for whoever reads titles by the same encoder; its digest.
+
+    Empty where items are not scored by their titles.
+    """
+    train = run.stage("train").files()
+    if not write_vectors(building, model, digest_of_file(train / "model.safetensors"), catalogue):
+        return {}
+    from reshelve.training.title_cache import TitleCache
+
+    vectors, cache = model["items.vectors"], TitleCache(run.store, run.ranker.name, train)
+    places = np.flatnonzero(vectors.any(axis=1))
+    cache.keep([catalogue.titles[place] for place in places], vectors[places])
+    return {"encoder": cache.encoder}
 
 
 def warmup_requests(requests: Requests, questions: list[HeldOutQuestion]) -> Iterator[tuple[str, Request]]:

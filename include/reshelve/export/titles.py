@@ -26,6 +26,11 @@ class TitleGraph:
         """Pooled states [B, H] → [B, D] of length 1."""
         return tf.nn.l2_normalize(tf.matmul(pooled, self._projection, transpose_b=True), axis=1)
 
+    def cut(self, vector: tf.Tensor) -> tf.Tensor:
+        """Query vectors [B, D] → their first `index_size` numbers, of length 1: what a search engine's index has of titles."""
+        size = self._model.document.index_size
+        return vector if size is None else tf.nn.l2_normalize(vector[:, :size], axis=1)
+
     def logits(self, vector: tf.Tensor) -> tf.Tensor:
         """Query vectors [B, D] → scale · cosine with every title [B, C]."""
         return self._scale * tf.matmul(vector, self.vectors, transpose_b=True)

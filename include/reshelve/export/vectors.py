@@ -20,6 +20,7 @@ VECTORS = pa.schema(
         pa.field("model", pa.string(), nullable=False),  # sha256 of the model.safetensors that made it
     ]
 )
+SHORTEST = 1e-6  # that a vector is divided by, as TensorFlow has it
 _ROWS = 4096  # written at once
 
 
@@ -32,15 +33,19 @@ def write_vectors(version: Path, model: TrainedModel, digest: str, catalogue: Pa
         return 0
     vectors = model["items.vectors"]
     places = np.flatnonzero(vectors.any(axis=1))
+    size = model.document.index_size or vectors.shape[1]
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(places), _ROWS):
             chosen = places[start : start + _ROWS]
+            cut = vectors[chosen, :size]
+            if size < vectors.shape[1]:
+                cut = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), SHORTEST)
             columns = [
                 pa.array([catalogue.items[place] for place in chosen], pa.string()),
                 pa.ListArray.from_arrays(
-                    np.arange(len(chosen) + 1, dtype=np.int32) * vectors.shape[1],
-                    np.ascontiguousarray(vectors[chosen]).ravel(),
+                    np.arange(len(chosen) + 1, dtype=np.int32) * size,
+                    np.ascontiguousarray(cut).ravel(),
                 ),
                 pa.array([digest] * len(chosen), pa.string()),
             ]

@@ -59,6 +59,9 @@ class ModelForm(_Frozen):
     features: tuple[str, ...] = ()
     towers: bool = False  # a pair's texts are read apart
     vector_size: int | None = Field(None, gt=0)  # of titles, where items are scored by them
+    index_size: int | None = Field(
+        None, gt=0
+    )  # to which they are cut for a search engine; training teaches it, too
 
 
 def read_form(directory: Path) -> ModelForm:

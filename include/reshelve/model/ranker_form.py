@@ -27,6 +27,7 @@ def ranker_form(
     features: tuple[str, ...] = (),
     towers: bool = False,
     vector_size: int | None = None,
+    index_size: int | None = None,
 ) -> ModelForm:
     """What model.json will say of such a ranker on the base in that directory; `items` of the catalogue, None of a kind that does not score it.
 
@@ -42,6 +43,7 @@ def ranker_form(
         features=features,
         towers=towers,
         vector_size=vector_size,
+        index_size=index_size,
     )
 
 
@@ -59,6 +61,7 @@ def form_of(
         features=features,
         towers=model.towers,
         vector_size=model.title_vector,
+        index_size=model.cut_vector,
     )
 
 

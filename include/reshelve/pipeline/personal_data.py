@@ -18,6 +18,9 @@ EXAMPLES_KEPT = timedelta(days=14)
 WORK_KEPT = timedelta(days=7)
 """A work directory that nothing has touched: it is a cache, and a night ends within a day."""
 
+ENCODED_KEPT = timedelta(days=90)
+"""Vectors of titles of an encoder that a kept version has: what has left the product list since goes with them, the others are encoded anew."""
+
 SCRATCH_KEPT = timedelta(days=2)
 """What a killed process left of its temporary directory."""
 
@@ -32,6 +35,7 @@ class End(StrEnum):
     WATCH = "`watch.keep_days` of the ranker file"
     WORK = f"{WORK_KEPT.days} days after it was last touched"
     SCRATCH = f"with the process; {SCRATCH_KEPT.days} days after one that was killed"
+    ENCODED = f"2 days after the last was written, once no kept version has their encoder; else {ENCODED_KEPT.days} days after it was written"
     SILENT = "a week after the last report"
     LASTS = "stays"
 
@@ -125,6 +129,7 @@ BUCKET = (
     Held("runs/*/*/stages/**", "which run has made what", "", "runs of a day share stages", End.RUN),
     Held("runs/*/*/*/pin.json", "how a night began", "", "its stages and its release go by it", End.RUN),
     Held("runs/**", "results, weights, packages and reports of runs", "queries that may be remembered (`remember`)", "stages are resumed and explained", End.RUN, Forget.WHOLE),
+    Held("encoded/**", "vectors of titles", "", "titles are encoded once by each encoder", End.ENCODED),
     Held("models/**", "published versions", "queries that may be remembered (`remember`)", "they serve", End.VERSION, Forget.SAYS),
     Held("deployments/*/agents/**", "agents' reports", "", "the release waits for them", End.SILENT),
     Held("deployments/*/traffic/**", "callers' counts", "", "the canary is judged by them", End.SILENT),

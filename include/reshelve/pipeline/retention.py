@@ -16,6 +16,7 @@ from reshelve.lineage.run import EXPIRED
 from reshelve.logs import logger
 from reshelve.names import version_of
 from reshelve.pipeline.personal_data import (
+    ENCODED_KEPT,
     EXAMPLES,
     EXAMPLES_KEPT,
     HOME,
@@ -27,8 +28,8 @@ from reshelve.pipeline.personal_data import (
 )
 from reshelve.settings import settings
 from reshelve.store.conditions import AGENTS_PREFIX, CHECKS_PREFIX, leftovers
-from reshelve.store.layout import deployments_of, models_of, runs_of
-from reshelve.store.manifest import CLAIM, MANIFEST, partition_of, version_prefix
+from reshelve.store.layout import deployments_of, encoded_of, models_of, runs_of
+from reshelve.store.manifest import ABOUT, CLAIM, MANIFEST, partition_of, version_prefix
 from reshelve.store.objects import ObjectStore, PreconditionFailedError, object_store
 from reshelve.store.uploads import abandon
 from reshelve.store.versions import list_versions
@@ -46,7 +47,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     What a run's examples hold of customers goes before that, and so do work directories of this machine that nothing uses.
     How long each is kept, `personal_data` says. Looks of the watch and logged requests go after `watch.keep_days`, reports of callers and agents that ended a week
     after their last one. Answers what went (or would go): versions, unfinished uploads, run prefixes, days of looks and
-    requests, reports, and what is kept.
+    requests, reports, vectors of titles, and what is kept.
     """
     store = object_store()
     pointer = settle(store, ranker.name)
@@ -57,6 +58,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
     days = _old_days(store, ranker)
     reports = _old_reports(store, ranker.name)
     examples = _old_examples(store, ranker.name, runs)
+    encoded = _old_encoded(store, ranker.name, kept)
     work = _old_work()
     if not dry_run:
         for stage, keys in examples.items():
@@ -73,6 +75,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
         for prefix in (*runs, *days):
             _delete_below(store, prefix)
         store.delete(reports)
+        store.delete(encoded)
         logger(ranker=ranker.name).info(
             "cleaned",
             versions=len(doomed),
@@ -81,6 +84,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
             days=len(days),
             reports=len(reports),
             examples=len(examples),
+            encoded=len(encoded),
             work=len(work),
         )
     return {
@@ -92,6 +96,7 @@ def clean(ranker: Ranker, *, dry_run: bool) -> dict[str, Any]:
         "days": days,
         "reports": reports,
         "examples": sorted(examples),
+        "encoded": encoded,
         "work": [str(directory) for directory in work],
         "kept": sorted(kept),
     }
@@ -181,6 +186,21 @@ def _old_examples(store: ObjectStore, ranker: str, gone: list[str]) -> dict[str,
             keys = [key for key, _ in store.list(f"{stage}/") if EXAMPLES.holds(key)]
             if keys and _untouched(store, f"{stage}/", EXAMPLES_KEPT):
                 found[stage] = keys
+    return found
+
+
+def _old_encoded(store: ObjectStore, ranker: str, kept: set[int]) -> list[str]:
+    """Vectors of titles: of encoders that no kept version has (one may be about to be published), and old ones of any."""
+    abouts = (store.get_json(f"{version_prefix(ranker, version)}/{ABOUT}") for version in kept)
+    used = {about.get("encoder") for about in abouts if about}
+    found = []
+    for encoder in store.folders(encoded_of(ranker)):
+        folder = f"{encoded_of(ranker)}{encoder}/"
+        keys = [key for key, _ in store.list(folder)]
+        if encoder not in used and _untouched(store, folder, _QUIET_WORK):
+            found += keys
+        else:
+            found += [key for key in keys if _untouched(store, key, ENCODED_KEPT)]
     return found
 
 

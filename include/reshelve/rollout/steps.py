@@ -19,6 +19,7 @@ from reshelve.rollout.fleet import require_live, wait_for_agents
 from reshelve.rollout.probe import ProbeQuestions, probe
 from reshelve.rollout.recorded import Recorded, known_answers, logged_requests, recorded_requests
 from reshelve.rollout.shadow import shadow
+from reshelve.rollout.shop_index import place_of, wait_for_index
 from reshelve.store.objects import ObjectStore
 from reshelve.store.versions import require_manifest
 
@@ -108,6 +109,33 @@ def _shadow(work: Work) -> StepAnalysis:
     return shadow(work.ranker, stable, work.version, work.servers(), requests)
 
 
+def _index(work: Work) -> StepAnalysis:
+    """Wait until the shop's own index holds the version: who retrieves by it asks this version from here on."""
+    index = work.ranker.release.index
+    if index.url is None:
+        said = "the ranker file no longer says release.index.url, which the release began with"
+        return StepAnalysis(StepOutcome.HOLD, said)
+
+    def goes_on() -> bool:
+        return _still_here(work)
+
+    answer = wait_for_index(index.url, work.version, index.minutes * 60, goes_on)
+    said = f"the index at {place_of(index.url)} {answer.words}"
+    found = {"index": place_of(index.url), "holds": answer.version}
+    if answer.version == work.version:
+        return StepAnalysis(StepOutcome.PROMOTE, said, found)
+    if not goes_on():
+        return StepAnalysis(StepOutcome.HOLD, "somebody else has moved the pointer")
+    waited = f"expected version {work.version} within {index.minutes:g} minutes"
+    return StepAnalysis(StepOutcome.HOLD, f"{said}; {waited}", found)
+
+
+def _still_here(work: Work) -> bool:
+    """Whether the release is where this work began."""
+    now, then = read_pointer(work.store, work.ranker.name), work.pointer
+    return now is not None and (now.canary, now.state, now.step) == (work.version, then.state, then.step)
+
+
 def _canary(work: Work) -> StepAnalysis:
     """Wait until the step can be judged: at the least number of requests, and whenever they have doubled.
 
@@ -135,8 +163,7 @@ def _canary(work: Work) -> StepAnalysis:
             if "too few" not in served.reason:
                 look_at = 2 * canary.judged
                 logger(ranker=work.ranker.name).info("the step goes on", reason=finding.reason)
-        now = read_pointer(work.store, work.ranker.name)
-        if now is None or (now.canary, now.state, now.step) != (work.version, pointer.state, pointer.step):
+        if not _still_here(work):
             return StepAnalysis(StepOutcome.HOLD, "somebody else has moved the pointer")
         time.sleep(_LOOK_SECONDS)
 
@@ -160,5 +187,6 @@ STAGES: Mapping[ReleaseState, ReleaseStep] = {
     ReleaseState.LOADING: ReleaseStep("load beside", _load, Event.LOADED),
     ReleaseState.PROBING: ReleaseStep("probe", _probe, Event.PROBED),
     ReleaseState.SHADOW: ReleaseStep("shadow", _shadow, Event.AGREED),
+    ReleaseState.INDEXING: ReleaseStep("index", _index, Event.INDEXED),
     ReleaseState.CANARY: ReleaseStep("canary", _canary, Event.PASSED),
 }

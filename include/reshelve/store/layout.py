@@ -36,3 +36,8 @@ def requests_of(ranker: str) -> str:
 def monitoring_of(ranker: str) -> str:
     """What the watch remembers of it, and has found."""
     return f"monitoring/{ranker}/"
+
+
+def encoded_of(ranker: str) -> str:
+    """Vectors of its titles: a folder for each encoder that read them."""
+    return f"encoded/{ranker}/"

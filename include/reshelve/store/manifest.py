@@ -18,6 +18,7 @@ from reshelve.store.verdicts import check_verdict
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
+ABOUT = "assets.extra/reshelve.json"
 ATTEMPTS = 999
 
 _Body = bytes  # `Manifest.bytes` is a size
@@ -121,6 +122,7 @@ class ReleaseSteps(_ManifestPart):
     """The steps by which a version was published to be released: a release leaves none out without a person's signature."""
 
     shadow: bool = False
+    index: bool = Field(False, description="The shop's own index has to hold the version.")
     shares: tuple[float, ...] = Field((), description="Of the canary, rising.")
     approval: bool = False
     another_person: bool = Field(False, description="Who requested the release may not approve it.")

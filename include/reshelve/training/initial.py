@@ -33,6 +33,7 @@ def build_model(spec: TrainingSpec, rank: int) -> RankerModel:
             features=spec.features,
             towers=spec.model.towers,
             vector_size=spec.model.title_vector,
+            index_size=spec.model.cut_vector,
             seed=spec.training.seed,
         )
         if model.beside is not None and spec.features:

@@ -152,6 +152,7 @@ class RankerModel(nn.Module):
         features: tuple[str, ...] = (),
         towers: bool = False,
         vector_size: int | None = None,
+        index_size: int | None = None,
         seed: int = 17,
     ) -> RankerModel:
         """A ranker on the pretrained encoder in `base`, before any training.
@@ -171,6 +172,7 @@ class RankerModel(nn.Module):
             features=features,
             towers=towers,
             vector_size=vector_size,
+            index_size=index_size,
         )
         torch.manual_seed(seed)
         model = cls(form)

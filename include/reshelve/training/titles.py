@@ -1,4 +1,4 @@
-"""Titles beside queries: which of them a training step reads, and the vectors of all of them.
+"""Titles beside queries: which of them a training step reads.
 
 A step reads the titles of what its queries led to, and for each some that are like it: in-batch and hard negatives. Both come
 more often the more popular an item is, so each logit is corrected by the log of its chance to be among them (logQ: Yi et al.,
@@ -8,80 +8,24 @@ logit, the cosine learns how the query differs from any other, and not what is p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from scipy import sparse
 from torch import Tensor
 
-from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.training.batches import Batch
-from reshelve.training.device import Device
-from reshelve.training.model import RankerModel, pad
+from reshelve.training.model import RankerModel
 from reshelve.training.title_head import TitleHead
+from reshelve.training.title_tokens import Titles
 
 HARD = 2
 """Titles like the chosen one that are read with it."""
 _ALIKE = 20  # of which they are drawn
 _MOST_HOLD = 20_000  # titles: a token that more of them hold tells no two apart, and would make each like all
-_TOGETHER = 128  # titles encoded at once
 _ROWS = 512  # whose likeness to all titles is held at once
-
-
-class Titles:
-    """The tokens of the catalogue's titles, in the order of its indices, one after another; title i has those from `starts[i]`."""
-
-    def __init__(self, rows: list[list[int]], titled: np.ndarray, pad_id: int) -> None:
-        self.tokens = np.concatenate([np.asarray(row, np.int64) for row in rows])
-        self.starts = np.cumsum([0, *map(len, rows)])
-        self.titled, self.pad_id = titled, pad_id
-
-    @classmethod
-    def read(cls, examples: Path, max_length: int, pad_id: int) -> Titles:
-        """Of `catalogue.parquet`; an item that is called by its id has no title."""
-        table = pq.read_table(examples / "catalogue.parquet").sort_by("index")
-        items, titles = table["item_id"].to_pylist(), table["title"].to_pylist()
-        titled = np.array([bool(title) and title != item for item, title in zip(items, titles, strict=True)])
-        texts = [title or item for item, title in zip(items, titles, strict=True)]
-        tokenizer = load_tokenizer(examples / "tokenizer.json", max_length)
-        return cls([encoding.ids for encoding in encode(tokenizer, texts)], titled, pad_id)
-
-    def __len__(self) -> int:
-        return len(self.titled)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each."""
-        return np.diff(self.starts)
-
-    def padded(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Token ids and mask [N, T] of the titles at these places."""
-        rows = [self.tokens[self.starts[place] : self.starts[place + 1]].tolist() for place in chosen]
-        return pad(rows, self.pad_id)
-
-    def pieces(self) -> Iterator[np.ndarray]:
-        """Places of those with a title, like lengths together."""
-        places = np.flatnonzero(self.titled)
-        places = places[np.argsort(self.lengths[places], kind="stable")]
-        for start in range(0, len(places), _TOGETHER):
-            yield places[start : start + _TOGETHER]
-
-
-@torch.no_grad()
-def set_vectors(model: RankerModel, titles: Titles, device: Device) -> None:
-    """Give the head the vectors of all titles as the encoder reads them now. Not in place: weights that were put aside keep theirs."""
-    head = model.items
-    assert isinstance(head, TitleHead)
-    vectors = torch.zeros_like(head.vectors)
-    for places in titles.pieces():
-        ids, mask = (each.to(vectors.device) for each in titles.padded(places))
-        with device.autocast():
-            vectors[torch.from_numpy(places)] = head.vector(model.pooled(ids, mask))
-    head.vectors = vectors
 
 
 @dataclass(frozen=True)
@@ -140,7 +84,8 @@ class TitleSampler:
     def logits(self, model: RankerModel, batch: Batch) -> tuple[Tensor, Batch]:
         """The logits [B, K] of the titles that are read, corrected, and the batch with its targets' places among these.
 
-        A target without title is left out; a query that is left without any weighs nothing.
+        A target without title is left out; a query that is left without any weighs nothing. Where the form names an
+        `index_size`, each query is asked twice [2B, K]: the lower half reads that many numbers of the vectors.
         """
         head, device = model.items, batch.input_ids.device
         assert isinstance(head, TitleHead)
@@ -151,17 +96,23 @@ class TitleSampler:
         ids, mask = (each.to(device) for each in self.titles.padded(read))
         queries = head.vector(model.pooled(batch.input_ids, batch.attention_mask))
         titles = head.vector(model.pooled(ids, mask))
-        logits = head.likeness(queries, titles) + self._correction[torch.from_numpy(read)].to(device)
+        correction = self._correction[torch.from_numpy(read)].to(device)
+        logits = head.likeness(queries, titles) + correction
         asks = np.zeros(len(batch.weights), np.float32)
         asks[row] = 1.0
         order = np.argsort(read)
         places = order[np.searchsorted(read, item, sorter=order)]
-        return logits, replace(
+        asked = replace(
             batch,
             labels=torch.from_numpy(np.stack([row, places])).to(device),
             shares=batch.shares[torch.from_numpy(kept).to(device)],
             weights=batch.weights * torch.from_numpy(asks).to(device),
         )
+        cut = model.form.index_size
+        if cut is None:
+            return logits, asked
+        short = [F.normalize(vectors[:, :cut], dim=1) for vectors in (queries, titles)]
+        return torch.cat([logits, head.likeness(*short) + correction]), _asked_twice(asked)
 
     def _read(self, wanted: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Places of the titles: those wanted and those like them, each once, like lengths together; never none."""
@@ -170,6 +121,18 @@ class TitleSampler:
         if not len(read):
             read = np.flatnonzero(self.titles.titled)[:1]
         return read[np.argsort(self.titles.lengths[read], kind="stable")]
+
+
+def _asked_twice(batch: Batch) -> Batch:
+    """The same questions once more, below themselves: for the first numbers of the vectors alone (Kusupati et al., Matryoshka
+    Representation Learning, 2022)."""
+    row, place = batch.labels
+    return replace(
+        batch,
+        labels=torch.stack([torch.cat([row, row + len(batch.weights)]), place.repeat(2)]),
+        shares=batch.shares.repeat(2),
+        weights=batch.weights.repeat(2),
+    )
 
 
 def _weighed(titles: Titles) -> sparse.csr_matrix:

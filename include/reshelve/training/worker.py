@@ -51,7 +51,8 @@ from reshelve.training.losses import losses, weighted_mean
 from reshelve.training.model import RankerModel
 from reshelve.training.report import TrainingReporter
 from reshelve.training.spec import TrainingSpec
-from reshelve.training.titles import Titles, TitleSampler, set_vectors
+from reshelve.training.title_tokens import Titles, set_vectors
+from reshelve.training.titles import TitleSampler
 from reshelve.training.validation import lists_to_read, nothing_to_order, validate
 from reshelve.training.vocabulary import Vocabulary
 

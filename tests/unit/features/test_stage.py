@@ -42,6 +42,7 @@ from reshelve.statistics.bootstrap import LEAST_CLUSTERS
 from reshelve.statistics.interval import Interval
 from reshelve.store.objects import ObjectStore
 from reshelve.training.launch import train
+from reshelve.training.title_cache import TitleCache, encoder_digest
 from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 FIRST, DAYS = date(2011, 8, 1), 8
@@ -256,6 +257,13 @@ def test_a_version_that_reads_titles_gives_their_vectors_to_a_search_engine(
     assert vectors.shape == (len(titled), 64)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4)
 
+    about = json.loads((version / "assets.extra" / "reshelve.json").read_text())
+    assert about["encoder"] == encoder_digest(run.stage("train").directory)
+    kept_already = TitleCache(run.store, run.ranker.name, run.stage("train").directory)
+    monkeypatch.setattr(TitleCache, "_encode", lambda *_: pytest.fail("the night has encoded them already"))
+    in_order = [TITLES[item] for item in table["item_id"].to_pylist()]
+    np.testing.assert_array_equal(kept_already.vectors(in_order), vectors)
+
     functions = dict(tf.saved_model.load(str(version)).signatures)
     assert set(functions) == {"serving_default", "logits", "score", "vector"}
     asked = functions["vector"](query=strings(*(title for title in TITLES.values() if title)))[
@@ -264,6 +272,31 @@ def test_a_version_that_reads_titles_gives_their_vectors_to_a_search_engine(
     nearest = (asked @ vectors.T).argmax(axis=1)
     items = table["item_id"].to_pylist()
     assert [items[place] for place in nearest] == [item for item, title in TITLES.items() if title]
+
+
+@pytest.mark.slow
+def test_a_search_engine_gets_the_first_numbers_of_the_vectors_and_the_ranking_all(
+    make_run: Callable[..., Run], kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"model.head": "titles", "model.vector_size": 96, "model.index_size": 64}
+    run = make_run(**sizes, **{"compression.steps": []})
+    kept.stages(run, LEARNED, "titles, cut")
+    proof = BlendComparison(
+        {"memory": 1.0, "with_encoder": 0.9}, Interval(-0.1, -0.2, -0.01), queries=LEAST_CLUSTERS
+    )
+    monkeypatch.setattr("reshelve.kinds.search.blend_stage.compare", lambda *_: proof)
+    for name, stage in {"blend": blend, "compress": compress}.items():
+        run.stage(name).commit(stage(run))
+    assert package(run)["max_logit_difference"] <= 1e-4, "by vectors of 96, as in torch"
+    version = run.stage("package").directory / "version"
+    table = pq.read_table(version / "assets.extra" / "vectors.parquet")
+    vectors = np.array(table["vector"].to_pylist(), np.float32)
+    assert vectors.shape[1] == 64
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    titled = [TITLES[item] for item in table["item_id"].to_pylist()]
+    asked = tf.saved_model.load(str(version)).signatures["vector"](query=strings(*titled))["vector"].numpy()
+    assert asked.shape[1] == 64
+    np.testing.assert_allclose((asked * vectors).sum(axis=1), 1.0, atol=1e-2)
 
 
 @pytest.fixture

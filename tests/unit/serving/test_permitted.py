@@ -257,6 +257,8 @@ def test_what_is_left_out_is_said_in_words() -> None:
     assert left_out(asked, Plan(shadow=True, shares=(0.1,), approval=True)) == ""
     assert left_out(ReleaseSteps(another_person=True), Plan()) == "another person's approval"
     assert left_out(ReleaseSteps(another_person=True), Plan(another_person=True)) == ""
+    assert left_out(ReleaseSteps(index=True), Plan()) == "the wait for the index"
+    assert left_out(ReleaseSteps(index=True), Plan(index=True)) == ""
     assert left_out(None, Plan()) == left_out(ReleaseSteps(), Plan()) == ""
 
 

@@ -10,7 +10,9 @@ import reshelve
 from reshelve.store import layout
 
 _PACKAGE = Path(reshelve.__file__).parent
-_FOLDER = re.compile(r"(models|deployments|runs|requests|monitoring|clickstream|validated|catalogue)/$")
+_FOLDER = re.compile(
+    r"(models|deployments|runs|requests|monitoring|encoded|clickstream|validated|catalogue)/$"
+)
 _SAID = {"store/layout.py", "clickstream/events.py"}
 _NO_KEYS = {"tracking/datasets.py"}  # names of data sets, as OpenLineage has them
 

@@ -201,3 +201,20 @@ def test_work_that_nothing_uses_goes(store: ObjectStore, ranker: Ranker) -> None
     assert clean(ranker, dry_run=True)["work"] == [str(scratch), str(old)] and old.is_dir()
     clean(ranker, dry_run=False)
     assert [path.exists() for path in (old, busy, scratch, others)] == [False, True, False, True]
+
+
+def test_vectors_of_titles_go_with_the_last_version_of_their_encoder_and_when_they_are_old(
+    published: ObjectStore, ranker: Ranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = f"models/recommend/{VERSIONS[0]}/assets.extra/reshelve.json"
+    published.put_json(about, {"encoder": "aaa"})
+    used, unused = (f"encoded/recommend/{encoder}/part.parquet" for encoder in ("aaa", "bbb"))
+    for key in (used, unused):
+        published.put(key, b"rows")
+    assert clean(ranker, dry_run=True)["encoded"] == [], "a night may be about to publish its version"
+    monkeypatch.setattr(retention, "_QUIET_WORK", timedelta(seconds=-1))
+    assert clean(ranker, dry_run=True)["encoded"] == [unused] and published.exists(unused)
+    assert clean(ranker, dry_run=False)["encoded"] == [unused]
+    assert (published.exists(used), published.exists(unused)) == (True, False)
+    monkeypatch.setattr(retention, "ENCODED_KEPT", timedelta(seconds=-1))
+    assert clean(ranker, dry_run=False)["encoded"] == [used] and not published.exists(used)

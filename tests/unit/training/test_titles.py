@@ -22,7 +22,8 @@ from reshelve.training.losses import losses, weighted_mean
 from reshelve.training.model import RankerModel
 from reshelve.training.spec import training_spec
 from reshelve.training.title_head import TitleHead
-from reshelve.training.titles import Alike, Titles, TitleSampler, set_vectors
+from reshelve.training.title_tokens import Titles, set_vectors
+from reshelve.training.titles import Alike, TitleSampler
 
 CPU = Device(torch.device("cpu"), bf16=False)
 PAD = 0
@@ -99,6 +100,39 @@ def test_a_step_reads_the_wanted_titles_and_some_like_them_and_the_targets_are_a
     weighted_mean(values, weights).backward()
     head = model.items
     assert isinstance(head, TitleHead) and head.log_scale.grad is not None
+
+
+def test_the_first_numbers_of_the_vectors_are_taught_beside_them(model: RankerModel, examples: Path) -> None:
+    """They are asked the same, of the same titles, and count as much."""
+    cut = 16
+    titles = Titles.read(examples, 16, PAD)
+    known = read_examples(examples / "train.parquet", "search")
+    sampler = TitleSampler(titles, known.targets, 4, model)
+    batch = batch_of(examples, [0, 1, 2, 3])
+    torch.manual_seed(4)
+    whole, asked = sampler.logits(model, batch)
+    model.form = model.form.model_copy(update={"index_size": cut})
+    torch.manual_seed(4)
+    both, twice = sampler.logits(model, batch)
+    torch.testing.assert_close(both[:4], whole)
+    assert both.shape == (8, whole.shape[1]) and twice.weights.tolist() == 2 * asked.weights.tolist()
+
+    head = model.items
+    assert isinstance(head, TitleHead)
+    torch.manual_seed(4)
+    read = sampler._read(
+        batch.labels[1][torch.from_numpy(titles.titled)[batch.labels[1]]].numpy(),
+        np.random.default_rng(int(torch.randint(2**62, ()))),
+    )
+    pooled = [model.pooled(batch.input_ids, batch.attention_mask), model.pooled(*titles.padded(read))]
+    queries, texts = (torch.nn.functional.normalize(head.projection(each)[:, :cut]) for each in pooled)
+    expected = head.scale * queries @ texts.T + sampler._correction[torch.from_numpy(read)]
+    torch.testing.assert_close(both[4:], expected)
+
+    def loss(logits: torch.Tensor, of: Batch) -> torch.Tensor:
+        return weighted_mean(*losses("search", "pointwise", logits, of))
+
+    torch.testing.assert_close(loss(both, twice), (loss(whole, asked) + loss(expected, asked)) / 2)
 
 
 def test_a_query_that_led_to_an_untitled_item_alone_weighs_nothing(

@@ -22,7 +22,7 @@ from reshelve.training.initial import build_model
 from reshelve.training.model import RankerModel
 from reshelve.training.spec import TrainingSpec, training_spec
 from reshelve.training.title_head import TitleHead
-from reshelve.training.titles import Titles
+from reshelve.training.title_tokens import Titles
 
 pytestmark = pytest.mark.slow
 

@@ -104,8 +104,13 @@ class SearchModule(RankerModule):
             batch = self.tokenizer.single(self.tokenizer.tokens(query))
             return {"vector": vectors(batch.ids, batch.lengths)}
 
+        def index_vector(query: tf.Tensor) -> Answer:
+            assert titles is not None and self.vector is not None  # else it is not traced
+            return {"vector": titles.cut(self.vector(query)["vector"])}
+
         query = tf.TensorSpec([None], tf.string, name="query")
         self.vector = None if vectors is None else traced(vector, query)
+        self.index_vector = None if vectors is None else traced(index_vector, query)
         self.encoder = traced(encoder, query)
         self.ranked = traced(ranked, query)
         self.logits = traced(logits, query)
@@ -142,7 +147,7 @@ class SearchModule(RankerModule):
     @property
     def signatures(self) -> dict[str, Function]:
         found = {**super().signatures, "score": self.score}
-        return found if self.vector is None else {**found, "vector": self.vector}
+        return found if self.index_vector is None else {**found, "vector": self.index_vector}
 
 
 class SearchExport(Export):
