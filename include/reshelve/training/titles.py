@@ -8,7 +8,7 @@ logit, the cosine learns how the query differs from any other, and not what is p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.training.batches import Batch
-from reshelve.training.device import Device
+from reshelve.training.device import Device, choose_device
 from reshelve.training.model import RankerModel, pad
 from reshelve.training.title_head import TitleHead
 
@@ -76,12 +76,29 @@ def set_vectors(model: RankerModel, titles: Titles, device: Device) -> None:
     """Give the head the vectors of all titles as the encoder reads them now. Not in place: weights that were put aside keep theirs."""
     head = model.items
     assert isinstance(head, TitleHead)
-    vectors = torch.zeros_like(head.vectors)
+    head.vectors = _vectors(model, head, titles, device)
+
+
+@torch.no_grad()
+def vectors_of(train: Path, titles: Sequence[str]) -> np.ndarray:
+    """float32 [N, D]: what the model in `train` makes of titles that it was not trained with; 0 of an untitled one ("")."""
+    model = RankerModel.load(train).eval()
+    head, device = model.items, choose_device(0, nccl=True)
+    assert isinstance(head, TitleHead)
+    model.to(device.torch_device)
+    tokenizer = load_tokenizer(train / "tokenizer.json", model.form.max_length)
+    rows = [encoding.ids for encoding in encode(tokenizer, titles)]
+    known = Titles(rows, np.array([title != "" for title in titles], bool), model.pad_id)
+    return _vectors(model, head, known, device).cpu().numpy()
+
+
+def _vectors(model: RankerModel, head: TitleHead, titles: Titles, device: Device) -> Tensor:
+    vectors = head.vectors.new_zeros(len(titles), head.vectors.shape[1])
     for places in titles.pieces():
         ids, mask = (each.to(vectors.device) for each in titles.padded(places))
         with device.autocast():
-            vectors[torch.from_numpy(places)] = head.vector(model.pooled(ids, mask))
-    head.vectors = vectors
+            vectors[torch.from_numpy(places)] = head.vector(model.pooled(ids, mask)).float()
+    return vectors
 
 
 @dataclass(frozen=True)
