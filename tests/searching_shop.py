@@ -27,16 +27,26 @@ CHOSEN = {
     "wooden heart": "i3", "star": "i4", "candles": "i7",
 }  # fmt: skip
 
+# Each day a product comes that is asked for at once: what is never chosen before may be what is meant.
+LAUNCHED = dict(
+    (f"l{number}", title)
+    for number, title in enumerate([
+        "striped beach towel", "copper kettle", "oak picture frame", "silver letter opener", "velvet cushion",
+        "cast iron trivet", "bamboo wind chime", "linen apron", "marble chess board", "willow basket",
+        "felt slippers", "ceramic owl", "leather notebook", "glass vase", "cork coaster", "wicker stool",
+    ])
+)  # fmt: skip
 
-def write_day(store: ObjectStore, day: date, searched: bool = True) -> None:
-    """One validated partition: every query is asked twice."""
-    rows = []
-    for number, (query, item) in enumerate([*CHOSEN.items()] * 2):
+
+def write_day(store: ObjectStore, day: date, searched: bool = True, launched: tuple[str, ...] = ()) -> None:
+    """One validated partition: every query is asked twice, and the titles of items that were `launched`."""
+    rows, asked = [], [*CHOSEN.items(), *((LAUNCHED[item], item) for item in launched)]
+    for number, (query, item) in enumerate(asked * 2):
         rows.append({
             **dict.fromkeys(EVENT_SCHEMA.names), "event_id": f"{day}-{number}", "event_type": "click",
             "event_time": datetime.combine(day, datetime.min.time()) + timedelta(minutes=number),
             "session_id": f"{day}-{number}", "query": query if searched else None, "item_id": item,
-            "item_title": TITLES[item],
+            "item_title": (TITLES | LAUNCHED)[item],
         })  # fmt: skip
     body = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), body)
@@ -58,11 +68,14 @@ def put_products(store: ObjectStore, titles: dict[str, str | None]) -> None:
     store.put(catalogue_key("shop"), body.getvalue())
 
 
-def searching_run(store: ObjectStore, work: Path, base: Path, **values: Any) -> Run:
-    """A run on eight days: five to train on, two to blend on, one held out."""
+def searching_run(
+    store: ObjectStore, work: Path, base: Path, *, launches: bool = False, **values: Any
+) -> Run:
+    """A run on eight days: five to train on, two to blend on, one held out. `launches`: two products come each day."""
+    items = [*LAUNCHED] if launches else []
     for number in range(DAYS):
-        write_day(store, FIRST + timedelta(days=number))
-    put_products(store, TITLES)
+        write_day(store, FIRST + timedelta(days=number), launched=tuple(items[2 * number : 2 * number + 2]))
+    put_products(store, TITLES | LAUNCHED if launches else TITLES)
     ranker = Ranker.model_validate({
         "name": "shelf", "title": "A shelf", "kind": "search",
         "data": {"source": "shop", "validation_partitions": 2},

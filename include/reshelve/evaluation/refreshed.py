@@ -22,6 +22,8 @@ from reshelve.store.versions import download_version, sign_result
 
 MOST_MOVED = 0.05
 """Of an answer: the share of its score, among items that stay, that may be another item's afterwards."""
+MOST_OF_OTHERS = 0.01
+"""Share of an answer that items may have that do not stay, for the answer to be compared."""
 MOST_ASKED = 1000  # new titles
 _TOGETHER = 32
 _SECONDS = 60.0
@@ -118,8 +120,8 @@ def _moved(asked: _Asked, change: CatalogueChange, queries: Sequence[str]) -> li
     found = []
     for query, (items, scores, _) in zip(queries, asked.answers(CHAMPION, queries), strict=True):
         kept = [place for place, item in enumerate(items) if item in stay]
-        if len(kept) < 2:
-            continue
+        if len(kept) < 2 or scores.sum() - scores[kept].sum() > MOST_OF_OTHERS * scores.sum():
+            continue  # what was meant goes, or is called something else: another answer is due
         now = asked.scores(CHALLENGER, query, [items[place] for place in kept])
         found.append(0.5 * float(np.abs(_shares(now) - _shares(scores[kept])).sum()))
     return found

@@ -86,8 +86,6 @@ def assert_answers_well(run: Run, encoder: bool) -> None:
     likely /= likely.sum(1, keepdims=True)
     assert np.allclose(best["score"], np.take_along_axis(likely, order, axis=1), atol=1e-5)
 
-    never_chosen = functions["serving_default"](query=strings("small plate", "plate"))["item"].numpy()
-    assert [row[0].decode() for row in never_chosen] == ["i5", "i5"], "a title is enough to be found"
     asked = ["i3", "not here", "i0", "i3"]
     score = functions["score"](query=strings("wooden heart"), item=strings(*asked))["score"].numpy()
     of_query = likely[queries.index("wooden heart")]
