@@ -160,9 +160,12 @@ def _lineage(run: Run, gate: GateVerdict) -> VersionLineage:
 
 def _made_of(run: Run) -> dict[str, str]:
     """The digests of what a refresh will read: signed with the manifest, so that nobody who writes to `runs/` can change it."""
+    stages = kind_of(run.ranker.kind).refreshed_from
+    if any(run.stage(name).result() is None for name in stages):
+        return {}
     return {
         f"{name}/{path.name}": digest_of_file(path)
-        for name in kind_of(run.ranker.kind).refreshed_from
+        for name in stages
         for path in sorted(run.stage(name).files().iterdir())
         if path.is_file() and not path.name.startswith(".") and path.name != "result.json"
     }
