@@ -28,14 +28,12 @@ CHOSEN = {
 }  # fmt: skip
 
 # Each day a product comes that is asked for at once: what is never chosen before may be what is meant.
-LAUNCHED = dict(
-    (f"l{number}", title)
-    for number, title in enumerate([
-        "striped beach towel", "copper kettle", "oak picture frame", "silver letter opener", "velvet cushion",
-        "cast iron trivet", "bamboo wind chime", "linen apron", "marble chess board", "willow basket",
-        "felt slippers", "ceramic owl", "leather notebook", "glass vase", "cork coaster", "wicker stool",
-    ])
-)  # fmt: skip
+LAUNCHED: dict[str, str | None] = {
+    "l0": "striped beach towel", "l1": "copper kettle", "l2": "oak picture frame", "l3": "silver letter opener",
+    "l4": "velvet cushion", "l5": "cast iron trivet", "l6": "bamboo wind chime", "l7": "linen apron",
+    "l8": "marble chess board", "l9": "willow basket", "l10": "felt slippers", "l11": "ceramic owl",
+    "l12": "leather notebook", "l13": "glass vase", "l14": "cork coaster", "l15": "wicker stool",
+}  # fmt: skip
 
 
 def write_day(store: ObjectStore, day: date, searched: bool = True, launched: tuple[str, ...] = ()) -> None:

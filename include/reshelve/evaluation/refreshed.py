@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,14 +72,19 @@ def judge_refresh(
     requests = kind_of(run.ranker.kind).requests
     signature = requests.candidates_signature() or "serving_default"
     (name,) = requests.of_text("") or {"query": []}
-    with running_model_server({CHAMPION: before, CHALLENGER: version}) as at, RankingClient(at.grpc) as client:
+    with (
+        running_model_server({CHAMPION: before, CHALLENGER: version}) as at,
+        RankingClient(at.grpc) as client,
+    ):
         asked = _Asked(client, signature, name)
         moved = _moved(asked, change, [*dict.fromkeys([*known, *remembered])])
         missed, looked_for = _missed(asked, change)
     shutil.rmtree(scratch)
     result = sign_result(run.ranker.name, version, _judged(parent, change, moved, missed, looked_for))
     (stage / "report.json").write_text(json.dumps(result, indent=1, sort_keys=True))
-    logger(stage="gate", run=run.id).info("judged", verdict=result["verdict"], reasons=list(result["reasons"]))
+    logger(stage="gate", run=run.id).info(
+        "judged", verdict=result["verdict"], reasons=list(result["reasons"])
+    )
     return result
 
 
@@ -89,12 +93,16 @@ def _judged(
 ) -> dict[str, Any]:
     worst = max(moved, default=0.0)
     counts = change.counts()
-    reasons = [f"the model of version {parent} with {', '.join(f'{n} {what}' for what, n in counts.items())} items"]
+    reasons = [
+        f"the model of version {parent} with {', '.join(f'{n} {what}' for what, n in counts.items())} items"
+    ]
     verdict = "promote"
     if missed:
         verdict = "hold"
         named = ", ".join(missed[:_NAMED]) + (", …" if len(missed) > _NAMED else "")
-        reasons.append(f"{len(missed)} of {looked_for} new or retitled items do not come under their own title: {named}")
+        reasons.append(
+            f"{len(missed)} of {looked_for} new or retitled items do not come under their own title: {named}"
+        )
     if worst > MOST_MOVED:
         verdict = "reject"
         reasons.append(
@@ -115,7 +123,9 @@ def _judged(
 def _moved(asked: _Asked, change: CatalogueChange, queries: Sequence[str]) -> list[float]:
     """Of each query half the sum of what its answer's shares have changed by, among items that stay as they were."""
     stay = {
-        item for item, new, other in zip(change.items, change.new, change.retitled, strict=True) if not (new or other)
+        item
+        for item, new, other in zip(change.items, change.new, change.retitled, strict=True)
+        if not (new or other)
     }
     found = []
     for query, (items, scores, _) in zip(queries, asked.answers(CHAMPION, queries), strict=True):

@@ -47,9 +47,7 @@ class CatalogueChange:
             products[item] or (titles[place] if place >= 0 else item)
             for item, place in zip(order, were, strict=True)
         ]
-        retitled = [
-            place >= 0 and title != titles[place] for title, place in zip(called, were, strict=True)
-        ]
+        retitled = [place >= 0 and title != titles[place] for title, place in zip(called, were, strict=True)]
         gone = [item for item in items if item not in products]
         return cls(order, called, [count[item] for item in order], were, np.array(retitled, bool), gone)
 
@@ -66,9 +64,7 @@ class CatalogueChange:
     @cached_property
     def read(self) -> list[str]:
         """What is read of each title: nothing of an untitled item's."""
-        return [
-            "" if title == item else title for item, title in zip(self.items, self.titles, strict=True)
-        ]
+        return ["" if title == item else title for item, title in zip(self.items, self.titles, strict=True)]
 
     def catalogue(self) -> Catalogue:
         """As an examples stage writes it; what else was known of items stays with the night that learnt it."""

@@ -13,7 +13,15 @@ import numpy as np
 from scipy import sparse
 
 from reshelve.features.postings import Postings
-from reshelve.features.tables import HALF_LIVES, Array, SearchTables, alike_weights, cut_texts, of_titles, rarity
+from reshelve.features.tables import (
+    HALF_LIVES,
+    Array,
+    SearchTables,
+    alike_weights,
+    cut_texts,
+    of_titles,
+    rarity,
+)
 
 _AGE, _NEVER, _UNTITLED = len(HALF_LIVES), len(HALF_LIVES) + 1, len(HALF_LIVES) + 2  # of SearchTables.item
 _IDF, _ASKED, _WORD = 0, 4, 5  # of SearchTables.gram

@@ -253,7 +253,9 @@ def cut_texts(texts: list[str], batch: int = 4096) -> CutTexts:
     ).sign()
     # Sorted: no text may decide the order in which another's n-grams are summed.
     grams = sorted(vocabulary)
-    return CutTexts(compact, [gram.decode() for gram in grams], matrix[:, [vocabulary[gram] for gram in grams]])
+    return CutTexts(
+        compact, [gram.decode() for gram in grams], matrix[:, [vocabulary[gram] for gram in grams]]
+    )
 
 
 def _popularity(counts: list[Array]) -> Array:

@@ -90,7 +90,9 @@ def _csv(path: Path) -> Iterator[Row]:
             if row is None:
                 return
             if row and len(row) != len(names):
-                raise DataError(f"{path}:{place}: {len(row)} fields", f"expected {len(names)}, as the header has")
+                raise DataError(
+                    f"{path}:{place}: {len(row)} fields", f"expected {len(names)}, as the header has"
+                )
             if row:
                 yield place, row[item], row[title]
 
@@ -108,7 +110,9 @@ def _each_once(rows: Iterator[Row], path: Path, unit: str) -> dict[str, str | No
         if not item:
             raise DataError(f"{path}: {unit} {place} has no item_id", _EXPECTED)
         if item in found and found[item] != title:
-            raise DataError(f"{path}: {unit} {place} gives an item another title than a row before it", _EXPECTED)
+            raise DataError(
+                f"{path}: {unit} {place} gives an item another title than a row before it", _EXPECTED
+            )
         found[item] = title
     return found
 
@@ -119,11 +123,12 @@ def _without(titles: dict[str, str | None], exclude: Exclude) -> dict[str, str |
     db = connect()
     try:
         db.execute("CREATE TABLE all_files (item_id VARCHAR, item_title VARCHAR, category VARCHAR)")
-        listed = pa.table({"item_id": pa.array(titles, pa.string()), "title": pa.array(titles.values(), pa.string())})
+        listed = pa.table(
+            {"item_id": pa.array(titles, pa.string()), "title": pa.array(titles.values(), pa.string())}
+        )
         db.register("listed", listed)
         db.execute("CREATE TABLE products AS FROM listed")
         leave_out(db, exclude)
         return {item: titles[item] for (item,) in db.execute("SELECT item_id FROM products").fetchall()}
     finally:
         db.close()
-

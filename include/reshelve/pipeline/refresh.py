@@ -87,7 +87,9 @@ def refresh(ranker: Ranker, given: Path | None = None, *, allow_removed: bool = 
 def _serving(store: ObjectStore, ranker: Ranker) -> Manifest:
     pointer = read_pointer(store, ranker.name)
     if pointer is None or pointer.stable is None:
-        raise NothingServesError(f"{ranker.name}: nothing was released yet", "a night trains the first version")
+        raise NothingServesError(
+            f"{ranker.name}: nothing was released yet", "a night trains the first version"
+        )
     manifest = require_manifest(store, ranker.name, pointer.stable)
     if manifest.kind != ranker.kind:
         raise ConfigurationError(
@@ -144,7 +146,9 @@ def _foretold(run: Run, parent: Manifest, change: CatalogueChange) -> int:
     return found
 
 
-def _prepare(run: Run, parent: Manifest, products: ProductList, change: CatalogueChange) -> Mapping[str, Path]:
+def _prepare(
+    run: Run, parent: Manifest, products: ProductList, change: CatalogueChange
+) -> Mapping[str, Path]:
     """Do the stages before packaging: the parent's, with another catalogue. Returns the parent's files, verified."""
     before = _verified(run, parent)
     names = tuple(before)
@@ -170,7 +174,8 @@ def _as_of_parent(run: Run, parent: Manifest, name: str, seconds: float) -> Resu
     said = run.store.get_json(f"{run_folder(parent.lineage.run)}{name}/result.json")
     if said is None:
         raise DataError(
-            f"{parent.lineage.run}: the result of stage {name} is gone", "the next night's version can be refreshed"
+            f"{parent.lineage.run}: the result of stage {name} is gone",
+            "the next night's version can be refreshed",
         )
     return {**said, "run": run.id, "identity": "", "seconds": round(seconds, 1)}
 
@@ -188,13 +193,16 @@ def _verified(run: Run, parent: Manifest) -> dict[str, Path]:
             continue
         stored = f"{stage_prefix(run.store, parent.lineage.run, name)}/{file}"
         if not run.store.exists(stored):
-            raise DataError(f"{stored} is gone", "expected it with its version; the next night's can be refreshed")
+            raise DataError(
+                f"{stored} is gone", "expected it with its version; the next night's can be refreshed"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         run.store.download_file(stored, path)
         if digest_of_file(path) != digest:
             path.unlink()
             raise DataError(
-                f"{stored} is not what version {parent.version} was made of", "its signed manifest has another digest"
+                f"{stored} is not what version {parent.version} was made of",
+                "its signed manifest has another digest",
             )
     return stages
 
@@ -203,7 +211,9 @@ def _known_texts(store: ObjectStore, parent: Manifest) -> list[str]:
     """What the parent's known answers ask: texts that may be kept."""
     body = read_file(store, parent, KNOWN_ANSWERS.as_posix())
     if body is None:
-        raise DataError(f"{parent.ranker} version {parent.version} has no known answers", f"expected {KNOWN_ANSWERS}")
+        raise DataError(
+            f"{parent.ranker} version {parent.version} has no known answers", f"expected {KNOWN_ANSWERS}"
+        )
     (texts,) = json.loads(body)["inputs"].values()
     return [str(one) for one in texts]
 

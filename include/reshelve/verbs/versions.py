@@ -103,7 +103,9 @@ def refresh(
     ranker: RankerName,
     given: Annotated[
         Path | None,
-        typer.Option("--from", help="A Parquet or CSV file with item_id and title; default: the landed product list."),
+        typer.Option(
+            "--from", help="A Parquet or CSV file with item_id and title; default: the landed product list."
+        ),
     ] = None,
     allow_removed: Annotated[
         bool, typer.Option(help="Take a list that lacks more than a fifth of the version's items.")
@@ -111,7 +113,9 @@ def refresh(
     as_json: AsJson = False,
 ) -> None:
     """Publish the model that serves with the newest product list, without training; exit 65 if its gate rejects it."""
-    result = call("reshelve.pipeline.refresh:refresh", load_ranker(ranker), given, allow_removed=allow_removed)
+    result = call(
+        "reshelve.pipeline.refresh:refresh", load_ranker(ranker), given, allow_removed=allow_removed
+    )
     show(result, as_json, f"refresh: {ranker}")
     if result.get("verdict") == "reject":
         raise errors.DataError(f"{ranker}: the refreshed version was rejected", str(result["reason"]))

@@ -15,7 +15,13 @@ BIAS = np.array([0.5, -1.0, 2.0], np.float32)
 
 
 def model(**tensors: np.ndarray) -> TrainedModel:
-    sizes = {"hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 2, "vocab_size": 9}
+    sizes = {
+        "hidden_size": 2,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 2,
+        "vocab_size": 9,
+    }
     form = ModelForm(kind="search", pooling="mean", max_length=8, architecture=Architecture(**sizes), items=3)
     return TrainedModel(form, {"items.bias": BIAS, "encoder.x": np.ones(2, np.float32), **tensors})
 
@@ -36,7 +42,9 @@ def test_vectors_of_titles_are_given() -> None:
 def test_rounded_rows_stay_as_they_were_rounded() -> None:
     reach = np.abs(WEIGHT).max(axis=1)
     rounded = np.rint(WEIGHT / reach[:, None] * 127).astype(np.int8).T
-    before = QuantizedModel({"items.weight": rounded, "items.range": reach, "items.bias": BIAS, "words": BIAS})
+    before = QuantizedModel(
+        {"items.weight": rounded, "items.range": reach, "items.bias": BIAS, "words": BIAS}
+    )
     found = quantized_with_items(before, WERE)
     np.testing.assert_array_equal(found["items.weight"][:, [0, 2]], rounded[:, [2, 0]])
     assert found["items.weight"].dtype == np.int8 and found["items.bias"].tolist() == [2.0, -1.0, 0.5]

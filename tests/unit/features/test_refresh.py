@@ -141,7 +141,7 @@ def test_files_that_are_not_the_versions_own_are_never_packaged(serving: Callabl
     body = run.store.get(key)
     assert body is not None
     run.store.put(key, body.body + b" ")
-    with pytest.raises(DataError, match="is not what version .* was made of"):
+    with pytest.raises(DataError, match=r"is not what version .* was made of"):
         refresh(run.ranker)
     assert len(list_versions(run.store, "shelf")) == 1
 

@@ -36,7 +36,9 @@ def assert_same(one: SearchTables, other: SearchTables, exact: bool = True) -> N
         np.testing.assert_allclose(a.weights, b.weights, rtol=1e-5 if exact else 0.2, atol=1e-6, err_msg=name)
     for name in ("gram", "title", "item", "popularity"):
         a, b = getattr(one, name), getattr(other, name)
-        np.testing.assert_allclose(a, b, rtol=1e-5 if exact else 0.2, atol=1e-5 if exact else 0.2, err_msg=name)
+        np.testing.assert_allclose(
+            a, b, rtol=1e-5 if exact else 0.2, atol=1e-5 if exact else 0.2, err_msg=name
+        )
 
 
 def test_the_same_catalogue_gives_the_same_tables(corpus: Callable[..., Corpus], today: date) -> None:
@@ -84,7 +86,12 @@ def test_what_is_removed_is_in_no_table(corpus: Callable[..., Corpus], today: da
 
 
 def test_postings_move_to_other_rows_and_columns() -> None:
-    table = Postings(np.array([0, 2, 3], np.int32), np.array([0, 2, 1], np.int32), np.array([[1.0], [2.0], [3.0]], np.float32), 3)
+    table = Postings(
+        np.array([0, 2, 3], np.int32),
+        np.array([0, 2, 1], np.int32),
+        np.array([[1.0], [2.0], [3.0]], np.float32),
+        3,
+    )
     moved = table.moved(np.array([2, 0]), np.array([1, -1, 0]), 3, 2)
     assert moved.starts.tolist() == [0, 0, 0, 2] and moved.columns.tolist() == [0, 1]
     assert moved.weights.ravel().tolist() == [2.0, 1.0] and moved.width == 2

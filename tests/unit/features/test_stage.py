@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from tests.deployed import judged
 from tests.searching_shop import CHOSEN, TITLES, searching_run
 
-from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, validated_prefix
 from reshelve.compression.compress import compress
-from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError
 from reshelve.examples.build import build_examples
 from reshelve.examples.catalogue import Catalogue
@@ -43,7 +38,6 @@ from reshelve.statistics.bootstrap import LEAST_CLUSTERS
 from reshelve.statistics.interval import Interval
 from reshelve.store.objects import ObjectStore
 from reshelve.training.launch import train
-from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
 LEARNED = {"examples": build_examples, "train": train}
 
