@@ -150,7 +150,8 @@ def _prepare(
     run: Run, parent: Manifest, products: ProductList, change: CatalogueChange
 ) -> Mapping[str, Path]:
     """Do the stages before packaging: the parent's, with another catalogue. Returns the parent's files, verified."""
-    before = _verified(run, parent)
+    with run.stage("parent").lock():
+        before = _verified(run, parent)
     names = tuple(before)
     with run.stage("examples").lock():
         if all(run.stage(name).result() is not None for name in (*names, "examples")):
@@ -170,14 +171,19 @@ def _prepare(
 
 
 def _as_of_parent(run: Run, parent: Manifest, name: str, seconds: float) -> Result:
-    """What a stage of the parent's night said holds of this one, which no other run takes over."""
+    """What a stage of the parent's night said holds of this one, which no other run takes over; what the lineage will say is the signed one's."""
     said = run.store.get_json(f"{run_folder(parent.lineage.run)}{name}/result.json")
     if said is None:
         raise DataError(
             f"{parent.lineage.run}: the result of stage {name} is gone",
             "the next night's version can be refreshed",
         )
-    return {**said, "run": run.id, "identity": "", "seconds": round(seconds, 1)}
+    signed = {
+        "examples": {"verdicts": parent.lineage.verdicts},
+        "train": {"base": parent.lineage.base},
+        "blend": {"privacy": parent.lineage.privacy and parent.lineage.privacy.model_dump()},
+    }.get(name, {})
+    return {**said, **signed, "run": run.id, "identity": "", "seconds": round(seconds, 1)}
 
 
 def _verified(run: Run, parent: Manifest) -> dict[str, Path]:
