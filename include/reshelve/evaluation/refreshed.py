@@ -148,11 +148,11 @@ def _missed(asked: _Asked, change: CatalogueChange) -> tuple[list[str], int]:
     places = np.flatnonzero((change.new | change.retitled) & np.array([title != "" for title in change.read]))
     if len(places) > MOST_ASKED:
         places = places[np.linspace(0, len(places) - 1, MOST_ASKED).astype(int)]
-    titles = [change.titles[place] for place in places]
+    items, titles = ([names[place] for place in places.tolist()] for names in (change.items, change.titles))
     answers = asked.answers(CHALLENGER, titles)
     missed = [
-        change.items[place]
-        for place, title, (items, _, called) in zip(places, titles, answers, strict=True)
-        if change.items[place] not in items and title not in called
+        item
+        for item, title, (found, _, called) in zip(items, titles, answers, strict=True)
+        if item not in found and title not in called
     ]
-    return missed, len(places)
+    return missed, len(items)
