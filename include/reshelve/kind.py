@@ -65,9 +65,9 @@ class Kind(ABC):
         True  # whether an item that nobody has chosen yet is a candidate: the examples stage
     )
 
-    refreshed_from: ClassVar[tuple[str, ...]] = ()
-    """Stages whose files are all that a version is made of beside its catalogue, in their order; none where another catalogue
-    needs training."""
+    refreshed_from: ClassVar[
+        tuple[str, ...]
+    ] = ()  # stages that, beside a catalogue, make a version; none: it takes training
 
     noisy_counts: ClassVar[bool] = (
         False  # whether `remember.privacy` gives noise to all counts of behaviour that its versions hold

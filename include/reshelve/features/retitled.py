@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 from scipy import sparse
 
+from reshelve.features.cut_texts import cut_texts
 from reshelve.features.postings import Postings
 from reshelve.features.tables import (
     HALF_LIVES,
     Array,
     SearchTables,
     alike_weights,
-    cut_texts,
     of_titles,
     rarity,
 )

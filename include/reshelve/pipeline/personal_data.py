@@ -97,7 +97,6 @@ SCRATCH_OF = {
     "look": "looking at a source",
     "forget": "forgetting",
     "evaluate": "evaluating",
-    "refresh": "refreshing a version",
     "bench": "measuring",
 }
 """What a temporary directory's name begins with, before a dash: what is done in it."""

@@ -59,8 +59,7 @@ def refresh(ranker: Ranker, given: Path | None = None, *, allow_removed: bool = 
         )
     began, store = time.monotonic(), object_store()
     parent = _serving(store, ranker)
-    settings().work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings().work, prefix="refresh-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="reshelve-refresh-") as scratch:
         products = read_products(store, ranker, given, Path(scratch))
     change = _change(store, ranker, parent, products)
     about = {"ranker": ranker.name, "parent": parent.version, "items": len(change.items), **change.counts()}
