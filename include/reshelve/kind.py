@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what facets are given and give; a kind's own modules import
     from reshelve.client.client import Answer
     from reshelve.config.ranker import Ranker
     from reshelve.evaluation.scoring import Served, ServedModel
+    from reshelve.examples.changed_catalogue import CatalogueChange
     from reshelve.examples.drafts import Draft, SourceContents
     from reshelve.examples.event_counts import EventCounts
     from reshelve.examples.formats import HoldoutQuery
@@ -63,6 +64,10 @@ class Kind(ABC):
     listed: ClassVar[bool] = (
         True  # whether an item that nobody has chosen yet is a candidate: the examples stage
     )
+
+    refreshed_from: ClassVar[
+        tuple[str, ...]
+    ] = ()  # stages that, beside a catalogue, make a version; none: it takes training
 
     noisy_counts: ClassVar[bool] = (
         False  # whether `remember.privacy` gives noise to all counts of behaviour that its versions hold
@@ -105,6 +110,11 @@ class Kind(ABC):
     def evaluation(self) -> Evaluation:
         """Imports numpy and DuckDB."""
         return self._facet("evaluation")
+
+    @cached_property
+    def refresh(self) -> Refresh:
+        """Of kinds with `refreshed_from` alone. Imports TensorFlow and torch."""
+        return self._facet("refresh")
 
     def _facet(self, name: str) -> Any:
         return import_module(f"{type(self).__module__}.{name}").FACET
@@ -258,6 +268,18 @@ class Export(ABC):
     @abstractmethod
     def texts(self, inputs: Inputs, catalogue: PackagedCatalogue) -> list[str] | list[tuple[str, str]]:
         """What the model reads of a request, row by row: to compare the graph with torch, and steps with each other."""
+
+
+class Refresh(ABC):
+    """How what was trained gets another catalogue, without training."""
+
+    @abstractmethod
+    def write(self, before: Mapping[str, Path], after: Mapping[str, Path], change: CatalogueChange) -> None:
+        """From the directories of the stages `refreshed_from` of one run to those of another."""
+
+    @abstractmethod
+    def remembered(self, stages: Mapping[str, Path], most: int) -> list[str]:
+        """Up to `most` texts that the version remembers, the most asked first: what it says to them has to stay."""
 
 
 class Evaluation(ABC):

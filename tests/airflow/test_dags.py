@@ -44,7 +44,7 @@ def dag(bag: DagBag, name: str) -> DAG:
 
 
 def test_every_ranker_has_its_dags(bag: DagBag) -> None:
-    common = {"clickstream", "housekeeping", "monitor"}
+    common = {"clickstream", "housekeeping", "monitor", "refresh_search"}
     assert set(bag.dags) == common | {
         f"{kind}_{name}"
         for kind in ("retrain", "release", "approve", "withdraw", "rollback")
@@ -297,3 +297,10 @@ def test_only_a_ranker_that_asks_for_it_waits_for_a_person(tmp_path: Path) -> No
         "['release', 'approval', 'conclude'] 8:00:00",
         "5:00:00 ['Reject'] ['Approve', 'Reject']",
     ], done.stderr[-2000:]
+
+
+def test_a_new_product_list_is_released_as_a_night_is(bag: DagBag) -> None:
+    refresh: Any = dag(bag, "refresh_search")
+    assert refresh.get_task("decide_release").upstream_task_ids == {"refresh"}
+    release = refresh.get_task("release")
+    assert release.upstream_task_ids == {"decide_release"} and release.trigger_dag_id == "release_search"

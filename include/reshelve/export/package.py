@@ -46,13 +46,21 @@ _ROUNDS = 9
 
 def package(run: Run) -> dict[str, Any]:
     """Build `version/` and `package.json`. Raises DataError where a check fails."""
-    log = logger(stage="package")
-    stage = run.stage("package").directory
     builder = VersionBuilder(run)
+    questions = read_questions(builder.examples, builder.catalogue, _QUESTIONS)
+    kept = questions_to_keep(run, builder.examples, builder.catalogue, questions)
+    return build_version(builder, questions, kept)
+
+
+def build_version(
+    builder: VersionBuilder, questions: list[HeldOutQuestion], kept: list[HeldOutQuestion]
+) -> dict[str, Any]:
+    """The same of any run's model: `questions` check and time it, `kept` travel with it. Raises DataError where a check fails."""
+    log, run = logger(stage="package"), builder.run
+    stage = run.stage("package").directory
     train, catalogue = builder.train, builder.catalogue
     model = TrainedModel.load(train)
     _check_fit(model, catalogue)
-    questions = read_questions(builder.examples, catalogue, _QUESTIONS)
     kind = kind_of(model.document.kind)
     request = kind.requests.of_questions
 
@@ -70,7 +78,6 @@ def package(run: Run) -> dict[str, Any]:
     shutil.rmtree(building, ignore_errors=True)
     builder.write(module, building)
     encoder = _titles(run, building, model, catalogue)
-    kept = questions_to_keep(run, builder.examples, catalogue, questions)
     write_warmup(building, run.ranker.name, warmup_requests(kind.requests, kept))
     top = run.ranker.release.top
     about = {

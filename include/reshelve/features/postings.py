@@ -69,6 +69,15 @@ class Postings:
             before[self.starts].astype(np.int32), self.columns[kept], self.weights[kept], self.width
         )
 
+    def moved(self, rows: Array, columns: Array, height: int, width: int) -> Postings:
+        """Of a table of `height` rows and `width` columns: row r is at `rows[r]` there, column c at `columns[c]`; -1: it is gone."""
+        row = rows[np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))]
+        column = columns[self.columns]
+        kept = np.flatnonzero((row >= 0) & (column >= 0))
+        kept = kept[np.lexsort((column[kept], row[kept]))]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=height))])
+        return Postings(starts.astype(np.int32), column[kept].astype(np.int32), self.weights[kept], width)
+
     def first(self, most: int, by: Array) -> Postings:
         """Of each row the `most` postings that are greatest by `by` [P], the greatest first."""
         rows = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))

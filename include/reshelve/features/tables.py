@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
 from reshelve.clickstream.remember import NEVER, remembered_from
 from reshelve.config.remember import Remember
+from reshelve.features.cut_texts import cut_texts
 from reshelve.features.grams import MOST_KEYS
 from reshelve.features.postings import Postings
-from reshelve.features.text import TextKeys
 
 Array = np.ndarray
 
@@ -119,7 +118,7 @@ class Corpus:
     def __init__(self, searches: Searches, titles: list[str], rule: Remember) -> None:
         texts = searches.texts
         # Titles are cut like queries; one without words (an untitled item) has no n-grams.
-        found = _cut([*texts, *titles])
+        found = cut_texts([*texts, *titles])
         self.searches = searches
         self.grams = found.grams
         self.is_word = np.array([gram.startswith("w:") for gram in found.grams], bool)
@@ -168,7 +167,7 @@ class Corpus:
         spellings = spelled[known_keys[counted]]
         counts = np.asarray(spellings.sum(0) + titles.sum(0)).ravel()
         documents = len(kept) + self.items
-        idf = np.log1p(documents / (counts + 1))
+        idf = rarity(counts, documents)
         recent = sparse.csr_matrix((weights * 2.0 ** (-age / GRAM_HALF_LIFE), (keys, items)), shape)[counted]
         prior = popularity[:, PRIOR_AGE]
         said = sparse.csr_matrix(spelled.T.tocsr() @ recent).multiply(known_grams[:, None]).tocsr()
@@ -188,12 +187,12 @@ class Corpus:
             keys=[self.keys[place] for place in kept],
             grams=[self.grams[place] for place in used],
             chosen=Postings.of(*chosen),
-            alike=Postings.of(_cosine(spellings, idf).T.tocsr()),
+            alike=Postings.of(alike_weights(spellings, idf).T.tocsr()),
             titles=Postings.unweighted(titles),
             says=says,
             gram=np.concatenate([idf[:, None], telling, is_word[:, None]], axis=1).astype(np.float32),
             item=np.concatenate(about, axis=1).astype(np.float32),
-            title=_titles(titles, idf, is_word),
+            title=of_titles(titles, idf, is_word),
             popularity=prior.astype(np.float32),
             idf_unseen=float(np.log1p(documents)),
         )
@@ -225,34 +224,6 @@ def grams_remembered_from(texts: sparse.csr_matrix, asked: AskedTexts, rule: Rem
     return found
 
 
-@dataclass(frozen=True)
-class _Cut:
-    compact: list[str]
-    grams: list[str]
-    matrix: sparse.csr_matrix  # 1 where the text has the n-gram: [texts, grams]
-
-
-def _cut(texts: list[str], batch: int = 4096) -> _Cut:
-    keys = TextKeys()
-    compact: list[str] = []
-    vocabulary: dict[bytes, int] = {}
-    rows, columns = [], []
-    for start in range(0, len(texts), batch):
-        found = keys.keys(tf.constant(texts[start : start + batch]))
-        compact += [text.decode() for text in found.compact.numpy()]
-        rows.append(found.gram_rows.numpy().astype(np.int64) + start)
-        columns.append(
-            np.array([vocabulary.setdefault(g, len(vocabulary)) for g in found.grams.numpy()], np.int64)
-        )
-    place = (np.concatenate(rows), np.concatenate(columns)) if rows else (np.empty(0), np.empty(0))
-    matrix = sparse.csr_matrix(
-        (np.ones(len(place[0]), np.float32), place), (len(texts), len(vocabulary))
-    ).sign()
-    # Sorted: no text may decide the order in which another's n-grams are summed.
-    grams = sorted(vocabulary)
-    return _Cut(compact, [gram.decode() for gram in grams], matrix[:, [vocabulary[gram] for gram in grams]])
-
-
 def _popularity(counts: list[Array]) -> Array:
     """Share of events per item and half-life [C, H], each smoothed towards the all-time one."""
     ever = counts[0] + 0.5
@@ -261,14 +232,19 @@ def _popularity(counts: list[Array]) -> Array:
     return np.stack([ever, *recent], axis=1)
 
 
-def _cosine(matrix: sparse.csr_matrix, idf: Array) -> sparse.csr_matrix:
+def rarity(counts: Array, documents: int) -> Array:
+    """The idf of n-grams that `counts` [V] of so many documents have."""
+    return np.asarray(np.log1p(documents / (counts + 1)))
+
+
+def alike_weights(matrix: sparse.csr_matrix, idf: Array) -> sparse.csr_matrix:
     """Rows weighted by idf and of length 1."""
     weighted = sparse.csr_matrix(matrix.multiply(idf))
     lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1)).ravel())
     return sparse.csr_matrix(sparse.diags(1 / np.maximum(lengths, 1e-6)) @ weighted)
 
 
-def _titles(titles: sparse.csr_matrix, idf: Array, is_word: Array) -> Array:
+def of_titles(titles: sparse.csr_matrix, idf: Array, is_word: Array) -> Array:
     """`SearchTables.title`: float32 [C, 2]."""
     words = titles @ is_word.astype(np.float32)
     average = words[words > 0].mean() if (words > 0).any() else 1.0

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from reshelve.errors import DataError
+from reshelve.store.manifest import FreshCatalogue
 
 
 class StageResult(BaseModel):
@@ -37,6 +38,7 @@ class ExamplesResult(StageResult):
     base: dict[str, Any] | None = None
     forgotten: str = ""  # whom the source had forgotten before a row was read
     left_out: tuple[str, ...] = ()  # the same, by request
+    refreshed: FreshCatalogue | None = None  # of a run that trains nothing
 
     @property
     def begins(self) -> date:

@@ -84,7 +84,7 @@ def _results(run: Run) -> Iterator[dict[str, dict[str, Any]]]:
                 name: run.store.get_json(f"{below}/{name}/result.json") for name in stages_of(run.ranker.kind)
             }
             results = {name: dict(result) for name, result in read.items() if result is not None}
-            if results:
+            if results and not results.get("examples", {}).get("refreshed"):  # that trained nothing
                 yield results
                 found += 1
             if found == NIGHTS:

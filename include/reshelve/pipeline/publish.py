@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reshelve.errors import DataError
+from reshelve.files import digest_of_file
+from reshelve.kind_registry import kind_of
 from reshelve.lineage.results import BlendResult, ExamplesResult, TrainResult
 from reshelve.lineage.run import Run, code_version
 from reshelve.logs import logger
@@ -151,7 +153,22 @@ def _lineage(run: Run, gate: GateVerdict) -> VersionLineage:
         champion=(gate.champion or {}).get("version"),
         verdicts=run.stage("examples").require(ExamplesResult).verdicts,
         privacy=_spent(run),
+        refreshed=run.stage("examples").require(ExamplesResult).refreshed,
+        made_of=_made_of(run),
     )
+
+
+def _made_of(run: Run) -> dict[str, str]:
+    """The digests of what a refresh will read: signed with the manifest, so that nobody who writes to `runs/` can change it."""
+    stages = kind_of(run.ranker.kind).refreshed_from
+    if any(run.stage(name).result() is None for name in stages):
+        return {}
+    return {
+        f"{name}/{path.name}": digest_of_file(path)
+        for name in stages
+        for path in sorted(run.stage(name).files().iterdir())
+        if path.is_file() and not path.name.startswith(".") and path.name != "result.json"
+    }
 
 
 def _spent(run: Run) -> Spent | None:

@@ -66,6 +66,16 @@ class Spent(_ManifestPart):
     threshold: float = Field(description="What a count had to reach, noise included, in customers.")
 
 
+class FreshCatalogue(_ManifestPart):
+    """What a version that was made without training has from another, and what it has not."""
+
+    parent: Version = Field(description="The version whose model it is.")
+    products: str = Field(description="sha256 of the product list.")
+    added: int
+    removed: int
+    retitled: int
+
+
 class VersionLineage(_ManifestPart):
     """Where a version comes from."""
 
@@ -80,6 +90,12 @@ class VersionLineage(_ManifestPart):
     )
     privacy: Spent | None = Field(
         None, description="Differential privacy of its counts; null where they are exact."
+    )
+    refreshed: FreshCatalogue | None = Field(
+        None, description="The same model with a newer product list; null where a night trained it."
+    )
+    made_of: dict[str, str] = Field(
+        default_factory=dict, description="`stage/file` of the run → sha256: what a refresh reads of it."
     )
 
 

@@ -16,18 +16,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from safetensors import safe_open
 
-from reshelve.examples.tokens import encode, load_tokenizer
 from reshelve.files import digest_of_file
 from reshelve.logs import logger
 from reshelve.model.description import read_form
 from reshelve.store.layout import encoded_of
 from reshelve.store.objects import ObjectStore, PreconditionFailedError
-from reshelve.training.device import Device
-from reshelve.training.model import RankerModel
-from reshelve.training.title_tokens import Titles, encoded
+from reshelve.training.title_tokens import vectors_of
 
 PART = 65_536
 """Titles in one object: 32 MiB of vectors of 128."""
@@ -65,7 +61,7 @@ class TitleCache:
         known = self._known({_key(title) for title in titles if title})
         missing = sorted({title for title in titles if title and _key(title) not in known})
         if missing:
-            made = self._encode(missing)
+            made = vectors_of(self._train, missing)
             self._write(missing, made)
             known |= dict(zip(map(_key, missing), made, strict=True))
         for place, title in enumerate(titles):
@@ -135,15 +131,6 @@ class TitleCache:
             name = hashlib.sha256(b"".join(keys) + rows.tobytes()).hexdigest()[:32]
             with suppress(PreconditionFailedError):  # another process wrote the same
                 self._store.put(f"{self._folder}{name}.parquet", out.getvalue(), if_absent=True)
-
-    @torch.no_grad()
-    def _encode(self, titles: Sequence[str]) -> np.ndarray:
-        model = RankerModel.load(self._train)
-        tokenizer = load_tokenizer(self._train / "tokenizer.json", self._form.max_length)
-        rows = [encoding.ids for encoding in encode(tokenizer, titles)]
-        tokens = Titles(rows, np.ones(len(rows), bool), model.pad_id)
-        made = encoded(model, tokens, Device(torch.device("cpu"), bf16=False)).numpy()
-        return np.asarray(made, np.float32)
 
 
 def _key(title: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +75,14 @@ def encoded(model: RankerModel, titles: Titles, device: Device) -> Tensor:
         with device.autocast():
             vectors[torch.from_numpy(places)] = head.vector(model.pooled(ids, mask))
     return vectors
+
+
+@torch.no_grad()
+def vectors_of(train: Path, titles: Sequence[str]) -> np.ndarray:
+    """float32 [N, D]: what the model in `train`, a train stage's files, makes of any titles; 0 of an empty one."""
+    model = RankerModel.load(train)
+    tokenizer = load_tokenizer(train / "tokenizer.json", model.form.max_length)
+    rows = [encoding.ids for encoding in encode(tokenizer, titles)]
+    tokens = Titles(rows, np.array([title != "" for title in titles], bool), model.pad_id)
+    made = encoded(model, tokens, Device(torch.device("cpu"), bf16=False)).numpy()
+    return np.asarray(made, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from reshelve import errors
 from reshelve.config.ranker import read_ranker
 from reshelve.pipeline.pinned_night import rules_of
+from reshelve.pipeline.references import load_ranker
 from reshelve.result_text import width_of
 from reshelve.store.objects import object_store
 from reshelve.verbs.options import (
@@ -94,6 +96,29 @@ def _show_release(result: dict[str, Any], as_json: bool, until_approval: bool = 
         raise errors.DataError(str(result["headline"]))
     if result["state"] == "held" and not (until_approval and result["awaits_approval"]):
         raise errors.TryAgainError(str(result["headline"]))
+
+
+@app.command()
+def refresh(
+    ranker: RankerName,
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="A Parquet or CSV file with item_id and title; default: the landed product list."
+        ),
+    ] = None,
+    allow_removed: Annotated[
+        bool, typer.Option(help="Take a list that lacks more than a fifth of the version's items.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish the model that serves with the newest product list, without training; exit 65 if its gate rejects it."""
+    result = call(
+        "reshelve.pipeline.refresh:refresh", load_ranker(ranker), given, allow_removed=allow_removed
+    )
+    show(result, as_json, f"refresh: {ranker}")
+    if result.get("verdict") == "reject":
+        raise errors.DataError(f"{ranker}: the refreshed version was rejected", str(result["reason"]))
 
 
 @app.command()

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from tests.deployed import judged
+from tests.searching_shop import CHOSEN, TITLES, searching_run
 
-from reshelve.clickstream.events import EVENT_SCHEMA, catalogue_key, validated_prefix
 from reshelve.compression.compress import compress
-from reshelve.config.ranker import Ranker
 from reshelve.errors import DataError
 from reshelve.examples.build import build_examples
 from reshelve.examples.catalogue import Catalogue
@@ -43,65 +39,14 @@ from reshelve.statistics.interval import Interval
 from reshelve.store.objects import ObjectStore
 from reshelve.training.launch import train
 from reshelve.training.title_cache import TitleCache, encoder_digest
-from reshelve.validation.verdicts import PartitionDecision, PartitionVerdict, verdict_key
 
-FIRST, DAYS = date(2011, 8, 1), 8
 LEARNED = {"examples": build_examples, "train": train}
-TITLES = {
-    "i0": "red paper lantern", "i1": "blue mug", "i2": "garden gnome", "i3": "wooden heart", "i4": "metal star",
-    "i5": "small plate", "i6": None, "i7": "vintage candle set",
-}  # fmt: skip
-# What each query is answered with; nothing in `thing for tea` or `best` says so but behaviour.
-CHOSEN = {
-    "lantern": "i0", "red lantern": "i0", "blue mug": "i1", "thing for tea": "i1", "gnome": "i2", "best": "i6",
-    "wooden heart": "i3", "star": "i4", "candles": "i7",
-}  # fmt: skip
-
-
-def write_day(store: ObjectStore, day: date, searched: bool = True) -> None:
-    """One validated partition: every query is asked twice."""
-    rows = []
-    for number, (query, item) in enumerate([*CHOSEN.items()] * 2):
-        rows.append({
-            **dict.fromkeys(EVENT_SCHEMA.names), "event_id": f"{day}-{number}", "event_type": "click",
-            "event_time": datetime.combine(day, datetime.min.time()) + timedelta(minutes=number),
-            "session_id": f"{day}-{number}", "query": query if searched else None, "item_id": item,
-            "item_title": TITLES[item],
-        })  # fmt: skip
-    body = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), body)
-    store.put(validated_prefix("shop", day) + "good.parquet", body.getvalue())
-    said = PartitionVerdict(
-        verdict=PartitionDecision.PASS,
-        headline="said by the test",
-        source="shop",
-        partition=day,
-        digest=f"d{day}",
-    )
-    store.put_json(verdict_key("shop", day), said.result())
 
 
 @pytest.fixture
 def make_run(store: ObjectStore, tmp_path: Path, small_bert: Path) -> Callable[..., Run]:
-    """A run on eight days: five to train on, two to blend on, one held out."""
-
-    def make(**values: Any) -> Run:
-        for number in range(DAYS):
-            write_day(store, FIRST + timedelta(days=number))
-        body = io.BytesIO()
-        pq.write_table(pa.table({"item_id": list(TITLES), "title": list(TITLES.values())}), body)
-        store.put(catalogue_key("shop"), body.getvalue())
-        ranker = Ranker.model_validate({
-            "name": "shelf", "title": "A shelf", "kind": "search",
-            "data": {"source": "shop", "validation_partitions": 2},
-            "model": {"base": str(small_bert), "pooling": "mean", "max_length": 16},
-            "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "head_learning_rate": 1e-2},
-            "compression": {"steps": [], "calibration_examples": 8},
-            "gates": {"metric": "recall@5"}, "release": {"top": 5},
-        })  # fmt: skip
-        return Run(ranker.with_values(values), FIRST + timedelta(days=DAYS - 1), store, tmp_path / "work")
-
-    return make
+    """`make_run(**values)`: a run of `tests.searching_shop`."""
+    return lambda **values: searching_run(store, tmp_path / "work", small_bert, **values)
 
 
 def strings(*texts: str) -> tf.Tensor:

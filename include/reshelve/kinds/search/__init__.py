@@ -25,6 +25,7 @@ class Search(Kind):
     scores_catalogue = True
     two_texts = False
     reads_titles = True
+    refreshed_from = ("train", "blend", "compress")
     noisy_counts = True
 
     def check(self, ranker: Ranker) -> None:
