@@ -65,6 +65,14 @@ class Postings:
             turned.indptr.astype(np.int32, copy=False), turned.indices.astype(np.int32, copy=False), weights, rows
         )  # fmt: skip
 
+    def rows(self, order: Array) -> Postings:
+        """The rows in `order` [rows]."""
+        lengths = np.diff(self.starts)[order]
+        starts = _starts(lengths)
+        place = np.repeat(self.starts[order] - starts[:-1], lengths)
+        place += np.arange(len(place), dtype=np.int32)
+        return Postings(starts, self.columns[place], self.weights[place], self.width)
+
     def only(self, columns: Array) -> Postings:
         """Only the postings whose column is True in bool [width]."""
         kept = columns[self.columns]
