@@ -16,6 +16,8 @@ from reshelve.features.graph_tables import numbers
 
 Array = np.ndarray
 
+_ROWS, _COUNTED = 2**16, 2**24  # rows and postings at a time: bounds memory
+
 
 @dataclass(frozen=True)
 class Postings:
@@ -43,16 +45,37 @@ class Postings:
             int(first.shape[1]),
         )
 
-    @classmethod
-    def unweighted(cls, matrix: sparse.csr_matrix) -> Postings:
-        """Where a matrix is not 0, without weights (W = 0)."""
-        matrix = sparse.csr_matrix(matrix)
-        matrix.eliminate_zeros()
-        matrix.sort_indices()
-        none = np.empty((matrix.nnz, 0), np.float32)
-        return cls(
-            matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), none, int(matrix.shape[1])
-        )
+    def slice(self, begin: int, end: int) -> Postings:
+        """Rows from `begin` to before `end`; the arrays are shared."""
+        starts = self.starts[begin : end + 1]
+        part = slice(starts[0], starts[-1])
+        return Postings(starts - starts[0], self.columns[part], self.weights[part], self.width)
+
+    def matrix(self) -> sparse.csr_matrix:
+        """1 at each posting, float32."""
+        ones = np.ones(len(self.columns), np.float32)
+        return sparse.csr_matrix((ones, self.columns, self.starts), (len(self.starts) - 1, self.width))
+
+    def sums(self, of_column: Array) -> Array:
+        """Of each row the sum of a number of each of its columns, float32 [width]: float32 [rows]."""
+        rows = len(self.starts) - 1
+        blocks = [self.slice(begin, min(begin + _ROWS, rows)) for begin in range(0, rows, _ROWS)]
+        return np.concatenate([np.empty(0, np.float32), *(block.matrix() @ of_column for block in blocks)])
+
+    def column_counts(self) -> Array:
+        """How many postings lead to each column, int64 [width]."""
+        found = np.zeros(self.width, np.int64)
+        for begin in range(0, len(self.columns), _COUNTED):
+            found += np.bincount(self.columns[begin : begin + _COUNTED], minlength=self.width)
+        return found
+
+    def renumbered(self, used: Array) -> Postings:
+        """Only the columns `used` (rising, and all that a posting leads to), numbered by their places there."""
+        if len(used) == self.width:
+            return self
+        place = np.full(self.width, -1, np.int32)
+        place[used] = np.arange(len(used), dtype=np.int32)
+        return Postings(self.starts, place[self.columns], self.weights, len(used))
 
     def transposed(self) -> Postings:
         """Column c leads to the rows that lead to it, in order, with the same weights."""

@@ -99,6 +99,6 @@ class TitleSearch(tf.Module):
 def telling(tables: SearchTables, order: np.ndarray) -> Postings:
     """gram → titles, of words and of the n-grams that few titles share; a title's number is its place in `order`."""
     titles, items = tables.titles, len(tables.popularity)
-    often = np.bincount(titles.columns, minlength=titles.width).tolist()
+    often = titles.column_counts().tolist()
     kept = (tells(gram, n, items) for gram, n in zip(tables.grams, often, strict=True))
     return titles.only(np.fromiter(kept, bool, titles.width)).rows(order).transposed()
