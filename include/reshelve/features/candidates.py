@@ -23,7 +23,7 @@ from reshelve.features.title_search import TitleSearch
 
 # What each source may bring at most, in sixteenths of the candidates, and how many turns it has while they are filled: more is
 # brought than there is room for, so that what one source lacks, or another has brought already, is room for the others.
-_MOST = {"own": 4, "near": 4, "said": 4, "bm25": 6, "covered": 4, "cosine": 8, "popular": 1}
+_MOST = {"own": 4, "near": 4, "said": 4, "bm25": 8, "covered": 6, "cosine": 10, "popular": 1}
 _TURNS = {"own": 2, "near": 2, "said": 3, "bm25": 3, "covered": 2, "cosine": 4, "popular": 1}
 _SAMPLE = 1  # in sixteenths of the candidates
 SAID_ITEMS = 64  # of an n-gram: those of which it says most

@@ -75,6 +75,12 @@ def test_each_candidate_is_there_once_and_the_sample_stands_for_the_rest(tables:
         assert np.exp(weight[weight > NEVER / 2]).sum() == pytest.approx(len(TITLES), rel=1e-4)
 
 
+@pytest.mark.parametrize("query", ["red lantern", "red gardn", "tiny wooden clock linen"])
+def test_what_one_source_lacks_is_room_for_the_others(tables: SearchTables, query: str) -> None:
+    candidates, _ = CandidateEvidence(tables, most=64).features(tf.constant([query]))
+    assert np.count_nonzero(candidates.stands_for.numpy() > NEVER / 2) >= 60
+
+
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [
