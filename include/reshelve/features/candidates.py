@@ -2,9 +2,9 @@
 
 From behaviour: what was chosen under the very query, under those spelled alike, and what its n-grams say. From text: titles
 with its words, by BM25 and by how many of them they hold, and titles spelled alike (`features.title_search`). And what is
-popular. Then an even sample of the whole catalogue: it says how likely all those together are that nobody looks at, so that a score stays a share of the whole
-catalogue however many candidates there are (importance sampling: Bengio and Senécal, Quick Training of Probabilistic Neural Nets by
-Importance Sampling, 2003).
+popular. Then an even sample of the whole catalogue: it says how likely all those together are that nobody looks at, so that a
+score stays a share of the whole catalogue however many candidates there are (importance sampling: Bengio and Senécal, Quick
+Training of Probabilistic Neural Nets by Importance Sampling, 2003).
 """
 
 from __future__ import annotations

@@ -42,14 +42,18 @@ def cut_texts(texts: Sequence[str]) -> CutTexts:
         compact += [text.decode() for text in found.compact.numpy().tolist()]
         # Those of a batch are many times fewer than there are, and it is strings that Python is slow at.
         distinct, places = tf.unique(found.grams)
-        numbers = np.array([known.setdefault(gram, len(known)) for gram in distinct.numpy().tolist()], np.int32)
+        numbers = np.array(
+            [known.setdefault(gram, len(known)) for gram in distinct.numpy().tolist()], np.int32
+        )
         cells = _cells(found.gram_rows.numpy(), numbers[places.numpy()])
         cells = cells[np.append(True, cells[1:] != cells[:-1])[: len(cells)]]
         batches.append(_batch(cells, int(tf.size(found.compact))))
     # Sorted: no text may decide the order in which another's n-grams are summed.
     grams = sorted(known)
     rank = np.empty(len(grams), np.int32)
-    rank[np.fromiter((known[gram] for gram in grams), np.int64, len(grams))] = np.arange(len(grams), dtype=np.int32)
+    rank[np.fromiter((known[gram] for gram in grams), np.int64, len(grams))] = np.arange(
+        len(grams), dtype=np.int32
+    )
     del known
     lengths = np.concatenate([np.empty(0, np.int64), *(batch.lengths for batch in batches)])
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

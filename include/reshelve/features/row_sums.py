@@ -53,9 +53,7 @@ class RowSums(tf.Module):
         owners, places, entry = (tf.boolean_mask(found, asked) for found in (owners, places, entry))
         values = tf.gather(amounts, tf.gather(order, entry))
         if self.weighted:
-            weights = tf.gather(
-                self.weights, tf.gather(chunks, places // CHUNK) * CHUNK + places % CHUNK
-            )
+            weights = tf.gather(self.weights, tf.gather(chunks, places // CHUNK) * CHUNK + places % CHUNK)
             width = amounts.shape[1] * weights.shape[1]
             values = tf.reshape(values[:, :, tf.newaxis] * weights[:, tf.newaxis, :], [-1, width])
         summed = tf.math.unsorted_segment_sum(values, owners, tf.size(flat))
@@ -75,7 +73,9 @@ def _chunked(starts: np.ndarray, values: np.ndarray, filling: int) -> np.ndarray
     flat = found.ravel()
     for begin in range(0, len(lengths), _BLOCK):
         of_block = lengths[begin : begin + _BLOCK]
-        place = np.repeat(first[begin : begin + len(of_block)] * CHUNK - starts[begin : begin + len(of_block)], of_block)
+        place = np.repeat(
+            first[begin : begin + len(of_block)] * CHUNK - starts[begin : begin + len(of_block)], of_block
+        )
         low, high = starts[begin], starts[begin + len(of_block)]
         flat[place + np.arange(low, high)] = values[low:high]
     return found

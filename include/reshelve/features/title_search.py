@@ -50,7 +50,9 @@ class TitleSearch(tf.Module):
 
         def of_query(row: tf.Tensor) -> tf.Tensor:
             mine = tf.where(grams.rows == row)[:, 0]
-            return self._best(tf.gather(grams.ids, mine), tf.gather(grams.amounts, mine), grams.words[row], most)
+            return self._best(
+                tf.gather(grams.ids, mine), tf.gather(grams.amounts, mine), grams.words[row], most
+            )
 
         # One query after the other: what is touched stays in the processor's cache, and memory is that of few.
         found = tf.map_fn(
@@ -71,7 +73,9 @@ class TitleSearch(tf.Module):
         places = tf.raw_ops.RaggedRange(starts=starts, limits=starts + read, deltas=1).rt_dense_values
         return tf.gather(self.titles, places), tf.repeat(order, read)
 
-    def _best(self, ids: tf.Tensor, amounts: tf.Tensor, words: tf.Tensor, most: Mapping[str, int]) -> tf.Tensor:
+    def _best(
+        self, ids: tf.Tensor, amounts: tf.Tensor, words: tf.Tensor, most: Mapping[str, int]
+    ) -> tf.Tensor:
         """Of one query: `ids` [E], their `amounts` [E, 3], and the sum over its words."""
         postings, owner = self.touched(ids)
         titles, place = tf.unique(postings)

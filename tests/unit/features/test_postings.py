@@ -86,7 +86,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
             assert one.dtype == other.dtype and np.array_equal(one, other), field
 
 
-@given(seed=st.integers(0, 10_000), rows=st.integers(1, 6), width=st.integers(1, 7), weights=st.integers(1, 2))
+@given(
+    seed=st.integers(0, 10_000), rows=st.integers(1, 6), width=st.integers(1, 7), weights=st.integers(1, 2)
+)
 @settings(deadline=None, max_examples=60)
 def test_what_is_made_of_postings_is_what_a_dense_matrix_makes(
     seed: int, rows: int, width: int, weights: int

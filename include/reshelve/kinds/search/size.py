@@ -68,7 +68,9 @@ def of_texts(
         often.update(cut(title)[1])
     postings = often.total()
     # Candidates are looked for from the other side, too, and what an item's n-grams are read with is filled up.
-    twice = sum(min(n, TITLES_OF) for gram, n in often.items() if tells(gram, n, len(items))) if narrowed else 0
+    twice = (
+        sum(min(n, TITLES_OF) for gram, n in often.items() if tells(gram, n, len(items))) if narrowed else 0
+    )
     filling = CHUNK // 2 * len(items) if narrowed else 0
     if postings > MOST_POSTINGS:
         raise ConfigurationError(
