@@ -23,7 +23,7 @@ from reshelve.features.title_search import TitleSearch
 
 # What each source may bring at most, in sixteenths of the candidates, and how many turns it has while they are filled: more is
 # brought than there is room for, so that what one source lacks, or another has brought already, is room for the others.
-_MOST = {"own": 4, "near": 4, "said": 4, "bm25": 8, "covered": 6, "cosine": 10, "popular": 1}
+_MOST = {"own": 4, "near": 4, "said": 4, "bm25": 10, "covered": 8, "cosine": 12, "popular": 1}
 _TURNS = {"own": 2, "near": 2, "said": 3, "bm25": 3, "covered": 2, "cosine": 4, "popular": 1}
 _SAMPLE = 1  # in sixteenths of the candidates
 SAID_ITEMS = 64  # of an n-gram: those of which it says most
@@ -62,7 +62,7 @@ class CandidateSearch(tf.Module):
         self.titles = TitleSearch(tables)
         popular = np.argsort(-tables.popularity, kind="stable")[: self.most["popular"]]
         drawn = np.random.default_rng(seed).permutation(self.items)[:sampled]
-        self.popular, self.sample = (numbers(np.sort(found).astype(np.int32)) for found in (popular, drawn))
+        self.popular, self.sample = (numbers(found.astype(np.int32)) for found in (popular, drawn))
 
     def search(self, asked: AskedQueries, found: NamedSums) -> Candidates:
         """Each item once, whoever brings it."""
