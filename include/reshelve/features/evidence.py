@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from reshelve.features.asked import FLOOR, AskedQueries, QueryReader
 from reshelve.features.graph_tables import numbers
-from reshelve.features.postings import PostingsTable, RowSums, SparseSums
+from reshelve.features.postings import PostingsTable, SparseSums
+from reshelve.features.row_sums import RowSums
 from reshelve.features.tables import HALF_LIVES, PRIOR_AGE, SearchTables
 
 SHARPNESS = (3.0, 8.0)  # of the cosine: many neighbours a little, the nearest alone

@@ -16,6 +16,8 @@ from reshelve.features.graph_tables import numbers
 
 Array = np.ndarray
 
+_ROWS, _COUNTED = 2**16, 2**24  # rows and postings at a time: bounds memory
+
 
 @dataclass(frozen=True)
 class Postings:
@@ -43,31 +45,71 @@ class Postings:
             int(first.shape[1]),
         )
 
-    @classmethod
-    def unweighted(cls, matrix: sparse.csr_matrix) -> Postings:
-        """Where a matrix is not 0, without weights (W = 0)."""
-        matrix = sparse.csr_matrix(matrix)
-        matrix.eliminate_zeros()
-        matrix.sort_indices()
-        none = np.empty((matrix.nnz, 0), np.float32)
-        return cls(
-            matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), none, int(matrix.shape[1])
-        )
+    def slice(self, begin: int, end: int) -> Postings:
+        """Rows from `begin` to before `end`; the arrays are shared."""
+        starts = self.starts[begin : end + 1]
+        part = slice(starts[0], starts[-1])
+        return Postings(starts - starts[0], self.columns[part], self.weights[part], self.width)
+
+    def matrix(self) -> sparse.csr_matrix:
+        """1 at each posting, float32."""
+        ones = np.ones(len(self.columns), np.float32)
+        return sparse.csr_matrix((ones, self.columns, self.starts), (len(self.starts) - 1, self.width))
+
+    def sums(self, of_column: Array) -> Array:
+        """Of each row the sum of a number of each of its columns, float32 [width]: float32 [rows]."""
+        rows = len(self.starts) - 1
+        blocks = [self.slice(begin, min(begin + _ROWS, rows)) for begin in range(0, rows, _ROWS)]
+        return np.concatenate([np.empty(0, np.float32), *(block.matrix() @ of_column for block in blocks)])
+
+    def column_counts(self) -> Array:
+        """How many postings lead to each column, int64 [width]."""
+        found = np.zeros(self.width, np.int64)
+        for begin in range(0, len(self.columns), _COUNTED):
+            found += np.bincount(self.columns[begin : begin + _COUNTED], minlength=self.width)
+        return found
+
+    def renumbered(self, used: Array) -> Postings:
+        """Only the columns `used` (rising, and all that a posting leads to), numbered by their places there."""
+        if len(used) == self.width:
+            return self
+        place = np.full(self.width, -1, np.int32)
+        place[used] = np.arange(len(used), dtype=np.int32)
+        return Postings(self.starts, place[self.columns], self.weights, len(used))
 
     def transposed(self) -> Postings:
-        """Column c leads to the rows that lead to it, with the same weights."""
-        rows = np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), np.diff(self.starts))
-        order = np.argsort(self.columns, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(np.bincount(self.columns, minlength=self.width))])
-        return Postings(starts.astype(np.int32), rows[order], self.weights[order], len(self.starts) - 1)
+        """Column c leads to the rows that lead to it, in order, with the same weights."""
+        rows, unweighted = len(self.starts) - 1, not self.weights.shape[1]
+        # Counting is quicker than sorting. What is moved along is the number of each posting, where its weights are needed.
+        moved = np.zeros(len(self.columns), np.int8) if unweighted else np.arange(len(self.columns))
+        turned = sparse.csr_matrix((moved, self.columns, self.starts), (rows, self.width)).tocsc()
+        weights = self.weights if unweighted else self.weights[turned.data]
+        return Postings(
+            turned.indptr.astype(np.int32, copy=False), turned.indices.astype(np.int32, copy=False), weights, rows
+        )  # fmt: skip
+
+    def rows(self, order: Array) -> Postings:
+        """The rows in `order` [rows]."""
+        lengths = np.diff(self.starts)[order]
+        starts = _starts(lengths)
+        place = np.repeat(self.starts[order] - starts[:-1], lengths)
+        place += np.arange(len(place), dtype=np.int32)
+        return Postings(starts, self.columns[place], self.weights[place], self.width)
 
     def only(self, columns: Array) -> Postings:
         """Only the postings whose column is True in bool [width]."""
         kept = columns[self.columns]
-        before = np.concatenate([[0], np.cumsum(kept)])
-        return Postings(
-            before[self.starts].astype(np.int32), self.columns[kept], self.weights[kept], self.width
-        )
+        lengths = np.add.reduceat(np.append(kept, False), self.starts[:-1], dtype=np.int32)
+        lengths[np.diff(self.starts) == 0] = 0  # where there is nothing to add, reduceat takes what follows
+        return Postings(_starts(lengths), self.columns[kept], self.weights[kept], self.width)
+
+    def shortened(self, most: int) -> Postings:
+        """Only the first `most` postings of each row."""
+        kept = np.ones(len(self.columns), bool)
+        for row in np.flatnonzero(np.diff(self.starts) > most).tolist():
+            kept[self.starts[row] + most : self.starts[row + 1]] = False
+        lengths = np.minimum(np.diff(self.starts), most)
+        return Postings(_starts(lengths), self.columns[kept], self.weights[kept], self.width)
 
     def moved(self, rows: Array, columns: Array, height: int, width: int) -> Postings:
         """Of a table of `height` rows and `width` columns: row r is at `rows[r]` there, column c at `columns[c]`; -1: it is gone."""
@@ -84,8 +126,7 @@ class Postings:
         order = np.lexsort((self.columns, -by, rows))
         kept = order[np.arange(len(order)) - self.starts[rows[order]] < most]
         lengths = np.bincount(rows[kept], minlength=len(self.starts) - 1)
-        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        return Postings(starts, self.columns[kept], self.weights[kept], self.width)
+        return Postings(_starts(lengths), self.columns[kept], self.weights[kept], self.width)
 
     def tensors(self, name: str) -> dict[str, Array]:
         """Named arrays, for one safetensors file of many tables."""
@@ -105,6 +146,11 @@ class Postings:
             weights=tensors[f"{name}.weights"],
             width=int(tensors[f"{name}.width"][0]),
         )
+
+
+def _starts(lengths: Array) -> Array:
+    """Where rows of these lengths start, and at last where they end: int32."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
 class PostingsTable(tf.Module):
@@ -204,36 +250,3 @@ def find(ordered: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # One more entry, so that there is something to look at where nothing is ordered. No cell is as large.
     filled = tf.concat([ordered, [tf.int32.max]], 0)
     return place, tf.gather(filled, place) == wanted
-
-
-class RowSums(tf.Module):
-    """The same table read from its other side: for each item its keys, of which those that are asked add up.
-
-    What it costs follows the candidates, not how many items a frequent key leads to.
-    """
-
-    def __init__(self, of_items: Postings) -> None:
-        super().__init__()
-        self.table = PostingsTable(of_items)  # item → keys
-
-    def at(self, items: tf.Tensor, rows: tf.Tensor, keys: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-        """Sum of amounts · weights over the keys of `items` int32 [B, N] that its row asks: float32 [B, N, A · W].
-
-        Entry e says that row `rows[e]` asks `keys[e]` (int32 [E], each once a row) for `amounts[e]` (float32 [E, A]).
-        """
-        asked = rows * self.table.width + keys
-        order = tf.argsort(asked)
-        asked, amounts = tf.gather(asked, order), tf.gather(amounts, order)
-        owner, place = self.table.expand(tf.reshape(items, [-1]))
-        row = owner // tf.shape(items)[1]
-        at, hit = find(asked, row * self.table.width + tf.gather(self.table.columns, place))
-        hits = tf.where(hit)[:, 0]
-        owner, place, values = (
-            tf.gather(owner, hits), tf.gather(place, hits), tf.gather(amounts, tf.gather(at, hits)),
-        )  # fmt: skip
-        if self.table.weighted:
-            weights = tf.gather(self.table.weights, place)
-            width = amounts.shape[1] * weights.shape[1]
-            values = tf.reshape(values[:, :, tf.newaxis] * weights[:, tf.newaxis, :], [-1, width])
-        summed = tf.math.unsorted_segment_sum(values, owner, tf.size(items))
-        return tf.reshape(summed, tf.concat([tf.shape(items), [values.shape[1]]], 0))

@@ -39,12 +39,11 @@ def retitled(before: SearchTables, were: Array, titles: list[str]) -> SearchTabl
     spelled = np.diff(before.alike.starts)
     grams, moved, of_title = _vocabulary(before, spelled > 0, cut.grams)
     count, keys = len(grams), len(before.keys)
-    cells = cut.matrix.tocoo()
-    in_titles = sparse.csr_matrix((cells.data, (cells.row, of_title[cells.col])), (items, count))
+    in_titles = Postings(cut.found.starts, of_title[cut.found.columns], cut.found.weights, count)
     alike = before.alike.moved(moved, np.arange(keys), count, keys)
     is_word = np.array([gram.startswith("w:") for gram in grams], bool)
-    often = np.diff(alike.starts) + np.asarray(in_titles.sum(0)).ravel()
-    idf = rarity(often, keys + items)
+    often = np.diff(alike.starts) + in_titles.column_counts()
+    idf = rarity(often.astype(np.float32), keys + items)
     gram = np.zeros((count, before.gram.shape[1]), np.float32)
     gram[moved[moved >= 0]] = before.gram[moved >= 0]
     gram[:, _IDF], gram[:, _WORD] = idf, is_word
@@ -53,7 +52,7 @@ def retitled(before: SearchTables, were: Array, titles: list[str]) -> SearchTabl
         grams=grams,
         chosen=before.chosen.moved(np.arange(keys), places, keys, items),
         alike=_weighed(alike, idf),
-        titles=Postings.unweighted(in_titles),
+        titles=in_titles,
         says=before.says.moved(moved, places, count, items),
         gram=gram,
         item=_of_items(before.item, were, in_titles),
@@ -70,7 +69,7 @@ def _vocabulary(before: SearchTables, spelled: Array, of_titles: list[str]) -> t
     grams = sorted(kept, key=str.encode)
     place = {gram: number for number, gram in enumerate(grams)}
     moved = np.array([place.get(gram, -1) for gram in before.grams], np.int64)
-    return grams, moved, np.array([place[gram] for gram in of_titles], np.int64)
+    return grams, moved, np.array([place[gram] for gram in of_titles], np.int32)
 
 
 def _weighed(alike: Postings, idf: Array) -> Postings:
@@ -80,10 +79,10 @@ def _weighed(alike: Postings, idf: Array) -> Postings:
     return Postings.of(alike_weights(spellings, idf).T.tocsr())
 
 
-def _of_items(before: Array, were: Array, titles: sparse.csr_matrix) -> Array:
+def _of_items(before: Array, were: Array, titles: Postings) -> Array:
     new = were < 0
     found = before[were]
     found[new, :_AGE] = before[:, :_AGE].min(axis=0)
     found[new, _AGE], found[new, _NEVER] = 0.0, 1.0  # nothing of it is older than today
-    found[:, _UNTITLED] = np.asarray(titles.sum(1)).ravel() == 0
+    found[:, _UNTITLED] = np.diff(titles.starts) == 0
     return np.ascontiguousarray(found, np.float32)

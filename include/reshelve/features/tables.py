@@ -122,11 +122,12 @@ class Corpus:
         self.searches = searches
         self.grams = found.grams
         self.is_word = np.array([gram.startswith("w:") for gram in found.grams], bool)
-        self.titles = found.matrix[len(texts) :]
+        self.titles = found.found.slice(len(texts), len(texts) + len(titles))
+        self._in_titles = self.titles.column_counts()
         self.keys = sorted(set(found.compact[: len(texts)]))
         key_place = {key: number for number, key in enumerate(self.keys)}
         self.key_of_text = np.array([key_place[key] for key in found.compact[: len(texts)]], np.int64)
-        self.texts = found.matrix[: len(texts)]
+        self.texts = found.found.slice(0, len(texts)).matrix()
         asked = searches.asked
         self._keys_from = remembered_from(
             self.key_of_text[asked.texts], asked.customers, asked.days, rule, len(self.keys)
@@ -137,7 +138,7 @@ class Corpus:
     @property
     def items(self) -> int:
         """Catalogue size C."""
-        return int(self.titles.shape[0])
+        return len(self.titles.starts) - 1
 
     def tables(self, as_of: date) -> SearchTables:
         """What was known at the first instant of `as_of`."""
@@ -160,12 +161,11 @@ class Corpus:
         # What an n-gram says of items it says of every search that has it: those of rare queries too, where the n-gram
         # itself is not rare. A title's n-grams are the shop's, whoever asks.
         spelled = self._spellings(np.unique(texts))[counted]
-        in_titles = np.asarray(self.titles.sum(0)).ravel() > 0
-        used = np.flatnonzero(np.asarray(spelled.sum(0)).ravel() * known_grams + in_titles)
-        spelled, titles, is_word = spelled[:, used], self.titles[:, used], self.is_word[used]
+        used = np.flatnonzero(np.asarray(spelled.sum(0)).ravel() * known_grams + (self._in_titles > 0))
+        spelled, titles, is_word = spelled[:, used], self.titles.renumbered(used), self.is_word[used]
         known_grams = known_grams[used]
         spellings = spelled[known_keys[counted]]
-        counts = np.asarray(spellings.sum(0) + titles.sum(0)).ravel()
+        counts = np.asarray(spellings.sum(0)).ravel() + self._in_titles[used].astype(np.float32)
         documents = len(kept) + self.items
         idf = rarity(counts, documents)
         recent = sparse.csr_matrix((weights * 2.0 ** (-age / GRAM_HALF_LIFE), (keys, items)), shape)[counted]
@@ -176,7 +176,7 @@ class Corpus:
         first = np.full(self.items, as_of.toordinal(), np.float64)
         np.minimum.at(first, items, self.searches.days[past])
         never = np.bincount(items, minlength=self.items) == 0
-        untitled = np.asarray(titles.sum(1)).ravel() == 0
+        untitled = np.diff(titles.starts) == 0
         about = [
             np.log(popularity),
             np.log1p(as_of.toordinal() - first)[:, None],
@@ -188,7 +188,7 @@ class Corpus:
             grams=[self.grams[place] for place in used],
             chosen=Postings.of(*chosen),
             alike=Postings.of(alike_weights(spellings, idf).T.tocsr()),
-            titles=Postings.unweighted(titles),
+            titles=titles,
             says=says,
             gram=np.concatenate([idf[:, None], telling, is_word[:, None]], axis=1).astype(np.float32),
             item=np.concatenate(about, axis=1).astype(np.float32),
@@ -244,12 +244,12 @@ def alike_weights(matrix: sparse.csr_matrix, idf: Array) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.diags(1 / np.maximum(lengths, 1e-6)) @ weighted)
 
 
-def of_titles(titles: sparse.csr_matrix, idf: Array, is_word: Array) -> Array:
+def of_titles(titles: Postings, idf: Array, is_word: Array) -> Array:
     """`SearchTables.title`: float32 [C, 2]."""
-    words = titles @ is_word.astype(np.float32)
+    words = titles.sums(is_word.astype(np.float32))
     average = words[words > 0].mean() if (words > 0).any() else 1.0
     shorter = 2 / (2 - _BM25_B + _BM25_B * words / average)
-    lengths = np.sqrt(titles @ idf.astype(np.float32) ** 2)
+    lengths = np.sqrt(titles.sums(idf.astype(np.float32) ** 2))
     return np.stack([1 / np.maximum(lengths, 1e-6), shorter], axis=1).astype(np.float32)
 
 

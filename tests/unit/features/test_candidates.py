@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from reshelve.export.operations import check_operations
 from reshelve.features.blend import HIDDEN, Blend
 from reshelve.features.candidates import NEVER, CandidateEvidence
 from reshelve.features.evidence import FEATURES, NamedEvidence, SearchEvidence
@@ -75,6 +77,12 @@ def test_each_candidate_is_there_once_and_the_sample_stands_for_the_rest(tables:
         assert np.exp(weight[weight > NEVER / 2]).sum() == pytest.approx(len(TITLES), rel=1e-4)
 
 
+@pytest.mark.parametrize("query", ["red lantern", "red gardn", "tiny wooden clock linen"])
+def test_what_one_source_lacks_is_room_for_the_others(tables: SearchTables, query: str) -> None:
+    candidates, _ = CandidateEvidence(tables, most=64).features(tf.constant([query]))
+    assert np.count_nonzero(candidates.stands_for.numpy() > NEVER / 2) >= 60
+
+
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [
@@ -134,3 +142,23 @@ def test_the_recall_of_candidates_is_that_of_the_exhaustive_answer(tables: Searc
         shares.append(np.isin(best, few.ranked(tf.constant([query])).places.numpy()[0]).mean())
     assert found["recall@10"] == pytest.approx(np.mean(shares), abs=0.02)
     assert 1.0 >= found["recall@10"] > found["recall@100"] > 0
+
+
+def test_a_saved_graph_of_candidates_only_computes_and_answers_the_same(
+    tables: SearchTables, tmp_path: Path
+) -> None:
+    few = OfCandidates(tables, drawn_blend(), None, 160, least=20)
+    few.ask = tf.function(
+        lambda queries: dict(zip(("places", "logits"), few.ranked(queries)[:2], strict=True)),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
+    tf.saved_model.save(few, str(tmp_path), signatures={"serving_default": few.ask})
+    # One query's titles after the other's.
+    assert {"RaggedRange", "Unique", "While"} <= set(check_operations(tmp_path))
+    asked = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    for queries in (QUERIES, QUERIES[:1], []):
+        found = asked(queries=tf.constant(queries, tf.string))
+        expected = few.ranked(tf.constant(queries, tf.string))
+        assert np.array_equal(found["places"], expected.places)
+        assert np.allclose(found["logits"], expected.logits, atol=1e-4)

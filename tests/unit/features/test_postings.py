@@ -84,3 +84,36 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         for field in ("starts", "columns", "weights"):
             one, other = getattr(again, field), getattr(table, field)
             assert one.dtype == other.dtype and np.array_equal(one, other), field
+
+
+@given(
+    seed=st.integers(0, 10_000), rows=st.integers(1, 6), width=st.integers(1, 7), weights=st.integers(1, 2)
+)
+@settings(deadline=None, max_examples=60)
+def test_what_is_made_of_postings_is_what_a_dense_matrix_makes(
+    seed: int, rows: int, width: int, weights: int
+) -> None:
+    first = drawn(seed, rows, width, weights)
+    table, random = Postings.of(*map(sparse.csr_matrix, first)), np.random.default_rng(seed + 1)
+    there = first[0] != 0
+
+    def same(found: Postings, expected: list[np.ndarray], kept: np.ndarray) -> None:
+        assert found.width == kept.shape[1] and len(found.starts) == len(kept) + 1
+        row, column = np.nonzero(kept)
+        assert np.array_equal(np.repeat(np.arange(len(kept)), np.diff(found.starts)), row)
+        assert np.array_equal(found.columns, column)
+        assert np.allclose(found.weights, np.stack([matrix[kept] for matrix in expected], axis=1))
+
+    same(table.transposed(), [matrix.T for matrix in first], there.T)
+    wanted = random.random(width) < 0.5
+    same(table.only(wanted), first, there & wanted)
+    order = random.permutation(rows)
+    same(table.rows(order), [matrix[order] for matrix in first], there[order])
+    same(table.shortened(2), first, there & (np.cumsum(there, axis=1) <= 2))
+    begin = int(random.integers(0, rows))
+    same(table.slice(begin, rows), [matrix[begin:] for matrix in first], there[begin:])
+    used = np.flatnonzero(there.any(0) | wanted)
+    same(table.renumbered(used), [matrix[:, used] for matrix in first], there[:, used])
+    assert np.array_equal(table.column_counts(), there.sum(0))
+    numbers = random.normal(size=width).astype(np.float32)
+    assert np.allclose(table.sums(numbers), there @ numbers, atol=1e-5)

@@ -13,6 +13,8 @@ from reshelve.examples.window import stream
 from reshelve.examples.workspace import Workspace
 from reshelve.features.candidates import SAID_ITEMS, narrows
 from reshelve.features.grams import MOST_KEYS, cut, tells
+from reshelve.features.row_sums import CHUNK
+from reshelve.features.title_search import TITLES_OF
 from reshelve.model.graph_size import INT, GraphTables, texts_bytes
 
 _OPERATIONS, _OF_CANDIDATES = 250_000, 400_000  # more than those of other kinds
@@ -26,6 +28,7 @@ _KEY = INT * (2 + 4)  # its number, where its postings start, and its choices in
 _ITEM = (
     INT * (4 + 3 + 1 + 2 + 1 + 1 + 3)
 )  # popularities, age and the like, prior, its title's length, the softmax's bias, the place by id, where its postings start
+_OF_TITLE = INT * (3 + 1)  # what weighs it where titles are searched, and its place
 
 # Not the holdout; `norm` is the query in one spelling.
 _ASKED = """
@@ -64,8 +67,11 @@ def of_texts(
     for title in titles:
         often.update(cut(title)[1])
     postings = often.total()
-    # Candidates are looked for from the other side, too.
-    twice = sum(n for gram, n in often.items() if tells(gram, n, len(items))) if narrowed else 0
+    # Candidates are looked for from the other side, too, and what an item's n-grams are read with is filled up.
+    twice = (
+        sum(min(n, TITLES_OF) for gram, n in often.items() if tells(gram, n, len(items))) if narrowed else 0
+    )
+    filling = CHUNK // 2 * len(items) if narrowed else 0
     if postings > MOST_POSTINGS:
         raise ConfigurationError(
             f"the titles of {len(items):,} products have {postings:,} n-grams, and a table of them may have {MOST_POSTINGS:,}",
@@ -76,8 +82,8 @@ def of_texts(
     of_catalogue = (
         2 * texts_bytes(items)
         + texts_bytes(shown)
-        + _ITEM * len(items)
-        + _TITLE * (postings + twice)
+        + (_ITEM + (_OF_TITLE if narrowed else 0)) * len(items)
+        + _TITLE * (postings + twice + filling)
         + in_titles
     )
     remembered = _remembered(grams, len(items), chosen, narrowed) - in_titles
@@ -107,7 +113,8 @@ def _remembered(grams: dict[str, int], items: int, chosen: Iterable[tuple[str, i
     places = np.array(pairs, np.int64).T
     of_items = sparse.csr_matrix((np.ones(len(pairs), np.int32), places), (len(keys), items))
     said = np.diff((of_keys.T.tocsr() @ of_items).indptr)
-    says = int(said.sum() + (np.minimum(said, SAID_ITEMS).sum() if narrowed else 0))
+    filling = CHUNK // 2 * len(np.unique(places[1])) if narrowed else 0
+    says = int(said.sum() + filling + (np.minimum(said, SAID_ITEMS).sum() if narrowed else 0))
     return int(total + _ALIKE * of_keys.nnz + _CHOSEN * of_items.nnz + _SAYS * says)
 
 
