@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from reshelve.config.ranker import Ranker
 from reshelve.store.objects import ObjectStore
-from reshelve.training import title_cache
+from reshelve.training import title_cache, title_tokens
 from reshelve.training.device import Device
 from reshelve.training.initial import build_model
 from reshelve.training.model import RankerModel
@@ -45,13 +45,13 @@ def train(
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many titles the encoder read, each time."""
     seen: list[int] = []
-    really = title_cache.encoded
+    really = title_tokens.encoded
 
     def spied(model: RankerModel, titles: Titles, device: Device) -> torch.Tensor:
         seen.append(len(titles))
         return really(model, titles, device)
 
-    monkeypatch.setattr(title_cache, "encoded", spied)
+    monkeypatch.setattr(title_tokens, "encoded", spied)
     return seen
 
 
