@@ -269,7 +269,9 @@ def test_whoever_maps_is_within_the_room_from_then_on(room: Room, maps: Any) -> 
     with database(scratch / "land.duckdb") as db:
         maps(db, load_source("shop"), scratch)
         for statement in (f"SELECT * FROM read_text('{room.outside}')", "SET memory_limit = '1GB'"):
-            with pytest.raises(duckdb.Error, match=r"disabled by configuration|configuration has been locked"):
+            with pytest.raises(
+                duckdb.Error, match=r"disabled by configuration|configuration has been locked"
+            ):
                 db.execute(statement)
 
 
