@@ -67,7 +67,7 @@ def ranker(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     settings.cache_clear()
     (tmp_path / "clickstreams" / "shop.yaml").write_text(MAPPING.format(folder=tmp_path))
     made = Ranker.model_validate(document)
-    (tmp_path / "rankers" / "shop.yaml").write_text(made.model_dump_json(include=document.keys()))
+    (tmp_path / "rankers" / "shop.yaml").write_text(made.model_dump_json(include=set(document)))
     return made
 
 

@@ -73,7 +73,5 @@ def test_a_part_of_the_gateway_that_hangs_is_not_waited_for(
 
 
 def test_a_request_is_given_up_in_its_time(shop: Shop, servers: list[Told]) -> None:
-    """A second, as the gateway was told: the scripted server takes thirty."""
-    since = time.monotonic()
-    assert shop.ask(body=SLOW.replace("sleep 5", "sleep 30"))[0] == 504
-    assert time.monotonic() - since < 4
+    """A second, as the gateway was told; the edge alone would wait for three, and the scripted server answers in two."""
+    assert shop.ask(body=SLOW.replace("sleep 5", "sleep 2"))[0] == 504

@@ -140,3 +140,12 @@ def test_the_ninth_move_as_it_was_signed_is_followed(log: Log) -> None:
     found = log.follower.look()
     assert found is not None and found.stable == OLD and log.follower.problem == ""
     assert read_stored(log.store, NAME, NEXT) is not None and Entry.model_validate(log.ninth).sequence == NEXT
+
+
+def test_a_host_begins_anew_where_a_person_deletes_what_it_remembers(log: Log, tmp_path: Path) -> None:
+    """As after a bucket was restored; until then the older log is one that was put back."""
+    log.store.delete([entry_key(NAME, NEXT - 1)])
+    assert log.follower.look() == log.before and "an older log was put back" in log.follower.problem
+    shutil.rmtree(tmp_path / "followed")
+    found = log.follower.look()
+    assert found is not None and found.sequence == NEXT - 2 and log.follower.problem == ""
