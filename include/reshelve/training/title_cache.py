@@ -98,15 +98,16 @@ class TitleCache:
         """A part's keys and vectors; none of one that cannot be right, which is then made anew beside it."""
         try:
             table = pq.read_table(BytesIO(body), schema=self._schema)
-        except (pa.ArrowException, OSError) as error:
+            keys = table["key"].to_pylist()
+            column = table["vector"].combine_chunks()
+            vectors = column.values.to_numpy(zero_copy_only=False).reshape(len(keys), self._size)
+        except (pa.ArrowException, OSError, ValueError) as error:
             logger().warning("a part of the titles' vectors cannot be read", object=name, error=str(error))
             return
-        column = table["vector"].combine_chunks()
-        vectors = column.values.to_numpy(zero_copy_only=False).reshape(-1, self._size)
         good = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) <= _LENGTH  # false of what is not finite, too
         if not good.all():
             logger().warning("vectors of titles are not of length 1", object=name, rows=int((~good).sum()))
-        for key, vector, fits in zip(table["key"].to_pylist(), vectors, good, strict=True):
+        for key, vector, fits in zip(keys, vectors, good, strict=True):
             if fits:
                 yield key, vector
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -126,7 +129,7 @@ def test_a_new_encoder_reads_all_titles(store: ObjectStore, train: Path, read: l
     assert read == [3, 3] and np.abs(first - second).max() > 1e-4
 
 
-@pytest.mark.parametrize("damage", ["torn", "lengths"])
+@pytest.mark.parametrize("damage", ["torn", "other columns", "lengths"])
 def test_what_cannot_be_a_vector_is_made_again(
     store: ObjectStore, train: Path, read: list[int], damage: str
 ) -> None:
@@ -137,6 +140,10 @@ def test_what_cannot_be_a_vector_is_made_again(
         found = store.get(name)
         assert found is not None
         store.put(name, found.body[: len(found.body) // 2])
+    elif damage == "other columns":
+        out = BytesIO()
+        pq.write_table(pa.table({"key": [b"k" * 16]}), out)
+        store.put(name, out.getvalue())
     else:
         store.delete([name])
         bad = np.full((3, 64), np.nan, np.float32)
