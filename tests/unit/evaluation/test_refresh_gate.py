@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from reshelve.examples.changed_catalogue import CatalogueChange
 ITEMS, OLD_TITLES, EVENTS = ["a", "b", "c", "d"], ["red mug", "blue mug", "c", "lamp"], [9, 5, 2, 0]
 
 
-def change(products: dict[str, str | None], by_demand: bool = True) -> CatalogueChange:
+def change(products: Mapping[str, str | None], by_demand: bool = True) -> CatalogueChange:
     return CatalogueChange.of(ITEMS, OLD_TITLES, EVENTS, products, by_demand=by_demand)
 
 
