@@ -54,7 +54,7 @@ def refresh(ranker: Ranker, given: Path | None = None, *, allow_removed: bool = 
     """
     if not kind_of(ranker.kind).refreshed_from:
         raise ConfigurationError(
-            f"{ranker.name} is a {ranker.kind} ranker: an item that it has not seen in training has no place in it",
+            f"{ranker.name} is a {ranker.kind} ranker: its versions take no other catalogue without training",
             "expected a search ranker; others get new products by their next night",
         )
     began, store = time.monotonic(), object_store()

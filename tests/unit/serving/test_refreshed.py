@@ -31,7 +31,7 @@ def answered(host: Any, query: str) -> tuple[int, list[str]]:
     """The version that customers get, and the items of its answer."""
     with RankingClient(host.grpc) as client:
         answer = client.predict("shelf", {"query": [query]}, timeout=60)
-    return answer.version, [item.decode() for item in answer.outputs["item"][0]]
+    return answer.version, [str(item) for item in answer.outputs["item"][0]]
 
 
 @pytest.mark.slow
