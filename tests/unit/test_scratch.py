@@ -24,6 +24,7 @@ ELSEWHERE = {
     "scratch.py": "itself",
     "modelserver/local_server.py": "a list of models and a log, of no rows",
     "platform/serving.py": "the name of a socket, where the home is too long for one",
+    "pipeline/refresh.py": "a product list, of no rows",
     "kinds/search/blend_stage.py": "the spill, in the run's own work directory",
 }
 

@@ -59,8 +59,8 @@ def refresh(ranker: Ranker, given: Path | None = None, *, allow_removed: bool = 
         )
     began, store = time.monotonic(), object_store()
     parent = _serving(store, ranker)
-    with tempfile.TemporaryDirectory(prefix="reshelve-refresh-") as scratch:
-        products = read_products(store, ranker, given, Path(scratch))
+    with tempfile.TemporaryDirectory(prefix="reshelve-refresh-") as made:
+        products = read_products(store, ranker, given, Path(made))
     change = _change(store, ranker, parent, products)
     about = {"ranker": ranker.name, "parent": parent.version, "items": len(change.items), **change.counts()}
     if not change.is_one:

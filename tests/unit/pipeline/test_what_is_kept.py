@@ -41,6 +41,7 @@ ENDS = {
     "runs/*/*/*/pin.json": f"runs/shop/{OLD}/{RUN}/pin.json",
     "runs/**": f"runs/shop/{OLD}/{RUN}/train/model.safetensors",
     "models/**": "models/shop/20110801001/saved_model.pb",
+    "encoded/**": f"encoded/shop/{'a' * 64}/{'b' * 32}.parquet",
     "deployments/*/agents/**": "deployments/shop/agents/one.json",
     "deployments/*/traffic/**": "deployments/shop/traffic/one.json",
     "monitoring/**": f"monitoring/shop/{OLD}/120000.json",

@@ -17,7 +17,7 @@ from reshelve.features.row_sums import CHUNK
 from reshelve.features.title_search import TITLES_OF
 from reshelve.model.graph_size import INT, GraphTables, texts_bytes
 
-_OPERATIONS, _OF_CANDIDATES = 250_000, 400_000  # more than those of other kinds
+_OPERATIONS, _OF_CANDIDATES = 250_000, 600_000  # more than those of other kinds
 MOST_POSTINGS = 2**31 - 1  # their places are numbered by 32 bits
 _CODE_POINTS = 1_250_000  # of `features.text.letters`
 _TITLE, _CHOSEN, _SAYS, _ALIKE = (
