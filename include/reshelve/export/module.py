@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from reshelve.config.rollout import MOST_CANDIDATES, MOST_QUESTIONS
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.tokenizer import GraphTokenizer
 from reshelve.features.features import PairFeatures
@@ -21,7 +22,6 @@ Answer = dict[str, tf.Tensor]
 Function = Callable[..., Any]  # a concrete function
 
 IDS = tf.TensorSpec([None, None], tf.int32)
-MOST_QUESTIONS, MOST_CANDIDATES = 64, 1024
 LENGTHS = tf.TensorSpec([None], tf.int32)
 
 
