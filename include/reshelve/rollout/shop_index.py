@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from reshelve.store.json_documents import json_value
 ASK_SECONDS = 5.0
 """Between two questions."""
 
-_PATIENCE = 10.0  # seconds for one answer
+_WHOLE, _PIECE = 10.0, 10.0  # seconds for one answer, and without a byte of it
 _LONGEST = 4096  # bytes of it
 _ASKED = {"Accept": "application/json", "Accept-Encoding": "identity"}  # a few packed bytes can be very many
 
@@ -40,22 +41,29 @@ class IndexAnswer:
 
 
 def ask_index(url: str) -> IndexAnswer:
-    """One question; takes at most some 20 seconds."""
-    until = time.monotonic() + _PATIENCE
+    """One question; takes at most some 20 seconds, however slowly head or body come."""
+    with (
+        httpx.Client(timeout=_PIECE, follow_redirects=False) as client,
+        ThreadPoolExecutor(1, "shop index") as asker,
+    ):
+        asked = asker.submit(_ask, client, url)
+        try:
+            return asked.result(_WHOLE)
+        except TimeoutError:
+            client.close()  # its next byte ends it, or that it waits for one
+            return IndexAnswer(None, f"takes more than {_WHOLE:g} s to answer")
+
+
+def _ask(client: httpx.Client, url: str) -> IndexAnswer:
     body = b""
     try:
-        with (
-            httpx.Client(timeout=_PATIENCE, follow_redirects=False) as client,
-            client.stream("GET", url, headers=_ASKED) as answer,
-        ):
+        with client.stream("GET", url, headers=_ASKED) as answer:
             if answer.status_code != httpx.codes.OK:
                 return IndexAnswer(None, f"answers with status {answer.status_code}")
             for piece in answer.iter_raw():
                 body += piece
                 if len(body) > _LONGEST:
                     return IndexAnswer(None, f"answers with more than {_LONGEST} bytes")
-                if time.monotonic() > until:
-                    return IndexAnswer(None, f"takes more than {_PATIENCE:g} s to answer")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return IndexAnswer(None, f"cannot be asked ({type(error).__name__})")
     return _read(body)

@@ -6,7 +6,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +35,8 @@ class Search:
         self.url = url
         self.status, self.body, self.headers = 200, b"{}", {}
         self.slow = 0.0  # seconds between two bytes
+        self.slow_head = False  # of the head too
+        self.written = 0  # bytes of a slow answer
         self.asked: list[str] = []
 
     def holds(self, version: object) -> None:
@@ -48,6 +50,9 @@ def searching() -> Iterator[Search]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found.asked.append(self.path)
+            if found.slow_head:
+                self.drip(itertools.chain(b"HTTP/1.1 200 OK\r\nX-Long: ", itertools.repeat(ord("a"))))
+                return
             self.send_response(found.status)
             self.send_header("Content-Length", str(len(found.body)))
             for name, value in found.headers.items():
@@ -56,13 +61,17 @@ def searching() -> Iterator[Search]:
             if not found.slow:
                 self.wfile.write(found.body)
                 return
-            for byte in found.body:
+            self.drip(found.body)
+
+        def drip(self, whole: Iterable[int]) -> None:
+            for byte in whole:
                 if over.wait(found.slow):
                     return
                 try:
                     self.wfile.write(bytes([byte]))
                 except OSError:  # it was asked by somebody who has left
                     return
+                found.written += 1
 
         def log_message(self, *_: object) -> None:
             pass
@@ -122,13 +131,13 @@ def test_an_index_that_is_away_cannot_be_asked() -> None:
     assert answer.version is None and "cannot be asked" in answer.words
 
 
-def test_an_answer_that_drips_is_left(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shop_index, "_PATIENCE", 0.3)
-    search.holds(VERSION)
-    search.slow = 0.1  # never longer than the patience for the next byte
-    began = time.monotonic()
+@pytest.mark.parametrize("head", [True, False], ids=["its head", "its body"])
+def test_an_answer_that_drips_is_left(search: Search, monkeypatch: pytest.MonkeyPatch, head: bool) -> None:
+    """Each byte comes in time, the whole never would."""
+    monkeypatch.setattr(shop_index, "_WHOLE", 1.0)
+    search.slow_head, search.slow, search.body = head, 0.05, b" " * 4000
     assert "to answer" in ask_index(search.url).words
-    assert time.monotonic() - began < 2
+    assert search.written < 1000, "it was not waited for"
 
 
 def test_a_wait_ends_when_the_index_has_the_version(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
