@@ -7,7 +7,7 @@ facet's name, whose `FACET` is imported when it is first asked for. A DAG file o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -274,8 +274,17 @@ class Refresh(ABC):
     """How what was trained gets another catalogue, without training."""
 
     @abstractmethod
-    def write(self, before: Mapping[str, Path], after: Mapping[str, Path], change: CatalogueChange) -> None:
-        """From the directories of the stages `refreshed_from` of one run to those of another."""
+    def write(
+        self,
+        before: Mapping[str, Path],
+        after: Mapping[str, Path],
+        change: CatalogueChange,
+        read: Callable[[Path, Sequence[str]], np.ndarray],
+    ) -> None:
+        """From the directories of the stages `refreshed_from` of one run to those of another.
+
+        `read`: a train stage's directory and titles → their vectors by its encoder, float32 [N, D].
+        """
 
     @abstractmethod
     def remembered(self, stages: Mapping[str, Path], most: int) -> list[str]:

@@ -11,9 +11,11 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from reshelve.config.ranker import Ranker
 from reshelve.deployments.deployment_log import read_pointer
@@ -157,7 +159,9 @@ def _prepare(
             return before
         began = time.monotonic()
         after = {name: run.stage(name).directory for name in names}
-        kind_of(run.ranker.kind).refresh.write(before, after, change)
+        kind_of(run.ranker.kind).refresh.write(
+            before, after, change, lambda train, titles: _vectors(run, train, titles)
+        )
         for name in names:
             run.stage(name).commit(_as_of_parent(run, parent, name, time.monotonic() - began))
         examples = run.stage("examples")
@@ -167,6 +171,13 @@ def _prepare(
         result = _as_of_parent(run, parent, "examples", time.monotonic() - began)
         examples.commit({**result, "items": len(change.items), "refreshed": fresh.model_dump()})
     return before
+
+
+def _vectors(run: Run, train: Path, titles: Sequence[str]) -> np.ndarray:
+    """By the parent's encoder; what the store has of it, as of an item that comes back, is not read again."""
+    from reshelve.training.title_cache import TitleCache
+
+    return TitleCache(run.store, run.ranker.name, train).vectors(titles)
 
 
 def _as_of_parent(run: Run, parent: Manifest, name: str, seconds: float) -> Result:

@@ -205,7 +205,10 @@ def test_a_version_that_reads_titles_gives_their_vectors_to_a_search_engine(
     about = json.loads((version / "assets.extra" / "reshelve.json").read_text())
     assert about["encoder"] == encoder_digest(run.stage("train").directory)
     kept_already = TitleCache(run.store, run.ranker.name, run.stage("train").directory)
-    monkeypatch.setattr(TitleCache, "_encode", lambda *_: pytest.fail("the night has encoded them already"))
+    monkeypatch.setattr(
+        "reshelve.training.title_cache.vectors_of",
+        lambda *_: pytest.fail("the night has encoded them already"),
+    )
     in_order = [TITLES[item] for item in table["item_id"].to_pylist()]
     np.testing.assert_array_equal(kept_already.vectors(in_order), vectors)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,26 @@ from reshelve.model.int8 import QuantizedModel
 from reshelve.model.recatalogued import quantized_with_items, with_items
 from reshelve.model.trained import Array, TrainedModel
 
+TitleReader = Callable[[Path, Sequence[str]], Array]  # a train stage's directory and titles → their vectors
+
 
 class SearchRefresh(Refresh):
     """Blend, encoder and tokenizer stay as they are."""
 
-    def write(self, before: Mapping[str, Path], after: Mapping[str, Path], change: CatalogueChange) -> None:
+    def write(
+        self,
+        before: Mapping[str, Path],
+        after: Mapping[str, Path],
+        change: CatalogueChange,
+        read: TitleReader,
+    ) -> None:
         for name in before:
             _copy(before[name], after[name])
         tables = retitled(SearchTables.read(before["blend"]), change.were, change.read)
         tables.write(after["blend"])
         model = TrainedModel.load(before["train"])
-        vectors = _vectors(model, before["train"], change) if model.document.vector_size is not None else None
+        reads_titles = model.document.vector_size is not None
+        vectors = _vectors(model, before["train"], change, read) if reads_titles else None
         with_items(model, change.were, vectors).save(after["train"])
         shipped = after["compress"]
         if read_compression(before["compress"]).reshaped:
@@ -50,14 +59,12 @@ def _copy(before: Path, after: Path) -> None:
             shutil.copyfile(path, after / path.name)
 
 
-def _vectors(model: TrainedModel, train: Path, change: CatalogueChange) -> Array:
+def _vectors(model: TrainedModel, train: Path, change: CatalogueChange, read: TitleReader) -> Array:
     """Titles are read by the version's own encoder, as it was trained, and only those that it has not read."""
-    from reshelve.training.title_tokens import vectors_of
-
     found = model["items.vectors"][change.were]
     unread = np.flatnonzero(change.new | change.retitled)
     if len(unread):
-        found[unread] = vectors_of(train, [change.read[place] for place in unread])
+        found[unread] = read(train, [change.read[place] for place in unread])
     return np.ascontiguousarray(found)
 
 
