@@ -10,9 +10,6 @@ from pydantic import Field, field_validator, model_validator
 
 from reshelve.config.yaml_models import Form, Share, misfit
 
-MOST_QUESTIONS, MOST_CANDIDATES = 64, 1024
-"""Rows that one request may have, where `max_rows` does not say."""
-
 
 class Shadow(Form):
     """Before customers get it: recorded requests are sent to the new and the stable version."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from reshelve.config.rollout import MOST_CANDIDATES, MOST_QUESTIONS
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.tokenizer import GraphTokenizer
 from reshelve.features.features import PairFeatures
@@ -22,6 +21,7 @@ Answer = dict[str, tf.Tensor]
 Function = Callable[..., Any]  # a concrete function
 
 IDS = tf.TensorSpec([None, None], tf.int32)
+MOST_QUESTIONS, MOST_CANDIDATES = 64, 1024
 LENGTHS = tf.TensorSpec([None], tf.int32)
 
 

@@ -136,14 +136,3 @@ def test_titles_too_many_to_number_their_n_grams_are_refused(monkeypatch: pytest
         of_texts(["1", "2"], ["", ""], ["red paper lantern", "garden gnome"], [], narrowed=False)
     assert "data.catalogue_days" in refused.value.detail
     of_texts(["1", "2"], ["", ""], ["red", "gnome"], [], narrowed=False)
-
-
-def test_rows_of_a_request_that_cannot_be_numbered_are_refused_with_the_number_that_can() -> None:
-    """A cell of a row and an n-gram has 32 bits: beyond, answers would be another row's."""
-    ids = [f"sku-{number}" for number in range(200_000)]
-    told = (
-        r"release\.max_rows: a request of 16,384 rows over 200,000 products .*\nexpected at most 10,737 rows"
-    )
-    with pytest.raises(ConfigurationError, match=told):
-        of_texts(ids, ids, ["a"] * len(ids), [], narrowed=True, rows=16_384)
-    of_texts(ids, ids, ["a"] * len(ids), [], narrowed=True, rows=10_737)

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from reshelve.config.rollout import MOST_CANDIDATES
 from reshelve.errors import DataError
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, RankerModule, traced
+from reshelve.export.module import IDS, LENGTHS, MOST_CANDIDATES, Answer, RankerModule, traced
 from reshelve.export.tokenizer import Rows
 from reshelve.export.version import VersionBuilder
 from reshelve.features.blend import Blend

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import sparse
 
-from reshelve.config.rollout import MOST_QUESTIONS
 from reshelve.errors import ConfigurationError
 from reshelve.examples.window import stream
 from reshelve.examples.workspace import Workspace
@@ -19,9 +18,7 @@ from reshelve.features.title_search import TITLES_OF
 from reshelve.model.graph_size import INT, GraphTables, texts_bytes
 
 _OPERATIONS, _OF_CANDIDATES = 250_000, 600_000  # more than those of other kinds
-MOST_POSTINGS = MOST_CELLS = (
-    2**31 - 1
-)  # numbered by 32 bits: places of postings, and cells of a row and a column
+MOST_POSTINGS = 2**31 - 1  # their places are numbered by 32 bits
 _CODE_POINTS = 1_250_000  # of `features.text.letters`
 _TITLE, _CHOSEN, _SAYS, _ALIKE = (
     INT * (1 + weights) for weights in (0, 4, 2, 1)
@@ -53,25 +50,18 @@ def tables(work: Workspace) -> GraphTables:
         for norm, item in stream(work.connection, _ASKED, {"most": MOST_KEYS})
         if item in catalogue.index
     )
-    release = work.run.ranker.release
-    return of_texts(
-        catalogue.items,
-        catalogue.titles,
-        titles,
-        chosen,
-        narrowed=narrows(len(catalogue.items), release.candidates),
-        rows=release.max_rows or MOST_QUESTIONS,
-    )
+    narrowed = narrows(len(catalogue.items), work.run.ranker.release.candidates)
+    return of_texts(catalogue.items, catalogue.titles, titles, chosen, narrowed=narrowed)
 
 
 def of_texts(
     items: Sequence[str], shown: Sequence[str], titles: Iterable[str], chosen: Iterable[tuple[str, int]],
-    *, narrowed: bool, rows: int = MOST_QUESTIONS,
+    *, narrowed: bool,
 ) -> GraphTables:  # fmt: skip
     """`shown`: the titles of answers; `titles`: what is read of them; `chosen`: query and place of an item, each pair once.
 
-    `narrowed`: whether the version answers from candidates. `rows`: that a request may have. Raises ConfigurationError where
-    titles are too many to number their n-grams, or a request's rows by what is looked up for each.
+    `narrowed`: whether the version answers from candidates. Raises ConfigurationError where titles are too many to number
+    their n-grams.
     """
     often: Counter[str] = Counter()
     for title in titles:
@@ -97,12 +87,6 @@ def of_texts(
         + in_titles
     )
     remembered = _remembered(grams, len(items), chosen, narrowed) - in_titles
-    widest = max(len(grams), len(items), MOST_KEYS) + 1
-    if rows * widest > MOST_CELLS:
-        raise ConfigurationError(
-            f"release.max_rows: a request of {rows:,} rows over {len(items):,} products and {len(grams):,} n-grams cannot be numbered",
-            f"expected at most {MOST_CELLS // widest:,} rows",
-        )
     operations = _OPERATIONS + (_OF_CANDIDATES if narrowed else 0)
     return GraphTables(of_catalogue, remembered, constants=_CODE_POINTS + operations)
 
