@@ -130,7 +130,7 @@ class Release(Form):
         ge=32,
         le=16_384,
         description="Rows that one request may have; more are refused. null: 64 questions (next_item, search), 1024 "
-        "candidates (pair, and `score` of search).",
+        "candidates (pair, and `score` of search). search: fewer questions, if a large catalogue's version can number no more.",
     )
     approval: bool | Literal["another_person"] = Field(
         False,

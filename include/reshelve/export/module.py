@@ -22,6 +22,7 @@ Function = Callable[..., Any]  # a concrete function
 
 IDS = tf.TensorSpec([None, None], tf.int32)
 MOST_QUESTIONS, MOST_CANDIDATES = 64, 1024
+CELLS = 2**31 - 1  # numbered by 32 bits
 LENGTHS = tf.TensorSpec([None], tf.int32)
 
 
@@ -36,6 +37,10 @@ class RankerModule(tf.Module):
     def most_rows(self, name: str) -> int:
         """Rows of one input that a request may have, where the ranker file has no `release.max_rows`."""
         return MOST_CANDIDATES if name == "item" else MOST_QUESTIONS
+
+    def rows_that_fit(self, name: str) -> int:
+        """Rows of one input whose cells (of a row and a column) the graph can number, whatever the ranker file has."""
+        return CELLS
 
     def candidates_found(self, inputs: Inputs) -> dict[str, Any] | None:
         """How much of the exhaustive answer is among the candidates, where it answers from candidates."""

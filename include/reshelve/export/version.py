@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -43,12 +44,16 @@ class VersionBuilder:
 
     def write(self, module: RankerModule, directory: Path) -> None:
         """The SavedModel, whose signatures refuse requests that are too large, and the catalogue beside it."""
-        given = self.run.ranker.release.max_rows
-        rows = module.most_rows if given is None else lambda _: given
+        rows = rows_of(module, self.run.ranker.release.max_rows)
         signatures = {name: within_limits(each, rows) for name, each in module.signatures.items()}
         tf.saved_model.save(module, str(directory), signatures=signatures)
         (directory / "assets.extra").mkdir(exist_ok=True)
         self.catalogue.write_jsonl(directory / "assets.extra" / "catalogue.jsonl")
+
+
+def rows_of(module: RankerModule, given: int | None) -> Callable[[str], int]:
+    """By an input's name the rows that a request may have: as the ranker file has `given`, or fewer, if the graph can number no more."""
+    return lambda name: min(module.most_rows(name) if given is None else given, module.rows_that_fit(name))
 
 
 def size_of(version: Path) -> int:

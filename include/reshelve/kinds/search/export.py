@@ -10,9 +10,9 @@ import tensorflow as tf
 from reshelve.export.catalogue import PackagedCatalogue
 from reshelve.export.graph import RankerGraph
 from reshelve.export.layers import Layers
-from reshelve.export.module import IDS, LENGTHS, Answer, CatalogueTexts, Function, RankerModule, traced
+from reshelve.export.module import CELLS, IDS, LENGTHS, Answer, CatalogueTexts, Function, RankerModule, traced
 from reshelve.export.version import VersionBuilder
-from reshelve.features.candidates import NEVER
+from reshelve.features.candidates import NEVER, narrows
 from reshelve.features.graph_tables import Places
 from reshelve.features.tables import SearchTables
 from reshelve.kind import Export, Inputs
@@ -20,6 +20,8 @@ from reshelve.kinds.search.blend_stage import read_blend
 from reshelve.kinds.search.candidate_recall import candidate_recall
 from reshelve.kinds.search.ranking import EncoderScores, OfCandidates, RankedItems, ranking
 from reshelve.model.trained import TrainedModel
+
+_GRAMS_OF_TITLE = 1024  # at most, filled up
 
 
 class SearchModule(RankerModule):
@@ -77,7 +79,9 @@ class SearchModule(RankerModule):
             titles.title_logits if titles is not None else lambda read, places: tf.gather(read, places, batch_dims=1),
         )  # fmt: skip
         used = of_encoder if document.encoder else None
-        self.ranking = ranking(SearchTables.read(blend), fitted, used, candidates, top)
+        tables = SearchTables.read(blend)
+        self.ranking = ranking(tables, fitted, used, candidates, top)
+        self._queries = rows_that_fit(tables, candidates)
 
         def ranked(query: tf.Tensor) -> RankedItems:
             return self.ranking.ranked(query)
@@ -126,6 +130,9 @@ class SearchModule(RankerModule):
         logits = tf.math.unsorted_segment_max(ranked.found, cells, count * items)
         return tf.reshape(tf.maximum(logits, NEVER), [count, items])
 
+    def rows_that_fit(self, name: str) -> int:
+        return self._queries if name == "query" else super().rows_that_fit(name)
+
     def candidates_found(self, inputs: Inputs) -> dict[str, Any] | None:
         if not isinstance(self.ranking, OfCandidates):
             return None
@@ -148,6 +155,13 @@ class SearchModule(RankerModule):
     def signatures(self) -> dict[str, Function]:
         found = {**super().signatures, "score": self.score}
         return found if self.index_vector is None else {**found, "vector": self.index_vector}
+
+
+def rows_that_fit(tables: SearchTables, candidates: int) -> int:
+    """Queries of a request: each has a cell for every n-gram, past query and item, and for the n-grams of its candidates."""
+    items = len(tables.popularity)
+    widest = max(len(tables.grams), len(tables.keys), items) + 1
+    return CELLS // max(widest, candidates * _GRAMS_OF_TITLE if narrows(items, candidates) else 0)
 
 
 class SearchExport(Export):
