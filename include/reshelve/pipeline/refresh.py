@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reshelve.config.ranker import Ranker
-from reshelve.deployments.deployment_log import read_pointer
+from reshelve.deployments.deployment_log import entry_if_valid, read_pointer
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.evaluation.refreshed import judge_refresh
 from reshelve.examples.changed_catalogue import CatalogueChange
@@ -32,6 +32,7 @@ from reshelve.pipeline.products import ProductList, read_products
 from reshelve.pipeline.publish import publish
 from reshelve.protocol.server_errors import NothingServesError
 from reshelve.protocol.version_items import read_catalogue
+from reshelve.rollout.left_versions import taken_back
 from reshelve.settings import settings
 from reshelve.store.layout import run_folder
 from reshelve.store.manifest import FreshCatalogue, Manifest
@@ -50,7 +51,8 @@ def refresh(ranker: Ranker, given: Path | None = None, *, allow_removed: bool = 
 
     Raises ConfigurationError where the ranker's kind has to be trained for another catalogue, NothingServesError where nothing
     serves, DataError where the list is none, lacks a large share of the items (unless `allow_removed`), or the version does not
-    say what it is made of; TryAgainError where the disk has no room.
+    say what it is made of; TryAgainError where the disk has no room, or another version serves meanwhile. The answer's `verdict` is
+    the gate's, but hold of a version that was published before and then taken back.
     """
     if not kind_of(ranker.kind).refreshed_from:
         raise ConfigurationError(
@@ -75,9 +77,13 @@ def refresh(ranker: Ranker, given: Path | None = None, *, allow_removed: bool = 
     package = run_stage(run, "package", lambda run: _package(run, change, known))
     remembered = kind_of(ranker.kind).refresh.remembered(sources, _REMEMBERED)
     said = run_stage(run, "gate", lambda run: judge_refresh(run, parent.version, change, known, remembered))
+    _require_serves(store, parent)
     done = run_stage(run, "publish", publish)
+    verdict, reasons = said["verdict"], said["reasons"]
+    if done["version"] is not None and (why := _taken_back(store, ranker.name, done["version"])):
+        verdict, reasons = "hold", [why, *reasons]
     return {
-        **about, **said["refreshed"], "run": run.id, "verdict": said["verdict"], "reason": "; ".join(said["reasons"]),
+        **about, **said["refreshed"], "run": run.id, "verdict": verdict, "reason": "; ".join(reasons),
         "published": done["published"], "version": done["version"], "bytes": package["bytes"], "foretold_bytes": foretold,
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
@@ -101,6 +107,32 @@ def _serving(store: ObjectStore, ranker: Ranker) -> Manifest:
             "it was published by earlier code; the next night's version can be refreshed",
         )
     return manifest
+
+
+def _require_serves(store: ObjectStore, parent: Manifest) -> None:
+    """Raises TryAgainError where another version serves by now: this one would put an older model in its place."""
+    pointer = read_pointer(store, parent.ranker)
+    serves = None if pointer is None else pointer.stable
+    if serves != parent.version:
+        raise TryAgainError(
+            f"{parent.ranker}: version {serves} serves by now, this has the model of {parent.version}",
+            "nothing is published; the same command takes the one that serves",
+        )
+
+
+def _taken_back(store: ObjectStore, ranker: str, version: int) -> str:
+    """Who took back the version of this very list and model, where it was published before; empty where nobody did."""
+    pointer = read_pointer(store, ranker)
+    if pointer is None:
+        return ""
+    made_at = require_manifest(store, ranker, version).created_at
+    entry = taken_back(
+        pointer, version, lambda number: entry_if_valid(store, ranker, number), made_at=made_at
+    )
+    if entry is None:
+        return ""
+    said = f"{entry.pointer.by}: {entry.pointer.reason or 'no reason was given'}"
+    return f"version {version} has this list and model, and was taken back ({entry.action}) by {said}"
 
 
 def _change(store: ObjectStore, ranker: Ranker, parent: Manifest, products: ProductList) -> CatalogueChange:

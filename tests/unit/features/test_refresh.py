@@ -16,7 +16,7 @@ from tests.searching_shop import TITLES as KNOWN
 
 from reshelve.compression.compress import compress
 from reshelve.config.ranker import Ranker
-from reshelve.deployments.deployment_log import Pointer
+from reshelve.deployments.deployment_log import Pointer, Revert, move_pointer
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.examples.build import build_examples
 from reshelve.export.package import package
@@ -116,6 +116,13 @@ def test_new_products_are_found_and_what_stays_is_answered_as_before(
     again = refresh(run.ranker)
     assert again["published"] is False and again["version"] is None
     assert "nothing to do" in again["headline"]
+    # A person goes back to the version before: the same list is not released again of itself.
+    put_state(run.store, Pointer(ranker="shelf", stable=found["version"], previous=parent))
+    move_pointer(run.store, "shelf", Revert(parent), by="anna", reason="titles of last year")
+    held = refresh(run.ranker)
+    assert (held["version"], held["verdict"]) == (found["version"], "hold")
+    assert "by anna: titles of last year" in held["reason"]
+    serve(run.store, run.ranker, found["version"])
     put_products(run.store, TITLES)
     back = refresh(run.ranker)
     assert (back["version"], back["parent"]) == (found["version"] + 1, found["version"])
