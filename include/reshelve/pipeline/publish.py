@@ -126,6 +126,9 @@ def _publish(run: Run, gate: GateVerdict, signature: dict[str, str] | None) -> M
     check_uploaded(run.store, manifest)
     document = signed(manifest.model_dump(mode="json"), key)
     Manifest.parse(json.dumps(document).encode(), f"{run.ranker.name} version {version}", trust())
+    _require_nobody_forgotten(
+        run
+    )  # once more: the upload may have taken long, and no pin tells `forget` of a refresh
     try:
         run.store.put_json(f"{prefix}/{MANIFEST}", document, if_absent=True)
     except PreconditionFailedError:

@@ -163,17 +163,34 @@ def _run_of(ranker: Ranker, store: ObjectStore, parent: Manifest, products: Prod
 
 
 def _foretold(run: Run, parent: Manifest, change: CatalogueChange) -> int:
-    """Bytes of the version, if its variables grow as the catalogue does. Raises TryAgainError where the disk has no room for it."""
+    """Bytes of the version, if its variables grow as the catalogue does. Raises TryAgainError where the disk has no room for the work.
+
+    That is the version, the one before beside it in the gate, and the files of the parent's stages, as they were and anew.
+    """
     before = len(change.removed) + int((~change.new).sum())
     variables = parent.files[_VARIABLES].size if _VARIABLES in parent.files else 0
     found = parent.bytes + round(variables * (len(change.items) / before - 1))
-    run.work.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(run.work).free
-    if found + parent.bytes > free:  # the one before is loaded beside it
+    needed = found + parent.bytes + 2 * sum(_stage_sizes(run.store, parent).values())
+    directory = run.stage("parent").directory.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    there = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    free = shutil.disk_usage(directory).free
+    if needed > free + there:
         raise TryAgainError(
-            f"a version of {len(change.items):,} products has some {found:,} bytes, and the disk of {run.work} {free:,} free",
-            "expected room for it and the version that serves: free some, or move RESHELVE_HOME to a larger disk",
+            f"a version of {len(change.items):,} products takes some {needed:,} bytes of work, and the disk of {run.work} has {free:,} free",
+            f"expected room for it ({found:,}), the version that serves and twice what that is made of: free some, or move "
+            "RESHELVE_HOME to a larger disk",
         )
+    return found
+
+
+def _stage_sizes(store: ObjectStore, parent: Manifest) -> dict[str, int]:
+    """Bytes of each file of the parent's stages that a refresh reads, by its key in `made_of`."""
+    found = {}
+    for name in {key.partition("/")[0] for key in parent.lineage.made_of}:
+        prefix = f"{stage_prefix(store, parent.lineage.run, name)}/"
+        sizes = {f"{name}/{key.removeprefix(prefix)}": size for key, size in store.list(prefix)}
+        found |= {key: size for key, size in sizes.items() if key in parent.lineage.made_of}
     return found
 
 
