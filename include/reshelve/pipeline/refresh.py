@@ -186,7 +186,7 @@ def _foretold(run: Run, parent: Manifest, change: CatalogueChange) -> int:
 
 def _stage_sizes(store: ObjectStore, parent: Manifest) -> dict[str, int]:
     """Bytes of each file of the parent's stages that a refresh reads, by its key in `made_of`."""
-    found = {}
+    found: dict[str, int] = {}
     for name in {key.partition("/")[0] for key in parent.lineage.made_of}:
         prefix = f"{stage_prefix(store, parent.lineage.run, name)}/"
         sizes = {f"{name}/{key.removeprefix(prefix)}": size for key, size in store.list(prefix)}

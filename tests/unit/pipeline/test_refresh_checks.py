@@ -156,7 +156,8 @@ def test_who_is_forgotten_while_a_version_is_sent_keeps_it_from_being_published(
     packaged.mkdir()
     (packaged / "saved_model.pb").write_bytes(b"graph")
     examples = {"verdicts": {str(day): "x"}, "left_out": [], "forgotten": ""}
-    for name, result in {"package": {"bytes": 5}, "examples": examples, "train": {}}.items():
+    results: dict[str, dict[str, Any]] = {"package": {"bytes": 5}, "examples": examples, "train": {}}
+    for name, result in results.items():
         run.stage(name).commit(result)
     run.stage("gate").commit(judged(run, {"verdict": "promote"}))
 
