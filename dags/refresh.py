@@ -4,8 +4,10 @@
 Takes the model that serves, gives it the newest product list of its source, and publishes that as a version of its own:
 nothing is trained, and no click is read. A new item is found by its title at once, an item that is no longer listed goes, all
 others keep what was learnt of them. A version whose answers for the items that stay have moved is rejected; one whose new items
-do not all come under their own title is held. What is left goes to `release_<ranker>`, as a night's version does. Where the list has no
-other titles than the version that serves, the run ends there.
+do not all come under their own title, or of which too little can be compared, is held; so is one that was taken back before. What is left goes
+to `release_<ranker>`, as a night's version does. Where the list has no other titles than the version that serves, the run ends there.
+
+**Param** `allow_removed`: take a list that lacks more than a fifth of the items of the version that serves.
 
 Start it when a new product list was landed, by hand or by Airflow's API. A rollback goes back to the version before, catalogue and
 model together.
@@ -21,8 +23,10 @@ from airflow.sdk import DAG
 
 from reshelve.config.ranker import Ranker
 from reshelve.kind_registry import kind_of
+from reshelve_airflow.forms import RefreshParams
 from reshelve_airflow.isolation import dags_of
 from reshelve_airflow.nights import DecideReleaseOperator, release_refusal
+from reshelve_airflow.params import airflow_params
 from reshelve_airflow.policies import Pool, Tag, defaults, rankers
 from reshelve_airflow.verb import ReshelveOperator
 
@@ -30,7 +34,11 @@ from reshelve_airflow.verb import ReshelveOperator
 def refresh(ranker: Ranker) -> None:
     """Refresh, decide, release."""
     published: Any = ReshelveOperator(
-        task_id="refresh", verb="refresh", options={"ranker": ranker.name}, pool=Pool.HEAVY
+        task_id="refresh",
+        verb="refresh",
+        options={"ranker": ranker.name},
+        option_params=["allow_removed"],
+        pool=Pool.HEAVY,
     )
     decide = DecideReleaseOperator(
         task_id="decide_release",
@@ -59,9 +67,10 @@ def refresh_dag(ranker: Ranker) -> DAG:
         catchup=False,
         is_paused_upon_creation=False,
         max_active_runs=1,
-        dagrun_timeout=timedelta(hours=2),
+        dagrun_timeout=timedelta(hours=12),  # a night's: it may have to wait for one in the pool
         tags=[Tag.RESHELVE, Tag.RELEASE],
         default_args=defaults(ranker.owner),
+        params=airflow_params(RefreshParams),
     ) as dag:
         refresh(ranker)
     return dag

@@ -283,6 +283,14 @@ class RollbackParams(Params):
     dry_run: bool = Field(True, description="Only show what would happen. Switch it off to roll back.")
 
 
+class RefreshParams(Params):
+    """`refresh_<ranker>`."""
+
+    allow_removed: bool = Field(
+        False, description="Take a list that lacks more than a fifth of the items of the version that serves."
+    )
+
+
 def refuse_unknown(context: Context) -> None:
     """Airflow takes any key of a run's conf; a misspelt one would be ignored in silence.
 

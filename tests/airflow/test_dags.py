@@ -301,6 +301,11 @@ def test_only_a_ranker_that_asks_for_it_waits_for_a_person(tmp_path: Path) -> No
 
 def test_a_new_product_list_is_released_as_a_night_is(bag: DagBag) -> None:
     refresh: Any = dag(bag, "refresh_search")
+    assert refresh.dagrun_timeout == dag(bag, "retrain_search").dagrun_timeout, (
+        "it may wait for a night in the pool"
+    )
+    assert refresh.params["allow_removed"] is False
+    assert refresh.get_task("refresh").option_params == ("allow_removed",)
     assert refresh.get_task("decide_release").upstream_task_ids == {"refresh"}
     release = refresh.get_task("release")
     assert release.upstream_task_ids == {"decide_release"} and release.trigger_dag_id == "release_search"

@@ -113,6 +113,11 @@ _BLANKS = "".join(map(chr, (*range(9, 14), 28, 29, 30, 31, 32, 133, 160, 5760, *
                             8287, 8288, 12288, 65279)))  # fmt: skip
 
 
+def is_blank(value: str) -> bool:
+    """Whether `known` takes a text for none."""
+    return not value.strip(_BLANKS)
+
+
 def known(sql: str) -> str:
     """A text, or NULL where it is empty or blank: what nobody wrote is not known. For every engine."""
     printed = f"{sql} >= '!' AND {sql} < '~'"  # nearly every text, told by its first character

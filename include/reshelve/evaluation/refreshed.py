@@ -23,6 +23,10 @@ MOST_MOVED = 0.05
 """Of an answer: the share of its score, among items that stay, that may be another item's afterwards."""
 MOST_OF_OTHERS = 0.01
 """Share of an answer that items may have that do not stay, for the answer to be compared."""
+LEAST_COMPARED = 0.5
+"""Share of the known and remembered texts whose answers have to be compared: of fewer nobody knows that nothing has moved."""
+MOST_RETITLED = 0.2
+"""Share of the items that stay which may be called something else: a list whose titles are mixed up renames many."""
 MOST_ASKED = 1000  # new titles
 _TOGETHER = 32
 _SECONDS = 60.0
@@ -61,7 +65,7 @@ def judge_refresh(
     """Judge the run's packaged version beside `parent`, which serves: `known` are the texts of its known answers.
 
     Rejected where an answer to a known or remembered text has moved; held, for a person to look at, where an item does not
-    come under its own title.
+    come under its own title, where too few answers could be compared, or where many items are called something else.
     """
     stage = run.stage("gate").directory
     scratch = stage / ".scratch"
@@ -77,10 +81,12 @@ def judge_refresh(
         RankingClient(at.grpc) as client,
     ):
         asked = _Asked(client, signature, name)
-        moved = _moved(asked, change, [*dict.fromkeys([*known, *remembered])])
+        texts = [*dict.fromkeys([*known, *remembered])]
+        moved = _moved(asked, change, texts)
         missed, looked_for = _missed(asked, change)
     shutil.rmtree(scratch)
-    result = sign_result(run.ranker.name, version, _judged(parent, change, moved, missed, looked_for))
+    said = _judged(parent, change, moved, missed, asked_for=len(texts), looked_for=looked_for)
+    result = sign_result(run.ranker.name, version, said)
     (stage / "report.json").write_text(json.dumps(result, indent=1, sort_keys=True))
     logger(stage="gate", run=run.id).info(
         "judged", verdict=result["verdict"], reasons=list(result["reasons"])
@@ -89,20 +95,28 @@ def judge_refresh(
 
 
 def _judged(
-    parent: int, change: CatalogueChange, moved: list[float], missed: list[str], looked_for: int
+    parent: int,
+    change: CatalogueChange,
+    moved: list[float],
+    missed: list[str],
+    *,
+    asked_for: int,
+    looked_for: int,
 ) -> dict[str, Any]:
     worst = max(moved, default=0.0)
     counts = change.counts()
-    reasons = [
-        f"the model of version {parent} with {', '.join(f'{n} {what}' for what, n in counts.items())} items"
-    ]
-    verdict = "promote"
+    held = _doubts(change, len(moved), asked_for)
     if missed:
-        verdict = "hold"
         named = ", ".join(missed[:_NAMED]) + (", …" if len(missed) > _NAMED else "")
-        reasons.append(
+        held.append(
             f"{len(missed)} of {looked_for} new or retitled items do not come under their own title: {named}"
         )
+    reasons = [
+        f"the model of version {parent} with {', '.join(f'{n} {what}' for what, n in counts.items())} items",
+        f"compared the answers to {len(moved)} of {asked_for} questions",
+        *held,
+    ]
+    verdict = "hold" if held else "promote"
     if worst > MOST_MOVED:
         verdict = "reject"
         reasons.append(
@@ -113,11 +127,24 @@ def _judged(
         "reasons": reasons,
         "champion": {"version": parent},
         "refreshed": {
-            **counts, "questions": len(moved), "moved_most": round(worst, 5),
+            **counts, "asked": asked_for, "questions": len(moved), "moved_most": round(worst, 5),
             "moved_mean": round(float(np.mean(moved)), 5) if moved else 0.0,
             "looked_for": looked_for, "missed": len(missed),
         },
     }  # fmt: skip
+
+
+def _doubts(change: CatalogueChange, compared: int, asked_for: int) -> list[str]:
+    """Why what was compared says too little of the version."""
+    found = []
+    if compared < LEAST_COMPARED * asked_for:
+        found.append(f"too few answers to compare: at least {LEAST_COMPARED:.0%} of the questions have to be")
+    stay, retitled = int((~change.new).sum()), int(change.retitled.sum())
+    if retitled > MOST_RETITLED * stay:
+        found.append(
+            f"{retitled} of the {stay} items that stay are called something else: more than {MOST_RETITLED:.0%}"
+        )
+    return found
 
 
 def _moved(asked: _Asked, change: CatalogueChange, queries: Sequence[str]) -> list[float]:

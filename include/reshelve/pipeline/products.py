@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reshelve.clickstream.database import connect
+from reshelve.clickstream.database import connect, is_blank
 from reshelve.clickstream.events import catalogue_key
 from reshelve.config.ranker import Exclude, Ranker
 from reshelve.errors import ConfigurationError, DataError
@@ -61,6 +61,9 @@ def _landed(store: ObjectStore, source: str, scratch: Path) -> Path:
     return path
 
 
+# As a night reads the list: an id is taken as it is written, of a title what SQL's trim takes away goes, a tab stays.
+_TRIMMED = "".join(map(chr, (32, 160, 5760, *range(8192, 8203), 8239, 8287, 12288)))
+
 Row = tuple[int, str | None, str | None]  # its place in the file, from 1
 
 
@@ -106,8 +109,8 @@ def _require_columns(names: Iterable[str], where: str) -> None:
 def _each_once(rows: Iterator[Row], path: Path, unit: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for place, item, title in rows:
-        item, title = (item or "").strip(), (title or "").strip() or None
-        if not item:
+        title = (title or "").strip(_TRIMMED) or None
+        if item is None or is_blank(item):
             raise DataError(f"{path}: {unit} {place} has no item_id", _EXPECTED)
         if item in found and found[item] != title:
             raise DataError(

@@ -126,6 +126,8 @@ def _publish(run: Run, gate: GateVerdict, signature: dict[str, str] | None) -> M
     check_uploaded(run.store, manifest)
     document = signed(manifest.model_dump(mode="json"), key)
     Manifest.parse(json.dumps(document).encode(), f"{run.ranker.name} version {version}", trust())
+    # Once more: the upload may have taken long, and no pin tells `forget` of a refresh.
+    _require_nobody_forgotten(run)
     try:
         run.store.put_json(f"{prefix}/{MANIFEST}", document, if_absent=True)
     except PreconditionFailedError:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reshelve.config.ranker import Ranker
-from reshelve.deployments.deployment_log import read_pointer
+from reshelve.deployments.deployment_log import entry_if_valid, read_pointer
 from reshelve.errors import ConfigurationError, DataError, TryAgainError
 from reshelve.evaluation.refreshed import judge_refresh
 from reshelve.examples.changed_catalogue import CatalogueChange
@@ -34,6 +34,7 @@ from reshelve.pipeline.products import ProductList, read_products
 from reshelve.pipeline.publish import publish
 from reshelve.protocol.server_errors import NothingServesError
 from reshelve.protocol.version_items import read_catalogue
+from reshelve.rollout.left_versions import taken_back
 from reshelve.settings import settings
 from reshelve.store.layout import run_folder
 from reshelve.store.manifest import FreshCatalogue, Manifest
@@ -52,7 +53,8 @@ def refresh(ranker: Ranker, given: Path | None = None, *, allow_removed: bool = 
 
     Raises ConfigurationError where the ranker's kind has to be trained for another catalogue, NothingServesError where nothing
     serves, DataError where the list is none, lacks a large share of the items (unless `allow_removed`), or the version does not
-    say what it is made of; TryAgainError where the disk has no room.
+    say what it is made of; TryAgainError where the disk has no room, or another version serves meanwhile. The answer's `verdict` is
+    the gate's, but hold of a version that was published before and then taken back.
     """
     if not kind_of(ranker.kind).refreshed_from:
         raise ConfigurationError(
@@ -77,9 +79,13 @@ def refresh(ranker: Ranker, given: Path | None = None, *, allow_removed: bool = 
     package = run_stage(run, "package", lambda run: _package(run, change, known))
     remembered = kind_of(ranker.kind).refresh.remembered(sources, _REMEMBERED)
     said = run_stage(run, "gate", lambda run: judge_refresh(run, parent.version, change, known, remembered))
+    _require_serves(store, parent)
     done = run_stage(run, "publish", publish)
+    verdict, reasons = said["verdict"], said["reasons"]
+    if done["version"] is not None and (why := _taken_back(store, ranker.name, done["version"])):
+        verdict, reasons = "hold", [why, *reasons]
     return {
-        **about, **said["refreshed"], "run": run.id, "verdict": said["verdict"], "reason": "; ".join(said["reasons"]),
+        **about, **said["refreshed"], "run": run.id, "verdict": verdict, "reason": "; ".join(reasons),
         "published": done["published"], "version": done["version"], "bytes": package["bytes"], "foretold_bytes": foretold,
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
@@ -103,6 +109,32 @@ def _serving(store: ObjectStore, ranker: Ranker) -> Manifest:
             "it was published by earlier code; the next night's version can be refreshed",
         )
     return manifest
+
+
+def _require_serves(store: ObjectStore, parent: Manifest) -> None:
+    """Raises TryAgainError where another version serves by now: this one would put an older model in its place."""
+    pointer = read_pointer(store, parent.ranker)
+    serves = None if pointer is None else pointer.stable
+    if serves != parent.version:
+        raise TryAgainError(
+            f"{parent.ranker}: version {serves} serves by now, this has the model of {parent.version}",
+            "nothing is published; the same command takes the one that serves",
+        )
+
+
+def _taken_back(store: ObjectStore, ranker: str, version: int) -> str:
+    """Who took back the version of this very list and model, where it was published before; empty where nobody did."""
+    pointer = read_pointer(store, ranker)
+    if pointer is None:
+        return ""
+    made_at = require_manifest(store, ranker, version).created_at
+    entry = taken_back(
+        pointer, version, lambda number: entry_if_valid(store, ranker, number), made_at=made_at
+    )
+    if entry is None:
+        return ""
+    said = f"{entry.pointer.by}: {entry.pointer.reason or 'no reason was given'}"
+    return f"version {version} has this list and model, and was taken back ({entry.action}) by {said}"
 
 
 def _change(store: ObjectStore, ranker: Ranker, parent: Manifest, products: ProductList) -> CatalogueChange:
@@ -133,17 +165,34 @@ def _run_of(ranker: Ranker, store: ObjectStore, parent: Manifest, products: Prod
 
 
 def _foretold(run: Run, parent: Manifest, change: CatalogueChange) -> int:
-    """Bytes of the version, if its variables grow as the catalogue does. Raises TryAgainError where the disk has no room for it."""
+    """Bytes of the version, if its variables grow as the catalogue does. Raises TryAgainError where the disk has no room for the work.
+
+    That is the version, the one before beside it in the gate, and the files of the parent's stages, as they were and anew.
+    """
     before = len(change.removed) + int((~change.new).sum())
     variables = parent.files[_VARIABLES].size if _VARIABLES in parent.files else 0
     found = parent.bytes + round(variables * (len(change.items) / before - 1))
-    run.work.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(run.work).free
-    if found + parent.bytes > free:  # the one before is loaded beside it
+    needed = found + parent.bytes + 2 * sum(_stage_sizes(run.store, parent).values())
+    directory = run.stage("parent").directory.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    there = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    free = shutil.disk_usage(directory).free
+    if needed > free + there:
         raise TryAgainError(
-            f"a version of {len(change.items):,} products has some {found:,} bytes, and the disk of {run.work} {free:,} free",
-            "expected room for it and the version that serves: free some, or move RESHELVE_HOME to a larger disk",
+            f"a version of {len(change.items):,} products takes some {needed:,} bytes of work, and the disk of {run.work} has {free:,} free",
+            f"expected room for it ({found:,}), the version that serves and twice what that is made of: free some, or move "
+            "RESHELVE_HOME to a larger disk",
         )
+    return found
+
+
+def _stage_sizes(store: ObjectStore, parent: Manifest) -> dict[str, int]:
+    """Bytes of each file of the parent's stages that a refresh reads, by its key in `made_of`."""
+    found: dict[str, int] = {}
+    for name in {key.partition("/")[0] for key in parent.lineage.made_of}:
+        prefix = f"{stage_prefix(store, parent.lineage.run, name)}/"
+        sizes = {f"{name}/{key.removeprefix(prefix)}": size for key, size in store.list(prefix)}
+        found |= {key: size for key, size in sizes.items() if key in parent.lineage.made_of}
     return found
 
 

@@ -1,8 +1,9 @@
-"""Versions that were left by a rollback, and why: the way back after a rollback leads to what was rolled back."""
+"""Versions that were left, and why: the way back after a rollback leads to what was rolled back, and so may a refresh."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from reshelve.deployments.deployment_log import Entry, Pointer, Revert
 
@@ -28,6 +29,28 @@ def left_because(pointer: Pointer, read: Callable[[int], Entry | None]) -> dict[
                 found[was] = after
         after = before
     return found
+
+
+def taken_back(
+    pointer: Pointer, version: int, read: Callable[[int], Entry | None], *, made_at: datetime
+) -> Entry | None:
+    """The rollback or withdrawal that ended the last release of `version`, or its time as the stable one; None where none did.
+
+    Moves from before `made_at`, when the version was published, are not read.
+    """
+    if version in (pointer.stable, pointer.canary):
+        return None
+    after = read(pointer.sequence) if pointer.sequence else None
+    while after is not None and (after.pointer.moved_at is None or after.pointer.moved_at >= made_at):
+        before = read(after.sequence - 1) if after.sequence > 1 else None
+        if before is None:
+            return None
+        if version == before.pointer.stable:  # it stays until a newer one takes its place
+            return after if after.action == Revert.action else None
+        if version == before.pointer.canary:
+            return after
+        after = before
+    return None
 
 
 def words(version: int, entry: Entry) -> str:

@@ -16,7 +16,7 @@ from tests.searching_shop import TITLES as KNOWN
 
 from reshelve.compression.compress import compress
 from reshelve.config.ranker import Ranker
-from reshelve.deployments.deployment_log import Pointer
+from reshelve.deployments.deployment_log import Pointer, Revert, move_pointer
 from reshelve.errors import ConfigurationError, DataError
 from reshelve.examples.build import build_examples
 from reshelve.export.package import package
@@ -83,9 +83,10 @@ def test_new_products_are_found_and_what_stays_is_answered_as_before(
     gone = {item: title for item, title in TITLES.items() if item != "i4"}
     put_products(run.store, {**gone, **NEW, "i7": "antique candle set"})
     found = refresh(run.ranker)
-    assert found["verdict"] == "promote", found
+    # Of so small a shop's answers each has more than 1 % of its score at the two items that go or are renamed.
+    assert found["verdict"] == "hold" and "too few answers to compare" in found["reason"], found
     assert (found["added"], found["removed"], found["retitled"]) == (2, 1, 1)
-    assert found["moved_most"] < 0.05 and found["missed"] == 0
+    assert found["missed"] == 0
     assert found["version"] == parent + 1, "of the same day: the next attempt"
     assert found["bytes"] == pytest.approx(found["foretold_bytes"], rel=0.1)
 
@@ -116,6 +117,13 @@ def test_new_products_are_found_and_what_stays_is_answered_as_before(
     again = refresh(run.ranker)
     assert again["published"] is False and again["version"] is None
     assert "nothing to do" in again["headline"]
+    # A person goes back to the version before: the same list is not released again of itself.
+    put_state(run.store, Pointer(ranker="shelf", stable=found["version"], previous=parent))
+    move_pointer(run.store, "shelf", Revert(parent), by="anna", reason="titles of last year")
+    held = refresh(run.ranker)
+    assert (held["version"], held["verdict"]) == (found["version"], "hold")
+    assert "by anna: titles of last year" in held["reason"]
+    serve(run.store, run.ranker, found["version"])
     put_products(run.store, TITLES)
     back = refresh(run.ranker)
     assert (back["version"], back["parent"]) == (found["version"] + 1, found["version"])
