@@ -171,6 +171,7 @@ def test_a_signal_that_comes_while_a_process_is_made_leaves_no_orphan(
 
         known = pathlib.Path(sys.argv[1])
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests behind a shell's `&` ignore it
         subprocess.Popen = Interrupted
         try:
             processes.start(["sleep", "300"], known.with_name("log"), keep=lambda one: known.write_text(str(one.pid)))
