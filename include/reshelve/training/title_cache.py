@@ -1,7 +1,7 @@
 """Vectors of titles, kept in the store under what they follow from: the encoder that read them, and the text.
 
-`encoded/<ranker>/<encoder>/<part>.parquet`, each part written once. Whoever has the same encoder (a night that is run again, a
-table of titles that is rolled without training) encodes only titles that no part has. A part that is lost costs time, no answer.
+`encoded/<ranker>/<encoder>/<part>.parquet`, each part written once by the night that trained the encoder. A product list that is
+rolled without training has the same encoder, and encodes only titles that no part has. A part that is lost costs time, no answer.
 """
 
 from __future__ import annotations
